@@ -1,0 +1,137 @@
+"""Cards: what an attack, a defense or a model says of itself, and the parameters that it takes."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fedbench.errors import UserError, unknown
+
+
+class Parameters(BaseModel):
+    """Base of every set of parameters: frozen, no unknown keys, a description (with its source) under each field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class NoParameters(Parameters):
+    """For entries that take none."""
+
+
+class Goal(enum.StrEnum):
+    """What an attack wants."""
+
+    NONE = "none"
+    PROMOTE = "promote"
+    DEMOTE = "demote"
+    DEGRADE = "degrade"
+
+
+class Channel(enum.StrEnum):
+    """Through what the malicious clients act."""
+
+    NONE = "none"
+    GRADIENT = "gradient"
+    PROFILE = "profile"
+    IMAGE = "image"
+
+
+class Knowledge(enum.StrEnum):
+    """What an attacker may know beyond the public parameters of the rounds in which its clients were sampled."""
+
+    OWN_DATA = "own_data"
+    """Its clients' own interactions and the honest updates computed from them."""
+    ITEM_POPULARITY = "item_popularity"
+    """Number of interactions of every item."""
+    PUBLIC_INTERACTIONS = "public_interactions"
+    """A public share of every user's training interactions, and the number of users."""
+    COHORT_SIZE = "cohort_size"
+    """How many clients a round samples and how many of them are expected to be malicious."""
+
+
+@dataclass(frozen=True)
+class AttackCard:
+    """The identity and the threat model of an attack."""
+
+    name: str
+    title: str
+    paper: str
+    goal: Goal
+    channel: Channel
+    knowledge: frozenset[Knowledge] = frozenset()
+    clients: frozenset[str] = frozenset({"injected", "compromised"})
+    models: frozenset[str] | None = None
+    """Names of the models it applies to; None: any."""
+    version: int = 1
+    """Raised whenever a change of code moves its numbers."""
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class DefenseCard:
+    """The identity of a defense, and what it assumes."""
+
+    name: str
+    title: str
+    paper: str
+    knowledge: frozenset[str] = frozenset()
+    """What the server must know, for example ``malicious_ratio``."""
+    models: frozenset[str] | None = None
+    version: int = 1
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The identity of a recommender."""
+
+    name: str
+    title: str
+    paper: str
+    version: int = 1
+    notes: str = ""
+
+
+P = TypeVar("P", bound=Parameters)
+
+
+def parse_parameters(cls: type[P], values: Mapping[str, Any], where: str) -> P:
+    """``cls(**values)`` with a one-line :class:`UserError` that names the key when a value does not fit.
+
+    Args:
+        cls: the parameters' class.
+        values: what the user gave.
+        where: what the message calls it: ``"attack 'pieck-uea'"``.
+    """
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise unknown(f"parameter of {where}:", key, cls.model_fields) from None
+        raise UserError(f"{where}: parameter {key} = {first.get('input')!r}: {first['msg']}.") from None
+
+
+@dataclass(frozen=True)
+class ParameterDoc:
+    """One parameter as ``fedbench show`` prints it."""
+
+    name: str
+    type: str
+    default: Any
+    description: str = field(default="")
+
+
+def parameter_docs(cls: type[Parameters]) -> list[ParameterDoc]:
+    """Name, type, default and description of every field of ``cls``, in order."""
+    docs = []
+    for name, info in cls.model_fields.items():
+        annotation = info.annotation
+        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+        docs.append(ParameterDoc(name, kind, info.get_default(call_default_factory=True), info.description or ""))
+    return docs
