@@ -1,0 +1,30 @@
+"""Attacks, one file each (or a family that shares one idea)."""
+
+from __future__ import annotations
+
+from fedbench.attacks.base import Attack
+from fedbench.registry import Registry
+
+ATTACKS: Registry[Attack] = Registry(
+    "attack",
+    "fedbench.attacks.base:Attack",
+    {
+        "none": "fedbench.attacks.none:NoAttack",
+        "random": "fedbench.attacks.shilling:RandomProfiles",
+        "popular": "fedbench.attacks.shilling:PopularProfiles",
+        "bandwagon": "fedbench.attacks.shilling:BandwagonProfiles",
+        "explicit-boost": "fedbench.attacks.explicit_boost:ExplicitBoost",
+        "p1": "fedbench.attacks.p1:ModelReplacement",
+        "p2": "fedbench.attacks.p2:LittleIsEnough",
+        "pipattack": "fedbench.attacks.pipattack:PipAttack",
+        "fedrecattack": "fedbench.attacks.fedrecattack:FedRecAttack",
+        "a-ra": "fedbench.attacks.approximation:RandomApproximation",
+        "a-hum": "fedbench.attacks.approximation:HardUserMining",
+        "pieck-ipe": "fedbench.attacks.pieck_ipe:PieckIPE",
+        "pieck-uea": "fedbench.attacks.pieck_uea:PieckUEA",
+        "psmu": "fedbench.attacks.psmu:SyntheticMaliciousUsers",
+    },
+    group="fedbench.attacks",
+)
+
+__all__ = ["ATTACKS", "Attack"]

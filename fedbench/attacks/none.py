@@ -1,0 +1,14 @@
+"""No attack: the clean run that every attack and defense is compared with."""
+
+from __future__ import annotations
+
+from fedbench.attacks.base import Attack
+from fedbench.cards import AttackCard, Channel, Goal
+
+
+class NoAttack(Attack):
+    """No malicious client at all: scenarios with this attack have a malicious ratio of 0."""
+
+    card = AttackCard(
+        name="none", title="No attack", paper="", goal=Goal.NONE, channel=Channel.NONE, notes="The clean twin."
+    )

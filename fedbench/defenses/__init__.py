@@ -1,0 +1,15 @@
+"""Defenses, one file each, and the chain that combines them."""
+
+from __future__ import annotations
+
+from fedbench.defenses.base import ClientRegularization, Defense, ServerView
+from fedbench.registry import Registry
+
+DEFENSES: Registry[Defense] = Registry(
+    "defense",
+    "fedbench.defenses.base:Defense",
+    {"none": "fedbench.defenses.none:NoDefense", "norm-bound": "fedbench.defenses.norm_bound:NormBound"},
+    group="fedbench.defenses",
+)
+
+__all__ = ["DEFENSES", "ClientRegularization", "Defense", "ServerView"]

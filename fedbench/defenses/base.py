@@ -1,0 +1,109 @@
+"""What every defense is: a card, parameters, and the hooks that it overrides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from fedbench.cards import DefenseCard, NoParameters, Parameters
+from fedbench.federation.updates import Updates
+from fedbench.models.base import Params
+
+if TYPE_CHECKING:
+    from fedbench.federation.clients import Batch
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """What the server may use.
+
+    Attributes:
+        params: the public parameters that the round's clients received.
+        learning_rate: the server's. aggregation: ``"sum"`` or ``"mean"``.
+        malicious_ratio: the scenario's true share of malicious clients; only a defense whose card declares the knowledge
+            ``malicious_ratio`` receives it, others get None.
+        epoch: from 1. round: from 0, over the whole run.
+        generator: the defense's own random stream.
+    """
+
+    params: Params
+    learning_rate: float
+    aggregation: str
+    malicious_ratio: float | None
+    epoch: int
+    round: int
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class ClientRegularization:
+    """What a client-side defense adds to the gradients of honest clients.
+
+    Attributes:
+        rows: float32 [R, d], aligned with the batch's rows; None: nothing.
+        users: float32 [n, d], aligned with the batch's clients; None: nothing.
+    """
+
+    rows: torch.Tensor | None = None
+    users: torch.Tensor | None = None
+
+
+class Defense:
+    """Base of all defenses. A run makes one instance; it overrides only the hooks that it is about."""
+
+    card: ClassVar[DefenseCard]
+
+    class Params(NoParameters):
+        """Replaced by each defense: its parameters, each with its source."""
+
+    def __init__(self, params: Parameters) -> None:
+        self.params = params
+
+    def regularize(self, params: Params, users: torch.Tensor, batch: Batch, server: ServerView) -> ClientRegularization | None:
+        """Client side: what the honest clients of ``batch`` add to their gradients, or None."""
+        return None
+
+    def filter(self, updates: Updates, server: ServerView) -> Updates:
+        """Drops or clips clients or rows."""
+        return updates
+
+    def aggregate(self, updates: Updates, server: ServerView) -> Params | None:
+        """One gradient for the public parameters; None: the server's own sum or mean."""
+        return None
+
+
+class Chain(Defense):
+    """Several defenses as one: regularizers add up, filters run in order, the last aggregator wins.
+
+    Args:
+        parts: the defenses in the order of ``a+b``.
+    """
+
+    def __init__(self, parts: list[Defense]) -> None:
+        super().__init__(NoParameters())
+        self.parts = parts
+
+    def regularize(self, params: Params, users: torch.Tensor, batch: Batch, server: ServerView) -> ClientRegularization | None:
+        found = [each for part in self.parts if (each := part.regularize(params, users, batch, server)) is not None]
+        if not found:
+            return None
+        return ClientRegularization(_added([each.rows for each in found]), _added([each.users for each in found]))
+
+    def filter(self, updates: Updates, server: ServerView) -> Updates:
+        for part in self.parts:
+            updates = part.filter(updates, server)
+        return updates
+
+    def aggregate(self, updates: Updates, server: ServerView) -> Params | None:
+        result: Params | None = None
+        for part in self.parts:
+            if type(part).aggregate is not Defense.aggregate:
+                result = part.aggregate(updates, server)
+        return result
+
+
+def _added(terms: list[torch.Tensor | None]) -> torch.Tensor | None:
+    there = [term for term in terms if term is not None]
+    return torch.stack(there).sum(0) if there else None

@@ -1,0 +1,12 @@
+"""No defense: the server sums (or averages) whatever arrives."""
+
+from __future__ import annotations
+
+from fedbench.cards import DefenseCard
+from fedbench.defenses.base import Defense
+
+
+class NoDefense(Defense):
+    """The undefended server."""
+
+    card = DefenseCard(name="none", title="No defense", paper="", notes="The undefended twin.")

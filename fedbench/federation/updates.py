@@ -1,0 +1,274 @@
+"""What the server receives in one round: gradient rows of item embeddings and gradients of the dense parameters.
+
+A client touches few items, so an upload is a list of rows, never a matrix with a row for every item. For matrix
+factorisation a row is (scalar) x (user vector); for a perceptron it is (few numbers) x (small matrix). Those factors are
+kept, and the [R, d] rows are only made when a defense reads them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Rows(ABC):
+    """Gradient rows of a round, one for each distinct (client, item).
+
+    Attributes:
+        client: int64 [R], index into the round's clients.
+        item: int64 [R].
+    """
+
+    client: torch.Tensor
+    item: torch.Tensor
+
+    @abstractmethod
+    def grad(self) -> torch.Tensor:
+        """float32 [R, d]: the rows themselves."""
+
+    @abstractmethod
+    def sum(self, num_items: int) -> torch.Tensor:
+        """float32 [num_items, d]: for every item the sum of its rows."""
+
+    @abstractmethod
+    def norms(self) -> torch.Tensor:
+        """float32 [R]: the Euclidean norm of every row."""
+
+    @abstractmethod
+    def scaled(self, factor: torch.Tensor) -> Rows:
+        """The rows times ``factor``, float32 [R]."""
+
+    @abstractmethod
+    def take(self, index: torch.Tensor) -> Rows:
+        """The rows at the positions ``index``, int64 [k]."""
+
+    def renumbered(self, client: torch.Tensor) -> Rows:
+        """The same rows with other client indices."""
+        return replace(self, client=client)
+
+
+@dataclass(frozen=True)
+class FullRows(Rows):
+    """Rows that are stored as they are: ``values`` float32 [R, d]."""
+
+    values: torch.Tensor
+
+    def grad(self) -> torch.Tensor:
+        return self.values
+
+    def sum(self, num_items: int) -> torch.Tensor:
+        return self.values.new_zeros(num_items, self.values.shape[1]).index_add_(0, self.item, self.values)
+
+    def norms(self) -> torch.Tensor:
+        return self.values.norm(dim=1)
+
+    def scaled(self, factor: torch.Tensor) -> FullRows:
+        return replace(self, values=self.values * factor[:, None])
+
+    def take(self, index: torch.Tensor) -> FullRows:
+        return FullRows(self.client[index], self.item[index], self.values[index])
+
+
+@dataclass(frozen=True)
+class OuterRows(Rows):
+    """Rows ``coef[r] * vectors[source[r]]``, as matrix factorisation makes them.
+
+    Attributes:
+        coef: float32 [R]. source: int64 [R]. vectors: float32 [n, d].
+    """
+
+    coef: torch.Tensor
+    source: torch.Tensor
+    vectors: torch.Tensor
+
+    def grad(self) -> torch.Tensor:
+        return self.vectors.index_select(0, self.source) * self.coef[:, None]
+
+    def sum(self, num_items: int) -> torch.Tensor:
+        order, starts = by_item(self.item, num_items)
+        return F.embedding_bag(
+            self.source.index_select(0, order),
+            self.vectors,
+            starts,
+            mode="sum",
+            per_sample_weights=self.coef.index_select(0, order),
+        )
+
+    def norms(self) -> torch.Tensor:
+        return self.coef.abs() * self.vectors.norm(dim=1).index_select(0, self.source)
+
+    def scaled(self, factor: torch.Tensor) -> OuterRows:
+        return replace(self, coef=self.coef * factor)
+
+    def take(self, index: torch.Tensor) -> OuterRows:
+        return OuterRows(self.client[index], self.item[index], self.coef[index], self.source[index], self.vectors)
+
+
+@dataclass(frozen=True)
+class ProjectedRows(Rows):
+    """Rows ``coef[r] @ matrix``, as a perceptron's first layer makes them.
+
+    Attributes:
+        coef: float32 [R, k]. matrix: float32 [k, d].
+    """
+
+    coef: torch.Tensor
+    matrix: torch.Tensor
+
+    def grad(self) -> torch.Tensor:
+        return self.coef @ self.matrix
+
+    def sum(self, num_items: int) -> torch.Tensor:
+        return self.coef_sum(num_items) @ self.matrix
+
+    def coef_sum(self, num_items: int) -> torch.Tensor:
+        """float32 [num_items, k]: for every item the sum of its coefficients."""
+        order, starts = by_item(self.item, num_items)
+        return F.embedding_bag(order, self.coef, starts, mode="sum")
+
+    def norms(self) -> torch.Tensor:
+        return self.grad().norm(dim=1)
+
+    def scaled(self, factor: torch.Tensor) -> ProjectedRows:
+        return replace(self, coef=self.coef * factor[:, None])
+
+    def take(self, index: torch.Tensor) -> ProjectedRows:
+        return ProjectedRows(self.client[index], self.item[index], self.coef[index], self.matrix)
+
+
+@dataclass(frozen=True)
+class DenseGradients:
+    """Gradients of the dense parameters, summed over clients or client by client, whichever is asked for.
+
+    Most rounds only need the sum, which costs one matrix product; the per-client form is made when a defense reads it.
+
+    Attributes:
+        total: gives name -> float32 [*shape], the sum over the clients.
+        stacked: gives name -> float32 [n, *shape].
+    """
+
+    total: Callable[[], Tensors]
+    stacked: Callable[[], Tensors]
+
+    @classmethod
+    def of(cls, stacked: Tensors) -> DenseGradients:
+        """From gradients that are already there client by client."""
+        return cls(lambda: {name: value.sum(0) for name, value in stacked.items()}, lambda: stacked)
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What the server receives in one round from n clients.
+
+    Attributes:
+        clients: int64 [n], ids of the clients.
+        rows: blocks of gradient rows; no (client, item) occurs twice.
+        dense: gradients of the dense parameters.
+        weights: float32 [n], number of training samples behind each upload.
+    """
+
+    clients: torch.Tensor
+    rows: tuple[Rows, ...]
+    dense: DenseGradients
+    weights: torch.Tensor
+
+    def sum_rows(self, num_items: int, size: int) -> torch.Tensor:
+        """float32 [num_items, size]: for every item the sum of its rows over all clients."""
+        if not self.rows:
+            return self.weights.new_zeros(num_items, size)
+        total = self.rows[0].sum(num_items)
+        for block in self.rows[1:]:
+            total += block.sum(num_items)
+        return total
+
+    def all_rows(self) -> FullRows:
+        """All blocks as one, with the rows made. For defenses that read rows."""
+        if not self.rows:
+            empty = self.clients.new_zeros(0)
+            return FullRows(empty, empty, self.weights.new_zeros(0, 0))
+        return FullRows(
+            torch.cat([block.client for block in self.rows]),
+            torch.cat([block.item for block in self.rows]),
+            torch.cat([block.grad() for block in self.rows]),
+        )
+
+    def keep(self, mask: torch.Tensor) -> Updates:
+        """Without the clients where ``mask``, bool [n], is False."""
+        kept = mask.nonzero().squeeze(1)
+        place = mask.cumsum(0) - 1
+        rows = []
+        for block in self.rows:
+            taken = block.take(mask[block.client].nonzero().squeeze(1))
+            rows.append(taken.renumbered(place[taken.client]))
+        dense = self.dense
+        return Updates(
+            self.clients[kept],
+            tuple(rows),
+            DenseGradients(
+                lambda: {name: value[kept].sum(0) for name, value in dense.stacked().items()},
+                lambda: {name: value[kept] for name, value in dense.stacked().items()},
+            ),
+            self.weights[kept],
+        )
+
+
+def concat(parts: Sequence[Updates]) -> Updates:
+    """The uploads of several groups of clients as those of one round."""
+    parts = [part for part in parts if len(part.clients)] or list(parts[:1])
+    if len(parts) == 1:
+        return parts[0]
+    rows: list[Rows] = []
+    start = 0
+    for part in parts:
+        rows += [block.renumbered(block.client + start) if start else block for block in part.rows]
+        start += len(part.clients)
+
+    def total() -> Tensors:
+        sums = [part.dense.total() for part in parts]
+        return {name: torch.stack([each[name] for each in sums]).sum(0) for name in sums[0]}
+
+    def stacked() -> Tensors:
+        each = [part.dense.stacked() for part in parts]
+        return {name: torch.cat([one[name] for one in each]) for name in each[0]}
+
+    return Updates(
+        torch.cat([part.clients for part in parts]),
+        tuple(rows),
+        DenseGradients(total, stacked),
+        torch.cat([part.weights for part in parts]),
+    )
+
+
+def no_updates(clients: torch.Tensor, dense: Tensors, size: int) -> Updates:
+    """The upload of clients that send nothing: no rows, zero dense gradients.
+
+    Args:
+        clients: int64 [n].
+        dense: the dense parameters, for their shapes.
+        size: the embedding size d.
+    """
+    n = len(clients)
+    like = next(iter(dense.values())) if dense else torch.zeros(0, device=clients.device)
+    zeros = {name: value.new_zeros(n, *value.shape) for name, value in dense.items()}
+    return Updates(clients, (), DenseGradients.of(zeros), like.new_zeros(n))
+
+
+def by_item(item: torch.Tensor, num_items: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """How to read rows item by item.
+
+    Args:
+        item: int64 [R]. num_items: M.
+
+    Returns:
+        order int64 [R], the rows sorted by item (stable), and starts int64 [M], where each item's rows begin in it.
+    """
+    key = item.to(torch.int16) if num_items <= 2**15 else item.to(torch.int32)
+    ordered, order = torch.sort(key, stable=True)
+    return order, torch.searchsorted(ordered, torch.arange(num_items, device=item.device, dtype=ordered.dtype))

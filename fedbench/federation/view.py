@@ -1,0 +1,260 @@
+"""What an attacker sees: exactly what its card declares, and an error for anything else.
+
+The view holds copies or read-only handles of granted things only; it has no way back to the engine. Asking for an
+attribute that the card does not grant raises :class:`ThreatModelViolation`, which ends the run as ``failed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from fedbench.cards import AttackCard, Knowledge
+from fedbench.errors import ThreatModelViolation
+from fedbench.federation.updates import Updates
+from fedbench.models.base import Params, Recommender
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Interactions of malicious clients.
+
+    Attributes:
+        client: int64 [n], index among the malicious clients, 0 to m_tot - 1.
+        item: int64 [n]; no (client, item) occurs twice.
+    """
+
+    client: torch.Tensor
+    item: torch.Tensor
+
+
+@dataclass(frozen=True)
+class HonestStep:
+    """What the sampled malicious clients would have uploaded honestly (knowledge ``own_data``).
+
+    Attributes:
+        updates: their honest uploads, clients in the order of ``view.clients``.
+        users: float32 [m, d], their own embeddings before the step.
+        next_users: float32 [m, d], and after it.
+    """
+
+    updates: Updates
+    users: torch.Tensor
+    next_users: torch.Tensor
+
+
+@dataclass(frozen=True)
+class PublicInteractions:
+    """The public share of the training interactions (knowledge ``public_interactions``).
+
+    Attributes:
+        user: int64 [n]. item: int64 [n]. num_users: number of genuine users N.
+    """
+
+    user: torch.Tensor
+    item: torch.Tensor
+    num_users: int
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every attacker knows before training: the system's public description and its own plan.
+
+    Attributes:
+        model: the recommender's structure.
+        num_items: M. num_malicious: m_tot. learning_rate: the clients' and the server's.
+        aggregation: ``"sum"`` or ``"mean"``. targets: int64 [T]. device: where tensors live.
+        generator: the attack's own random stream, on ``device``.
+    """
+
+    model: Recommender
+    num_items: int
+    num_malicious: int
+    learning_rate: float
+    aggregation: str
+    targets: torch.Tensor
+    device: torch.device
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class RoundState:
+    """What an attacker sees of the round under way.
+
+    Attributes:
+        params: the public parameters as received; they must not be changed.
+        clients: int64 [m], which malicious clients were sampled, 0 to m_tot - 1.
+        epoch: from 1. round: from 0, over the whole run.
+        honest: the honest step of those clients, made when asked for; None without interactions of their own.
+    """
+
+    params: Params
+    clients: torch.Tensor
+    epoch: int
+    round: int
+    honest: Callable[[], HonestStep] | None
+
+
+class AttackerView:
+    """The eyes of an attack. Always granted: ``model``, ``num_items``, ``num_malicious``, ``learning_rate``,
+    ``aggregation``, ``targets``, ``device``, ``generator``, ``embedding_size``; in a round also ``params``, ``clients``,
+    ``epoch``, ``round``. Only with the knowledge of the same name on the card: ``item_popularity``,
+    ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, and, for ``own_data``, ``own_data`` and ``honest``.
+    """
+
+    def __init__(
+        self,
+        card: AttackCard,
+        surroundings: Surroundings,
+        *,
+        own_data: Profiles | None = None,
+        item_popularity: torch.Tensor | None = None,
+        public_interactions: PublicInteractions | None = None,
+        cohort_size: int | None = None,
+        malicious_per_round: float | None = None,
+        state: RoundState | None = None,
+    ) -> None:
+        self._card = card
+        self._surroundings = surroundings
+        self._state = state
+        knows = card.knowledge
+        self._own_data = own_data if Knowledge.OWN_DATA in knows else None
+        self._item_popularity = item_popularity if Knowledge.ITEM_POPULARITY in knows else None
+        self._public_interactions = public_interactions if Knowledge.PUBLIC_INTERACTIONS in knows else None
+        self._cohort_size = cohort_size if Knowledge.COHORT_SIZE in knows else None
+        self._malicious_per_round = malicious_per_round if Knowledge.COHORT_SIZE in knows else None
+        if state is not None and Knowledge.OWN_DATA not in knows:
+            self._state = RoundState(state.params, state.clients, state.epoch, state.round, None)
+
+    def in_round(self, state: RoundState) -> AttackerView:
+        """The same view in the round ``state``."""
+        return AttackerView(
+            self._card,
+            self._surroundings,
+            own_data=self._own_data,
+            item_popularity=self._item_popularity,
+            public_interactions=self._public_interactions,
+            cohort_size=self._cohort_size,
+            malicious_per_round=self._malicious_per_round,
+            state=state,
+        )
+
+    # Always granted.
+
+    @property
+    def model(self) -> Recommender:
+        return self._surroundings.model
+
+    @property
+    def embedding_size(self) -> int:
+        return self._surroundings.model.embedding_size
+
+    @property
+    def num_items(self) -> int:
+        return self._surroundings.num_items
+
+    @property
+    def num_malicious(self) -> int:
+        return self._surroundings.num_malicious
+
+    @property
+    def learning_rate(self) -> float:
+        return self._surroundings.learning_rate
+
+    @property
+    def aggregation(self) -> str:
+        return self._surroundings.aggregation
+
+    @property
+    def targets(self) -> torch.Tensor:
+        return self._surroundings.targets
+
+    @property
+    def device(self) -> torch.device:
+        return self._surroundings.device
+
+    @property
+    def generator(self) -> torch.Generator:
+        return self._surroundings.generator
+
+    # In a round.
+
+    @property
+    def params(self) -> Params:
+        return self._round("params").params
+
+    @property
+    def clients(self) -> torch.Tensor:
+        return self._round("clients").clients
+
+    @property
+    def epoch(self) -> int:
+        return self._round("epoch").epoch
+
+    @property
+    def round(self) -> int:
+        return self._round("round").round
+
+    # Only with the knowledge declared.
+
+    @property
+    def own_data(self) -> Profiles:
+        """Interactions of the attacker's own clients."""
+        self._needs(Knowledge.OWN_DATA, "own_data")
+        if self._own_data is None:
+            raise ThreatModelViolation(f"attack {self._card.name!r} asked for own_data, but its clients have none.")
+        return self._own_data
+
+    def honest(self) -> HonestStep:
+        """What the sampled clients would have uploaded honestly."""
+        self._needs(Knowledge.OWN_DATA, "honest")
+        state = self._round("honest")
+        if state.honest is None:
+            raise ThreatModelViolation(f"attack {self._card.name!r} asked for honest(), but its clients have no data.")
+        return state.honest()
+
+    @property
+    def item_popularity(self) -> torch.Tensor:
+        """int64 [M]: training interactions of every item."""
+        self._needs(Knowledge.ITEM_POPULARITY, "item_popularity")
+        assert self._item_popularity is not None
+        return self._item_popularity
+
+    @property
+    def public_interactions(self) -> PublicInteractions:
+        self._needs(Knowledge.PUBLIC_INTERACTIONS, "public_interactions")
+        assert self._public_interactions is not None
+        return self._public_interactions
+
+    @property
+    def cohort_size(self) -> int:
+        """Clients in a full round."""
+        self._needs(Knowledge.COHORT_SIZE, "cohort_size")
+        assert self._cohort_size is not None
+        return self._cohort_size
+
+    @property
+    def malicious_per_round(self) -> float:
+        """Malicious clients expected in a full round."""
+        self._needs(Knowledge.COHORT_SIZE, "malicious_per_round")
+        assert self._malicious_per_round is not None
+        return self._malicious_per_round
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ThreatModelViolation(f"attack {self._card.name!r} reached for {name!r}, which no attacker is given.")
+
+    def _needs(self, knowledge: Knowledge, name: str) -> None:
+        if knowledge not in self._card.knowledge:
+            declared = ", ".join(sorted(self._card.knowledge)) or "nothing"
+            raise ThreatModelViolation(
+                f"attack {self._card.name!r} reached for {name!r} (knowledge {knowledge.value!r}); its card declares {declared}."
+            )
+
+    def _round(self, name: str) -> RoundState:
+        if self._state is None:
+            raise ThreatModelViolation(f"attack {self._card.name!r} reached for {name!r} outside a round.")
+        return self._state

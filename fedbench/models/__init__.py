@@ -1,0 +1,15 @@
+"""Recommenders, one file each."""
+
+from __future__ import annotations
+
+from fedbench.models.base import LocalStep, Params, Recommender
+from fedbench.registry import Registry
+
+MODELS: Registry[Recommender] = Registry(
+    "model",
+    "fedbench.models.base:Recommender",
+    {"mf": "fedbench.models.mf:MatrixFactorization", "ncf": "fedbench.models.ncf:NeuralCollaborativeFiltering"},
+    group="fedbench.models",
+)
+
+__all__ = ["MODELS", "LocalStep", "Params", "Recommender"]

@@ -1,0 +1,103 @@
+"""What every recommender offers to the engine, to attacks and to the evaluation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from fedbench.cards import ModelCard, NoParameters, Parameters
+from fedbench.federation.updates import DenseGradients, Rows
+
+if TYPE_CHECKING:
+    from fedbench.federation.clients import Batch
+    from fedbench.federation.losses import Loss
+
+
+@dataclass(frozen=True)
+class Params:
+    """The public parameters.
+
+    Attributes:
+        items: float32 [M, d], the item embeddings.
+        dense: name -> tensor, every other public parameter.
+    """
+
+    items: torch.Tensor
+    dense: Mapping[str, torch.Tensor]
+
+    def finite(self) -> bool:
+        """Whether no value is NaN or infinite."""
+        return all(bool(torch.isfinite(value).all()) for value in (self.items, *self.dense.values()))
+
+
+@dataclass(frozen=True)
+class LocalStep:
+    """The gradients of one local step of n clients, each of its own mean loss.
+
+    Attributes:
+        rows: gradients of item embeddings, one row for each (client, item).
+        dense: gradients of the dense parameters.
+        users: float32 [n, d], gradients of the private user embeddings.
+    """
+
+    rows: tuple[Rows, ...]
+    dense: DenseGradients
+    users: torch.Tensor
+
+
+class Recommender(ABC):
+    """A model that scores (user, item); it has no state of its own: parameters are passed in."""
+
+    card: ClassVar[ModelCard]
+
+    class Params(NoParameters):
+        """Replaced by each model: its hyper-parameters."""
+
+    def __init__(self, params: Parameters) -> None:
+        self.params = params
+
+    @property
+    @abstractmethod
+    def embedding_size(self) -> int:
+        """d."""
+
+    @abstractmethod
+    def init_params(self, num_items: int, generator: torch.Generator) -> Params:
+        """Fresh public parameters, drawn on the CPU."""
+
+    @abstractmethod
+    def init_users(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """float32 [count, d]: fresh private user embeddings, drawn on the CPU."""
+
+    @abstractmethod
+    def logits(self, dense: Mapping[str, torch.Tensor], users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """The logit of each aligned (user, item) pair, differentiable in all arguments.
+
+        Args:
+            dense: the dense parameters, each of its own shape or with the same leading batch dimensions ``[B...]``
+                as the first dimensions of ``users``: then each batch entry has parameters of its own.
+            users: float32 [B..., r, d].
+            items: float32 [B..., r, d], or broadcastable to ``users``.
+
+        Returns:
+            float32 [B..., r].
+        """
+
+    @abstractmethod
+    def score_all(self, params: Params, users: torch.Tensor) -> torch.Tensor:
+        """float32 [B, M]: the logit of every item for each of the ``users`` [B, d]."""
+
+    @abstractmethod
+    def local_step(self, params: Params, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
+        """The gradients of every client's own loss at the received parameters.
+
+        Args:
+            params: the public parameters as received.
+            users: float32 [n, d], the clients' own embeddings.
+            batch: their training rows.
+            loss: a function of the logits.
+        """
