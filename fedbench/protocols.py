@@ -1,0 +1,143 @@
+"""Protocols: how data are split, clients trained and metrics computed; one preset for each source paper.
+
+A preset may differ by model and dataset, as the papers do; a scenario may override any field by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fedbench.cards import Parameters, parse_parameters
+from fedbench.errors import unknown
+
+
+class Protocol(Parameters):
+    """Every choice that belongs neither to a dataset, a model, an attack nor a defense."""
+
+    # Data.
+    split: str = Field("leave-one-out", description="which split of the dataset; `fedbench data info` names those it has")
+    duplicates: Literal["drop", "keep"] = Field(
+        "drop", description="repeated and leaked pairs: removed, or kept as in the published runs"
+    )
+
+    # Training rows of a client.
+    negatives_per_positive: int = Field(1, ge=1, description="q, negatives drawn for each positive")
+    negatives: Literal["once", "epoch"] = Field("once", description="drawn once before training, or anew each epoch")
+    local_batch: int | None = Field(None, ge=1, description="rows a client samples for its step; None: all of them")
+    duplicate_rows: Literal["sum", "last"] = Field(
+        "sum", description="repeats of an item in one upload: summed (the definition), or the last one kept (published code)"
+    )
+
+    # Local training.
+    loss: Literal["bce", "bpr"] = Field("bce", description="pointwise cross-entropy, or Bayesian personalised ranking")
+    reduction: Literal["mean", "sum"] = Field("mean", description="over a client's rows (BCE) or pairs (BPR)")
+    regularization: float = Field(0.0, ge=0, description="lambda of (lambda/2)(|u|^2 + sum of |v_j|^2) in an honest loss")
+    learning_rate: float = Field(1.0, gt=0, description="eta of clients and server")
+
+    # Rounds.
+    clients_per_round: int | float = Field(256, gt=0, description="cohort: a number, or a share of all clients when below 1")
+    schedule: Literal["shuffled", "independent"] = Field(
+        "shuffled",
+        description="shuffled: each epoch all clients in random order, cut in cohorts; independent: a fresh draw each round",
+    )
+    epochs: int = Field(200, ge=1, description="length of training")
+    aggregation: Literal["sum", "mean"] = Field("sum", description="of the cohort's gradients, on the server")
+    row_clip: float | None = Field(None, gt=0, description="the server clips every uploaded row to this norm; None: not")
+
+    # Malicious clients.
+    malicious_clients: Literal["injected", "compromised"] = Field(
+        "injected", description="fake extra users, or real users that the attacker controls"
+    )
+    attack_start: int = Field(1, ge=1, description="first epoch of the attack; compromised clients are honest before it")
+
+    # Evaluation.
+    er_mask: Literal["train", "train+test"] = Field("train", description="items that are not competitors of the target")
+    er_eligible: Literal["train", "train+test"] = Field("train", description="users with the target here are not counted")
+    er_denominator: Literal["eligible", "all"] = Field("eligible", description="users over whom ER@K is taken")
+    ranking: Literal["sampled", "full"] = Field(
+        "sampled", description="headline HR@K: against 99 sampled negatives (exact expectation), or by full ranking"
+    )
+    evaluate_every: int = Field(10, ge=1, description="epochs between evaluations; the last epoch is always evaluated")
+
+
+# The presets, field by field where they differ from the defaults above (methods: ICDE'24 section VI and code;
+# IJCAI'22 section 5.1 and code; WSDM'22 experimental settings). Later entries win: protocol, then model, then dataset.
+_PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
+    "icde24": {
+        ("*", "*"): {},
+        ("mf", "*"): {"learning_rate": 1.0, "epochs": 200},
+        ("mf", "amazon-music"): {"clients_per_round": 1024},
+        ("ncf", "*"): {"learning_rate": 0.005, "epochs": 60, "evaluate_every": 5},
+    },
+    "ijcai22": {
+        ("*", "*"): {
+            "split": "4:1",
+            "negatives_per_positive": 4,
+            "learning_rate": 0.001,
+            "epochs": 30,
+            "er_mask": "train+test",
+            "er_eligible": "train+test",
+            "ranking": "full",
+            "evaluate_every": 5,
+        },
+    },
+    "wsdm22": {
+        ("*", "*"): {
+            "negatives_per_positive": 4,
+            "local_batch": 64,
+            "clients_per_round": 0.1,
+            "schedule": "independent",
+            "learning_rate": 0.01,
+            "epochs": 50,
+            "aggregation": "mean",
+            "malicious_clients": "compromised",
+            "attack_start": 8,
+            "er_denominator": "all",
+            "ranking": "full",
+            "evaluate_every": 5,
+        },
+        ("*", "amazon-phones"): {"clients_per_round": 0.05},
+    },
+}
+
+_MODEL_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "icde24": {},
+    "ijcai22": {},
+    "wsdm22": {
+        "ncf": {"embedding_size": 64, "hidden": [64, 32, 16], "output_bias": False, "init": "normal", "init_std": 1.0},
+        "mf": {"embedding_size": 64, "init_std": 1.0},
+    },
+}
+
+TITLES = {
+    "icde24": "PIECK (ICDE 2024): BCE, sum of gradients, injected clients, leave-one-out, 99 negatives",
+    "ijcai22": "A-ra and A-hum (IJCAI 2022): NCF, four negatives, 4:1 split, full ranking",
+    "wsdm22": "PipAttack (WSDM 2022): mean of gradients, compromised clients, attack after clean epochs",
+}
+
+
+def names() -> list[str]:
+    """Names of the presets."""
+    return sorted(_PRESETS)
+
+
+def preset(name: str, model: str, dataset: str, overrides: Mapping[str, Any] | None = None) -> Protocol:
+    """The protocol ``name`` as it stands for a model and a dataset, with ``overrides`` on top.
+
+    Raises:
+        UserError: for an unknown preset, field or value.
+    """
+    if name not in _PRESETS:
+        raise unknown("protocol", name, _PRESETS, "See `fedbench list protocols`.")
+    values: dict[str, Any] = {}
+    for key in (("*", "*"), (model, "*"), ("*", dataset), (model, dataset)):
+        values |= _PRESETS[name].get(key, {})
+    return parse_parameters(Protocol, values | dict(overrides or {}), f"protocol {name!r}")
+
+
+def model_preset(name: str, model: str) -> dict[str, Any]:
+    """The hyper-parameters with which the paper behind protocol ``name`` uses ``model``, where it differs from the default."""
+    return _MODEL_PRESETS[name].get(model, {})
