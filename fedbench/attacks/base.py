@@ -24,6 +24,9 @@ class Attack:
     def __init__(self, params: Parameters) -> None:
         self.params = params
 
+    public_fraction: float = 0.0
+    """Share of every user's training interactions that is public, for attacks that know ``public_interactions``."""
+
     def start(self, view: AttackerView) -> None:
         """Called once, before the first round. The view holds no parameters yet."""
 
