@@ -1,0 +1,169 @@
+"""Tables with one interaction per line: MovieLens, CSV, index triples and RecBole's ``.inter``.
+
+Every format names its separator and where the user, the item and, if any, the time are. Ids are text: they become
+0-based indices by first appearance in the file, and the file's order decides between interactions of equal time.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from fedbench.errors import DataError
+
+Float64 = npt.NDArray[np.float64]
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a line is cut. ``numbers`` are columns that must hold a number, by position, with their names."""
+
+    separator: str
+    width: int
+    user: int
+    item: int
+    time: int | None
+    numbers: tuple[tuple[int, str], ...] = ()
+    header: bool = False
+    blank_numbers: bool = False
+    """Whether a number may be left empty."""
+
+
+ML_100K = Layout("\t", 4, 0, 1, 3, ((2, "rating"), (3, "timestamp")))
+"""``u.data``: user, item, rating, timestamp."""
+ML_1M = Layout("::", 4, 0, 1, 3, ((2, "rating"), (3, "timestamp")))
+"""``ratings.dat``: user::movie::rating::timestamp."""
+TRIPLES = Layout("\t", 3, 0, 1, 2, ((2, "timestamp"),))
+"""user, item, timestamp."""
+ML_1M_PARTIAL = Layout(",", 5, 0, 1, 3, ((2, "rating"), (3, "timestamp"), (4, "chron_pos")), True, True)
+"""ratings.dat with part of its timestamps, and each user's chronological positions from the SASRec file."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a file, by line. user, item: text; numbers: float64, NaN where empty."""
+
+    user: pa.Array
+    item: pa.Array
+    numbers: dict[str, Float64]
+    time: Float64 | None
+    malformed: int
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+def read_columns(data: bytes, layout: Layout, where: str, *, skip_malformed: bool = False) -> Columns:
+    """Cut a file into its columns.
+
+    Args:
+        data: the whole file, decompressed.
+        layout: how a line is cut.
+        where: the file's name for messages.
+        skip_malformed: leave out malformed lines and count them, instead of refusing the file.
+
+    Raises:
+        DataError: a line has the wrong number of fields, an empty id or something that is not a number; the message
+            is ``file:line: what``.
+    """
+    separator = layout.separator
+    if len(separator) > 1:
+        data, separator = data.replace(separator.encode(), b"\t"), "\t"
+    try:
+        table = _parse(data, layout, separator)
+        malformed = 0
+    except (pa.ArrowInvalid, pa.ArrowKeyError):
+        lines, malformed = _sift(data, layout, separator, where, skip_malformed)
+        try:
+            table = _parse(b"\n".join(lines) + b"\n", layout, separator)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{where}: cannot be read ({str(error).splitlines()[0]}).") from error
+    numbers = {name: _floats(table, position) for position, name in layout.numbers}
+    time = None if layout.time is None else numbers[dict(layout.numbers)[layout.time]]
+    return Columns(
+        user=table.column(f"f{layout.user}").combine_chunks(),
+        item=table.column(f"f{layout.item}").combine_chunks(),
+        numbers=numbers,
+        time=time,
+        malformed=malformed,
+    )
+
+
+def _parse(data: bytes, layout: Layout, separator: str) -> pa.Table:
+    """Cut with Arrow; raises ``pa.ArrowInvalid`` when a line does not fit, without saying which."""
+    names = [f"f{position}" for position in range(layout.width)]
+    types: dict[str, pa.DataType] = {name: pa.string() for name in names}
+    types.update({f"f{position}": pa.float64() for position, _ in layout.numbers})
+    if not data.strip():
+        return pa.table({name: pa.array([], types[name]) for name in names})
+    table = pacsv.read_csv(
+        io.BytesIO(data),
+        read_options=pacsv.ReadOptions(
+            column_names=names, skip_rows=int(layout.header), use_threads=False, block_size=1 << 24
+        ),
+        parse_options=pacsv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=True),
+        convert_options=pacsv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True),
+    )
+    for position in range(layout.width):
+        required = position in (layout.user, layout.item) or not layout.blank_numbers
+        if required and table.column(f"f{position}").null_count:
+            raise pa.ArrowInvalid("an empty field")
+    for position, _ in layout.numbers:
+        if pc.any(pc.invert(pc.is_finite(table.column(f"f{position}")))).as_py():
+            raise pa.ArrowInvalid("a number that is not finite")
+    return table
+
+
+def _floats(table: pa.Table, position: int) -> Float64:
+    column: Any = table.column(f"f{position}").combine_chunks()
+    values: Float64 = np.asarray(pc.fill_null(column, float("nan")))
+    return values
+
+
+def _sift(data: bytes, layout: Layout, separator: str, where: str, skip_malformed: bool) -> tuple[list[bytes], int]:
+    """The well-formed lines (header first), and how many others there are; or the error that names the first."""
+    lines = data.splitlines()
+    kept: list[bytes] = lines[: int(layout.header)]
+    malformed = 0
+    for number, line in enumerate(lines[len(kept) :], start=len(kept) + 1):
+        if not line:
+            continue
+        problem = _problem(line, layout, separator)
+        if not problem:
+            kept.append(line)
+        elif skip_malformed:
+            malformed += 1
+        else:
+            raise DataError(f"{where}:{number}: {problem}")
+    return kept, malformed
+
+
+def _problem(line: bytes, layout: Layout, separator: str) -> str:
+    """What is wrong with one line, or an empty string."""
+    try:
+        fields = line.decode("utf-8").split(separator)
+    except UnicodeDecodeError:
+        return "the line is not UTF-8 text"
+    if len(fields) != layout.width:
+        return f"{len(fields)} fields separated by {layout.separator!r}, expected {layout.width}"
+    for position, name in ((layout.user, "user"), (layout.item, "item")):
+        if not fields[position]:
+            return f"the {name} id is empty"
+    for position, name in layout.numbers:
+        text = fields[position]
+        if not text and layout.blank_numbers:
+            continue
+        if not _NUMBER.fullmatch(text):
+            return f"{name} {text!r} is not a number"
+    return ""
