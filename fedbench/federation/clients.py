@@ -1,0 +1,190 @@
+"""Clients: their training rows, and the batch that a cohort of them forms.
+
+A client's rows never change between two drawings of negatives, so repeats of an item are merged once: a row holds
+how often the item occurs (``weight``) and how often as a positive (``positive``). The cross-entropy gradient of a row
+is then ``(weight * sigma(s) - positive) / |D_u|``, exactly the sum over its repeats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The training rows of a cohort of n clients, client by client.
+
+    Attributes:
+        clients: int64 [n], rows of the table of users.
+        starts: int64 [n + 1], where each client's rows begin.
+        client: int64 [R], index into ``clients``. item: int64 [R].
+        weight: float32 [R], occurrences of the item among the client's samples.
+        positive: float32 [R], those of them that are positive.
+        size: float32 [n], |D_u|, the client's number of samples, repeats included.
+        pair_client: int64 [Q], and pair_positive, pair_negative: int64 [Q], rows of each (positive, negative) pair.
+        pairs: float32 [n], the client's number of pairs.
+    """
+
+    clients: torch.Tensor
+    starts: torch.Tensor
+    client: torch.Tensor
+    item: torch.Tensor
+    weight: torch.Tensor
+    positive: torch.Tensor
+    size: torch.Tensor
+    pair_positive: torch.Tensor | None = None
+    pair_negative: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of all C clients, in the order of the table of users.
+
+    Attributes:
+        starts: int64 [C + 1]. item: int64 [R]. weight, positive: float32 [R]. size: float32 [C].
+        pair_starts: int64 [C + 1]. pair_positive, pair_negative: int64 [Q], row positions relative to the client's
+            first row; only kept for pairwise losses.
+    """
+
+    starts: torch.Tensor
+    item: torch.Tensor
+    weight: torch.Tensor
+    positive: torch.Tensor
+    size: torch.Tensor
+    pair_starts: torch.Tensor | None = None
+    pair_positive: torch.Tensor | None = None
+    pair_negative: torch.Tensor | None = None
+
+    @classmethod
+    def build(
+        cls,
+        user: torch.Tensor,
+        item: torch.Tensor,
+        negative: torch.Tensor,
+        num_clients: int,
+        num_items: int,
+        pairwise: bool = False,
+    ) -> TrainingRows:
+        """Merge repeats and lay the rows out client by client.
+
+        Args:
+            user: int64 [P], the client of each positive, ascending. item: int64 [P].
+            negative: int64 [P, q], the negatives drawn for each positive.
+            num_clients: C. num_items: M.
+            pairwise: keep the (positive, negative) pairs too.
+        """
+        q = negative.shape[1]
+        key_positive = user * num_items + item
+        key_negative = (user[:, None] * num_items + negative).reshape(-1)
+        key, place, count = torch.unique(torch.cat([key_positive, key_negative]), return_inverse=True, return_counts=True)
+        positive = torch.zeros(len(key), device=user.device)
+        positive.index_add_(0, place[: len(user)], torch.ones(len(user), device=user.device))
+        owner = key // num_items
+        bounds = torch.arange(num_clients + 1, device=user.device)
+        starts = torch.searchsorted(owner, bounds)
+        samples = torch.bincount(user, minlength=num_clients) * (1 + q)
+        rows = cls(starts, key % num_items, count.float(), positive, samples.float())
+        if not pairwise:
+            return rows
+        first = starts[user].repeat_interleave(q)
+        return replace(
+            rows,
+            pair_starts=torch.searchsorted(user, bounds) * q,
+            pair_positive=place[: len(user)].repeat_interleave(q) - first,
+            pair_negative=place[len(user) :] - first,
+        )
+
+    def select(self, clients: torch.Tensor) -> Batch:
+        """The batch of ``clients``, int64 [n]."""
+        index, starts, client = ragged(self.starts, clients)
+        batch = Batch(
+            clients,
+            starts,
+            client,
+            self.item.index_select(0, index),
+            self.weight.index_select(0, index),
+            self.positive.index_select(0, index),
+            self.size.index_select(0, clients),
+        )
+        if self.pair_starts is None or self.pair_positive is None or self.pair_negative is None:
+            return batch
+        pair, _, owner = ragged(self.pair_starts, clients)
+        first = starts.index_select(0, owner)
+        return replace(
+            batch,
+            pair_positive=self.pair_positive.index_select(0, pair) + first,
+            pair_negative=self.pair_negative.index_select(0, pair) + first,
+        )
+
+
+def ragged(starts: torch.Tensor, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Positions of the segments ``which`` of a segmented array, one after the other.
+
+    Args:
+        starts: int64 [C + 1], where each segment begins. which: int64 [n].
+
+    Returns:
+        index int64 [R] into the array, new starts int64 [n + 1], and owner int64 [R], 0 to n - 1.
+    """
+    begin = starts.index_select(0, which)
+    length = starts.index_select(0, which + 1) - begin
+    ends = length.cumsum(0)
+    new_starts = torch.cat([ends.new_zeros(1), ends])
+    owner = torch.repeat_interleave(length)
+    index = torch.arange(len(owner), device=starts.device) + (begin - new_starts[:-1]).index_select(0, owner)
+    return index, new_starts, owner
+
+
+def sample_rows(batch: Batch, count: int, generator: torch.Generator) -> Batch:
+    """Each client's uniform choice of ``min(count, its rows)`` rows without replacement (a local mini-batch).
+
+    The loss is then the mean over the chosen rows' samples, so ``size`` becomes the sum of their weights.
+    """
+    key = torch.rand(len(batch.client), generator=generator, device=generator.device).to(batch.client.device)
+    order = torch.argsort(key)
+    order = order[torch.argsort(batch.client[order], stable=True)]
+    rank = torch.arange(len(order), device=order.device) - batch.starts[batch.client[order]]
+    chosen = torch.sort(order[rank < count]).values
+    client = batch.client[chosen]
+    n = len(batch.clients)
+    length = torch.bincount(client, minlength=n)
+    weight = batch.weight[chosen]
+    return Batch(
+        batch.clients,
+        torch.cat([length.new_zeros(1), length.cumsum(0)]),
+        client,
+        batch.item[chosen],
+        weight,
+        batch.positive[chosen],
+        torch.zeros(n, device=weight.device).index_add_(0, client, weight),
+    )
+
+
+def draw_negatives(
+    user: torch.Tensor, item: torch.Tensor, num_clients: int, num_items: int, q: int, generator: torch.Generator
+) -> torch.Tensor:
+    """q negatives for each positive: uniform over the items outside the client's positives, with repetition.
+
+    Exact, without rejection: the r-th item outside the sorted positives p_0 < p_1 < ... is ``r + #{i: p_i - i <= r}``.
+
+    Args:
+        user: int64 [P], ascending. item: int64 [P]; repeats are allowed.
+        num_clients: C. num_items: M. q: negatives for each positive.
+        generator: on the CPU.
+
+    Returns:
+        int64 [P, q], on the device of ``user``. A client that has every item gets its first positive (no negative exists).
+    """
+    device = user.device
+    key = torch.unique(user * num_items + item)
+    owner = key // num_items
+    starts = torch.searchsorted(owner, torch.arange(num_clients + 1, device=device))
+    degree = starts[1:] - starts[:-1]
+    gaps = key - (torch.arange(len(key), device=device) - starts[owner])
+    free = (num_items - degree).index_select(0, user)
+    uniform = torch.rand(len(user), q, generator=generator, dtype=torch.float64).to(device)
+    r = torch.minimum((uniform * free[:, None]).long(), (free[:, None] - 1).clamp(min=0))
+    below = torch.searchsorted(gaps, user[:, None] * num_items + r, right=True) - starts[user][:, None]
+    return torch.where(free[:, None] > 0, r + below, item[:, None])
