@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
 from fedbench.cards import DefenseCard, NoParameters, Parameters
 from fedbench.federation.updates import Updates
-from fedbench.models.base import Params
+from fedbench.models.base import PublicParams
 
 if TYPE_CHECKING:
     from fedbench.federation.clients import Batch
@@ -28,7 +28,7 @@ class ServerView:
         generator: the defense's own random stream.
     """
 
-    params: Params
+    params: PublicParams
     learning_rate: float
     aggregation: str
     malicious_ratio: float | None
@@ -53,7 +53,7 @@ class ClientRegularization:
 class Defense:
     """Base of all defenses. A run makes one instance; it overrides only the hooks that it is about."""
 
-    card: ClassVar[DefenseCard]
+    card: DefenseCard
 
     class Params(NoParameters):
         """Replaced by each defense: its parameters, each with its source."""
@@ -61,7 +61,9 @@ class Defense:
     def __init__(self, params: Parameters) -> None:
         self.params = params
 
-    def regularize(self, params: Params, users: torch.Tensor, batch: Batch, server: ServerView) -> ClientRegularization | None:
+    def regularize(
+        self, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
+    ) -> ClientRegularization | None:
         """Client side: what the honest clients of ``batch`` add to their gradients, or None."""
         return None
 
@@ -69,7 +71,7 @@ class Defense:
         """Drops or clips clients or rows."""
         return updates
 
-    def aggregate(self, updates: Updates, server: ServerView) -> Params | None:
+    def aggregate(self, updates: Updates, server: ServerView) -> PublicParams | None:
         """One gradient for the public parameters; None: the server's own sum or mean."""
         return None
 
@@ -84,8 +86,16 @@ class Chain(Defense):
     def __init__(self, parts: list[Defense]) -> None:
         super().__init__(NoParameters())
         self.parts = parts
+        self.card = DefenseCard(
+            name="+".join(part.card.name for part in parts),
+            title=", then ".join(part.card.title for part in parts),
+            paper="; ".join(part.card.paper for part in parts),
+            knowledge=frozenset().union(*(part.card.knowledge for part in parts)),
+        )
 
-    def regularize(self, params: Params, users: torch.Tensor, batch: Batch, server: ServerView) -> ClientRegularization | None:
+    def regularize(
+        self, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
+    ) -> ClientRegularization | None:
         found = [each for part in self.parts if (each := part.regularize(params, users, batch, server)) is not None]
         if not found:
             return None
@@ -96,8 +106,8 @@ class Chain(Defense):
             updates = part.filter(updates, server)
         return updates
 
-    def aggregate(self, updates: Updates, server: ServerView) -> Params | None:
-        result: Params | None = None
+    def aggregate(self, updates: Updates, server: ServerView) -> PublicParams | None:
+        result: PublicParams | None = None
         for part in self.parts:
             if type(part).aggregate is not Defense.aggregate:
                 result = part.aggregate(updates, server)

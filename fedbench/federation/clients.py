@@ -7,6 +7,7 @@ is then ``(weight * sigma(s) - positive) / |D_u|``, exactly the sum over its rep
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,8 +24,7 @@ class Batch:
         weight: float32 [R], occurrences of the item among the client's samples.
         positive: float32 [R], those of them that are positive.
         size: float32 [n], |D_u|, the client's number of samples, repeats included.
-        pair_client: int64 [Q], and pair_positive, pair_negative: int64 [Q], rows of each (positive, negative) pair.
-        pairs: float32 [n], the client's number of pairs.
+        pair_positive, pair_negative: int64 [Q], rows of each (positive, negative) pair; only for pairwise losses.
     """
 
     clients: torch.Tensor
@@ -78,7 +78,9 @@ class TrainingRows:
         q = negative.shape[1]
         key_positive = user * num_items + item
         key_negative = (user[:, None] * num_items + negative).reshape(-1)
-        key, place, count = torch.unique(torch.cat([key_positive, key_negative]), return_inverse=True, return_counts=True)
+        key, place, count = torch.unique(
+            torch.cat([key_positive, key_negative]), return_inverse=True, return_counts=True
+        )
         positive = torch.zeros(len(key), device=user.device)
         positive.index_add_(0, place[: len(user)], torch.ones(len(user), device=user.device))
         owner = key // num_items
@@ -96,9 +98,19 @@ class TrainingRows:
             pair_negative=place[len(user) :] - first,
         )
 
+    @functools.cached_property
+    def _host_starts(self) -> torch.Tensor:
+        return self.starts.cpu()
+
+    @functools.cached_property
+    def _host_pair_starts(self) -> torch.Tensor:
+        assert self.pair_starts is not None
+        return self.pair_starts.cpu()
+
     def select(self, clients: torch.Tensor) -> Batch:
-        """The batch of ``clients``, int64 [n]."""
-        index, starts, client = ragged(self.starts, clients)
+        """The batch of ``clients``, int64 [n] on the CPU: the plan of a round is known there, so no size has to be fetched."""
+        host_clients, clients = clients, clients.to(self.starts.device, non_blocking=True)
+        index, starts, client = ragged(self.starts, self._host_starts, host_clients)
         batch = Batch(
             clients,
             starts,
@@ -110,7 +122,7 @@ class TrainingRows:
         )
         if self.pair_starts is None or self.pair_positive is None or self.pair_negative is None:
             return batch
-        pair, _, owner = ragged(self.pair_starts, clients)
+        pair, _, owner = ragged(self.pair_starts, self._host_pair_starts, host_clients)
         first = starts.index_select(0, owner)
         return replace(
             batch,
@@ -119,22 +131,25 @@ class TrainingRows:
         )
 
 
-def ragged(starts: torch.Tensor, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def ragged(
+    starts: torch.Tensor, host_starts: torch.Tensor, which: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Positions of the segments ``which`` of a segmented array, one after the other.
 
     Args:
-        starts: int64 [C + 1], where each segment begins. which: int64 [n].
+        starts: int64 [C + 1], where each segment begins. host_starts: the same on the CPU. which: int64 [n], on the CPU.
 
     Returns:
         index int64 [R] into the array, new starts int64 [n + 1], and owner int64 [R], 0 to n - 1.
     """
-    begin = starts.index_select(0, which)
-    length = starts.index_select(0, which + 1) - begin
-    ends = length.cumsum(0)
-    new_starts = torch.cat([ends.new_zeros(1), ends])
-    owner = torch.repeat_interleave(length)
-    index = torch.arange(len(owner), device=starts.device) + (begin - new_starts[:-1]).index_select(0, owner)
-    return index, new_starts, owner
+    begin = host_starts[which]
+    length = host_starts[which + 1] - begin
+    new_starts = torch.cat([length.new_zeros(1), length.cumsum(0)])
+    total = int(new_starts[-1])
+    shift = (begin - new_starts[:-1]).to(starts.device, non_blocking=True)
+    owner = torch.repeat_interleave(length.to(starts.device, non_blocking=True), output_size=total)
+    index = torch.arange(total, device=starts.device) + shift.index_select(0, owner)
+    return index, new_starts.to(starts.device, non_blocking=True), owner
 
 
 def sample_rows(batch: Batch, count: int, generator: torch.Generator) -> Batch:
@@ -165,7 +180,7 @@ def sample_rows(batch: Batch, count: int, generator: torch.Generator) -> Batch:
 def draw_negatives(
     user: torch.Tensor, item: torch.Tensor, num_clients: int, num_items: int, q: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """q negatives for each positive: uniform over the items outside the client's positives, with repetition.
+    """Q negatives for each positive: uniform over the items outside the client's positives, with repetition.
 
     Exact, without rejection: the r-th item outside the sorted positives p_0 < p_1 < ... is ``r + #{i: p_i - i <= r}``.
 

@@ -14,7 +14,7 @@ import torch
 from fedbench.cards import AttackCard, Knowledge
 from fedbench.errors import ThreatModelViolation
 from fedbench.federation.updates import Updates
-from fedbench.models.base import Params, Recommender
+from fedbench.models.base import PublicParams, Recommender
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class RoundState:
         honest: the honest step of those clients, made when asked for; None without interactions of their own.
     """
 
-    params: Params
+    params: PublicParams
     clients: torch.Tensor
     epoch: int
     round: int
@@ -182,7 +182,7 @@ class AttackerView:
     # In a round.
 
     @property
-    def params(self) -> Params:
+    def params(self) -> PublicParams:
         return self._round("params").params
 
     @property

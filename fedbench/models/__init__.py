@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedbench.models.base import LocalStep, Params, Recommender
+from fedbench.models.base import LocalStep, PublicParams, Recommender
 from fedbench.registry import Registry
 
 MODELS: Registry[Recommender] = Registry(
@@ -12,4 +12,4 @@ MODELS: Registry[Recommender] = Registry(
     group="fedbench.models",
 )
 
-__all__ = ["MODELS", "LocalStep", "Params", "Recommender"]
+__all__ = ["MODELS", "LocalStep", "PublicParams", "Recommender"]

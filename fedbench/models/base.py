@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Params:
+class PublicParams:
     """The public parameters.
 
     Attributes:
@@ -32,6 +32,9 @@ class Params:
     def finite(self) -> bool:
         """Whether no value is NaN or infinite."""
         return all(bool(torch.isfinite(value).all()) for value in (self.items, *self.dense.values()))
+
+
+Params = PublicParams
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,10 @@ class Recommender(ABC):
     @property
     @abstractmethod
     def embedding_size(self) -> int:
-        """d."""
+        """D."""
 
     @abstractmethod
-    def init_params(self, num_items: int, generator: torch.Generator) -> Params:
+    def init_params(self, num_items: int, generator: torch.Generator) -> PublicParams:
         """Fresh public parameters, drawn on the CPU."""
 
     @abstractmethod
@@ -88,11 +91,11 @@ class Recommender(ABC):
         """
 
     @abstractmethod
-    def score_all(self, params: Params, users: torch.Tensor) -> torch.Tensor:
+    def score_all(self, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
         """float32 [B, M]: the logit of every item for each of the ``users`` [B, d]."""
 
     @abstractmethod
-    def local_step(self, params: Params, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
+    def local_step(self, params: PublicParams, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
         """The gradients of every client's own loss at the received parameters.
 
         Args:

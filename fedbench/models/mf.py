@@ -11,7 +11,7 @@ from fedbench.cards import ModelCard, Parameters
 from fedbench.federation.clients import Batch
 from fedbench.federation.losses import Loss
 from fedbench.federation.updates import DenseGradients, FullRows, OuterRows, Rows
-from fedbench.models.base import LocalStep, Params, Recommender
+from fedbench.models.base import LocalStep, PublicParams, Recommender
 
 
 class MatrixFactorization(Recommender):
@@ -27,7 +27,9 @@ class MatrixFactorization(Recommender):
         """Hyper-parameters."""
 
         embedding_size: int = Field(32, ge=1, description="d [ICDE'22 and ICDE'24 code: 32]")
-        init_std: float = Field(0.01, gt=0, description="standard deviation of the initial embeddings [all three codes: 0.01]")
+        init_std: float = Field(
+            0.01, gt=0, description="standard deviation of the initial embeddings [all three codes: 0.01]"
+        )
 
     params: MatrixFactorization.Params
 
@@ -35,8 +37,8 @@ class MatrixFactorization(Recommender):
     def embedding_size(self) -> int:
         return self.params.embedding_size
 
-    def init_params(self, num_items: int, generator: torch.Generator) -> Params:
-        return Params(torch.randn(num_items, self.embedding_size, generator=generator) * self.params.init_std, {})
+    def init_params(self, num_items: int, generator: torch.Generator) -> PublicParams:
+        return PublicParams(torch.randn(num_items, self.embedding_size, generator=generator) * self.params.init_std, {})
 
     def init_users(self, count: int, generator: torch.Generator) -> torch.Tensor:
         return torch.randn(count, self.embedding_size, generator=generator) * self.params.init_std
@@ -44,10 +46,10 @@ class MatrixFactorization(Recommender):
     def logits(self, dense: Mapping[str, torch.Tensor], users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         return (users * items).sum(-1)
 
-    def score_all(self, params: Params, users: torch.Tensor) -> torch.Tensor:
+    def score_all(self, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
         return users @ params.items.T
 
-    def local_step(self, params: Params, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
+    def local_step(self, params: PublicParams, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
         logits = aligned_products(users, params.items, batch)
         own, uploaded = loss.derivative(logits, batch)
         user_grad = torch.nn.functional.embedding_bag(

@@ -13,7 +13,7 @@ from fedbench.cards import ModelCard, Parameters
 from fedbench.federation.clients import Batch
 from fedbench.federation.losses import Loss
 from fedbench.federation.updates import DenseGradients, FullRows, ProjectedRows, Rows, Tensors
-from fedbench.models.base import LocalStep, Params, Recommender
+from fedbench.models.base import LocalStep, PublicParams, Recommender
 
 
 class NeuralCollaborativeFiltering(Recommender):
@@ -37,7 +37,9 @@ class NeuralCollaborativeFiltering(Recommender):
             description="weights ~ U(-b, b), b = sqrt(6 / fan_in), biases 0 [code of IJCAI'22]; or all ~ N(0, init_std^2)"
             " [WSDM'22]",
         )
-        init_std: float = Field(0.01, gt=0, description="standard deviation of the initial embeddings [codes: 0.01; WSDM'22: 1]")
+        init_std: float = Field(
+            0.01, gt=0, description="standard deviation of the initial embeddings [codes: 0.01; WSDM'22: 1]"
+        )
 
     params: NeuralCollaborativeFiltering.Params
 
@@ -45,7 +47,7 @@ class NeuralCollaborativeFiltering(Recommender):
     def embedding_size(self) -> int:
         return self.params.embedding_size
 
-    def init_params(self, num_items: int, generator: torch.Generator) -> Params:
+    def init_params(self, num_items: int, generator: torch.Generator) -> PublicParams:
         p = self.params
         sizes = [2 * p.embedding_size, *p.hidden, 1]
         names = [*self._layers(), ("h", "bh")]
@@ -60,7 +62,7 @@ class NeuralCollaborativeFiltering(Recommender):
                 dense[bias] = torch.zeros(out)
         if not p.output_bias:
             del dense["bh"]
-        return Params(torch.randn(num_items, p.embedding_size, generator=generator) * p.init_std, dense)
+        return PublicParams(torch.randn(num_items, p.embedding_size, generator=generator) * p.init_std, dense)
 
     def init_users(self, count: int, generator: torch.Generator) -> torch.Tensor:
         return torch.randn(count, self.embedding_size, generator=generator) * self.params.init_std
@@ -75,7 +77,7 @@ class NeuralCollaborativeFiltering(Recommender):
             s = s + dense["bh"].unsqueeze(-2)
         return s.squeeze(-1)
 
-    def score_all(self, params: Params, users: torch.Tensor) -> torch.Tensor:
+    def score_all(self, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
         dense = params.dense
         d = self.embedding_size
         a = (users @ dense["W1"][:, :d].T)[:, None] + (params.items @ dense["W1"][:, d:].T + dense["b1"])
@@ -87,7 +89,7 @@ class NeuralCollaborativeFiltering(Recommender):
             s += dense["bh"]
         return s.view(len(users), len(params.items))
 
-    def local_step(self, params: Params, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
+    def local_step(self, params: PublicParams, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
         dense = params.dense
         d = self.embedding_size
         w_user, w_item = dense["W1"][:, :d], dense["W1"][:, d:]
