@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -12,6 +13,9 @@ from fedbench.federation.clients import Batch
 from fedbench.federation.losses import Loss
 from fedbench.federation.updates import DenseGradients, FullRows, OuterRows, Rows
 from fedbench.models.base import LocalStep, PublicParams, Recommender
+
+# One notice a process about an API that does what it says here.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
 
 
 class MatrixFactorization(Recommender):
