@@ -18,7 +18,9 @@ class Protocol(Parameters):
     """Every choice that belongs neither to a dataset, a model, an attack nor a defense."""
 
     # Data.
-    split: str = Field("leave-one-out", description="which split of the dataset; `fedbench data info` names those it has")
+    split: str = Field(
+        "leave-one-out", description="which split of the dataset; `fedbench data info` names those it has"
+    )
     duplicates: Literal["drop", "keep"] = Field(
         "drop", description="repeated and leaked pairs: removed, or kept as in the published runs"
     )
@@ -28,34 +30,45 @@ class Protocol(Parameters):
     negatives: Literal["once", "epoch"] = Field("once", description="drawn once before training, or anew each epoch")
     local_batch: int | None = Field(None, ge=1, description="rows a client samples for its step; None: all of them")
     duplicate_rows: Literal["sum", "last"] = Field(
-        "sum", description="repeats of an item in one upload: summed (the definition), or the last one kept (published code)"
+        "sum",
+        description="repeats of an item in one upload: summed (the definition), or the last one kept (published code)",
     )
 
     # Local training.
     loss: Literal["bce", "bpr"] = Field("bce", description="pointwise cross-entropy, or Bayesian personalised ranking")
     reduction: Literal["mean", "sum"] = Field("mean", description="over a client's rows (BCE) or pairs (BPR)")
-    regularization: float = Field(0.0, ge=0, description="lambda of (lambda/2)(|u|^2 + sum of |v_j|^2) in an honest loss")
+    regularization: float = Field(
+        0.0, ge=0, description="lambda of (lambda/2)(|u|^2 + sum of |v_j|^2) in an honest loss"
+    )
     learning_rate: float = Field(1.0, gt=0, description="eta of clients and server")
 
     # Rounds.
-    clients_per_round: int | float = Field(256, gt=0, description="cohort: a number, or a share of all clients when below 1")
+    clients_per_round: int | float = Field(
+        256, gt=0, description="cohort: a number, or a share of all clients when below 1"
+    )
     schedule: Literal["shuffled", "independent"] = Field(
         "shuffled",
-        description="shuffled: each epoch all clients in random order, cut in cohorts; independent: a fresh draw each round",
+        description="shuffled: each epoch all clients in random order, cut in cohorts; independent: drawn anew each round",
     )
     epochs: int = Field(200, ge=1, description="length of training")
     aggregation: Literal["sum", "mean"] = Field("sum", description="of the cohort's gradients, on the server")
-    row_clip: float | None = Field(None, gt=0, description="the server clips every uploaded row to this norm; None: not")
+    row_clip: float | None = Field(
+        None, gt=0, description="the server clips every uploaded row to this norm; None: not"
+    )
 
     # Malicious clients.
     malicious_clients: Literal["injected", "compromised"] = Field(
         "injected", description="fake extra users, or real users that the attacker controls"
     )
-    attack_start: int = Field(1, ge=1, description="first epoch of the attack; compromised clients are honest before it")
+    attack_start: int = Field(
+        1, ge=1, description="first epoch of the attack; compromised clients are honest before it"
+    )
 
     # Evaluation.
     er_mask: Literal["train", "train+test"] = Field("train", description="items that are not competitors of the target")
-    er_eligible: Literal["train", "train+test"] = Field("train", description="users with the target here are not counted")
+    er_eligible: Literal["train", "train+test"] = Field(
+        "train", description="users with the target here are not counted"
+    )
     er_denominator: Literal["eligible", "all"] = Field("eligible", description="users over whom ER@K is taken")
     ranking: Literal["sampled", "full"] = Field(
         "sampled", description="headline HR@K: against 99 sampled negatives (exact expectation), or by full ranking"
@@ -139,5 +152,5 @@ def preset(name: str, model: str, dataset: str, overrides: Mapping[str, Any] | N
 
 
 def model_preset(name: str, model: str) -> dict[str, Any]:
-    """The hyper-parameters with which the paper behind protocol ``name`` uses ``model``, where it differs from the default."""
+    """Hyper-parameters of ``model`` in the paper behind protocol ``name``, where they differ from the defaults."""
     return _MODEL_PRESETS[name].get(model, {})

@@ -54,7 +54,9 @@ class Registry(Generic[T]):
     def add(self, name: str, cls: type[T]) -> None:
         """Register ``cls`` under ``name``; a name can be taken only once."""
         if not re.fullmatch(r"[a-z0-9]+([._/-][a-z0-9]+)*", name):
-            raise UserError(f"{self.kind} name {name!r} must be lower-case words joined by '-', such as 'my-{self.kind}'.")
+            raise UserError(
+                f"{self.kind} name {name!r} must be lower-case words joined by '-', such as 'my-{self.kind}'."
+            )
         if name in self._classes or name in self._where:
             raise UserError(f"{self.kind} {name!r} is already registered at {self.origin(name)}.")
         self._classes[name] = self._checked(name, cls)

@@ -60,7 +60,9 @@ class Scenario:
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
             raise UserError(f"scenario: malicious_ratio = {ratio!r} must be a number from 0 to below 1 (0.05 is 5 %).")
         if self.attack == "none" and ratio > 0:
-            raise UserError(f"scenario: attack 'none' has no malicious clients, but malicious_ratio = {ratio!r}; use 0.")
+            raise UserError(
+                f"scenario: attack 'none' has no malicious clients, but malicious_ratio = {ratio!r}; use 0."
+            )
         if self.attack != "none" and ratio == 0:
             raise UserError(f"scenario: attack {self.attack!r} needs malicious clients, but malicious_ratio = 0.")
         if not re.fullmatch(r"random:\d+|least-popular|fixed:\d+(,\d+)*", self.target):
@@ -109,7 +111,9 @@ class Scenario:
                 raise UserError(f"defense chain {self.defense!r} must join different defenses, none of them 'none'.")
             stray = set(self.defense_params) - set(defense_names)
             if stray:
-                raise UserError(f"defense_params of chain {self.defense!r} name {min(stray)!r}, which is not a part of it.")
+                raise UserError(
+                    f"defense_params of chain {self.defense!r} name {min(stray)!r}, which is not a part of it."
+                )
             parts = [self.defense_params.get(name, {}) for name in defense_names]
         else:
             parts = [self.defense_params]
@@ -134,7 +138,9 @@ class Scenario:
             "dataset": self.dataset,
             "model": [self.model, r.model.card.version, r.model.params.model_dump(mode="json")],
             "attack": [self.attack, r.attack_class.card.version, r.attack_params.model_dump(mode="json")],
-            "defense": [[cls.card.name, cls.card.version, params.model_dump(mode="json")] for cls, params in r.defenses],
+            "defense": [
+                [cls.card.name, cls.card.version, params.model_dump(mode="json")] for cls, params in r.defenses
+            ],
             "malicious_ratio": self.malicious_ratio,
             "protocol": r.protocol.model_dump(mode="json"),
             "target": self.target,
@@ -153,7 +159,15 @@ class Scenario:
         return replace(self, defense="none", defense_params={})
 
     def __str__(self) -> str:
-        parts = [self.dataset, self.model, self.attack, self.defense, f"{self.malicious_ratio:g}", self.protocol, self.target]
+        parts = [
+            self.dataset,
+            self.model,
+            self.attack,
+            self.defense,
+            f"{self.malicious_ratio:g}",
+            self.protocol,
+            self.target,
+        ]
         for prefix, values in (
             ("model", self.model_params),
             ("attack", self.attack_params),

@@ -12,7 +12,10 @@ from fedbench.federation.view import AttackerView
 
 
 def target_updates(
-    view: AttackerView, rows: torch.Tensor, dense: Mapping[str, torch.Tensor] | None = None, items: torch.Tensor | None = None
+    view: AttackerView,
+    rows: torch.Tensor,
+    dense: Mapping[str, torch.Tensor] | None = None,
+    items: torch.Tensor | None = None,
 ) -> Updates:
     """An upload of one row for each sampled malicious client and each item.
 
@@ -53,7 +56,10 @@ def boost_gradient(
     with torch.enable_grad():
         pseudo = pseudo_users.detach().clone().requires_grad_()
         target = view.params.items[view.targets].expand(m, count, d).clone().requires_grad_()
-        own = {name: value.expand(m, *value.shape).clone().requires_grad_(dense) for name, value in view.params.dense.items()}
+        own = {
+            name: value.expand(m, *value.shape).clone().requires_grad_(dense)
+            for name, value in view.params.dense.items()
+        }
         users = pseudo[:, :, None].expand(m, k, count, d).reshape(m, k * count, d)
         items = target[:, None].expand(m, k, count, d).reshape(m, k * count, d)
         logits = view.model.logits(own, users, items).view(m, k, count)
@@ -61,5 +67,9 @@ def boost_gradient(
         loss = -(F.logsigmoid(logits).mean(2) * share).sum()
         wanted = [pseudo, target, *(own.values() if dense else ())]
         grads = torch.autograd.grad(loss, wanted)
-    by_name = dict(zip(own, grads[2:], strict=True)) if dense else {name: torch.zeros_like(value) for name, value in own.items()}
+    by_name = (
+        dict(zip(own, grads[2:], strict=True))
+        if dense
+        else {name: torch.zeros_like(value) for name, value in own.items()}
+    )
     return grads[1], by_name, grads[0]

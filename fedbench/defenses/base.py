@@ -22,7 +22,7 @@ class ServerView:
     Attributes:
         params: the public parameters that the round's clients received.
         learning_rate: the server's. aggregation: ``"sum"`` or ``"mean"``.
-        malicious_ratio: the scenario's true share of malicious clients; only a defense whose card declares the knowledge
+        malicious_ratio: the scenario's true share of malicious clients; only a defense whose card declares knowledge
             ``malicious_ratio`` receives it, others get None.
         epoch: from 1. round: from 0, over the whole run.
         generator: the defense's own random stream.

@@ -35,7 +35,7 @@ class NormBound(Defense):
         bound: float | None = Field(
             None,
             gt=0,
-            description="b; None: 0.001 for models without dense parameters (mf), 0.5 for those with (ncf) [ICDE'24 code]",
+            description="b; None: 0.001 for models without dense parameters (mf), else 0.5 (ncf) [ICDE'24 code]",
         )
         scope: Literal["row", "client"] = Field("row", description="what is clipped [row: ICDE'24; client: AAAI'23]")
 

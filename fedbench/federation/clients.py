@@ -108,7 +108,7 @@ class TrainingRows:
         return self.pair_starts.cpu()
 
     def select(self, clients: torch.Tensor) -> Batch:
-        """The batch of ``clients``, int64 [n] on the CPU: the plan of a round is known there, so no size has to be fetched."""
+        """The batch of ``clients``, int64 [n] on the CPU, where all sizes are known: nothing is fetched from a device."""
         host_clients, clients = clients, clients.to(self.starts.device, non_blocking=True)
         index, starts, client = ragged(self.starts, self._host_starts, host_clients)
         batch = Batch(
@@ -137,7 +137,8 @@ def ragged(
     """Positions of the segments ``which`` of a segmented array, one after the other.
 
     Args:
-        starts: int64 [C + 1], where each segment begins. host_starts: the same on the CPU. which: int64 [n], on the CPU.
+        starts: int64 [C + 1], where each segment begins. host_starts: the same on the CPU.
+        which: int64 [n], on the CPU.
 
     Returns:
         index int64 [R] into the array, new starts int64 [n + 1], and owner int64 [R], 0 to n - 1.
@@ -190,7 +191,7 @@ def draw_negatives(
         generator: on the CPU.
 
     Returns:
-        int64 [P, q], on the device of ``user``. A client that has every item gets its first positive (no negative exists).
+        int64 [P, q], on the device of ``user``. A client that has every item gets the positive itself: no negative exists.
     """
     device = user.device
     key = torch.unique(user * num_items + item)

@@ -198,7 +198,7 @@ class Federation:
         return LocalStep(rows, local.dense, local.users if extra.users is None else local.users + extra.users)
 
     def _malicious_updates(self, index: torch.Tensor) -> Updates:
-        """The uploads of the malicious clients ``index``: honest or silent before the attack starts, crafted from then on."""
+        """Uploads of the malicious clients ``index``: honest or silent before the attack starts, then crafted."""
         clients = self.malicious[index].to(self.device)
         profile = self.attack.card.channel == Channel.PROFILE
         if self.epoch < self.protocol.attack_start:

@@ -1,8 +1,8 @@
 """What the server receives in one round: gradient rows of item embeddings and gradients of the dense parameters.
 
 A client touches few items, so an upload is a list of rows, never a matrix with a row for every item. For matrix
-factorisation a row is (scalar) x (user vector); for a perceptron it is (few numbers) x (small matrix). Those factors are
-kept, and the [R, d] rows are only made when a defense reads them.
+factorisation a row is (scalar) x (user vector); for a perceptron it is (few numbers) x (small matrix). Those
+factors are kept, and the [R, d] rows are only made when a defense reads them.
 """
 
 from __future__ import annotations

@@ -99,9 +99,9 @@ class RoundState:
 
 class AttackerView:
     """The eyes of an attack. Always granted: ``model``, ``num_items``, ``num_malicious``, ``learning_rate``,
-    ``aggregation``, ``targets``, ``device``, ``generator``, ``embedding_size``; in a round also ``params``, ``clients``,
-    ``epoch``, ``round``. Only with the knowledge of the same name on the card: ``item_popularity``,
-    ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, and, for ``own_data``, ``own_data`` and ``honest``.
+    ``aggregation``, ``targets``, ``device``, ``generator``, ``embedding_size``; in a round also ``params``,
+    ``clients``, ``epoch``, ``round``. Only with the knowledge of the same name on the card: ``item_popularity``,
+    ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, and ``own_data`` with ``honest``.
     """
 
     def __init__(
@@ -251,7 +251,8 @@ class AttackerView:
         if knowledge not in self._card.knowledge:
             declared = ", ".join(sorted(self._card.knowledge)) or "nothing"
             raise ThreatModelViolation(
-                f"attack {self._card.name!r} reached for {name!r} (knowledge {knowledge.value!r}); its card declares {declared}."
+                f"attack {self._card.name!r} reached for {name!r} (knowledge {knowledge.value!r});"
+                f" its card declares {declared}."
             )
 
     def _round(self, name: str) -> RoundState:
