@@ -148,10 +148,10 @@ def _longtail(size: str, users: int, items: int, interactions: int, aliases: tup
 
 
 ENTRIES: tuple[Entry, ...] = (
-    _longtail("small", 300, 400, 12_000, ("longtail",)),
-    _longtail("100k", 943, 1_682, 100_000),
-    _longtail("1m", 6_040, 3_706, 1_000_000),
-    _longtail("huge", 1_000_000, 200_000, 50_000_000),
+    _longtail("small", 300, 400, 12_050, ("longtail",)),
+    _longtail("100k", 943, 1_682, 100_116),
+    _longtail("1m", 6_040, 3_706, 998_613),
+    _longtail("huge", 1_000_000, 200_000, 50_000_127),
     Entry(
         name="ml-100k",
         title="MovieLens 100K",

@@ -1,6 +1,6 @@
 """The embedded synthetic datasets: long-tailed popularity, latent taste, heavy-tailed activity, known order of time.
 
-Generative model (ours; all draws from a fixed seed, so that the data are the same everywhere):
+Generative model (ours; all draws from a fixed seed, so the data are the same everywhere):
 
 - item j has the popularity w_j = (r_j + 1 + shift)^-exponent, Zipf-Mandelbrot over a random ranking r;
 - every item belongs to one of G genres, drawn uniformly; q_gj is w_j restricted to genre g and normalised, and
@@ -8,10 +8,15 @@ Generative model (ours; all draws from a fixed seed, so that the data are the sa
 - user u has a favourite list of three genres, drawn without order from G, with the shares ``taste``; what is left of
   1 goes to q_0. So P(j | u) = sum_g pi_ug q_gj: popularity x taste, a preference matrix of rank G + 1;
 - the length of u is minimum + lognormal(mu, sigma), cut at a quarter of the items; mu is solved for the wanted mean;
-- u draws from P(. | u) until it has that many different items; the order of the draws, shuffled, is the order of time.
+- u draws from P(. | u) until it has that many different items; the order of the draws is the order of time. As in
+  real data, what a user takes last is therefore less popular, on average, than what the user took first.
 
-Everything is drawn in blocks of users with whole-array operations: memory is bounded by the block (about 200 bytes a
-draw) plus the result (8 bytes an interaction). Weights are integers and all choices compare integers, so the result
+Calibrated against MovieLens-100K (popularity ranking HR@10 0.41, MF 0.56; leave-one-out, 99 negatives): ranking by
+popularity gives 0.39 / 0.41 / 0.41 on small / 100k / 1m, and MF (d = 32, BCE, learning rate 1, sum over 256 clients)
+0.59 after 60 epochs, 0.57 after 80, 0.59 after 40.
+
+Everything is drawn in blocks of users with whole-array operations: memory is bounded by the block (under 200 MB)
+plus the result (8 bytes an interaction). Weights are integers and all choices compare integers, so the result
 does not depend on the rounding of the machine's mathematical library.
 """
 
@@ -34,6 +39,9 @@ SEED = 20240101
 _FIXED = 1 << 20
 """Integer weight of the most popular item, and of a whole user's taste."""
 
+_CELLS = 1 << 24
+"""(user, item) cells of a block of users: bounds the memory, and is part of the recipe."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -51,36 +59,31 @@ class Shape:
     """Decay of popularity with rank."""
     shift: float
     """Ranks over which popularity is nearly flat."""
-    taste: tuple[float, float, float] = (0.45, 0.25, 0.15)
+    taste: tuple[float, float, float]
     """Shares of a user's three favourite genres; the rest is general popularity."""
 
 
 SHAPES: dict[str, Shape] = {
     shape.name: shape
     for shape in (
-        Shape("longtail-small", 300, 400, 40.0, 12, 0.8, 8, 1.1, 20.0),
-        Shape("longtail-100k", 943, 1_682, 106.0, 19, 1.0, 12, 1.3, 60.0),
-        Shape("longtail-1m", 6_040, 3_706, 165.6, 19, 1.0, 16, 1.3, 120.0),
-        Shape("longtail-huge", 1_000_000, 200_000, 50.0, 9, 1.0, 64, 1.1, 400.0),
+        Shape("longtail-small", 300, 400, 41.2, 12, 0.8, 5, 2.5, 50.0, (0.75, 0.2, 0.03)),
+        Shape("longtail-100k", 943, 1_682, 111.6, 19, 1.0, 10, 2.0, 150.0, (0.45, 0.25, 0.15)),
+        Shape("longtail-1m", 6_040, 3_706, 171.0, 19, 1.0, 16, 2.0, 300.0, (0.45, 0.25, 0.15)),
+        Shape("longtail-huge", 1_000_000, 200_000, 50.0, 9, 1.0, 64, 1.5, 1_000.0, (0.45, 0.25, 0.15)),
     )
 }
 
 
-def generate(shape: Shape, *, block: int = 50_000) -> Table:
-    """The unsplit table of a synthetic dataset.
-
-    Args:
-        shape: its size and statistics.
-        block: users drawn together; bounds the memory, and is part of the recipe: another block size gives other
-            draws, so only tests change it.
-    """
+def generate(shape: Shape) -> Table:
+    """The unsplit table of a synthetic dataset."""
     items = _Items(shape)
     lengths = _lengths(shape)
+    block = max(1, min(_CELLS // shape.num_items, shape.num_users, 1 << 16))
+    scratch = _Scratch(block * shape.num_items)
     users_out: list[Int32] = []
     items_out: list[Int32] = []
     for start in range(0, shape.num_users, block):
-        stop = min(start + block, shape.num_users)
-        user, item = _draw_block(shape, items, lengths[start:stop], start)
+        user, item = _draw_block(shape, items, lengths[start : start + block], start, scratch)
         users_out.append(user)
         items_out.append(item)
     return Table(
@@ -138,33 +141,50 @@ def _lengths(shape: Shape) -> Int64:
     return cut
 
 
-def _draw_block(shape: Shape, items: _Items, lengths: Int64, first: int) -> tuple[Int32, Int32]:
+def _draw_block(shape: Shape, items: _Items, lengths: Int64, first: int, scratch: _Scratch) -> tuple[Int32, Int32]:
     """User and item of every interaction of a block of users, grouped by user, oldest first."""
     rng = stream(SEED, shape.name, "block", first)
     favourites = _favourites(shape, len(lengths), rng)
     bounds = np.rint(np.cumsum(shape.taste) * _FIXED).astype(np.int64)
-    keys = np.empty(0, dtype=np.int64)
+    chosen: list[Int64] = []
     missing = lengths.copy()
+    attempt = 0
     while missing.any():
-        user = np.repeat(np.arange(len(lengths)), missing + missing // 2 + 1)
-        user = user[missing[user] > 0]
+        user = np.repeat(np.arange(len(lengths)), missing << min(attempt, 8))
+        attempt += 1
         slot = np.searchsorted(bounds, rng.integers(0, _FIXED, len(user)), side="right")
-        genre = favourites[user, slot]
-        drawn = user * shape.num_items + items.draw(genre, rng)
-        fresh = _first_of_each(drawn)
-        fresh = fresh[~np.isin(fresh, keys, kind="sort")]
+        drawn = user * shape.num_items + items.draw(favourites[user, slot], rng)
+        fresh = scratch.fresh(drawn)
         owner = fresh // shape.num_items
-        order = np.argsort(owner, kind="stable")
         counts = np.bincount(owner, minlength=len(lengths))
-        place = np.empty(len(fresh), dtype=np.int64)
-        place[order] = np.arange(len(fresh)) - (np.cumsum(counts) - counts)[owner[order]]
-        keys = np.concatenate([keys, fresh[place < missing[owner]]])
+        place = np.arange(len(fresh)) - (np.cumsum(counts) - counts)[owner]
+        kept = fresh[place < missing[owner]]
+        scratch.taken[kept] = True
+        chosen.append(kept)
         missing -= np.minimum(counts, missing)
-    keys.sort()
+    keys = np.concatenate(chosen)
+    scratch.taken[keys] = False
     owner = keys // shape.num_items
-    keys = keys[np.lexsort((rng.random(len(keys)), owner))]
-    owner = keys // shape.num_items
+    order = np.argsort(owner.astype(np.uint16), kind="stable")
+    owner, keys = owner[order], keys[order]
     return (owner + first).astype(np.int32), (keys - owner * shape.num_items).astype(np.int32)
+
+
+class _Scratch:
+    """Two tables over the (user, item) cells of a block, made once and used for every block."""
+
+    def __init__(self, cells: int) -> None:
+        self.taken = np.zeros(cells, dtype=bool)
+        """Whether the user has the item already."""
+        self._first = np.empty(cells, dtype=np.int32)
+
+    def fresh(self, drawn: Int64) -> Int64:
+        """The drawn cells that are not taken, each at its first occurrence only, in the order of the draws."""
+        drawn = drawn[~self.taken[drawn]]
+        index = np.arange(len(drawn), dtype=np.int32)
+        self._first[drawn[::-1]] = index[::-1]
+        distinct: Int64 = drawn[self._first[drawn] == index]
+        return distinct
 
 
 def _favourites(shape: Shape, num_users: int, rng: np.random.Generator) -> Int64:
@@ -178,11 +198,3 @@ def _favourites(shape: Shape, num_users: int, rng: np.random.Generator) -> Int64
         three[clash] = (one[clash] + 1 + rng.integers(0, count - 1, int(clash.sum()))) % count
         clash = three == two
     return np.stack([one + 1, two + 1, three + 1, np.zeros(num_users, dtype=np.int64)], axis=1)
-
-
-def _first_of_each(keys: Int64) -> Int64:
-    """The distinct keys in the order of their first occurrence."""
-    _, where = np.unique(keys, return_index=True)
-    where.sort()
-    distinct: Int64 = keys[where]
-    return distinct
