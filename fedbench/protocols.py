@@ -48,7 +48,7 @@ class Protocol(Parameters):
     )
     schedule: Literal["shuffled", "independent"] = Field(
         "shuffled",
-        description="shuffled: each epoch all clients in random order, cut in cohorts; independent: drawn anew each round",
+        description="shuffled: each epoch all clients in random order, cut in cohorts; independent: drawn each round",
     )
     epochs: int = Field(200, ge=1, description="length of training")
     aggregation: Literal["sum", "mean"] = Field("sum", description="of the cohort's gradients, on the server")

@@ -108,7 +108,7 @@ class TrainingRows:
         return self.pair_starts.cpu()
 
     def select(self, clients: torch.Tensor) -> Batch:
-        """The batch of ``clients``, int64 [n] on the CPU, where all sizes are known: nothing is fetched from a device."""
+        """The batch of ``clients``, int64 [n] on the CPU, where sizes are known: nothing is fetched from a device."""
         host_clients, clients = clients, clients.to(self.starts.device, non_blocking=True)
         index, starts, client = ragged(self.starts, self._host_starts, host_clients)
         batch = Batch(
@@ -191,7 +191,7 @@ def draw_negatives(
         generator: on the CPU.
 
     Returns:
-        int64 [P, q], on the device of ``user``. A client that has every item gets the positive itself: no negative exists.
+        int64 [P, q], on the device of ``user``. A client that has every item gets the positive itself.
     """
     device = user.device
     key = torch.unique(user * num_items + item)

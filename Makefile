@@ -1,0 +1,49 @@
+# Everything sets itself up: Python 3.11 or newer and make are all that has to be there.
+PYTHON ?= python3
+BIN := .venv/bin
+RESULTS ?= results
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check format reproduce benchmarks clean help
+
+help:  ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: .venv/.installed  ## run the smoke suite on the embedded data and show the leaderboard
+	$(BIN)/fedbench run smoke --results $(RESULTS)
+	$(BIN)/fedbench leaderboard --results $(RESULTS)
+
+test: check  ## the checks and all tests
+	$(BIN)/python -m pytest -q
+
+check: .venv/.installed-dev  ## format, lint and types
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+
+format: .venv/.installed-dev  ## put the code in order
+	$(BIN)/ruff format -q .
+	$(BIN)/ruff check -q --fix .
+
+benchmarks: .venv/.installed-dev  ## speed beside the plain per-client loops, on one core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds
+
+reproduce: .venv/.installed  ## published tables against ours, on real data (hours; needs FEDBENCH_DATA or `fedbench data get`)
+	$(BIN)/fedbench reproduce icde24-table3 --results $(RESULTS) --out $(RESULTS)/icde24-table3.md
+	$(BIN)/fedbench reproduce ijcai22 --results $(RESULTS) --out $(RESULTS)/ijcai22.md
+
+clean:  ## remove the environment
+	rm -rf .venv
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.exit("fedbench needs Python 3.11 or newer, not " + sys.version.split()[0] + "; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.installed: .venv/.created pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,plot]'
+	@touch $@
