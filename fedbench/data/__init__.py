@@ -1,9 +1,25 @@
 """Datasets: the catalogue, download and import, parsing, splits, and the embedded synthetic ones.
 
-Everything here is NumPy and Arrow; nothing imports torch.
+Everything here is NumPy and Arrow; nothing imports torch. The way of the data: files -> ``Table`` (parsed, untouched)
+-> ``Split`` (divided, cleaned or not, with a report of what was found). Parsed tables are cached as parquet.
 """
 
-from fedbench.data.load import load_split
+from fedbench.data.catalogue import ENTRIES, Entry
+from fedbench.data.get import get
+from fedbench.data.importing import Imported, import_dataset
+from fedbench.data.load import load_split, resolve
 from fedbench.data.records import Duplicates, Pairs, Report, Split
 
-__all__ = ["Duplicates", "Pairs", "Report", "Split", "load_split"]
+__all__ = [
+    "ENTRIES",
+    "Duplicates",
+    "Entry",
+    "Imported",
+    "Pairs",
+    "Report",
+    "Split",
+    "get",
+    "import_dataset",
+    "load_split",
+    "resolve",
+]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from fedbench.data.records import INTERACTIONS
 from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
-from fedbench.errors import UserError, unknown
 
 ICDE24 = "published-icde24"
 IJCAI22 = "published-ijcai22"
@@ -32,8 +31,6 @@ class Source:
     files: Mapping[str, File]
     """Part -> file; the unsplit table has the single part ``all``."""
     order: str = ""
-    num_items: int = 0
-    """Size of the index space where it exceeds the largest index + 1."""
     notes: tuple[str, ...] = ()
 
 
@@ -54,17 +51,17 @@ class Download:
 
 @dataclass(frozen=True)
 class Entry:
-    """A dataset of the catalogue. Counts are those of the distinct interactions of the whole dataset."""
+    """A dataset. Counts are of the different interactions of the whole dataset, 0 where they are not known."""
 
     name: str
     title: str
-    users: int
-    items: int
-    interactions: int
     timestamps: str
     source: str
     licence: str
     citation: str
+    users: int = 0
+    items: int = 0
+    interactions: int = 0
     traps: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
     union_of: str | None = None
@@ -79,7 +76,7 @@ class Entry:
     @property
     def density(self) -> float:
         """Share of all user-item pairs that are interactions."""
-        return self.interactions / (self.users * self.items)
+        return self.interactions / max(self.users * self.items, 1)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -88,19 +85,12 @@ class Entry:
         return (LEAVE_ONE_OUT, FOUR_TO_ONE, *published)
 
 
-def entry(name: str) -> Entry:
-    """The entry called ``name`` (or by an alias); raises :class:`UserError` with close matches when there is none."""
+def entry(name: str) -> Entry | None:
+    """The entry called ``name``, or by an alias; None when the catalogue has no such dataset."""
     for candidate in ENTRIES:
         if name == candidate.name or name in candidate.aliases:
             return candidate
-    names = [known for e in ENTRIES for known in (e.name, *e.aliases)]
-    raise unknown("dataset", name, names, "See `fedbench data list`.")
-
-
-def check_split(dataset: str, split: str, known: tuple[str, ...]) -> None:
-    """Raise :class:`UserError` unless ``split`` is one of ``known``."""
-    if split not in known:
-        raise UserError(f"Dataset {dataset!r} has no split {split!r}. It has: {', '.join(known)}.")
+    return None
 
 
 _MOVIELENS_LICENCE = (
@@ -122,12 +112,10 @@ _ICDE24_ORDER = "files of FedRecAttack (ICDE 2022) and PIECK (ICDE 2024), leave-
 _IJCAI22_ORDER = "files of PoisonFedDLRS (IJCAI 2022), about 4:1"
 
 
-def _icde24(
-    folder: str, train: tuple[str, str], test: tuple[str, str], public: dict[str, tuple[str, str]], num_items: int = 0
-) -> Source:
+def _icde24(folder: str, train: tuple[str, str], test: tuple[str, str], public: dict[str, tuple[str, str]]) -> Source:
     files = {"train": File(f"{folder}/{train[0]}", train[1]), "test": File(f"{folder}/{test[0]}", test[1])}
     files.update({f"public:{share}": File(f"{folder}/{name}", digest) for share, (name, digest) in public.items()})
-    return Source(ICDE24, "lists", files, _ICDE24_ORDER, num_items)
+    return Source(ICDE24, "lists", files, _ICDE24_ORDER)
 
 
 def _longtail(size: str, users: int, items: int, interactions: int, aliases: tuple[str, ...] = ()) -> Entry:

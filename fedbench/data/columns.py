@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from fedbench.errors import DataError
 Float64 = npt.NDArray[np.float64]
 
 
+_ISO = "%Y-%m-%dT%H:%M:%SZ"
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?")
 
 
@@ -38,6 +40,8 @@ class Layout:
     header: bool = False
     blank_numbers: bool = False
     """Whether a number may be left empty."""
+    iso_time: bool = False
+    """Whether the time is text such as 2010-10-19T23:55:27Z instead of a number."""
 
 
 ML_100K = Layout("\t", 4, 0, 1, 3, ((2, "rating"), (3, "timestamp")))
@@ -90,7 +94,7 @@ def read_columns(data: bytes, layout: Layout, where: str, *, skip_malformed: boo
         except pa.ArrowInvalid as error:
             raise DataError(f"{where}: cannot be read ({str(error).splitlines()[0]}).") from error
     numbers = {name: _floats(table, position) for position, name in layout.numbers}
-    time = None if layout.time is None else numbers[dict(layout.numbers)[layout.time]]
+    time = None if layout.time is None else _floats(table, layout.time)
     return Columns(
         user=table.column(f"f{layout.user}").combine_chunks(),
         item=table.column(f"f{layout.item}").combine_chunks(),
@@ -122,6 +126,9 @@ def _parse(data: bytes, layout: Layout, separator: str) -> pa.Table:
     for position, _ in layout.numbers:
         if pc.any(pc.invert(pc.is_finite(table.column(f"f{position}")))).as_py():
             raise pa.ArrowInvalid("a number that is not finite")
+    if layout.iso_time and layout.time is not None:
+        stamp = pc.strptime(table.column(f"f{layout.time}"), format=_ISO, unit="s")
+        table = table.set_column(layout.time, f"f{layout.time}", pc.cast(pc.cast(stamp, pa.int64()), pa.float64()))
     return table
 
 
@@ -166,4 +173,9 @@ def _problem(line: bytes, layout: Layout, separator: str) -> str:
             continue
         if not _NUMBER.fullmatch(text):
             return f"{name} {text!r} is not a number"
+    if layout.iso_time and layout.time is not None:
+        try:
+            datetime.strptime(fields[layout.time], _ISO)
+        except ValueError:
+            return f"time {fields[layout.time]!r} is not of the form 2010-10-19T23:55:27Z"
     return ""

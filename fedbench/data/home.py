@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,18 +43,18 @@ def data_roots() -> list[Path]:
     return roots
 
 
-def find(file: File) -> Path | None:
-    """The first copy of a catalogue file under the data roots, its content checked; None when there is none.
+def find(file: File) -> Path:
+    """The first copy of a catalogue file under the data roots, its content checked.
 
     Raises:
-        DataError: the file is there but its content is not the one that the catalogue knows.
+        DataError: there is none, or its content is not the one that the catalogue knows.
     """
     for root in data_roots():
         path = root / file.path
         if path.is_file():
             check(path, file.sha256)
             return path
-    return None
+    raise DataError(f"{file.path} is in no folder of FEDBENCH_DATA.")
 
 
 def check(path: Path, sha256: str) -> None:
@@ -87,9 +87,7 @@ def sha256_of(path: Path) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name in the folder of ``path``; renamed to ``path`` at the end, removed if anything goes wrong."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -66,6 +66,13 @@ def unsplit(
     return Table({"all": rows}, num_users, num_items, known, order, malformed, notes)
 
 
+def reindexed_table(rows: Rows, order: str) -> Table:
+    """An unsplit, unordered table of rows whose ids are renumbered by first appearance."""
+    user, num_users = index_by_appearance(pa.array(rows.user))
+    item, num_items = index_by_appearance(pa.array(rows.item))
+    return unsplit(user, item, num_users, num_items, None, order)
+
+
 def union_table(table: Table, order: str, ordered: bool) -> Table:
     """Put the parts of a published split together again: train, then validation, then test of every user.
 

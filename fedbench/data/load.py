@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
-from fedbench.data.catalogue import Entry, Source, check_split, entry
+from fedbench.data.catalogue import ENTRIES, PUBLISHED, Entry, Source, entry
 from fedbench.data.columns import ML_1M, ML_1M_PARTIAL, ML_100K, read_columns
 from fedbench.data.files import read_whole
-from fedbench.data.home import cache_home, find
+from fedbench.data.home import cache_home, data_roots, find
 from fedbench.data.interactions import ml_1m_partial_table, table_of_columns, union_table
+from fedbench.data.library import imported_names, imported_path, imported_slots, read_imported
 from fedbench.data.longtail import SEED, SHAPES, generate
 from fedbench.data.published import published_table
 from fedbench.data.records import INTERACTIONS, Duplicates, Split, Table
 from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT, make_split
 from fedbench.data.store import PARSER_VERSION, cached
-from fedbench.errors import DataError, UserError
+from fedbench.errors import DataError, UserError, unknown
 
 
 def load_split(dataset: str, split: str, *, duplicates: Duplicates = "drop", seed: int = 0) -> Split:
@@ -34,25 +38,58 @@ def load_split(dataset: str, split: str, *, duplicates: Duplicates = "drop", see
     """
     if duplicates not in ("drop", "keep"):
         raise UserError(f"duplicates must be 'drop' or 'keep', not {duplicates!r}.")
-    known = entry(dataset)
-    check_split(known.name, split, known.splits)
+    known = resolve(dataset)
+    check_split(known, split)
     return make_split(known.name, split, load_table(known, split), duplicates=duplicates, seed=seed)
 
 
+def resolve(name: str) -> Entry:
+    """The dataset called ``name``: of the catalogue, or imported; raises :class:`UserError` when there is none."""
+    known = entry(name)
+    if known is not None:
+        return known
+    imported = imported_names()
+    if name not in imported:
+        names = [alias for e in ENTRIES for alias in (e.name, *e.aliases)]
+        raise unknown("dataset", name, names + imported, "See `fedbench data list`.")
+    slots = imported_slots(name)
+    return Entry(
+        name=name,
+        title="Imported dataset",
+        timestamps="",
+        source="imported",
+        licence="unknown to fedbench",
+        citation="",
+        sources=() if PUBLISHED not in slots else (Source(PUBLISHED, "", {}),),
+        union_of=None if INTERACTIONS in slots else PUBLISHED,
+    )
+
+
+def check_split(known: Entry, split: str) -> None:
+    """Raise :class:`UserError` unless the dataset has the split."""
+    if split not in known.splits:
+        raise UserError(f"Dataset {known.name!r} has no split {split!r}. It has: {', '.join(known.splits)}.")
+
+
 def load_table(known: Entry, split: str) -> Table:
-    """The parsed table from which ``split`` is made."""
+    """The parsed table from which ``split`` is made: embedded, else imported, else from the data roots."""
     if known.embedded:
-        return cached(f"{known.name}-seed{SEED}-v{PARSER_VERSION}", lambda: generate(SHAPES[known.name]))
+        return cached(embedded_identity(known), lambda: generate(SHAPES[known.name]))
     slot = INTERACTIONS if split in (LEAVE_ONE_OUT, FOUR_TO_ONE) else split
-    table = _from_files(known, slot)
+    table = _at_hand(known, slot)
     if table is None and slot == INTERACTIONS and known.union_of is not None:
-        parts = _from_files(known, known.union_of)
+        parts = _at_hand(known, known.union_of)
         if parts is not None:
             order = "by time as far as known" if known.union_ordered else "the files have no timestamps"
             table = union_table(parts, f"all rows of {known.union_of}; {order}", known.union_ordered)
     if table is None:
         raise missing(known, slot)
     return table
+
+
+def embedded_identity(known: Entry) -> str:
+    """The cache name of an embedded dataset."""
+    return f"{known.name}-seed{SEED}-v{PARSER_VERSION}"
 
 
 def missing(known: Entry, slot: str) -> DataError:
@@ -65,32 +102,47 @@ def missing(known: Entry, slot: str) -> DataError:
     )
 
 
-def _from_files(known: Entry, slot: str) -> Table | None:
-    """The first source of the slot whose files are all under the data roots."""
+def where(known: Entry, slot: str) -> str | None:
+    """Where the data of a slot are: ``embedded``, ``imported``, ``FEDBENCH_DATA``, or None. Opens no file."""
+    if known.embedded:
+        return "embedded"
+    if imported_path(known.name, slot).is_file():
+        return "imported"
+    if any(source.slot == slot and _complete(source) for source in known.sources):
+        return "FEDBENCH_DATA"
+    return where(known, known.union_of) if slot == INTERACTIONS and known.union_of else None
+
+
+def _complete(source: Source) -> bool:
+    return bool(source.files) and all(
+        any(r.joinpath(f.path).is_file() for r in data_roots()) for f in source.files.values()
+    )
+
+
+def _at_hand(known: Entry, slot: str) -> Table | None:
+    """The imported table of a slot, or that of the first source whose files are all under the data roots."""
+    table = read_imported(known.name, slot)
+    if table is not None:
+        return table
     for source in known.sources:
-        if source.slot == slot:
+        if source.slot == slot and _complete(source):
             paths = {part: find(file) for part, file in source.files.items()}
-            if all(path is not None for path in paths.values()):
-                return cached(_identity(known, source), partial(_parse, source))
+            return cached(_identity(known, source), partial(_parse, source, paths))
     return None
 
 
 def _identity(known: Entry, source: Source) -> str:
     text = "\n".join(f"{part} {file.sha256}" for part, file in sorted(source.files.items()))
-    digest = hashlib.sha256(f"{source.layout} {source.num_items}\n{text}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{source.layout}\n{text}".encode()).hexdigest()[:16]
     return f"{known.name}-{source.slot}-{digest}-v{PARSER_VERSION}"
 
 
-def _parse(source: Source) -> Table:
-    contents: dict[str, tuple[str, bytes]] = {}
-    for part, file in source.files.items():
-        path = find(file)
-        if path is None:
-            raise DataError(f"{file.path} disappeared while it was read.")
-        contents[part] = (str(path), read_whole(path))
+def _parse(source: Source, paths: Mapping[str, Path]) -> Table:
+    contents = {part: (str(path), read_whole(path)) for part, path in paths.items()}
     if source.slot != INTERACTIONS:
-        return published_table(contents, source.layout, source.order, num_items=source.num_items)
-    where, data = contents["all"]
+        table = published_table(contents, source.layout, source.order)
+        return replace(table, notes=source.notes)
+    name, data = contents["all"]
     if source.layout == "ml-1m-partial":
-        return ml_1m_partial_table(read_columns(data, ML_1M_PARTIAL, where))
-    return table_of_columns(read_columns(data, {"ml-100k": ML_100K, "ml-1m": ML_1M}[source.layout], where))
+        return ml_1m_partial_table(read_columns(data, ML_1M_PARTIAL, name))
+    return table_of_columns(read_columns(data, {"ml-100k": ML_100K, "ml-1m": ML_1M}[source.layout], name))

@@ -1,0 +1,291 @@
+"""``fedbench data``: which datasets there are, what they hold, and how to obtain them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fedbench.data import Entry, Imported, Split
+    from fedbench.data.download import Progress
+
+data_app = typer.Typer(
+    help="List, inspect, download and import datasets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@data_app.command("list", epilog="Example: fedbench data list --json")
+def list_datasets(as_json: Json = False) -> None:
+    """List the datasets of the catalogue and those you imported."""
+    from fedbench.data import ENTRIES, resolve
+    from fedbench.data.library import imported_names
+
+    known = {entry.name for entry in ENTRIES}
+    entries = [*ENTRIES, *(resolve(name) for name in imported_names() if name not in known)]
+    rows = [_overview(entry) for entry in entries]
+    if as_json:
+        _print_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("dataset", "users", "items", "interactions", "density", "splits", "here"):
+        table.add_column(heading, justify="right" if heading in _NUMERIC else "left", overflow="fold")
+    for row in rows:
+        sizes = [_count(row[key]) for key in ("users", "items", "interactions")]
+        density = f"{100 * row['density']:.3f} %" if row["density"] else ""
+        here = ", ".join(sorted(set(row["here"].values()))) or "no"
+        table.add_row(row["name"], *sizes, density, ", ".join(row["splits"]), here)
+    _console().print(table)
+
+
+@data_app.command(
+    "info", epilog="Examples: fedbench data info amazon-music; fedbench data info ml-1m --split leave-one-out --json"
+)
+def info(
+    name: Annotated[str, typer.Argument(help="A dataset, see `fedbench data list`.")],
+    split: Annotated[str | None, typer.Option(help="Count this split only.")] = None,
+    keep: Annotated[bool, typer.Option("--keep-duplicates", help="Count without removing anything.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a dataset is, its traps, and, where its data are here, what each split holds."""
+    from fedbench.data import load_split, resolve
+    from fedbench.data.load import check_split
+
+    entry = resolve(name)
+    overview = _overview(entry)
+    if split is not None:
+        check_split(entry, split)
+        wanted = [split]
+    else:
+        costly = entry.embedded and entry.interactions > _MOST_COUNTED
+        wanted = [] if costly else [known for known in entry.splits if known in overview["here"]]
+    splits = [load_split(entry.name, each, duplicates="keep" if keep else "drop") for each in wanted]
+    if as_json:
+        _print_json({**overview, "details": [_split_record(each) for each in splits]})
+        return
+    _print_info(entry, overview, splits)
+
+
+@data_app.command("get", epilog="Example: fedbench data get ml-100k")
+def get_dataset(
+    name: Annotated[str, typer.Argument(help="A dataset of the catalogue.")],
+    force: Annotated[bool, typer.Option("--force", help="Import again even if it is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Download a dataset from its pinned address, check it and keep it in the data home.
+
+    An interrupted download continues when the command is run again. FEDBENCH_CACHE names the data home.
+    """
+    from fedbench.data import get
+
+    with _Bar(name) as progress:
+        result = get(name, force=force, progress=progress)
+    _print_imported(result, as_json)
+
+
+@data_app.command(
+    "import",
+    epilog=(
+        "Examples: fedbench data import ml-1m ml-1m.zip; fedbench data import my-shop shop.inter; "
+        "fedbench data import amazon-music AZ/ --split published-icde24"
+    ),
+)
+def import_(
+    name: Annotated[str, typer.Argument(help="A dataset of the catalogue, or a new name.")],
+    path: Annotated[Path, typer.Argument(help="A file (gzip or plain), a folder, or a zip archive.")],
+    layout: Annotated[
+        str,
+        typer.Option("--format", help="auto, split, ml-100k, ml-1m, amazon, gowalla, inter, triples or lists."),
+    ] = "auto",
+    split: Annotated[str | None, typer.Option(help="Which published split a folder of train/test files is.")] = None,
+    skip_malformed: Annotated[
+        bool, typer.Option("--skip-malformed", help="Count malformed lines instead of refusing the file.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Import a dataset from files you have, and say what they hold."""
+    from fedbench.data import import_dataset
+
+    _print_imported(import_dataset(name, path, layout=layout, split=split, skip_malformed=skip_malformed), as_json)
+
+
+_NUMERIC = {"users", "items", "interactions", "density"}
+_MOST_COUNTED = 5_000_000
+"""Embedded datasets above this size are counted only on request: they would be generated first."""
+
+
+def _overview(entry: Entry) -> dict[str, Any]:
+    """What the catalogue (or the imported table) says of a dataset, as plain values."""
+    from fedbench.data.load import load_table, where
+    from fedbench.data.records import INTERACTIONS
+    from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
+    from fedbench.data.summary import summarise
+
+    here = {
+        split: where(entry, INTERACTIONS if split in (LEAVE_ONE_OUT, FOUR_TO_ONE) else split) for split in entry.splits
+    }
+    users, items, interactions, density = entry.users, entry.items, entry.interactions, entry.density
+    if not interactions:
+        summary = summarise(load_table(entry, LEAVE_ONE_OUT))
+        users, items, interactions, density = summary.users, summary.items, summary.interactions, summary.density
+    return {
+        "name": entry.name,
+        "aliases": list(entry.aliases),
+        "title": entry.title,
+        "users": users,
+        "items": items,
+        "interactions": interactions,
+        "density": density,
+        "timestamps": entry.timestamps,
+        "splits": list(entry.splits),
+        "here": {split: place for split, place in here.items() if place is not None},
+        "source": entry.source,
+        "download": entry.download.url if entry.download else None,
+        "licence": entry.licence,
+        "citation": entry.citation,
+        "traps": list(entry.traps),
+    }
+
+
+def _split_record(split: Split) -> dict[str, Any]:
+    return {
+        "split": split.split,
+        "users": split.num_users,
+        "items": split.num_items,
+        "train": len(split.train),
+        "valid": None if split.valid is None else len(split.valid),
+        "test": len(split.test),
+        "public": {share: len(pairs) for share, pairs in split.public.items()},
+        "fingerprint": split.fingerprint,
+        "report": asdict(split.report),
+    }
+
+
+def _print_info(entry: Entry, overview: dict[str, Any], splits: list[Split]) -> None:
+    from rich.table import Table
+
+    console = _console()
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row(overview["name"], overview["title"])
+    size = f"{_count(overview['users'])} users, {_count(overview['items'])} items, {_count(overview['interactions'])}"
+    facts.add_row("size", f"{size} interactions, density {100 * overview['density']:.3f} %")
+    for key in ("timestamps", "source", "download", "licence", "citation"):
+        if overview[key]:
+            facts.add_row(key, overview[key])
+    places = ", ".join(f"{split} ({overview['here'].get(split, 'not here')})" for split in overview["splits"])
+    facts.add_row("splits", places)
+    for trap in overview["traps"]:
+        facts.add_row("trap", trap)
+    console.print(facts)
+    for split in splits:
+        console.print()
+        console.print(_split_table(split))
+    if not overview["here"]:
+        from fedbench.data.load import missing
+
+        console.print()
+        console.print(str(missing(entry, overview["splits"][-1])))
+
+
+def _split_table(split: Split) -> Any:
+    from rich.table import Table
+
+    report = split.report
+    done = "removed" if report.duplicates == "drop" else "kept"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    sizes = {"train": split.train, "valid": split.valid, "test": split.test}
+    table.add_row("split", split.split, style="bold")
+    table.add_row("made", report.method)
+    table.add_row("pairs", ", ".join(f"{part} {len(pairs):,}" for part, pairs in sizes.items() if pairs is not None))
+    table.add_row("repeated in train", f"{report.train_duplicates:,} ({done})")
+    table.add_row("repeated in test", f"{report.heldout_duplicates:,} ({done})")
+    table.add_row("test pairs in train", f"{report.leaked:,} ({done})")
+    table.add_row("users without test", f"{report.users_without_test:,}")
+    table.add_row("items without train", f"{report.items_without_train:,}")
+    if split.public:
+        table.add_row("visible to attackers", ", ".join(f"{s}: {len(p):,}" for s, p in split.public.items()))
+    if report.public_outside_train:
+        table.add_row("visible, not in train", f"{report.public_outside_train:,} ({done})")
+    if report.malformed:
+        table.add_row("malformed lines", f"{report.malformed:,} (skipped)")
+    for note in report.notes:
+        table.add_row("note", note)
+    table.add_row("fingerprint", split.fingerprint)
+    return table
+
+
+def _print_imported(result: Imported, as_json: bool) -> None:
+    summary = result.summary
+    if as_json:
+        _print_json({**asdict(result), "path": str(result.path), "density": summary.density})
+        return
+    console = _console()
+    console.print(
+        f"{result.dataset}: {summary.users:,} users, {summary.items:,} items, {summary.interactions:,} interactions "
+        f"({result.slot}, format {result.format})"
+    )
+    counts = {
+        "repeated rows": summary.duplicates,
+        "malformed lines skipped": summary.malformed,
+        "users without interactions": summary.users_without_rows,
+        "items without interactions": summary.items_without_rows,
+    }
+    for what, count in counts.items():
+        if count:
+            console.print(f"  {what}: {count:,}")
+    for note in result.notes:
+        console.print(f"  note: {note}")
+    console.print(f"  kept in {result.path}", soft_wrap=True)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+class _Bar:
+    """A progress bar on the error stream when that is a terminal, nothing otherwise."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress | None:
+        if not sys.stderr.isatty():
+            return None
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._bar = RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+        self._bar.start()
+        task = self._bar.add_task(self._name, total=None)
+        return lambda done, wanted: self._bar.update(task, completed=done, total=wanted)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()

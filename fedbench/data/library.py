@@ -1,0 +1,61 @@
+"""Datasets that were downloaded or imported: parsed tables in the data home, one parquet file for each slot."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fedbench.data.home import cache_home
+from fedbench.data.records import Table
+from fedbench.data.store import DamagedError, read_table, write_table
+from fedbench.errors import DataError, UserError
+
+_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+
+
+def check_name(name: str) -> None:
+    """Raise :class:`UserError` unless ``name`` can name a dataset."""
+    if not _NAME.fullmatch(name):
+        raise UserError(f"Dataset name {name!r} must be lower-case letters and digits, joined by '-', '_' or '.'.")
+
+
+def imported_names() -> list[str]:
+    """Names of all datasets in the data home."""
+    folder = cache_home() / "datasets"
+    if not folder.is_dir():
+        return []
+    return sorted(child.name for child in folder.iterdir() if imported_slots(child.name))
+
+
+def imported_slots(name: str) -> list[str]:
+    """The slots of a dataset that were imported."""
+    folder = cache_home() / "datasets" / name
+    return sorted(path.stem for path in folder.glob("*.parquet") if not path.name.startswith("."))
+
+
+def imported_path(name: str, slot: str) -> Path:
+    """Where the table of a slot is kept."""
+    return cache_home() / "datasets" / name / f"{slot}.parquet"
+
+
+def read_imported(name: str, slot: str) -> Table | None:
+    """The imported table of a slot, None when there is none; raises :class:`DataError` when it is damaged."""
+    path = imported_path(name, slot)
+    if not path.is_file():
+        return None
+    try:
+        return read_table(path)
+    except DamagedError as error:
+        raise DataError(f"{error}; import {name!r} again.") from error
+
+
+def write_imported(name: str, slot: str, table: Table) -> Path:
+    """Keep a table; raises :class:`DataError` when the data home cannot be written."""
+    path = imported_path(name, slot)
+    try:
+        write_table(path, table)
+    except OSError as error:
+        raise DataError(
+            f"{path.parent} cannot be written ({error.strerror or error}); set FEDBENCH_CACHE to a folder that can."
+        ) from error
+    return path
