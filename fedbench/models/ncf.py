@@ -155,14 +155,15 @@ class NeuralCollaborativeFiltering(Recommender):
         self, dense: Mapping[str, torch.Tensor], activations: list[torch.Tensor], derivative: torch.Tensor
     ) -> list[torch.Tensor]:
         """Derivatives by the input of every layer, first layer first: float32 [R, h_l] each."""
-        delta = derivative[:, None] * dense["h"]
-        delta *= activations[-1] > 0
-        deltas = [delta]
+        deltas = [_relu_backward(derivative[:, None] @ dense["h"], activations[-1])]
         for (weight, _), a in zip(reversed(self._layers()[1:]), reversed(activations[:-1]), strict=True):
-            delta = deltas[0] @ dense[weight]
-            delta *= a > 0
-            deltas.insert(0, delta)
+            deltas.insert(0, _relu_backward(deltas[0] @ dense[weight], a))
         return deltas
+
+
+def _relu_backward(delta: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
+    """``delta`` where ``activation > 0``, else 0; an activation of a relu is never negative, so its sign is the mask."""
+    return activation.sign().mul_(delta)
 
 
 def _segment_sum(values: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
