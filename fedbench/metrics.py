@@ -25,9 +25,9 @@ def discounted_gain(rank: torch.Tensor, cutoff: int) -> torch.Tensor:
 def sampled_rank_distribution(above: torch.Tensor, pool: torch.Tensor, negatives: int, places: int) -> torch.Tensor:
     """Chance of each rank among the held-out item and a sample of negatives, exactly.
 
-    ``P[X = x]``, X ~ Hypergeometric(pool, above, negatives): a sample without repetition of ``negatives`` out of ``pool``
-    items holds x of the ``above`` items that score at least as high. When the pool is smaller than the sample, all of
-    it is taken.
+    ``P[X = x]``, X ~ Hypergeometric(pool, above, negatives): a sample without repetition of ``negatives`` out of
+    ``pool`` items holds x of the ``above`` items that score at least as high. When the pool is smaller than the sample,
+    all of it is taken.
 
     Args:
         above, pool: int64 [n]. negatives: sample size. places: how many ranks, from 0.
@@ -53,7 +53,7 @@ def sampled_rank_distribution(above: torch.Tensor, pool: torch.Tensor, negatives
 
 
 def expected_hits(distribution: torch.Tensor, cutoff: int) -> torch.Tensor:
-    """HR@K against sampled negatives in expectation: ``P[X <= K - 1]``. distribution: float64 [n, >= K]; returns [n]."""
+    """HR@K against sampled negatives in expectation: ``P[X <= K - 1]``, for a distribution float64 [n, >= K]; [n]."""
     return distribution[:, :cutoff].sum(1)
 
 
@@ -64,6 +64,6 @@ def expected_gain(distribution: torch.Tensor, cutoff: int) -> torch.Tensor:
 
 
 def ideal_gain(relevant: torch.Tensor, cutoff: int) -> torch.Tensor:
-    """DCG@K of a perfect list: ``sum over r < min(K, relevant) of 1 / log2(2 + r)``. relevant: int64 [n]; returns [n]."""
+    """DCG@K of a perfect list: ``sum over r < min(K, relevant) of 1 / log2(2 + r)``, for relevant int64 [n]; [n]."""
     gains = torch.log2(2.0 + torch.arange(cutoff, dtype=torch.float64, device=relevant.device)).reciprocal().cumsum(0)
     return gains[relevant.clamp(1, cutoff) - 1]

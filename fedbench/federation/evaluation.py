@@ -1,8 +1,8 @@
 """Evaluation of all users in chunks: exposure of the targets, and quality on the held-out items.
 
-No score is masked. An item's rank is counted over all items, and the user's seen items that score as high are subtracted
-again: comparing is cheaper than writing into the matrix. The measured score is read from the same block as its
-competitors', never computed apart, so that a tie is a tie.
+No score is masked. An item's rank is counted over all items, and the user's seen items that score as high are
+subtracted again: comparing is cheaper than writing into the matrix. The measured score is read from the same block as
+its competitors', never computed apart, so that a tie is a tie.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Evaluator:
         return out
 
     def _list_hits(self, scores: torch.Tensor, block: slice) -> torch.Tensor:
-        """bool [b, K]: which entries of each user's top-K list are held-out items.
+        """Which entries of each user's top-K list are held-out items: bool [b, K].
 
         Ties are broken against held-out items by lowering their scores by the least amount that floats allow.
         """

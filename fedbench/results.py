@@ -1,0 +1,271 @@
+"""The record of a run, and the parquet file that holds it.
+
+One run, one file named ``<scenario id>-s<seed>.parquet``, written under a temporary name in the same folder, flushed
+to the disk and then renamed: a crash at any moment leaves either nothing or a whole file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import fedbench
+from fedbench.errors import ResultsError
+
+SCHEMA_VERSION = 1
+
+EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
+METRICS = (
+    *EXPOSURE,
+    *(f"{name}_{k}" for name in ("hr", "ndcg", "hr_full", "ndcg_full", "recall", "precision") for k in (5, 10, 20)),
+)
+"""Names of all metrics; a run has those that its protocol's split allows, the others are null."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Everything needed to rank, to plot and to re-run one run. Metrics are fractions, times seconds."""
+
+    scenario_id: str
+    clean_id: str
+    undefended_id: str
+    baseline_id: str
+    scenario_json: str
+    suite: str | None
+    dataset: str
+    split: str
+    dataset_fingerprint: str
+    num_users: int
+    num_items: int
+    num_interactions: int
+    duplicates_removed: int
+    leaked_removed: int
+    model: str
+    model_params: str
+    attack: str
+    attack_version: int
+    attack_goal: str
+    attack_channel: str
+    attack_knowledge: list[str]
+    attack_params: str
+    attack_source_hash: str
+    defense: str
+    defense_params: str
+    defense_source_hash: str
+    malicious_ratio: float
+    num_malicious: int
+    protocol: str
+    protocol_params: str
+    target: str
+    target_items: list[int]
+    seed: int
+    status: str
+    error: str | None
+    epochs_planned: int
+    epochs_done: int
+    rounds: int
+    ranking: str
+    curve: list[dict[str, float]]
+    seconds_total: float
+    seconds_setup: float
+    seconds_train: float
+    seconds_attack: float
+    seconds_evaluate: float
+    device: str
+    device_name: str
+    peak_gpu_bytes: int | None
+    threads: int
+    fedbench_version: str
+    torch_version: str
+    numpy_version: str
+    python_version: str
+    platform: str
+    git_commit: str | None
+    git_dirty: bool | None
+    started_at: datetime
+    metrics: Mapping[str, float | None]
+    """End, peak, peak epoch and tail of every metric, as :func:`summarize_curve` makes them; columns of their own."""
+
+    @property
+    def run_id(self) -> str:
+        """``<scenario id>-s<seed>``."""
+        return f"{self.scenario_id}-s{self.seed}"
+
+    def row(self) -> dict[str, Any]:
+        """The record as one flat row of :func:`schema`."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "metrics"}
+        return {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **values, **self.metrics}
+
+
+@functools.cache
+def schema() -> pa.Schema:
+    """The columns of a result file, in order."""
+    kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    special = {
+        "attack_knowledge": pa.list_(pa.string()),
+        "target_items": pa.list_(pa.int64()),
+        "started_at": pa.timestamp("us", tz="UTC"),
+        "curve": pa.list_(pa.struct([("epoch", pa.int32()), *((name, pa.float64()) for name in METRICS)])),
+    }
+    columns = [("schema_version", pa.int32()), ("run_id", pa.string())]
+    for f in dataclasses.fields(RunRecord):
+        if f.name != "metrics":
+            columns.append((f.name, special.get(f.name) or kinds[str(f.type).partition(" ")[0]]))
+    for name in METRICS:
+        columns.append((name, pa.float64()))
+    for name in EXPOSURE:
+        columns += [(f"{name}_peak", pa.float64()), (f"{name}_peak_epoch", pa.int32()), (f"{name}_tail", pa.float64())]
+    return pa.schema(columns)
+
+
+def summarize_curve(curve: Sequence[Mapping[str, float]], epochs: int) -> dict[str, Any]:
+    """The curve with the columns made from it.
+
+    Args:
+        curve: one mapping for each evaluation, with ``epoch`` and the metrics. epochs: planned length of the run.
+
+    Returns:
+        ``curve``, and ``metrics``: every metric at the last evaluation, and of every ER@K its peak, the epoch of the
+        peak (the first, if several), and its tail, the mean over the evaluations in the last quarter of training.
+    """
+    out: dict[str, float | None] = dict.fromkeys(METRICS)
+    for name in METRICS:
+        if curve and name in curve[-1]:
+            out[name] = float(curve[-1][name])
+    for name in EXPOSURE:
+        points = [(int(point["epoch"]), float(point[name])) for point in curve if name in point]
+        peak = max(points, key=lambda point: point[1], default=None)
+        tail = [value for epoch, value in points if epoch > 0.75 * epochs]
+        out[f"{name}_peak"] = peak[1] if peak else None
+        out[f"{name}_peak_epoch"] = peak[0] if peak else None
+        out[f"{name}_tail"] = sum(tail) / len(tail) if tail else None
+    return {"curve": [dict(point) for point in curve], "metrics": out}
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Where a run runs: device, versions, platform, and the git commit of fedbench's own checkout, if it is one."""
+    import numpy
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    commit, dirty = _git()
+    return {
+        "device": device.partition(":")[0],
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "fedbench_version": fedbench.__version__,
+        "torch_version": torch.__version__,
+        "numpy_version": numpy.__version__,
+        "python_version": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "git_commit": commit,
+        "git_dirty": dirty,
+    }
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def _git() -> tuple[str | None, bool | None]:
+    root = Path(fedbench.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain", "--", "fedbench"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit, bool(changed)
+
+
+def path_of(folder: Path, scenario_id: str, seed: int) -> Path:
+    """Where the record of a run lies."""
+    return folder / f"{scenario_id}-s{seed}.parquet"
+
+
+def write_record(record: RunRecord, folder: Path) -> Path:
+    """Write one record as one whole file, or nothing at all.
+
+    Raises:
+        ResultsError: when the folder cannot be written to or the disk is full; nothing is left behind.
+    """
+    final = path_of(folder, record.scenario_id, record.seed)
+    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
+    table = pa.Table.from_pylist([record.row()], schema=schema())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as out:
+            pq.write_table(table, out, compression="zstd")
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, final)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResultsError(f"cannot write the result {final}: {error.strerror or error}.") from None
+    return final
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a results folder.
+
+    Attributes:
+        status: run id -> status of every whole record. files: their paths. damaged: names of files that cannot be read
+            as records, with the reason.
+    """
+
+    status: Mapping[tuple[str, int], str]
+    files: Sequence[Path]
+    damaged: Mapping[str, str]
+
+
+def scan(folders: Iterable[Path]) -> Found:
+    """Look through results folders: every whole record counts, everything else is reported by name."""
+    status: dict[tuple[str, int], str] = {}
+    files: list[Path] = []
+    damaged: dict[str, str] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            continue
+        for path in sorted(folder.rglob("*.parquet")):
+            if path.name.startswith("."):
+                continue
+            try:
+                table = pq.read_table(path, columns=["schema_version", "scenario_id", "seed", "status"])
+                (row,) = table.to_pylist()
+                if row["schema_version"] > SCHEMA_VERSION:
+                    damaged[str(path)] = f"schema version {row['schema_version']} is newer than this fedbench"
+                    continue
+                status[row["scenario_id"], row["seed"]] = row["status"]
+                files.append(path)
+            except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+                damaged[str(path)] = " ".join(str(error).split())[:120] or type(error).__name__
+    return Found(status, files, damaged)

@@ -1,0 +1,230 @@
+"""One run: a scenario and a seed go in, a record comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from fedbench.data import Split, load_split
+from fedbench.errors import Diverged, UserError
+from fedbench.federation.evaluation import EvaluationSettings, Evaluator
+from fedbench.federation.simulation import Federation, Task
+from fedbench.randomness import derive_seed, generator
+from fedbench.results import RunRecord, environment, summarize_curve
+from fedbench.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, told after every evaluation."""
+
+    epoch: int
+    epochs: int
+    metrics: Mapping[str, float]
+
+
+def execute(
+    scenario: Scenario,
+    seed: int,
+    *,
+    device: str = "cpu",
+    suite: str | None = None,
+    on_evaluation: Callable[[Progress], None] | None = None,
+) -> RunRecord:
+    """Run ``scenario`` once with ``seed``.
+
+    A run that diverges or fails still gives a record, with its status, its error and the curve up to there.
+
+    Args:
+        scenario: what to run. seed: root of all its random streams.
+        device: ``"cpu"`` or ``"cuda"``. suite: the name to note in the record.
+        on_evaluation: called after every evaluation.
+
+    Raises:
+        UserError: for what no run can mend: unknown names, impossible combinations, missing data.
+    """
+    started, begin = datetime.now(UTC), time.perf_counter()
+    where = torch.device(device)
+    if where.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("device 'cuda': torch sees no GPU here; use --device cpu.")
+        torch.cuda.reset_peak_memory_stats(where)
+    resolved = scenario.resolved
+    protocol = resolved.protocol
+    split = load_split(
+        scenario.dataset, protocol.split, duplicates=protocol.duplicates, seed=derive_seed(seed, "split") % 2**31
+    )
+    targets = choose_targets(scenario, split)
+    attack = resolved.attack()
+    task = Task(
+        split.num_users,
+        split.num_items,
+        torch.from_numpy(split.train.user).to(where),
+        torch.from_numpy(split.train.item).to(where),
+        targets.to(where),
+        count_malicious(split.num_users, scenario.malicious_ratio),
+        _published_sample(split, attack.public_fraction, where),
+    )
+
+    curve: list[dict[str, float]] = []
+    status, error = "ok", None
+    federation: Federation | None = None
+    setup = time.perf_counter() - begin
+    try:
+        federation = Federation(
+            task, resolved.model, attack, resolved.defense(), scenario.malicious_ratio, protocol, seed, where
+        )
+        evaluator = Evaluator(
+            num_users=split.num_users,
+            num_items=split.num_items,
+            train_user=task.train_user,
+            train_item=task.train_item,
+            test_user=torch.from_numpy(split.test.user).to(where),
+            test_item=torch.from_numpy(split.test.item).to(where),
+            targets=task.targets,
+            evaluated_users=federation.honest_users.to(where),
+            settings=EvaluationSettings(protocol.er_mask, protocol.er_eligible, protocol.er_denominator),
+            device=where,
+        )
+        setup = time.perf_counter() - begin
+        for epoch in range(1, protocol.epochs + 1):
+            federation.train_epoch()
+            if epoch % protocol.evaluate_every == 0 or epoch == protocol.epochs:
+                before = time.perf_counter()
+                federation.check_finite()
+                metrics = evaluator(federation.model, federation.params, federation.users[: split.num_users])
+                federation.seconds.evaluate += time.perf_counter() - before
+                curve.append({"epoch": epoch, **metrics})
+                if on_evaluation is not None:
+                    on_evaluation(Progress(epoch, protocol.epochs, metrics))
+    except Diverged as stop:
+        status, error = "diverged", str(stop)
+    except UserError:
+        raise
+    except Exception as failure:  # whatever an attack or a defense raises ends its run, not the suite
+        status, error = "failed", f"{type(failure).__name__}: {failure}\n{traceback.format_exc(limit=-4)}"
+    return RunRecord(
+        **identity(scenario, seed, suite),
+        **_data_columns(split),
+        num_malicious=task.num_malicious,
+        target_items=targets.tolist(),
+        status=status,
+        error=error,
+        epochs_planned=protocol.epochs,
+        epochs_done=federation.epoch if federation else 0,
+        rounds=federation.round if federation else 0,
+        ranking=protocol.ranking,
+        **summarize_curve(curve, protocol.epochs),
+        seconds_total=time.perf_counter() - begin,
+        seconds_setup=setup,
+        seconds_train=federation.seconds.train if federation else 0.0,
+        seconds_attack=federation.seconds.attack if federation else 0.0,
+        seconds_evaluate=federation.seconds.evaluate if federation else 0.0,
+        peak_gpu_bytes=torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
+        started_at=started,
+        **environment(device),
+    )
+
+
+def count_malicious(num_users: int, ratio: float) -> int:
+    """floor(N * ratio), at least 1 when the ratio is above 0."""
+    return max(1, math.floor(num_users * ratio + 1e-9)) if ratio > 0 else 0
+
+
+def choose_targets(scenario: Scenario, split: Split) -> torch.Tensor:
+    """The target items, int64 [T], by the scenario's policy; the same for every seed.
+
+    ``random:K``: the K-th fixed draw among the items that occur in the data, uniform, without repetition.
+    ``least-popular``: fewest interactions in train and test together, then the smallest id. ``fixed``: as given.
+    """
+    count = torch.bincount(torch.from_numpy(split.train.item), minlength=split.num_items)
+    count += torch.bincount(torch.from_numpy(split.test.item), minlength=split.num_items)
+    if scenario.target.startswith("fixed:"):
+        chosen = [int(item) for item in scenario.target.removeprefix("fixed:").split(",")]
+        if max(chosen) >= split.num_items or len(set(chosen)) < len(chosen):
+            raise UserError(
+                f"target {scenario.target!r}: item ids must differ and lie below {split.num_items}"
+                f" ({scenario.dataset}, split {split.split})."
+            )
+        return torch.tensor(chosen)
+    there = count.nonzero().squeeze(1)
+    if scenario.num_targets > len(there):
+        raise UserError(f"num_targets = {scenario.num_targets}: {scenario.dataset} has only {len(there)} items.")
+    if scenario.target == "least-popular":
+        return there[torch.argsort(count[there], stable=True)[: scenario.num_targets]]
+    draw = int(scenario.target.removeprefix("random:"))
+    order = torch.randperm(len(there), generator=generator(draw, "targets", scenario.dataset))
+    return there[order[: scenario.num_targets]]
+
+
+def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]:
+    """The columns of a record that are known before it runs."""
+    r = scenario.resolved
+    card = r.attack_class.card
+    return {
+        "scenario_id": scenario.id,
+        "clean_id": scenario.clean.id,
+        "undefended_id": scenario.undefended.id,
+        "baseline_id": scenario.clean.undefended.id,
+        "scenario_json": scenario.key,
+        "suite": suite,
+        "model": scenario.model,
+        "model_params": _json(r.model.params.model_dump(mode="json")),
+        "attack": scenario.attack,
+        "attack_version": card.version,
+        "attack_goal": str(card.goal),
+        "attack_channel": str(card.channel),
+        "attack_knowledge": sorted(card.knowledge),
+        "attack_params": _json(r.attack_params.model_dump(mode="json")),
+        "attack_source_hash": source_hash(r.attack_class),
+        "defense": scenario.defense,
+        "defense_params": _json({cls.card.name: params.model_dump(mode="json") for cls, params in r.defenses}),
+        "defense_source_hash": source_hash(*(cls for cls, _ in r.defenses)),
+        "malicious_ratio": scenario.malicious_ratio,
+        "protocol": scenario.protocol,
+        "protocol_params": _json(r.protocol.model_dump(mode="json")),
+        "target": scenario.target,
+        "seed": seed,
+    }
+
+
+def source_hash(*classes: type) -> str:
+    """SHA-256 of the files in which the classes are written."""
+    digest = hashlib.sha256()
+    for cls in classes:
+        digest.update(inspect.getsource(inspect.getmodule(cls) or cls).encode())
+    return digest.hexdigest()
+
+
+def _data_columns(split: Split) -> dict[str, Any]:
+    return {
+        "dataset": split.dataset,
+        "split": split.split,
+        "dataset_fingerprint": split.fingerprint,
+        "num_users": split.num_users,
+        "num_items": split.num_items,
+        "num_interactions": len(split.train),
+        "duplicates_removed": split.report.removed,
+        "leaked_removed": split.report.leaked if split.report.duplicates == "drop" else 0,
+    }
+
+
+def _published_sample(split: Split, fraction: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+    pairs = split.public.get(f"{fraction:g}")
+    if pairs is None:
+        return None
+    return torch.from_numpy(pairs.user).to(device), torch.from_numpy(pairs.item).to(device)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
