@@ -4,10 +4,11 @@ Everything here is NumPy and Arrow; nothing imports torch. The way of the data: 
 -> ``Split`` (divided, cleaned or not, with a report of what was found). Parsed tables are cached as parquet.
 """
 
-from fedbench.data.catalogue import ENTRIES, Entry
-from fedbench.data.get import get
+from fedbench.data.catalogue import Entry
+from fedbench.data.datasets import ENTRIES
 from fedbench.data.importing import Imported, import_dataset
 from fedbench.data.load import load_split, resolve
+from fedbench.data.obtain import get
 from fedbench.data.records import Duplicates, Pairs, Report, Split
 
 __all__ = [

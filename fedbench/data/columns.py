@@ -81,16 +81,13 @@ def read_columns(data: bytes, layout: Layout, where: str, *, skip_malformed: boo
         DataError: a line has the wrong number of fields, an empty id or something that is not a number; the message
             is ``file:line: what``.
     """
-    separator = layout.separator
-    if len(separator) > 1:
-        data, separator = data.replace(separator.encode(), b"\t"), "\t"
     try:
-        table = _parse(data, layout, separator)
+        table = _parse(data, layout)
         malformed = 0
     except (pa.ArrowInvalid, pa.ArrowKeyError):
-        lines, malformed = _sift(data, layout, separator, where, skip_malformed)
+        lines, malformed = _sift(data, layout, where, skip_malformed)
         try:
-            table = _parse(b"\n".join(lines) + b"\n", layout, separator)
+            table = _parse(b"\n".join(lines) + b"\n", layout)
         except pa.ArrowInvalid as error:
             raise DataError(f"{where}: cannot be read ({str(error).splitlines()[0]}).") from error
     numbers = {name: _floats(table, position) for position, name in layout.numbers}
@@ -104,8 +101,13 @@ def read_columns(data: bytes, layout: Layout, where: str, *, skip_malformed: boo
     )
 
 
-def _parse(data: bytes, layout: Layout, separator: str) -> pa.Table:
+def _parse(data: bytes, layout: Layout) -> pa.Table:
     """Cut with Arrow; raises ``pa.ArrowInvalid`` when a line does not fit, without saying which."""
+    separator = layout.separator
+    if len(separator) > 1:
+        if b"\t" in data:
+            raise pa.ArrowInvalid("a tab")
+        data, separator = data.replace(separator.encode(), b"\t"), "\t"
     names = [f"f{position}" for position in range(layout.width)]
     types: dict[str, pa.DataType] = {name: pa.string() for name in names}
     types.update({f"f{position}": pa.float64() for position, _ in layout.numbers})
@@ -119,10 +121,11 @@ def _parse(data: bytes, layout: Layout, separator: str) -> pa.Table:
         parse_options=pacsv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=True),
         convert_options=pacsv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True),
     )
-    for position in range(layout.width):
-        required = position in (layout.user, layout.item) or not layout.blank_numbers
-        if required and table.column(f"f{position}").null_count:
-            raise pa.ArrowInvalid("an empty field")
+    required = {layout.user, layout.item}
+    if not layout.blank_numbers:
+        required.update(position for position, _ in layout.numbers)
+    if any(table.column(f"f{position}").null_count for position in required):
+        raise pa.ArrowInvalid("an empty field")
     for position, _ in layout.numbers:
         if pc.any(pc.invert(pc.is_finite(table.column(f"f{position}")))).as_py():
             raise pa.ArrowInvalid("a number that is not finite")
@@ -138,7 +141,7 @@ def _floats(table: pa.Table, position: int) -> Float64:
     return values
 
 
-def _sift(data: bytes, layout: Layout, separator: str, where: str, skip_malformed: bool) -> tuple[list[bytes], int]:
+def _sift(data: bytes, layout: Layout, where: str, skip_malformed: bool) -> tuple[list[bytes], int]:
     """The well-formed lines (header first), and how many others there are; or the error that names the first."""
     lines = data.splitlines()
     kept: list[bytes] = lines[: int(layout.header)]
@@ -146,7 +149,7 @@ def _sift(data: bytes, layout: Layout, separator: str, where: str, skip_malforme
     for number, line in enumerate(lines[len(kept) :], start=len(kept) + 1):
         if not line:
             continue
-        problem = _problem(line, layout, separator)
+        problem = _problem(line, layout)
         if not problem:
             kept.append(line)
         elif skip_malformed:
@@ -156,10 +159,10 @@ def _sift(data: bytes, layout: Layout, separator: str, where: str, skip_malforme
     return kept, malformed
 
 
-def _problem(line: bytes, layout: Layout, separator: str) -> str:
+def _problem(line: bytes, layout: Layout) -> str:
     """What is wrong with one line, or an empty string."""
     try:
-        fields = line.decode("utf-8").split(separator)
+        fields = line.decode("utf-8").split(layout.separator)
     except UnicodeDecodeError:
         return "the line is not UTF-8 text"
     if len(fields) != layout.width:
@@ -167,6 +170,8 @@ def _problem(line: bytes, layout: Layout, separator: str) -> str:
     for position, name in ((layout.user, "user"), (layout.item, "item")):
         if not fields[position]:
             return f"the {name} id is empty"
+        if "\t" in fields[position]:
+            return f"the {name} id {fields[position]!r} holds a tab"
     for position, name in layout.numbers:
         text = fields[position]
         if not text and layout.blank_numbers:

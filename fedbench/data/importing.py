@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedbench.data.catalogue import PUBLISHED, Entry, entry
+from fedbench.data.catalogue import PUBLISHED, Entry
 from fedbench.data.columns import ML_1M, ML_100K, TRIPLES, Layout, read_columns
+from fedbench.data.datasets import entry
 from fedbench.data.files import LIMIT, read_whole
 from fedbench.data.interactions import reindexed_table, table_of_columns
 from fedbench.data.library import check_name, write_imported

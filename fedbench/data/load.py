@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fedbench.data.catalogue import ENTRIES, PUBLISHED, Entry, Source, entry
+from fedbench.data.catalogue import PUBLISHED, Entry, Source
 from fedbench.data.columns import ML_1M, ML_1M_PARTIAL, ML_100K, read_columns
+from fedbench.data.datasets import ENTRIES, entry
 from fedbench.data.files import read_whole
 from fedbench.data.home import cache_home, data_roots, find
 from fedbench.data.interactions import ml_1m_partial_table, table_of_columns, union_table

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,12 @@ PARSER_VERSION = 1
 """Part of every cache name: raise it when the same files would be parsed into another table."""
 
 _KEY = b"fedbench"
+_WRITING: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": False,
+    "write_page_checksum": True,
+}
 
 
 class DamagedError(Exception):
@@ -39,7 +46,7 @@ def write_table(path: Path, table: Table) -> None:
     schema = pa.schema([("user", pa.int32()), ("item", pa.int32())], metadata={_KEY: json.dumps(meta).encode()})
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=1, use_dictionary=False) as writer,
+        pq.ParquetWriter(temporary, schema, **_WRITING) as writer,
     ):
         for rows in table.parts.values():
             columns = [np.ascontiguousarray(column, dtype=np.int32) for column in (rows.user, rows.item)]
@@ -49,7 +56,7 @@ def write_table(path: Path, table: Table) -> None:
 def read_table(path: Path) -> Table:
     """Read what :func:`write_table` wrote; raises :class:`DamagedError` or ``FileNotFoundError`` otherwise."""
     try:
-        stored = pq.read_table(path, use_threads=False)
+        stored = pq.read_table(path, use_threads=False, page_checksum_verification=True)
         meta = json.loads(stored.schema.metadata[_KEY])
         user, item = (stored.column(name).to_numpy() for name in ("user", "item"))
         parts: dict[str, Rows] = {}
