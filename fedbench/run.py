@@ -207,6 +207,8 @@ def source_hash(*classes: type) -> str:
 
 
 def _data_columns(split: Split) -> dict[str, Any]:
+    report = split.report
+    dropped = report.duplicates == "drop"
     return {
         "dataset": split.dataset,
         "split": split.split,
@@ -214,8 +216,8 @@ def _data_columns(split: Split) -> dict[str, Any]:
         "num_users": split.num_users,
         "num_items": split.num_items,
         "num_interactions": len(split.train),
-        "duplicates_removed": split.report.removed,
-        "leaked_removed": split.report.leaked if split.report.duplicates == "drop" else 0,
+        "duplicates_removed": (report.train_duplicates + report.heldout_duplicates) if dropped else 0,
+        "leaked_removed": report.leaked if dropped else 0,
     }
 
 

@@ -78,16 +78,20 @@ class NeuralCollaborativeFiltering(Recommender):
         return s.squeeze(-1)
 
     def score_all(self, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
-        dense = params.dense
-        d = self.embedding_size
-        a = (users @ dense["W1"][:, :d].T)[:, None] + (params.items @ dense["W1"][:, d:].T + dense["b1"])
-        a = a.relu_().view(len(users) * len(params.items), -1)
-        for weight, bias in self._layers()[1:]:
-            a = torch.addmm(dense[bias], a, dense[weight].T).relu_()
-        s = a @ dense["h"][0]
-        if "bh" in dense:
-            s += dense["bh"]
-        return s.view(len(users), len(params.items))
+        # Activations are laid out [h, users, items], and made for a few users at a time: long rows that stay in the
+        # cache are 20 times faster than [pairs, h] on a CPU.
+        dense, d = params.dense, self.embedding_size
+        of_users = dense["W1"][:, :d] @ users.T
+        of_items = dense["W1"][:, d:] @ params.items.T + dense["b1"][:, None]
+        scores = users.new_empty(len(users), len(params.items))
+        few = max(1, (2**26 if users.is_cuda else 2**17) // len(params.items))
+        for start in range(0, len(users), few):
+            out = scores[start : start + few]
+            a = (of_users[:, start : start + few, None] + of_items[:, None]).relu_().flatten(1)
+            for weight, bias in self._layers()[1:]:
+                a = torch.addmm(dense[bias][:, None], dense[weight], a).relu_()
+            torch.mm(dense["h"], a, out=out.view(1, -1))
+        return scores + dense["bh"] if "bh" in dense else scores
 
     def local_step(self, params: PublicParams, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
         dense = params.dense
