@@ -12,7 +12,7 @@ import re
 import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from fedbench.errors import UserError, unknown
 
@@ -72,7 +72,7 @@ class Registry(Generic[T]):
         base = _load(self._base)
         if not (isinstance(cls, type) and isinstance(base, type) and issubclass(cls, base)):
             raise UserError(f"{self.kind} {name!r} is {cls!r}, which is not a subclass of {self._base}.")
-        return cls
+        return cast("type[T]", cls)
 
     def _scan(self) -> None:
         if self._scanned:
