@@ -6,6 +6,7 @@ model's ``logits`` and the draws (initial parameters, negatives, cohorts), which
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -92,21 +93,35 @@ def evaluate_one_by_one(
     test: list[int],
     target: int,
     generator: torch.Generator,
-    k: int = 10,
-) -> tuple[float, float]:
-    """ER@k of the target and HR@k against 99 sampled negatives, user by user, as the papers' code does."""
-    exposed, eligible, hits = 0, 0, 0
+) -> dict[str, float]:
+    """All metrics of a leave-one-out split, user by user with top-k lists and sampled negatives, as the papers do.
+
+    The same names as the evaluator's; the sampled ones are one draw of what it gives in expectation.
+    """
+    total: dict[str, float] = {}
+    eligible = 0
+
+    def add(name: str, value: float) -> None:
+        total[name] = total.get(name, 0.0) + value
+
     for client, seen, held_out in zip(clients, train, test, strict=True):
         scores = model.score_all(params, client.embedding[None])[0]
-        masked = scores.clone()
-        masked[seen] = -torch.inf
+        unseen = scores.clone()
+        unseen[seen] = -torch.inf
         if not bool((seen == target).any()):
             eligible += 1
-            exposed += int((masked.topk(k).indices == target).any())
+            for k in (5, 10, 20, 30):
+                add(f"er_{k}", float((unseen.topk(k).indices == target).any()))
         pool = torch.ones(len(scores), dtype=torch.bool)
         pool[seen] = False
         pool[held_out] = False
         candidates = pool.nonzero().squeeze(1)
         drawn = candidates[torch.randperm(len(candidates), generator=generator)[:99]]
-        hits += int((scores[drawn] >= scores[held_out]).sum() < k)
-    return exposed / eligible, hits / len(clients)
+        for name, among in (("", torch.cat([drawn, torch.tensor([held_out])])), ("_full", None)):
+            ranked = unseen if among is None else scores[among]
+            wanted = held_out if among is None else len(drawn)
+            for k in (5, 10, 20):
+                place = (ranked.topk(k).indices == wanted).nonzero()
+                add(f"hr{name}_{k}", float(len(place) > 0))
+                add(f"ndcg{name}_{k}", 1 / math.log2(2 + int(place[0])) if len(place) else 0.0)
+    return {name: value / (eligible if name.startswith("er") else len(clients)) for name, value in total.items()}

@@ -7,7 +7,7 @@ its competitors', never computed apart, so that a tie is a tie.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -15,6 +15,9 @@ from fedbench import metrics
 from fedbench.errors import Diverged, UserError
 from fedbench.federation.clients import ragged
 from fedbench.models.base import PublicParams, Recommender
+
+KEPT_PAIRS = 5_000_000
+"""Up to so many seen pairs, their places in the score blocks are kept between evaluations (16 bytes each)."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,11 @@ class Evaluator:
             self._pool = num_items - self._train.length - 1 + leak
             self._leak = leak
         on_gpu = device.type == "cuda"
-        self._chunk = max(1, (2**26 if on_gpu else 2**19) // num_items)
+        self._chunk = max(1, (2**26 if on_gpu else 2**18) // num_items)
         self._blocks = [slice(start, start + self._chunk) for start in range(0, len(self.users), self._chunk)]
+        if len(both) <= KEPT_PAIRS:
+            for csr in (self._train, self._mask):
+                csr.keep(self._blocks)
 
     def __call__(self, model: Recommender, params: PublicParams, users: torch.Tensor) -> dict[str, float]:
         """The metrics of ``model`` with ``params`` and the embeddings ``users``, float32 [N, d].
@@ -205,6 +211,7 @@ class _Csr:
     item: torch.Tensor
     length: torch.Tensor
     num_items: int
+    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, keys: torch.Tensor, num_users: int, num_items: int) -> _Csr:
@@ -213,9 +220,15 @@ class _Csr:
 
     def block(self, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Flat positions int64 [p] in the chunk's [b, M] scores, and the chunk's row of each."""
+        if block.start in self.kept:
+            return self.kept[block.start]
         which = torch.arange(block.start, min(block.stop, len(self.length)))
         index, _, owner = ragged(self.starts, self.host_starts, which)
         return owner * self.num_items + self.item.index_select(0, index), owner
+
+    def keep(self, blocks: list[slice]) -> None:
+        """Remember the positions of these chunks."""
+        self.kept.update({block.start: self.block(block) for block in blocks})
 
 
 def _seen_as_high(seen: torch.Tensor, level: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
