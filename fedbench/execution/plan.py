@@ -1,0 +1,130 @@
+"""What of a suite has to run, in which order, and about how long that takes."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedbench.errors import DataError, ResultsError
+from fedbench.scenario import Scenario
+from fedbench.suite import Planned
+
+KEPT = frozenset({"ok", "diverged"})
+"""Statuses that are not run again: a diverged run diverges again, a failed one may have failed for want of memory."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A scenario and a seed: the unit of work."""
+
+    scenario: Scenario
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """``<scenario id>-s<seed>``."""
+        return f"{self.scenario.id}-s{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.scenario} s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a suite.
+
+    Attributes:
+        todo: those to run, in order. kept: those whose results are there already. damaged: files in the results folder
+            that are no whole records, with the reason; they do not count as there.
+        seconds: expected seconds of each run of ``todo`` by past timing, None where there is none.
+    """
+
+    todo: Sequence[Run]
+    kept: Sequence[Run]
+    damaged: Mapping[str, str]
+    seconds: Mapping[Run, float | None]
+
+
+def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False) -> Plan:
+    """Sort the runs of ``planned`` into those to run and those that are there.
+
+    The order: one dataset after the other, so that its parsed data stay warm; within a dataset all scenarios with the
+    first seed, then all with the second, so that whatever is there when a suite is interrupted is comparable.
+
+    Args:
+        planned: the scenarios and their seeds. results: the folder of the records. fresh: run everything again.
+    """
+    from fedbench.results import scan
+
+    _check_folder(results)
+    found = scan([results])
+    runs = in_order(planned)
+    kept = [] if fresh else [run for run in runs if found.status.get((run.scenario.id, run.seed)) in KEPT]
+    skip = set(kept)
+    todo = [run for run in runs if run not in skip]
+    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.files))
+
+
+def in_order(planned: Iterable[Planned]) -> list[Run]:
+    """The runs of all scenarios: by dataset, then by seed, then in the order of the suite."""
+    planned = list(planned)
+    datasets = list(dict.fromkeys(each.scenario.dataset for each in planned))
+    most = max((len(each.seeds) for each in planned), default=0)
+    return [
+        Run(each.scenario, each.seeds[index])
+        for dataset, index in itertools.product(datasets, range(most))
+        for each in planned
+        if each.scenario.dataset == dataset and index < len(each.seeds)
+    ]
+
+
+def expected_seconds(runs: Sequence[Run], files: Sequence[Path]) -> dict[Run, float | None]:
+    """For each run the median ``seconds_total`` of the records with its dataset, model and attack, or None."""
+    import pyarrow.parquet as pq
+
+    past: dict[tuple[str, str, str], list[float]] = {}
+    if runs:
+        for path in files:
+            (row,) = pq.read_table(path, columns=["dataset", "model", "attack", "status", "seconds_total"]).to_pylist()
+            if row["status"] == "ok":
+                past.setdefault((row["dataset"], row["model"], row["attack"]), []).append(row["seconds_total"])
+    medians = {key: statistics.median(values) for key, values in past.items()}
+    return {run: medians.get((run.scenario.dataset, run.scenario.model, run.scenario.attack)) for run in runs}
+
+
+def check_data(scenarios: Iterable[Scenario]) -> None:
+    """Raise before anything runs when a dataset, its split or its files are not there.
+
+    Raises:
+        UserError: no such dataset, or it has no such split.
+        DataError: its files are nowhere on this machine.
+    """
+    from fedbench.data.load import check_split, missing, resolve, where
+    from fedbench.data.records import INTERACTIONS
+    from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
+
+    for dataset, split in dict.fromkeys((each.dataset, each.resolved.protocol.split) for each in scenarios):
+        entry = resolve(dataset)
+        check_split(entry, split)
+        slot = INTERACTIONS if split in (LEAVE_ONE_OUT, FOUR_TO_ONE) else split
+        if where(entry, slot) is None:
+            raise DataError(f"{missing(entry, slot)} To leave it out: --only dataset=OTHER.")
+
+
+def _check_folder(results: Path) -> None:
+    if results.exists() and not results.is_dir():
+        raise ResultsError(f"results folder {str(results)!r} is not a folder.")
+
+
+def check_writable(results: Path) -> None:
+    """Make the results folder, and raise :class:`ResultsError` when no file can be written in it."""
+    probe = results / ".write-test"
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ResultsError(f"cannot write in the results folder {str(results)!r}: {error.strerror}.") from None

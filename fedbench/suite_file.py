@@ -1,0 +1,189 @@
+"""What may stand in a suite file, and how a mistake in one is explained.
+
+The file, from top to bottom::
+
+    name, version, title, description, paper
+    seeds = 5                       # so many (0 to 4), or a list
+    twins = true                    # add the clean and the undefended twin of every scenario
+    [defaults]                      # fields of every scenario
+    [matrix]                        # field = [value, ...]; a value {field = ..., field = ...} sets several together
+    [[group]]                       # several matrices: each inherits the above and replaces what it names;
+    variant, seeds                  #   `variant` is a label by which expected values and --only tell groups apart
+    [[override]] when, set          # in order; parameters are merged, other fields replaced
+    [[exclude]]  when
+    [[expected]] where, metric, value, source, band, at_epoch, statistic, note
+    [[expected_table]]              # the same for a whole printed table: columns and rows
+
+In ``when`` and ``where`` a field matches a value, a glob, or any of a list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedbench.errors import UserError, unknown
+from fedbench.scenario import Scenario
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Scenario))
+LABELS = (*(name for name in FIELDS if not name.endswith("_params")), "variant")
+"""What `--only` can name; ``when`` and ``where`` can name the parameters too."""
+
+Metric = Annotated[str, Field(pattern=r"^(er_30|(er|hr|ndcg|hr_full|ndcg_full|recall|precision)_(5|10|20))$")]
+Seeds = Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Statistic = Literal["end", "peak", "tail"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Matrix = dict[str, Annotated[list[Any], Field(min_length=1)]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Group(_Strict):
+    """One matrix of a suite."""
+
+    variant: str | None = None
+    seeds: Seeds | None = None
+    defaults: dict[str, Any] = {}
+    matrix: Matrix = {}
+
+
+class Override(_Strict):
+    """Fields that scenarios of a kind get instead of their own."""
+
+    when: dict[str, Any]
+    values: dict[str, Any] = Field(alias="set")
+
+
+class Exclude(_Strict):
+    """Scenarios that are left out."""
+
+    when: dict[str, Any]
+
+
+class Expected(_Strict):
+    """A published value, and where in the suite it belongs."""
+
+    where: dict[str, Any]
+    metric: Metric
+    value: Fraction
+    """As a fraction, also where the paper prints percent."""
+    source: str
+    band: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = None
+    """Lowest and highest mean that counts as a reproduction."""
+    at_epoch: int | None = None
+    """Epoch of the published value; None: the last."""
+    statistic: Statistic = "end"
+    note: str = ""
+
+
+class ExpectedTable(_Strict):
+    """A printed table: the columns are fields of scenarios and metrics; a cell is a value or {value, band, note}."""
+
+    source: str
+    where: dict[str, Any] = {}
+    statistic: Statistic = "end"
+    at_epoch: int | None = None
+    columns: list[str]
+    rows: list[list[Any]]
+
+    def cells(self, place: str) -> Iterator[Expected]:
+        """Every value of the table; ``place`` is what messages call it."""
+        for number, row in enumerate(self.rows, 1):
+            if len(row) != len(self.columns):
+                raise UserError(f"{place}: row {number} has {len(row)} values for {len(self.columns)} columns.")
+            cells = dict(zip(self.columns, row, strict=True))
+            where = self.where | {key: value for key, value in cells.items() if key in LABELS}
+            common = {"source": self.source, "statistic": self.statistic, "at_epoch": self.at_epoch}
+            for key, value in cells.items():
+                if key not in LABELS:
+                    own = value if isinstance(value, Mapping) else {"value": value}
+                    try:
+                        yield Expected(where=where, metric=key, **{**common, **own})
+                    except ValidationError as error:
+                        raise UserError(f"{place}: row {number}, column {key!r}: {explain(error, Expected)}") from None
+
+
+class SuiteFile(_Strict):
+    """A whole file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    version: Annotated[int, Field(ge=1)]
+    title: str
+    description: str = ""
+    paper: str = ""
+    seeds: Seeds = 5
+    twins: bool = True
+    defaults: dict[str, Any] = {}
+    matrix: Matrix = {}
+    group: list[Group] = []
+    override: list[Override] = []
+    exclude: list[Exclude] = []
+    expected: list[Expected] = []
+    expected_table: list[ExpectedTable] = []
+
+
+def explain(error: ValidationError, owner: type[BaseModel]) -> str:
+    """The first mistake as ``override 2: unknown key 'wen'. Did you mean 'when'?``.
+
+    Args:
+        error: what pydantic found. owner: the model that was read.
+    """
+    first = error.errors()[0]
+    path = list(first["loc"])
+    parts: dict[str, type[BaseModel]] = {
+        "group": Group,
+        "override": Override,
+        "exclude": Exclude,
+        "expected": Expected,
+        "expected_table": ExpectedTable,
+    }
+    place = ""
+    if len(path) > 1 and path[0] in parts and isinstance(path[1], int):
+        place, owner = f"{path[0]} {path[1] + 1}: ", parts[str(path[0])]
+        path = path[2:]
+    key = str(path[0]) if path else ""
+    if first["type"] == "extra_forbidden":
+        names = [info.alias or name for name, info in owner.model_fields.items()]
+        return place + lowered(str(unknown("key", key, names)))
+    if first["type"] == "missing":
+        return f"{place}key {key!r} is missing."
+    return f"{place}{key} = {first.get('input')!r}: {lowered(first['msg'])}."
+
+
+def check_names(file: SuiteFile) -> None:
+    """Raise :class:`UserError` for a key that is no field of a scenario, saying where it stands."""
+    with_variant = (*FIELDS, "variant")
+    matrices: list[tuple[str, SuiteFile | Group]] = [("", file)]
+    matrices += [(f"group {i}: ", group) for i, group in enumerate(file.group, 1)]
+    for place, group in matrices:
+        _check(group.defaults, f"{place}defaults")
+        _check(group.matrix, f"{place}matrix")
+        for key, values in group.matrix.items():
+            for value in values:
+                if isinstance(value, Mapping) and not key.endswith("_params"):
+                    _check(value, f"{place}matrix: {key}")
+    for i, override in enumerate(file.override, 1):
+        _check(override.when, f"override {i}: when", with_variant)
+        _check(override.values, f"override {i}: set")
+    for i, exclude in enumerate(file.exclude, 1):
+        _check(exclude.when, f"exclude {i}: when", with_variant)
+    for i, expected in enumerate(file.expected, 1):
+        _check(expected.where, f"expected {i}: where", with_variant)
+    for i, table in enumerate(file.expected_table, 1):
+        _check(table.where, f"expected_table {i}: where", with_variant)
+
+
+def _check(keys: Iterable[str], place: str, known: Collection[str] = FIELDS) -> None:
+    for key in keys:
+        if key not in known:
+            raise UserError(f"{place}: {lowered(str(unknown('key', key, known)))}")
+
+
+def lowered(text: str) -> str:
+    """``text`` as the continuation of a sentence."""
+    return text[:1].lower() + text[1:]
