@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 
 from fedbench.federation.updates import DenseGradients, FullRows, Updates
 from fedbench.federation.view import AttackerView
@@ -40,12 +39,12 @@ def boost_gradient(
     """Gradients of the loss that makes pseudo-users like the targets.
 
     For each sampled malicious client c, with pseudo-users p_1..p_k of its own:
-    ``L_c = -(1/T) sum_t sum_i w_i log sigma(s(p_i, v_t))``. EB, A-ra, A-hum and PIECK-UEA differ in p and w only.
+    ``L_c = -(1/T) sum_t sum_i w_it log sigma(s(p_i, v_t))``. EB, A-ra, A-hum and PIECK-UEA differ in p and w only.
 
     Args:
         view: the round.
         pseudo_users: float32 [m, k, d].
-        weights: float32 [k]; None: 1/k each.
+        weights: float32 [k, T], or [k] for all targets alike; None: 1/k each.
         dense: whether gradients of the dense parameters are wanted too; otherwise they are zeros.
 
     Returns:
@@ -63,8 +62,8 @@ def boost_gradient(
         users = pseudo[:, :, None].expand(m, k, count, d).reshape(m, k * count, d)
         items = target[:, None].expand(m, k, count, d).reshape(m, k * count, d)
         logits = view.model.logits(own, users, items).view(m, k, count)
-        share = logits.new_full((k,), 1.0 / k) if weights is None else weights
-        loss = -(F.logsigmoid(logits).mean(2) * share).sum()
+        share = logits.new_full((k, 1), 1.0 / k) if weights is None else weights.view(k, -1)
+        loss = -(torch.nn.functional.logsigmoid(logits) * share).sum() / count
         wanted = [pseudo, target, *(own.values() if dense else ())]
         grads = torch.autograd.grad(loss, wanted)
     by_name = (
