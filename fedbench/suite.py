@@ -305,4 +305,4 @@ def _listed(seeds: int | list[int]) -> tuple[int, ...]:
     return tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
 
 
-__all__ = ["Expected", "Planned", "Suite", "load_suite", "parse_suite", "suite_names", "suites_folder"]
+__all__ = ["LABELS", "Expected", "Planned", "Suite", "load_suite", "parse_suite", "suite_names", "suites_folder"]

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 
-Tensors = Mapping[str, torch.Tensor]
+Tensors = Mapping[str, "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class OuterRows(Rows):
 
     def sum(self, num_items: int) -> torch.Tensor:
         order, starts = by_item(self.item, num_items)
-        return F.embedding_bag(
+        return torch.nn.functional.embedding_bag(
             self.source.index_select(0, order),
             self.vectors,
             starts,
@@ -131,7 +130,7 @@ class ProjectedRows(Rows):
     def coef_sum(self, num_items: int) -> torch.Tensor:
         """float32 [num_items, k]: for every item the sum of its coefficients."""
         order, starts = by_item(self.item, num_items)
-        return F.embedding_bag(order, self.coef, starts, mode="sum")
+        return torch.nn.functional.embedding_bag(order, self.coef, starts, mode="sum")
 
     def norms(self) -> torch.Tensor:
         return self.grad().norm(dim=1)

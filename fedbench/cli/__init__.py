@@ -1,0 +1,86 @@
+"""The command line: each command parses, calls and prints; everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from fedbench import __version__
+from fedbench.cli.catalogue import list_entries, show
+from fedbench.cli.data import data_app
+from fedbench.cli.run import run
+from fedbench.errors import FedbenchError
+
+
+class _Commands(TyperGroup):
+    """Turns errors into one line and an exit code; ``--debug`` lets the traceback through."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FedbenchError as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except Exception as error:
+            usage = getattr(error, "format_message", None)
+            where = getattr(error, "ctx", None)
+            if usage is None or where is None or type(error).__name__.startswith("NoArgsIsHelp"):
+                raise
+            typer.echo(f"error: {' '.join(usage().split())} See `{where.command_path} --help`.", err=True)
+            raise typer.Exit(2) from None
+
+
+def _examples(*lines: str) -> str:
+    """An epilog that keeps its lines."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+app = typer.Typer(
+    name="fedbench",
+    cls=_Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Benchmark of poisoning attacks and defenses for federated recommenders.",
+    epilog=_examples("fedbench run smoke", "fedbench leaderboard", "fedbench show pieck-uea"),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of all commands."""
+
+
+app.command(
+    "run",
+    epilog=_examples(
+        "fedbench run smoke",
+        "fedbench run core --only dataset=ml-100k,model=mf --seeds 3 --jobs 8",
+        "fedbench run icde24-table3 --only variant=published --dry-run",
+    ),
+)(run)
+app.command("list", epilog=_examples("fedbench list attacks", "fedbench list suites --json"))(list_entries)
+app.command(
+    "show", epilog=_examples("fedbench show pieck-uea", "fedbench show core", "fedbench show none --kind defense")
+)(show)
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="fedbench")

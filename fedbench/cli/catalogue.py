@@ -1,0 +1,308 @@
+"""``fedbench list`` and ``fedbench show``: what there is, and what an entry says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fedbench.cards import Parameters
+    from fedbench.registry import Registry
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+KINDS = ("attacks", "defenses", "models", "datasets", "suites", "protocols")
+
+
+def list_entries(
+    kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.")], as_json: Json = False
+) -> None:
+    """List attacks, defenses, models, datasets, suites or protocols."""
+    from fedbench.cli.lazy import defer_torch
+    from fedbench.cli.output import console, print_json, table
+
+    _check_kind(kind)
+    defer_torch()
+    records = [_LISTERS[kind](name) for name in _names(kind)]
+    if as_json:
+        print_json(records)
+        return
+    headings = _COLUMNS[kind]
+    rows = [[_text(record[heading]) for heading in headings] for record in records]
+    console().print(table(headings, rows, right=("users", "items", "interactions", "scenarios", "runs", "version")))
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="An attack, defense, model, dataset, suite or protocol.")],
+    kind: Annotated[str | None, typer.Option(help="Which of them, when several have the name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show an entry: its card, threat model, parameters with their defaults, and where its source is."""
+    from fedbench.cli.lazy import defer_torch
+    from fedbench.cli.output import console, facts, print_json, table
+    from fedbench.errors import UserError, unknown
+
+    defer_torch()
+    if kind is not None:
+        kind = kind if kind.endswith("s") else f"{kind}s"
+        _check_kind(kind)
+    is_file = name.endswith(".toml")
+    found = ["suites"] if is_file else [each for each in KINDS if name in _names(each, aliases=True)]
+    found = [each for each in found if kind in (None, each)]
+    if not found:
+        kinds = KINDS if kind is None else (kind,)
+        everything = {each for group in kinds for each in _names(group, aliases=True)}
+        raise unknown(kind[:-1] if kind else "name", name, everything, "See `fedbench list " + "|".join(kinds) + "`.")
+    if len(found) > 1:
+        which = " or ".join(f"`fedbench show {name} --kind {each[:-1]}`" for each in found)
+        raise UserError(f"{name!r} is the name of {len(found)} entries ({', '.join(found)}); say {which}.")
+    record = _DESCRIBERS[found[0]](name)
+    if as_json:
+        print_json(record)
+        return
+    tables = {key: value for key, value in record.items() if _is_table(value)}
+    out = console()
+    out.print(facts((key.replace("_", " "), _text(value)) for key, value in record.items() if key not in tables))
+    for key, value in tables.items():
+        out.print(f"\n{key.replace('_', ' ')}:")
+        out.print(table(list(value[0]), [[_text(each) for each in row.values()] for row in value]))
+
+
+def _check_kind(kind: str) -> None:
+    from fedbench.errors import unknown
+
+    if kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+
+
+def _names(kind: str, aliases: bool = False) -> list[str]:
+    if kind == "suites":
+        from fedbench.suite import suite_names
+
+        return suite_names()
+    if kind == "protocols":
+        from fedbench import protocols
+
+        return protocols.names()
+    if kind == "datasets":
+        from fedbench.data import ENTRIES
+        from fedbench.data.library import imported_names
+
+        names = [*(entry.name for entry in ENTRIES), *imported_names()]
+        return list(dict.fromkeys([*names, *(alias for entry in ENTRIES for alias in entry.aliases if aliases)]))
+    return _registry(kind).names()
+
+
+def _registry(kind: str) -> Registry[Any]:
+    from fedbench.attacks import ATTACKS
+    from fedbench.defenses import DEFENSES
+    from fedbench.models import MODELS
+
+    registries: dict[str, Registry[Any]] = {"attacks": ATTACKS, "defenses": DEFENSES, "models": MODELS}
+    return registries[kind]
+
+
+def _attack(name: str) -> dict[str, Any]:
+    card = _registry("attacks").get(name).card
+    return {
+        "attack": name,
+        "title": card.title,
+        "paper": card.paper,
+        "goal": str(card.goal),
+        "channel": str(card.channel),
+        "clients": sorted(card.clients),
+        "knowledge": sorted(map(str, card.knowledge)),
+        "models": sorted(card.models) if card.models is not None else ["any"],
+        "version": card.version,
+        "notes": card.notes,
+    }
+
+
+def _defense(name: str) -> dict[str, Any]:
+    card = _registry("defenses").get(name).card
+    return {
+        "defense": name,
+        "title": card.title,
+        "paper": card.paper,
+        "knowledge": sorted(card.knowledge),
+        "models": sorted(card.models) if card.models is not None else ["any"],
+        "version": card.version,
+        "notes": card.notes,
+    }
+
+
+def _model(name: str) -> dict[str, Any]:
+    card = _registry("models").get(name).card
+    return {
+        "model": name,
+        "title": card.title,
+        "paper": card.paper,
+        "version": card.version,
+        "notes": card.notes,
+    }
+
+
+def _dataset(name: str) -> dict[str, Any]:
+    from fedbench.data import resolve
+
+    entry = resolve(name)
+    return {
+        "dataset": entry.name,
+        "title": entry.title,
+        "users": entry.users,
+        "items": entry.items,
+        "interactions": entry.interactions,
+        "timestamps": entry.timestamps,
+        "splits": list(entry.splits),
+        "source": entry.source,
+        "licence": entry.licence,
+        "citation": entry.citation,
+        "traps": list(entry.traps),
+        "more": f"fedbench data info {entry.name}",
+    }
+
+
+def _suite(name: str) -> dict[str, Any]:
+    from fedbench.suite import load_suite
+
+    suite = load_suite(name)
+    planned = suite.plan()
+    return {
+        "suite": suite.name,
+        "title": suite.title,
+        "paper": suite.paper,
+        "version": suite.version,
+        "scenarios": len(planned),
+        "runs": sum(len(each.seeds) for each in planned),
+        "description": " ".join(suite.description.split()),
+        "file": suite.file,
+    }
+
+
+def _protocol(name: str) -> dict[str, Any]:
+    from fedbench import protocols
+
+    return {"protocol": name, "title": protocols.TITLES[name]}
+
+
+_LISTERS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "attacks": _attack,
+    "defenses": _defense,
+    "models": _model,
+    "datasets": _dataset,
+    "suites": _suite,
+    "protocols": _protocol,
+}
+
+_COLUMNS: dict[str, Sequence[str]] = {
+    "attacks": ("attack", "title", "goal", "channel", "knowledge", "models", "paper"),
+    "defenses": ("defense", "title", "knowledge", "models", "paper"),
+    "models": ("model", "title", "paper"),
+    "datasets": ("dataset", "title", "users", "items", "interactions", "splits"),
+    "suites": ("suite", "version", "scenarios", "runs", "title"),
+    "protocols": ("protocol", "title"),
+}
+
+
+def _describe_entry(kind: str, name: str) -> dict[str, Any]:
+    registry = _registry(kind)
+    record = _LISTERS[kind](name)
+    return {**record, "source": registry.origin(name), "parameters": _parameters(registry.get(name).Params)}
+
+
+def _parameters(cls: type[Parameters]) -> list[dict[str, Any]]:
+    from fedbench.cards import parameter_docs
+
+    return [
+        {
+            "parameter": doc.name,
+            "type": doc.type,
+            "default": doc.default,
+            "description": doc.description,
+        }
+        for doc in parameter_docs(cls)
+    ]
+
+
+def _describe_suite(name: str) -> dict[str, Any]:
+    from fedbench.suite import LABELS, load_suite
+
+    suite = load_suite(name)
+    planned = suite.plan()
+    matrix = []
+    for label in LABELS:
+        values = [value for each in planned for value in _listed(each.labels[label])]
+        if values:
+            matrix.append({"field": label, "values": list(dict.fromkeys(values))})
+    return {
+        **_suite(name),
+        "seeds": sorted({seed for each in planned for seed in each.seeds}),
+        "twins": sum(each.twin for each in planned),
+        "published_values": len(suite.expected),
+        "matrix": matrix,
+    }
+
+
+def _describe_protocol(name: str) -> dict[str, Any]:
+    """Every field for each model, and what differs for single datasets."""
+    from fedbench import protocols
+    from fedbench.cards import parameter_docs
+
+    models = _names("models")
+    presets = {model: protocols.preset(name, model, "") for model in models}
+    fields = [
+        {
+            "field": doc.name,
+            **{model: getattr(preset, doc.name) for model, preset in presets.items()},
+            "description": doc.description,
+        }
+        for doc in parameter_docs(protocols.Protocol)
+    ]
+    special = []
+    for dataset in _names("datasets"):
+        for model, preset in presets.items():
+            own = protocols.preset(name, model, dataset)
+            special += [
+                f"{dataset}, {model}: {doc} = {getattr(own, doc)}"
+                for doc in protocols.Protocol.model_fields
+                if getattr(own, doc) != getattr(preset, doc)
+            ]
+    sizes = {model: protocols.model_preset(name, model) for model in models}
+    return {
+        **_protocol(name),
+        "for_single_datasets": special,
+        "models": [f"{model}: {key} = {value}" for model, values in sizes.items() for key, value in values.items()],
+        "fields": fields,
+    }
+
+
+_DESCRIBERS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "attacks": lambda name: _describe_entry("attacks", name),
+    "defenses": lambda name: _describe_entry("defenses", name),
+    "models": lambda name: _describe_entry("models", name),
+    "datasets": _dataset,
+    "suites": _describe_suite,
+    "protocols": _describe_protocol,
+}
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if value >= 10_000 else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return str(value)

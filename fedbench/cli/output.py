@@ -1,0 +1,72 @@
+"""What the commands share: tables, numbers and durations as people read them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def console(err: bool = False) -> Console:
+    """A console on stdout (or stderr) that prints text as it is; wide where no terminal sets the width."""
+    from rich.console import Console
+
+    stream = sys.stderr if err else sys.stdout
+    return Console(stderr=err, highlight=False, markup=False, width=None if stream.isatty() else 160)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> Table:
+    """A plain table; the columns named in ``right`` are aligned to the right."""
+    from rich.table import Table
+
+    out = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        out.add_column(heading, justify="right" if heading in set(right) else "left", overflow="fold")
+    for row in rows:
+        out.add_row(*map(str, row))
+    return out
+
+
+def facts(rows: Iterable[tuple[str, Any]]) -> Table:
+    """Names and values, one a line; empty values are left out."""
+    from rich.table import Table
+
+    out = Table(box=None, show_header=False, pad_edge=False)
+    out.add_column(style="bold", no_wrap=True)
+    out.add_column(overflow="fold")
+    for name, value in rows:
+        if value not in (None, "", []):
+            out.add_row(name, str(value))
+    return out
+
+
+def print_json(value: Any) -> None:
+    """Indented JSON on stdout."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def duration(seconds: float) -> str:
+    """``4.2 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(value: float | None) -> str:
+    """``57.2 %`` of a fraction; a dash for None."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 run``, ``3,000 runs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

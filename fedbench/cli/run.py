@@ -1,0 +1,149 @@
+"""``fedbench run``: run a suite, or what is missing of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fedbench.execution import Plan, Summary
+    from fedbench.suite import Planned
+
+DEFAULT_RESULTS = Path("results")
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name, or the path of a .toml file.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=GLOB", help="Only these scenarios, such as dataset=ml-100k,attack=pieck-*. Repeatable."),
+]
+Seeds = Annotated[
+    str | None, typer.Option(metavar="N|LIST", help="So many seeds, or these (0,1,4), instead of the suite's own.")
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
+Jobs = Annotated[int | None, typer.Option(help="Worker processes. [default: one for each core; 1 on a GPU]")]
+Results = Annotated[Path, typer.Option(envvar="FEDBENCH_RESULTS", help="Folder of the records.")]
+
+
+def run(
+    suite: SuiteName,
+    only: Only = None,
+    seeds: Seeds = None,
+    device: Device = "auto",
+    jobs: Jobs = None,
+    results: Results = DEFAULT_RESULTS,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run everything again, also what is there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and for how long.")] = False,
+) -> None:
+    """Run a suite. What is there already is kept; failed runs are run again."""
+    from fedbench.cli.lazy import defer_torch
+
+    defer_torch()
+    from fedbench.cli.output import console
+    from fedbench.execution import default_jobs, make_plan
+    from fedbench.suite import load_suite
+
+    where = choose_device(device)
+    workers = choose_jobs(jobs) or default_jobs(where)
+    loaded = load_suite(suite)
+    planned = loaded.plan(only or (), seeds)
+    plan = make_plan(planned, results, fresh)
+    for name, reason in plan.damaged.items():
+        console(err=True).print(f"warning: {name} is no whole record and does not count: {reason}", soft_wrap=True)
+    if dry_run:
+        _print_dry_run(planned, plan, workers)
+        return
+    summary = run_shown(plan, loaded.name, results, where, workers)
+    _print_summary(summary, results)
+    if summary.interrupted:
+        options = [part for each in only or () for part in ("--only", each)]
+        options += ["--seeds", seeds] if seeds else []
+        options += ["--device", device] if device != "auto" else []
+        options += ["--jobs", str(jobs)] if jobs else []
+        options += ["--results", str(results)] if results != DEFAULT_RESULTS else []
+        command = shlex.join(["fedbench", "run", suite, *options])
+        old = " (runs that --fresh had not reached keep their old results)" if fresh else ""
+        console(err=True).print(f"interrupted; {summary.left} left{old}. Resume with: {command}", soft_wrap=True)
+    raise typer.Exit(summary.exit_code)
+
+
+def run_shown(plan: Plan, suite: str, results: Path, device: str, jobs: int) -> Summary:
+    """Run a plan with its progress on stderr."""
+    from fedbench.cli.progress import progress
+    from fedbench.execution import run_plan
+
+    jobs = max(1, min(jobs, len(plan.todo)))
+    with progress(suite, plan, jobs) as reporter:
+        return run_plan(plan, results=results, suite=suite, device=device, jobs=jobs, reporter=reporter)
+
+
+def choose_device(name: str) -> str:
+    """``cpu`` or ``cuda``; raises :class:`UserError` for another name, or a GPU that is not there."""
+    from fedbench.errors import UserError, unknown
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise unknown("device", name, ("auto", "cpu", "cuda"))
+    if name == "cpu" or (name == "auto" and not Path("/dev/nvidiactl").exists()):
+        return "cpu"  # decided without the seconds that importing torch takes
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if name == "cuda":
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu.")
+    return "cpu"
+
+
+def choose_jobs(jobs: int | None) -> int | None:
+    """``jobs``, if it makes sense."""
+    from fedbench.errors import UserError
+
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs} must be at least 1.")
+    return jobs
+
+
+def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int) -> None:
+    from fedbench.cli.output import console, count, duration, table
+    from fedbench.errors import UserError
+    from fedbench.execution.plan import check_data
+
+    todo, kept = set(plan.todo), set(plan.kept)
+    rows = []
+    for each in planned:
+        runs = [run for run in plan.seconds if run.scenario is each.scenario]
+        seconds = [plan.seconds[run] for run in runs]
+        known = [value for value in seconds if value is not None]
+        expected = duration(sum(known)) if runs and len(known) == len(runs) else "unknown" if runs else ""
+        there = len([run for run in kept if run.scenario is each.scenario])
+        rows.append((str(each.scenario), "twin" if each.twin else "", len(runs), there, expected))
+    out = console()
+    out.print(table(("scenario", "", "to run", "there", "expected"), rows, right=("to run", "there", "expected")))
+    values = [value for value in plan.seconds.values() if value is not None]
+    total = f"about {duration(sum(values) / jobs)} with {count(jobs, 'job')}" if values else "time unknown"
+    if values and len(values) < len(todo):
+        total += f", and {count(len(todo) - len(values), 'run')} of which no past timing is known"
+    out.print(f"{count(len(todo), 'run')} to run, {len(kept)} there; {total}.")
+    try:
+        check_data(run.scenario for run in plan.todo)
+    except UserError as error:
+        console(err=True).print(f"warning: it would not start: {error}", soft_wrap=True)
+
+
+def _print_summary(summary: Summary, results: Path) -> None:
+    from fedbench.cli.output import console, count
+
+    states = ["ok", "diverged", "failed"] + (["refused"] if summary.count("refused") else [])
+    counts = ", ".join(f"{summary.count(status)} {status}" for status in states)
+    kept = f"; {summary.kept} there before" if summary.kept else ""
+    console().print(f"{count(len(summary.outcomes), 'run')}: {counts}{kept}. Records in {results}.", soft_wrap=True)
+    errors: dict[str, list[str]] = {}
+    for run, outcome in summary.outcomes.items():
+        if outcome.status in ("failed", "refused"):
+            errors.setdefault((outcome.error or "").splitlines()[0], []).append(f"{outcome.status}: {run}")
+    for error, runs in errors.items():
+        more = f" (and {len(runs) - 1} more)" if len(runs) > 1 else ""
+        console(err=True).print(f"{runs[0]}{more}: {error}", soft_wrap=True)
