@@ -34,7 +34,11 @@ def target_updates(
 
 
 def boost_gradient(
-    view: AttackerView, pseudo_users: torch.Tensor, weights: torch.Tensor | None = None, dense: bool = True
+    view: AttackerView,
+    pseudo_users: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    dense: bool = True,
+    targets: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
     """Gradients of the loss that makes pseudo-users like the targets.
 
@@ -46,15 +50,17 @@ def boost_gradient(
         pseudo_users: float32 [m, k, d].
         weights: float32 [k, T], or [k] for all targets alike; None: 1/k each.
         dense: whether gradients of the dense parameters are wanted too; otherwise they are zeros.
+        targets: int64 [T]; None: the view's.
 
     Returns:
         rows float32 [m, T, d], dense name -> float32 [m, *shape], pseudo-users' gradients float32 [m, k, d].
     """
     m, k, d = pseudo_users.shape
-    count = len(view.targets)
+    targets = view.targets if targets is None else targets
+    count = len(targets)
     with torch.enable_grad():
         pseudo = pseudo_users.detach().clone().requires_grad_()
-        target = view.params.items[view.targets].expand(m, count, d).clone().requires_grad_()
+        target = view.params.items[targets].expand(m, count, d).clone().requires_grad_()
         own = {
             name: value.expand(m, *value.shape).clone().requires_grad_(dense)
             for name, value in view.params.dense.items()

@@ -1,0 +1,93 @@
+"""PIECK-IPE: the targets' embeddings are turned towards those of popular items."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from fedbench.attacks.popular_items import MiningParameters, Pieck
+from fedbench.cards import AttackCard, Channel, Goal
+from fedbench.federation.view import AttackerView
+
+EPSILON = 1e-8
+"""Least norm in a cosine."""
+
+
+class PieckIPE(Pieck):
+    """``L = -(1/|T|) sum_t sum_{* in +,-} (lambda/|P_t^*|) sum_{k in P_t^*} kappa_k cos(v_k, v_t)`` (ICDE'24, eq. 8).
+
+    P_t^+ holds the mined popular items with ``cos > 0``, P_t^- the others; an empty side contributes nothing. kappa
+    falls with the rank. The v_k are constants and rows of the targets are uploaded:
+
+    ``dL/dv_t = -(lambda/|T|) sum_k (kappa_k / |P^side(k)|) (v^_k - cos_k v^_t) / |v_t|``,
+
+    orthogonal to v_t and the stronger the shorter v_t is.
+
+    Readings: the paper normalises kappa within each side, the code over the whole of P before it splits
+    (``kappa_scope="P"``, the default). The NCF code inflates ``|v_t|`` once the mean cosine exceeds 0.95
+    (``norm_boost_above``) and, when all items are on one side, divides by lambda (``one_sided="divide"``).
+    """
+
+    card = AttackCard(
+        name="pieck-ipe",
+        title="PIECK, item popularity enhancement (IPE)",
+        paper="Zhang et al. (PIECK), ICDE 2024",
+        goal=Goal.PROMOTE,
+        channel=Channel.GRADIENT,
+        notes="The code lowers lambda to 0.5 (ncf: 0.2) at malicious ratios of 10 % and more.",
+    )
+
+    class Params(MiningParameters):
+        """Parameters."""
+
+        popular_items: int | None = Field(
+            None,
+            ge=1,
+            description="N; None: 10 [paper], for several targets 15 copied or 5 together [paper, Tables VII and IX]",
+        )
+        strength: float = Field(0.9, gt=0, le=1, description="lambda [mf and ncf code below a ratio of 10 %: 0.9]")
+        kappa_scope: Literal["P", "side"] = Field("P", description="kappa sums to 1 over P [code] or each side [paper]")
+        norm_boost_above: float | None = Field(
+            None, gt=0, le=1, description="mean cosine from which the norm is raised instead [ncf code: 0.95]"
+        )
+        one_sided: Literal["multiply", "divide"] = Field(
+            "multiply", description="lambda when all items are on one side [ncf code: divide]"
+        )
+
+    params: PieckIPE.Params
+
+    def list_length(self, view: AttackerView) -> int:
+        if self.params.popular_items is not None:
+            return self.params.popular_items
+        if len(view.targets) == 1:
+            return 10
+        return 15 if self.params.multi_target == "copy" else 5
+
+    def gradients(self, view: AttackerView, popular: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, None]:
+        p, count = self.params, self.count
+        own = view.params.items[targets]
+        length = own.norm(dim=1, keepdim=True).clamp(min=EPSILON)
+        unit = own / length
+        others = torch.nn.functional.normalize(view.params.items[popular], dim=-1, eps=EPSILON)
+        cosine = torch.einsum("gnd,td->gnt", others, unit)
+        positive = cosine > 0
+        kappa = torch.arange(count, 0, -1, device=view.device, dtype=cosine.dtype)[None, :, None]
+        if p.kappa_scope == "P":
+            kappa = (kappa / kappa.sum()).expand_as(cosine)
+        else:
+            sides = torch.where(positive, (kappa * positive).sum(1, True), (kappa * ~positive).sum(1, True))
+            kappa = kappa / sides
+        ahead = positive.sum(1, keepdim=True)
+        size = torch.where(positive, ahead, count - ahead)
+        strength = torch.full_like(cosine, p.strength)
+        if p.one_sided == "divide":
+            strength = torch.where((ahead == 0) | (ahead == count), 1 / p.strength, p.strength)
+        weight = strength * kappa / size / len(targets)
+        towards = torch.einsum("gnt,gnd->gtd", weight, others)
+        rows = -(towards - (weight * cosine).sum(1)[:, :, None] * unit) / length
+        if p.norm_boost_above is not None:
+            near = cosine.mean(1)[:, :, None] > p.norm_boost_above
+            rows = torch.where(near, -unit.expand_as(rows), rows)
+        return rows, None
