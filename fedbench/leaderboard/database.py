@@ -1,0 +1,110 @@
+"""The records of results folders as DuckDB views."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from fedbench.errors import ResultsError, UserError, unknown
+from fedbench.results import Found, scan, schema
+
+Row = dict[str, Any]
+
+
+class Database:
+    """The views ``runs``, ``headline``, ``curves``, ``attacks`` and ``defenses`` over all whole records.
+
+    Everything is read into memory first; after that the connection can neither read nor write a file.
+
+    Args:
+        folders: results folders. k: list length K of the headline columns. only: ``key=glob`` filters on runs; the
+            twins of selected runs stay, since the others are compared with them.
+
+    Raises:
+        ResultsError: when there is no whole record. UserError: for a filter that makes no sense.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], k: int = 10, only: Sequence[str] = (), suite: str | None = None
+    ) -> None:
+        if k not in (5, 10, 20, 30):
+            raise UserError(f"K = {k} is not measured; use 5, 10, 20 or 30.")
+        self.k = k
+        self.found: Found = scan(folders)
+        if not self.found.files:
+            where = ", ".join(map(str, folders))
+            raise ResultsError(f"no results in {where}; `fedbench run SUITE --results DIR` makes some.")
+        self.connection = duckdb.connect()
+        files = [str(path) for path in self.found.files]
+        # Columns that an older schema version lacks are null.
+        empty = schema().empty_table()
+        self.connection.register("current_schema", empty)
+        self.connection.execute(
+            "create table runs as select * from current_schema union all by name"
+            " select * from read_parquet(?, union_by_name = true)",
+            [files],
+        )
+        self.connection.execute("set enable_external_access = false")
+        self._select(only, suite)
+        views = resources.files("fedbench.leaderboard").joinpath("views.sql").read_text(encoding="utf-8")
+        self.connection.execute(views.replace("$K", str(k)).replace("$H", str(min(k, 20))))
+        self.connection.execute("set lock_configuration = true")
+
+    def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """The rows of a query as dictionaries.
+
+        Raises:
+            UserError: when DuckDB refuses the query; its message on one line.
+        """
+        return self.table(query, parameters).to_pylist()
+
+    def table(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The result of a query as an Arrow table; errors as in :meth:`rows`."""
+        try:
+            relation = self.connection.sql(query, params=list(parameters))
+            return pa.table({}) if relation is None else relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise UserError(f"SQL: {' '.join(str(error).split())}") from None
+
+    def _select(self, only: Sequence[str], suite: str | None) -> None:
+        pairs = [("suite", suite)] if suite else []
+        for text in ",".join(only).split(",") if only else []:
+            key, equals, glob = text.partition("=")
+            if not equals:
+                raise UserError(f"--only {text!r} must be key=glob, such as dataset=ml-100k.")
+            pairs.append((key.strip(), glob.strip()))
+        if not pairs:
+            return
+        columns = [name for name in schema().names if name not in ("curve", "target_items", "attack_knowledge")]
+        for key, _ in pairs:
+            if key not in columns:
+                raise unknown("column in --only:", key, columns)
+        keys = list(dict.fromkeys(key for key, _ in pairs))
+        listed = ", ".join(f'"{key}"' for key in keys)
+        values = self.rows(f"select distinct {listed} from runs")
+        chosen = [row for row in values if all(fnmatch.fnmatchcase(_text(row[key]), str(glob)) for key, glob in pairs)]
+        if not chosen:
+            raise UserError(f"no run has {', '.join(f'{key}={glob}' for key, glob in pairs)}.")
+        self.connection.register("chosen_values", pa.Table.from_pylist(chosen))
+        same = " and ".join(f'r."{key}" is not distinct from v."{key}"' for key in keys)
+        self.connection.execute(
+            f"create table kept as select r.* from runs r where exists (select 1 from chosen_values v where {same})"
+        )
+        self.connection.execute(
+            "insert into kept select r.* from runs r where r.run_id not in (select run_id from kept) and exists ("
+            " select 1 from kept k where r.seed = k.seed"
+            " and r.scenario_id in (k.clean_id, k.undefended_id, k.baseline_id) and r.attack = 'none')"
+        )
+        self.connection.unregister("chosen_values")
+        self.connection.execute("drop table runs")
+        self.connection.execute("alter table kept rename to runs")
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)

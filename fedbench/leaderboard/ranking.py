@@ -1,0 +1,279 @@
+"""Rankings with intervals: attacks by exposure, defenses by what they prevent and what they cost.
+
+All numbers here are percent (points for differences).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from scipy import stats
+
+from fedbench.leaderboard.database import Database, Row
+
+T = TypeVar("T")
+
+CELL = ("dataset", "split", "model", "protocol", "protocol_params", "model_params", "malicious_ratio", "target")
+"""What must be equal for attacks to be comparable, beside the defense."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval; the interval is None where one value says nothing of the spread."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of the interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+    """Mean and t interval ``mean +- t_(n-1) s / sqrt(n)`` of independent values."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return Estimate(mean, None, None, n)
+    s = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * s / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def clustered(groups: Sequence[Sequence[float]]) -> Estimate:
+    """Mean over scenarios of the mean over seeds, with an interval over both.
+
+    Seeds of one scenario are not independent evidence about other scenarios, so with several scenarios the interval is
+    that of the scenario means (whose spread contains the seeds'); with a single one it is over its seeds.
+    """
+    if len(groups) == 1:
+        return interval(groups[0])
+    return interval([math.fsum(group) / len(group) for group in groups])
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """An attack on the leaderboard.
+
+    Attributes:
+        rank: place by mean ER@K, None when scenarios that others ran are missing. er: over scenarios and seeds.
+        peak, tail: mean ER@K at its highest, and over the last quarter of training. hr_change: against the clean twin.
+        first: in how many (dataset, model) pairs no other attack has a higher mean. runs: ids behind the numbers.
+        scenarios: how many. diverged, failed: runs without a score. missing: scenarios others have and it lacks.
+    """
+
+    attack: str
+    knowledge: str
+    rank: int | None
+    er: Estimate | None
+    peak: float | None
+    tail: float | None
+    hr_change: Estimate | None
+    first: int
+    runs: list[str]
+    scenarios: int
+    diverged: int
+    failed: int
+    missing: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """Mean ER@K and HR@K of one attack on one dataset, model and malicious ratio."""
+
+    dataset: str
+    model: str
+    malicious_ratio: float
+    attack: str
+    er: Estimate
+    hr: float
+
+
+@dataclass(frozen=True)
+class DefenseRow:
+    """A defense on the leaderboard.
+
+    Attributes:
+        reduction: ER@K of the undefended twin minus its own. loss: HR@K without any attack and defense minus HR@K with
+            the defense alone. net: reduction minus loss. worst: the attack that keeps the highest mean ER@K, and that ER@K.
+    """
+
+    defense: str
+    reduction: Estimate
+    loss: Estimate | None
+    net: float | None
+    er: float
+    worst: tuple[str, float]
+    runs: list[str]
+    scenarios: int
+    diverged: int
+    failed: int
+    unpaired: int
+
+
+def rank_attacks(database: Database, defense: str = "none", model: str | None = None) -> list[AttackRow]:
+    """Attacks under ``defense``, best first; those that miss scenarios come last, without a rank.
+
+    The order is by the mean over scenarios, in which a scenario that only diverged counts as no exposure: a broken model
+    shows nobody anything. The mean that is shown is over the runs that have a score.
+
+    Args:
+        database: the records. defense: under which the attacks are compared. model: only this one; None: all.
+    """
+    query = "select * from attacks where defense = ? and attack_goal = 'promote'"
+    rows = database.rows(query + " and (? is null or model = ?) order by run_id", [defense, model, model])
+    names = entry_names(rows)
+    by_entry: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_entry[names[row["run_id"]]].append(row)
+    cells = {entry: {_cell(row) for row in own if row["status"] != "failed"} for entry, own in by_entry.items()}
+    everything = set().union(*cells.values()) if cells else set()
+    means = {entry: _mean_by(own, ("dataset", "model")) for entry, own in by_entry.items()}
+    found = []
+    for entry, own in by_entry.items():
+        scored = [row for row in own if row["status"] == "ok" and row["er"] is not None]
+        by_cell = _grouped(scored, _cell)
+        changes = _grouped([row for row in scored if row["hr_change"] is not None], _cell)
+        missing = sorted({_say(cell) for cell in everything - cells[entry]})
+        first = sum(
+            all(value >= other.get(pair, -1.0) for other in means.values()) for pair, value in means[entry].items()
+        )
+        found.append(
+            AttackRow(
+                entry,
+                own[0]["knowledge"] or "none",
+                None,
+                clustered([[100 * row["er"] for row in group] for group in by_cell]) if by_cell else None,
+                _mean(100 * row["er_peak"] for row in scored),
+                _mean(100 * row["er_tail"] for row in scored if row["er_tail"] is not None),
+                clustered([[100 * row["hr_change"] for row in group] for group in changes]) if changes else None,
+                first,
+                [row["run_id"] for row in own],
+                len(cells[entry]),
+                sum(row["status"] == "diverged" for row in own),
+                sum(row["status"] == "failed" for row in own),
+                missing,
+            )
+        )
+    order = {row.attack: _with_diverged(by_entry[row.attack]) for row in found}
+    found.sort(key=lambda row: (bool(row.missing), -order[row.attack], row.attack))
+    places = {
+        row.attack: 1 + sum(order[other.attack] > order[row.attack] for other in found if not other.missing)
+        for row in found
+        if not row.missing
+    }
+    return [replace(row, rank=places.get(row.attack)) for row in found]
+
+
+def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
+    """ER@K and HR@K of every attack for each dataset, model and ratio."""
+    rows = database.rows("select * from attacks where defense = ? order by run_id", [defense])
+    names = entry_names(rows)
+    scored = [row for row in rows if row["status"] == "ok" and row["er"] is not None]
+    out = []
+    for group in _grouped(scored, lambda r: (r["dataset"], r["model"], r["malicious_ratio"], names[r["run_id"]])):
+        one = group[0]
+        values = clustered([[100 * row["er"] for row in cell] for cell in _grouped(group, _cell)])
+        hr = _mean(100 * row["hr"] for row in group)
+        assert hr is not None
+        out.append(CellRow(one["dataset"], one["model"], one["malicious_ratio"], names[one["run_id"]], values, hr))
+    return out
+
+
+def rank_defenses(database: Database) -> list[DefenseRow]:
+    """Defenses by ER@K reduction minus HR@K loss, best first."""
+    rows = database.rows("select * from defenses order by run_id")
+    found = []
+    for own in _grouped(rows, lambda row: row["defense"]):
+        paired = [row for row in own if row["status"] == "ok" and row["er_reduction"] is not None]
+        if not paired:
+            continue
+        by_cell = _grouped(paired, lambda row: (row["attack"], row["attack_params"], *_cell(row, CELL[:4])))
+        reduction = clustered([[100 * row["er_reduction"] for row in group] for group in by_cell])
+        losses = {}
+        for row in own:
+            if row["hr_loss"] is not None:
+                losses[(*_cell(row, ("dataset", "split", "model", "protocol", "target")), row["seed"])] = row["hr_loss"]
+        by_clean = _grouped(list(losses.items()), lambda item: item[0][:-1])
+        loss = clustered([[100 * value for _, value in group] for group in by_clean]) if by_clean else None
+        by_attack = {
+            group[0]["attack"]: _mean(100 * r["er_defended"] for r in group) or 0.0
+            for group in _grouped(paired, lambda row: row["attack"])
+        }
+        worst = max(by_attack.items(), key=lambda item: item[1])
+        found.append(
+            DefenseRow(
+                own[0]["defense"],
+                reduction,
+                loss,
+                None if loss is None else reduction.mean - loss.mean,
+                _mean(100 * row["er_defended"] for row in paired) or 0.0,
+                worst,
+                [row["run_id"] for row in own],
+                len({row["scenario_id"] for row in own}),
+                sum(row["status"] == "diverged" for row in own),
+                sum(row["status"] == "failed" for row in own),
+                sum(row["status"] == "ok" for row in own) - len(paired),
+            )
+        )
+    return sorted(found, key=lambda row: -(row.net if row.net is not None else row.reduction.mean))
+
+
+def entry_names(rows: Sequence[Row]) -> dict[str, str]:
+    """run id -> name on the leaderboard: the attack, with those parameters that differ among its runs."""
+    by_attack: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_attack[row["attack"]].append(row)
+    names = {}
+    for attack, own in by_attack.items():
+        parsed = {row["run_id"]: json.loads(row["attack_params"]) for row in own}
+        keys = sorted({key for values in parsed.values() for key in values})
+        varying = [key for key in keys if len({json.dumps(values.get(key)) for values in parsed.values()}) > 1]
+        for run, values in parsed.items():
+            extra = ", ".join(f"{key}={values.get(key)}" for key in varying)
+            names[run] = f"{attack} ({extra})" if extra else attack
+    return names
+
+
+def _grouped(rows: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    groups: dict[Hashable, list[T]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return list(groups.values())
+
+
+def _cell(row: Row, columns: Iterable[str] = CELL) -> tuple[object, ...]:
+    return tuple(row[column] for column in columns)
+
+
+def _say(cell: tuple[object, ...]) -> str:
+    dataset, _, model, protocol, _, _, ratio, target = cell
+    return f"{dataset} {model} {protocol} {ratio:g} {target}"
+
+
+def _mean_by(rows: Sequence[Row], columns: tuple[str, ...]) -> dict[tuple[object, ...], float]:
+    scored = [row for row in rows if row["status"] == "ok" and row["er"] is not None]
+    return {
+        _cell(group[0], columns): math.fsum(row["er"] for row in group) / len(group)
+        for group in _grouped(scored, lambda row: _cell(row, columns))
+    }
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    there = list(values)
+    return math.fsum(there) / len(there) if there else None
+
+
+def _with_diverged(rows: Sequence[Row]) -> float:
+    """Mean over scenarios of the mean ER@K, where a scenario without any score counts as 0."""
+    groups = _grouped([row for row in rows if row["status"] != "failed"], _cell)
+    means = [_mean(row["er"] for row in group if row["status"] == "ok" and row["er"] is not None) for group in groups]
+    return math.fsum(mean or 0.0 for mean in means) / max(len(means), 1)

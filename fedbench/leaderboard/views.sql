@@ -1,0 +1,36 @@
+-- Views over the records of runs. $K is the list length of the ranking, 5, 10, 20 or 30.
+
+-- One row a run. hr is the headline hit ratio: against sampled negatives, or by full ranking, as its protocol says.
+create or replace view headline as
+select *,
+       er_$K as er, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
+       case when ranking = 'full' then hr_full_$H else hr_$H end as hr
+from runs;
+
+-- One row for each evaluation of each run.
+create or replace view curves as
+select run_id, scenario_id, seed, dataset, model, attack, defense, malicious_ratio, point.*
+from (select *, unnest(curve) as point from runs);
+
+-- Attacked runs beside their clean twin of the same seed: what the attack gains, and what it costs in quality.
+create or replace view attacks as
+select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
+       r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
+       r.target_items, r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
+       array_to_string(r.attack_knowledge, ', ') as knowledge,
+       r.er, r.er_peak, r.er_tail, r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change
+from headline r
+left join headline c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
+where r.attack <> 'none';
+
+-- Attacked and defended runs beside the undefended twin; the loss is that of the two clean twins of the same seed.
+create or replace view defenses as
+select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r.protocol, r.malicious_ratio, r.target,
+       r.attack, r.attack_params, r.defense, r.defense_params,
+       r.er as er_defended, u.er as er_undefended, u.er - r.er as er_reduction,
+       b.hr as hr_baseline, d.hr as hr_defended, b.hr - d.hr as hr_loss
+from headline r
+left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok'
+left join headline d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status = 'ok'
+left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
+where r.attack <> 'none' and r.defense <> 'none';

@@ -1,0 +1,112 @@
+"""Training beside the plain per-client loop, in one run on one core: `make benchmarks`.
+
+The plain loop does what the papers' own code does: one client after the other, autograd for each, evaluation user by
+user with top-k lists. Groups put both in one table, so the ratio can be read off on any machine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from oracles import PlainFederation, evaluate_one_by_one
+
+from fedbench.data import load_split
+from fedbench.errors import DataError
+from fedbench.federation.clients import draw_negatives
+from fedbench.federation.evaluation import EvaluationSettings, Evaluator
+from fedbench.federation.simulation import Federation, Task
+from fedbench.randomness import generator
+from fedbench.scenario import Scenario
+
+TARGET = 467
+
+
+def build(dataset: str, model: str) -> tuple[Federation, Evaluator, Any]:
+    scenario = Scenario(dataset, model)
+    r = scenario.resolved
+    try:
+        split = load_split(dataset, r.protocol.split)
+    except DataError as error:
+        pytest.skip(str(error))
+    user, item = torch.from_numpy(split.train.user), torch.from_numpy(split.train.item)
+    task = Task(split.num_users, split.num_items, user, item, torch.tensor([TARGET]), 0)
+    federation = Federation(task, r.model, r.attack(), r.defense(), 0.0, r.protocol, 0)
+    evaluator = Evaluator(
+        num_users=split.num_users,
+        num_items=split.num_items,
+        train_user=user,
+        train_item=item,
+        test_user=torch.from_numpy(split.test.user),
+        test_item=torch.from_numpy(split.test.item),
+        targets=task.targets,
+        evaluated_users=federation.honest_users,
+        settings=EvaluationSettings("train", "train", "eligible"),
+        device=torch.device("cpu"),
+    )
+    return federation, evaluator, split
+
+
+@pytest.fixture(params=["longtail-100k", "ml-100k"])
+def dataset(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+def test_one_round(benchmark: Any, dataset: str, model: str) -> None:
+    """256 clients: local steps, aggregation, the server's step. Target for mf: 1.5 ms."""
+    federation, _, _ = build(dataset, model)
+    federation.epoch = 1
+    cohort = next(federation.cohorts())
+    view = federation._server_view()
+
+    def round_of_training() -> None:
+        received = federation._honest_updates(cohort.honest, view)
+        received.sum_rows(federation.task.num_items, federation.model.embedding_size)
+        received.dense.total()
+
+    benchmark.group = f"round of 256 clients, {model}, {dataset}"
+    benchmark(round_of_training)
+
+
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+@pytest.mark.parametrize("engine", ["fedbench", "plain loop"])
+def test_epoch_and_evaluation(benchmark: Any, dataset: str, model: str, engine: str) -> None:
+    """End to end: one epoch of training and one evaluation. Target for mf on ml-100k: 40 times the plain loop."""
+    federation, evaluator, split = build(dataset, model)
+    benchmark.group = f"epoch and evaluation, {model}, {dataset}"
+    if engine == "fedbench":
+
+        def ours() -> None:
+            federation.train_epoch()
+            evaluator(federation.model, federation.params, federation.users)
+
+        benchmark(ours)
+        return
+    task = federation.task
+    negatives = draw_negatives(
+        task.train_user, task.train_item, task.num_users, task.num_items, 1, generator(0, "negatives", 0)
+    )
+    plain = PlainFederation.like(federation, negatives)
+    train = [task.train_item[task.train_user == user] for user in range(task.num_users)]
+    held_out = dict(zip(split.test.user.tolist(), split.test.item.tolist(), strict=True))
+    users = sorted(held_out)
+    stream = torch.Generator().manual_seed(0)
+    federation.epoch = 1
+    cohorts = [cohort.honest for cohort in federation.cohorts()]
+
+    def theirs() -> None:
+        for cohort in cohorts:
+            plain.round(cohort)
+        evaluate_one_by_one(
+            plain.model,
+            plain.params,
+            [plain.clients[user] for user in users],
+            [train[user] for user in users],
+            [held_out[user] for user in users],
+            TARGET,
+            stream,
+        )
+
+    benchmark.pedantic(theirs, rounds=3, warmup_rounds=1)
