@@ -30,7 +30,8 @@ class _Commands(TyperGroup):
             where = getattr(error, "ctx", None)
             if usage is None or where is None or type(error).__name__.startswith("NoArgsIsHelp"):
                 raise
-            typer.echo(f"error: {' '.join(usage().split())} See `{where.command_path} --help`.", err=True)
+            text = " ".join(usage().split()).rstrip(".")
+            typer.echo(f"error: {text}. See `{where.command_path} --help`.", err=True)
             raise typer.Exit(2) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -72,6 +72,8 @@ class _Lines:
     def finished(self, run: Run, outcome: Outcome) -> None:
         self._done += 1
         self._left.finished(run, outcome.seconds)
+        if outcome.status == "refused":
+            return  # told once for all its like, at the end
         what = outcome.status
         if outcome.status == "ok":
             what += f"  {headline(run, outcome.metrics)}"
@@ -112,17 +114,24 @@ class _Live:
 
     def render(self) -> RenderableType:
         rows = Table.grid(padding=(0, 2))
+        for _ in range(4):
+            rows.add_column(no_wrap=True)
         for run, step in list(self._running.items()):
             spent = duration(time.monotonic() - self._began[run])
             if step is None:
-                rows.add_row(f"  {run}", "starting", "", spent)
+                rows.add_row(f"  {brief(run)}", "starting", "", spent)
             else:
-                rows.add_row(f"  {run}", f"epoch {step.epoch}/{step.epochs}", headline(run, step.metrics), spent)
+                rows.add_row(f"  {brief(run)}", f"epoch {step.epoch}/{step.epochs}", headline(run, step.metrics), spent)
         return Group(self._bar, rows)
 
 
-def headline(run: Run, metrics: object) -> str:
+def brief(run: Run) -> str:
+    """What distinguishes a run from its neighbours, without the parameters."""
+    s = run.scenario
+    return f"{s.dataset} {s.model} {s.attack} {s.defense} {100 * s.malicious_ratio:g}% {s.target} s{run.seed}"
+
+
+def headline(run: Run, metrics: Mapping[str, float]) -> str:
     """ER@10 and the protocol's HR@10."""
-    values = metrics if isinstance(metrics, dict) else {}
     hr = "hr_full_10" if run.scenario.resolved.protocol.ranking == "full" else "hr_10"
-    return f"ER@10 {percent(values.get('er_10'))}  HR@10 {percent(values.get(hr))}"
+    return f"ER@10 {percent(metrics.get('er_10'))}  HR@10 {percent(metrics.get(hr))}"

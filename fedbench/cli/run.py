@@ -82,10 +82,10 @@ def run_shown(plan: Plan, suite: str, results: Path, device: str, jobs: int) -> 
 
 def choose_device(name: str) -> str:
     """``cpu`` or ``cuda``; raises :class:`UserError` for another name, or a GPU that is not there."""
-    from fedbench.errors import UserError, unknown
+    from fedbench.errors import UserError
 
     if name not in ("auto", "cpu", "cuda"):
-        raise unknown("device", name, ("auto", "cpu", "cuda"))
+        raise UserError(f"--device {name!r} must be auto, cpu or cuda.")
     if name == "cpu" or (name == "auto" and not Path("/dev/nvidiactl").exists()):
         return "cpu"  # decided without the seconds that importing torch takes
     import torch
@@ -126,7 +126,7 @@ def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int) -> None:
     total = f"about {duration(sum(values) / jobs)} with {count(jobs, 'job')}" if values else "time unknown"
     if values and len(values) < len(todo):
         total += f", and {count(len(todo) - len(values), 'run')} of which no past timing is known"
-    out.print(f"{count(len(todo), 'run')} to run, {len(kept)} there; {total}.")
+    out.print(f"{count(len(todo) + len(kept), 'run')}: {len(todo)} to run, {len(kept)} there; {total}.")
     try:
         check_data(run.scenario for run in plan.todo)
     except UserError as error:
@@ -143,7 +143,7 @@ def _print_summary(summary: Summary, results: Path) -> None:
     errors: dict[str, list[str]] = {}
     for run, outcome in summary.outcomes.items():
         if outcome.status in ("failed", "refused"):
-            errors.setdefault((outcome.error or "").splitlines()[0], []).append(f"{outcome.status}: {run}")
+            errors.setdefault((outcome.error or "").splitlines()[0], []).append(str(run))
     for error, runs in errors.items():
-        more = f" (and {len(runs) - 1} more)" if len(runs) > 1 else ""
-        console(err=True).print(f"{runs[0]}{more}: {error}", soft_wrap=True)
+        more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+        console(err=True).print(f"error: {error} [{runs[0]}{more}]", soft_wrap=True)

@@ -1,0 +1,112 @@
+"""``fedbench list`` and ``fedbench show``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from fedbench.attacks import ATTACKS
+from fedbench.cli import app
+from fedbench.suite import suite_names
+
+
+def out(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def test_list_attacks_shows_the_threat_models() -> None:
+    lines = out("list", "attacks").splitlines()
+    assert lines[0].split() == ["attack", "title", "goal", "channel", "knowledge", "models", "paper"]
+    assert [line.split()[0] for line in lines[1:]] == ATTACKS.names()
+    (popular,) = [line for line in lines if line.startswith("popular ")]
+    assert "profile" in popular
+    assert "item_popularity" in popular
+
+
+@pytest.mark.parametrize("kind", ["attacks", "defenses", "models", "datasets", "suites", "protocols"])
+def test_every_kind_can_be_listed_and_each_of_its_entries_shown(kind: str) -> None:
+    records = json.loads(out("list", kind, "--json"))
+    assert records
+    for record in records:
+        name = record[kind[:-1]]
+        shown = json.loads(out("show", name, "--kind", kind[:-1], "--json"))
+        assert shown[kind[:-1]] == name
+        assert shown["title"] == record["title"]
+        assert out("show", name, "--kind", kind).splitlines()[0].split()[1] == name
+
+
+def test_list_suites_counts_scenarios_and_runs() -> None:
+    records = json.loads(out("list", "suites", "--json"))
+    assert [record["suite"] for record in records] == suite_names()
+    (ijcai,) = [record for record in records if record["suite"] == "ijcai22"]
+    assert (ijcai["scenarios"], ijcai["runs"]) == (3, 15)  # a-ra, a-hum and their clean twin, five seeds
+
+
+def test_show_an_attack() -> None:
+    shown = json.loads(out("show", "explicit-boost", "--json"))
+    assert shown["source"].startswith("fedbench/attacks/explicit_boost.py:")
+    assert (shown["goal"], shown["channel"], shown["knowledge"]) == ("promote", "gradient", [])
+    (row,) = [row for row in shown["parameters"] if row["parameter"] == "init_std"]
+    assert (row["type"], row["default"]) == ("float", 1.0)
+    assert "ICDE'24" in row["description"]
+    text = out("show", "explicit-boost")
+    assert "parameters:\n" in text
+    assert "init_std" in text
+
+
+def test_show_a_suite() -> None:
+    shown = json.loads(out("show", "icde24-table3", "--json"))
+    matrix = {row["field"]: row["values"] for row in shown["matrix"]}
+    assert matrix["variant"] == ["published", "fair"]
+    assert matrix["dataset"] == ["ml-100k", "ml-1m", "amazon-music"]
+    assert shown["published_values"] == 84
+
+
+def test_show_a_protocol_by_model_and_dataset() -> None:
+    shown = json.loads(out("show", "icde24", "--json"))
+    fields = {row["field"]: row for row in shown["fields"]}
+    assert (fields["learning_rate"]["mf"], fields["learning_rate"]["ncf"]) == (1.0, 0.005)
+    assert shown["for_single_datasets"] == ["amazon-music, mf: clients_per_round = 1024"]
+
+
+def test_show_a_dataset_by_its_alias() -> None:
+    assert json.loads(out("show", "longtail", "--json"))["dataset"] == "longtail-small"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "none"], "'none' is the name of 2 entries (attacks, defenses); say `fedbench show none --kind"),
+        (["show", "krumm"], "Unknown name 'krumm'."),
+        (["show", "a-ra", "--kind", "defense"], "Unknown defense 'a-ra'."),
+        (["show", "a-ra", "--kind", "atack"], "Unknown kind 'atacks'. Did you mean 'attacks'?"),
+        (["list", "atacks"], "Unknown kind 'atacks'. Did you mean 'attacks'?"),
+    ],
+)
+def test_wrong_names(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_cards_and_parameters_do_not_wait_for_torch() -> None:
+    script = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from fedbench.cli import app\n"
+        "for line in (['list', 'attacks'], ['list', 'suites'], ['show', 'pieck-uea'], ['show', 'norm-bound']):\n"
+        "    assert CliRunner().invoke(app, line).exit_code == 0, line\n"
+        "print('torch._C' in sys.modules)\n"
+        "import torch\n"
+        "print(torch.zeros(2).tolist(), torch.nn.functional.relu(torch.ones(1)).item(), 'torch._C' in sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stderr == ""
+    assert result.stdout.splitlines() == ["False", "[0.0, 0.0] 1.0 True"]

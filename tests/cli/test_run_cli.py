@@ -1,0 +1,121 @@
+"""``fedbench run``: what it prints, what it writes, and its exit codes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedbench import __version__
+from fedbench.cli import app
+from fedbench.results import scan
+
+SUITE = """
+name = "tiny"
+version = 1
+title = "Tiny"
+seeds = 1
+[defaults]
+dataset = "longtail-small"
+malicious_ratio = 0.05
+protocol_params = { epochs = 2, evaluate_every = 1 }
+[matrix]
+model = ["mf"]
+attack = ["none", "explicit-boost"]
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(SUITE)
+    return path
+
+
+def test_run_resume_and_dry_run(suite: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    arguments = ["run", str(suite), "--results", str(results), "--device", "cpu"]
+
+    dry = CliRunner().invoke(app, [*arguments, "--dry-run"])
+    assert dry.exit_code == 0
+    assert "2 runs: 2 to run, 0 there; time unknown." in dry.stdout
+    assert not results.exists()
+
+    first = CliRunner().invoke(app, [*arguments, "--jobs", "1"])
+    assert first.exit_code == 0
+    assert first.stdout == f"2 runs: 2 ok, 0 diverged, 0 failed. Records in {results}.\n"
+    lines = first.stderr.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("[1/2] longtail-small mf none none 0 icde24 random:0 ")
+    assert re.search(r" s0  ok  ER@10 \d+\.\d %  HR@10 \d+\.\d %  \(", lines[0])
+    assert set(scan([results]).status.values()) == {"ok"}
+
+    (results / "x-s0.parquet").write_bytes(b"PAR1")
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 0
+    assert again.stdout == f"0 runs: 0 ok, 0 diverged, 0 failed; 2 there before. Records in {results}.\n"
+    assert again.stderr.startswith(f"warning: {results}/x-s0.parquet is no whole record and does not count: ")
+
+    fresh = CliRunner().invoke(app, [*arguments, "--fresh", "--dry-run", "--jobs", "2"])
+    assert "2 runs: 2 to run, 0 there; about " in fresh.stdout
+    assert "with 2 jobs." in fresh.stdout
+
+
+def test_dry_run_says_which_twin_and_which_data_are_missing(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FEDBENCH_DATA", raising=False)
+    suite.write_text(SUITE.replace("longtail-small", "ml-1m").replace('"none", ', ""))
+    result = CliRunner().invoke(app, ["run", str(suite), "--results", str(tmp_path / "results"), "--dry-run"])
+    assert result.exit_code == 0
+    assert next(line for line in result.stdout.splitlines() if " twin " in line).startswith("ml-1m mf none none")
+    assert result.stderr.startswith("warning: it would not start: Dataset 'ml-1m'")
+
+
+def test_filters_and_seeds_reach_the_plan(suite: Path, tmp_path: Path) -> None:
+    arguments = ["run", str(suite), "--results", str(tmp_path / "results"), "--dry-run"]
+    assert "3 runs: 3 to run" in CliRunner().invoke(app, [*arguments, "--only", "attack=none", "--seeds", "3"]).stdout
+    assert "4 runs: 4 to run" in CliRunner().invoke(app, [*arguments, "--seeds", "0,7"]).stdout
+
+
+def test_results_folder_from_the_environment(suite: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app,
+        ["run", str(suite), "--only", "attack=none", "--jobs", "1"],
+        env={"FEDBENCH_RESULTS": str(tmp_path / "elsewhere")},
+    )
+    assert result.exit_code == 0
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
+
+
+def test_version_and_help() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"fedbench {__version__}\n"
+    for command in ("run", "list", "show"):
+        text = CliRunner().invoke(app, [command, "--help"]).stdout
+        assert text.count(f"fedbench {command} ") >= 3  # the usage line and two examples or more
+
+
+def test_help_imports_nothing_heavy_and_is_quick() -> None:
+    script = (
+        "import sys; sys.argv = ['fedbench', '--help']\n"
+        "from fedbench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'pydantic', 'duckdb', 'pyarrow', 'numpy', 'scipy', 'pandas'} & set(sys.modules)))"
+    )
+    begin = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - begin
+    assert result.stdout.splitlines()[-1] == "[]"
+    assert seconds < 2  # 0.1 s on an idle machine; the bound only has to tell it from importing torch
+
+
+def test_python_dash_m() -> None:
+    result = subprocess.run([sys.executable, "-m", "fedbench", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"fedbench {__version__}\n"

@@ -1,0 +1,41 @@
+"""Stand-ins for ``fedbench.run.execute``, for tests of what runs the runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fedbench.errors import UserError
+from fedbench.results import RunRecord
+from fedbench.run import Progress, execute
+from fedbench.scenario import Scenario
+
+
+def by_attack(
+    scenario: Scenario,
+    seed: int,
+    *,
+    device: str = "cpu",
+    suite: str | None = None,
+    on_evaluation: Callable[[Progress], None] | None = None,
+) -> RunRecord:
+    """The real thing, except that ``random`` kills its process, ``popular`` is refused and ``a-ra`` fails."""
+    if scenario.attack == "random":
+        os._exit(7)
+    if scenario.attack == "popular":
+        raise UserError("the target is not among the items.")
+    record = execute(scenario, seed, device=device, suite=suite, on_evaluation=on_evaluation)
+    if scenario.attack == "a-ra":
+        return dataclasses.replace(record, status="failed", error="ValueError: by design\ntraceback")
+    return record
+
+
+def slow(scenario: Scenario, seed: int, **options: Any) -> RunRecord:
+    """The real thing, and then a minute of sleep, except for seed 0."""
+    record = execute(scenario, seed, **options)
+    if seed:
+        time.sleep(60)
+    return record
