@@ -188,7 +188,7 @@ def draw_negatives(
     Args:
         user: int64 [P], ascending. item: int64 [P]; repeats are allowed.
         num_clients: C. num_items: M. q: negatives for each positive.
-        generator: on the CPU.
+        generator: on any device; one on the CPU gives the same draws everywhere.
 
     Returns:
         int64 [P, q], on the device of ``user``. A client that has every item gets the positive itself.
@@ -200,7 +200,7 @@ def draw_negatives(
     degree = starts[1:] - starts[:-1]
     gaps = key - (torch.arange(len(key), device=device) - starts[owner])
     free = (num_items - degree).index_select(0, user)
-    uniform = torch.rand(len(user), q, generator=generator, dtype=torch.float64).to(device)
+    uniform = torch.rand(len(user), q, generator=generator, device=generator.device, dtype=torch.float64).to(device)
     r = torch.minimum((uniform * free[:, None]).long(), (free[:, None] - 1).clamp(min=0))
     below = torch.searchsorted(gaps, user[:, None] * num_items + r, right=True) - starts[user][:, None]
     return torch.where(free[:, None] > 0, r + below, item[:, None])

@@ -1,0 +1,184 @@
+"""FedRecAttack: approximate all users from a public share of their interactions, then lift the targets into their lists."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from fedbench.attacks.base import Attack
+from fedbench.attacks.uploads import target_updates
+from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.errors import UserError
+from fedbench.federation.clients import draw_negatives
+from fedbench.federation.updates import DenseGradients, FullRows, Updates
+from fedbench.federation.view import AttackerView
+
+LIST_LENGTH = 10
+"""Length of the recommendation lists that the attack aims at."""
+NOISE_STD = 1e-7**0.5
+"""Of every coordinate of an uploaded row: its covariance is 1e-7 I."""
+
+
+class FedRecAttack(Attack):
+    """One shared estimate of all N users, trained on public interactions, gives one gradient that the clients share out.
+
+    Rong et al. (ICDE 2022), from the published code. In each round:
+
+    1. ``U^`` [N, d] (from N(0, 0.01^2), warm from round to round) takes one epoch of Adam on the BPR loss, summed, of the
+       public positives, each with a fresh negative; V is frozen.
+    2. Each user's list is the top 10 by ``U^ V^T`` without its public items and the targets.
+    3. ``L~ = sum_u sum_{t not public to u} l(s_ub - s_ut)``, ``l(x) = x`` for x >= 0, else ``e^x - 1``; b is the last item of
+       the list for the first of the user's targets, the last but one for the second, and so on.
+    4. ``G = dL~/dV`` [M, d] is what the malicious clients upload together. Each client has, from its first round on, the
+       targets and ``items_limit - |T|`` other items, drawn with probability in proportion to ``|G_j + noise|``. The k-th
+       client of a round that holds item j (k = 0, 1, ...) uploads ``G_j / |G_j| * clamp(|G_j| - k C, 0, C)`` plus noise: the
+       clients share G out in pieces no longer than C. (The code subtracts what was uploaded with its noise of 3e-4; here the
+       noise is left out of the remainder.)
+
+    With ``public_fraction = 0`` there is no user to estimate and nothing is uploaded: the row "FedRecAttack" of ICDE'24.
+    """
+
+    card = AttackCard(
+        name="fedrecattack",
+        title="FedRecAttack",
+        paper="Rong et al., ICDE 2022",
+        goal=Goal.PROMOTE,
+        channel=Channel.GRADIENT,
+        knowledge=frozenset({Knowledge.PUBLIC_INTERACTIONS}),
+        notes="ICDE 2024 ran it without public interactions (public_fraction = 0), which is no attack at all.",
+    )
+
+    class Params(Parameters):
+        """Parameters."""
+
+        public_fraction: float = Field(
+            0.01, ge=0, le=1, description="xi, public share of every user's training items, rounded up [ICDE'22: 0.01]"
+        )
+        items_limit: int = Field(
+            60, ge=1, description="rows that a client may upload, targets included [ICDE'22 code: 60]"
+        )
+        row_limit: float | None = Field(
+            None,
+            gt=0,
+            description="C, longest row; None: 0.01 / learning rate, so 1.0 at the 0.01 of ICDE'22 [ICDE'24's flag: 0.001]",
+        )
+        user_rate: float = Field(
+            0.01, gt=0, description="Adam's rate for the estimated users [ICDE'22: 0.01; ICDE'24: 0.1]"
+        )
+        user_batch: int = Field(256, ge=1, description="users in a batch of that training [ICDE'22: 256]")
+
+    params: FedRecAttack.Params
+
+    @property
+    def public_fraction(self) -> float:  # type: ignore[override]
+        return self.params.public_fraction
+
+    def start(self, view: AttackerView) -> None:
+        if self.params.public_fraction == 0:
+            return
+        public = view.public_interactions
+        if not len(public.user):
+            raise UserError("attack 'fedrecattack' found no public interaction; raise public_fraction.")
+        order = torch.argsort(public.user * view.num_items + public.item)
+        self._user, self._item = public.user[order], public.item[order]
+        self._count = public.num_users
+        self._known = torch.zeros(public.num_users, len(view.targets), dtype=torch.bool, device=view.device)
+        match = self._item[:, None] == view.targets
+        self._known[self._user[match.any(1)], match.int().argmax(1)[match.any(1)]] = True
+        shape = (public.num_users, view.embedding_size)
+        self._users = torch.randn(shape, generator=view.generator, device=view.device) * 0.01
+        self._moments = (torch.zeros_like(self._users), torch.zeros_like(self._users))
+        self._steps = 0
+        self._items = torch.full((view.num_malicious, self.params.items_limit), -1, device=view.device)
+
+    def craft(self, view: AttackerView) -> Updates:
+        m, d = len(view.clients), view.embedding_size
+        if self.params.public_fraction == 0:
+            return target_updates(view, torch.zeros(m, len(view.targets), d, device=view.device))
+        self._train_users(view)
+        gradient = self._gradient(view)
+        self._choose_items(view, gradient)
+        return self._share_out(view, gradient)
+
+    def _train_users(self, view: AttackerView) -> None:
+        """One epoch over the users in random order: Adam moves all rows in every batch, as its moments are dense."""
+        negative = draw_negatives(self._user, self._item, self._count, view.num_items, 1, view.generator).squeeze(1)
+        batch = torch.randperm(self._count, generator=view.generator, device=view.device) // self.params.user_batch
+        of_pair = batch[self._user]
+        items, dense = view.params.items, view.params.dense
+        for number in range(-(-self._count // self.params.user_batch)):
+            pair = (of_pair == number).nonzero().squeeze(1)
+            with torch.enable_grad():
+                users = self._users.detach().requires_grad_()
+                mine = users[self._user[pair]]
+                plus = view.model.logits(dense, mine, items[self._item[pair]])
+                minus = view.model.logits(dense, mine, items[negative[pair]])
+                (g,) = torch.autograd.grad(torch.nn.functional.softplus(minus - plus).sum(), users)
+            self._steps += 1
+            first, second = self._moments
+            first.mul_(0.9).add_(g, alpha=0.1)
+            second.mul_(0.999).addcmul_(g, g, value=0.001)
+            scale = self.params.user_rate / (1 - 0.9**self._steps)
+            self._users = self._users - scale * first / ((second / (1 - 0.999**self._steps)).sqrt() + 1e-8)
+
+    def _gradient(self, view: AttackerView) -> torch.Tensor:
+        """G, float32 [M, d]."""
+        items, targets = view.params.items, view.targets
+        lists = torch.empty(
+            self._count, min(LIST_LENGTH, view.num_items - len(targets)), dtype=torch.int64, device=view.device
+        )
+        chunk = max(1, 2**22 // view.num_items)
+        starts = torch.searchsorted(
+            self._user, torch.arange(0, self._count + chunk, chunk, device=view.device)
+        ).tolist()
+        for number, begin in enumerate(range(0, self._count, chunk)):
+            scores = view.model.score_all(view.params, self._users[begin : begin + chunk])
+            known = slice(starts[number], starts[number + 1])
+            scores[self._user[known] - begin, self._item[known]] = -torch.inf
+            scores[:, targets] = -torch.inf
+            lists[begin : begin + chunk] = scores.topk(lists.shape[1], dim=1).indices
+        wanted = ~self._known
+        # The k-th of a user's open targets is set against the k-th item from the end of its list.
+        place = (lists.shape[1] - wanted.cumsum(1)).clamp(0, lists.shape[1] - 1)
+        user, t = wanted.nonzero(as_tuple=True)
+        rival = lists.gather(1, place)[user, t]
+        with torch.enable_grad():
+            above = items[rival].detach().requires_grad_()
+            target = items[targets[t]].detach().requires_grad_()
+            own = self._users[user]
+            x = view.model.logits(view.params.dense, own, above) - view.model.logits(view.params.dense, own, target)
+            loss = torch.where(x >= 0, x, torch.expm1(x.clamp(max=0))).sum()
+            of_rival, of_target = torch.autograd.grad(loss, [above, target])
+        return torch.zeros_like(items).index_add_(0, rival, of_rival).index_add_(0, targets[t], of_target)
+
+    def _choose_items(self, view: AttackerView, gradient: torch.Tensor) -> None:
+        """Each new client's items, fixed from now on."""
+        new = view.clients[self._items[view.clients, 0] < 0]
+        if not len(new):
+            return
+        free = min(self.params.items_limit, view.num_items) - len(view.targets)
+        noise = torch.randn(gradient.shape, generator=view.generator, device=view.device) * NOISE_STD
+        chance = (gradient + noise).norm(dim=1).index_fill(0, view.targets, 0.0)
+        drawn = (
+            torch.multinomial(chance.expand(len(new), -1), max(free, 0), generator=view.generator) if free > 0 else None
+        )
+        self._items[new, : len(view.targets)] = view.targets
+        if drawn is not None:
+            self._items[new, len(view.targets) : len(view.targets) + free] = drawn
+
+    def _share_out(self, view: AttackerView, gradient: torch.Tensor) -> Updates:
+        limit = self.params.row_limit if self.params.row_limit is not None else 0.01 / view.learning_rate
+        held = self._items[view.clients]
+        client, column = (held >= 0).nonzero(as_tuple=True)
+        item = held[client, column]
+        ordered, order = torch.sort(item, stable=True)
+        starts = torch.searchsorted(ordered, torch.arange(view.num_items, device=view.device))
+        turn = torch.empty_like(item)
+        turn[order] = torch.arange(len(item), device=view.device) - starts[ordered]
+        length = gradient.norm(dim=1)
+        piece = (length[item] - turn * limit).clamp(0, limit) / length[item].clamp(min=1e-12)
+        rows = gradient[item] * piece[:, None]
+        rows = rows + torch.randn(rows.shape, generator=view.generator, device=view.device) * NOISE_STD
+        dense = {name: value.new_zeros(len(held), *value.shape) for name, value in view.params.dense.items()}
+        weights = (held >= 0).sum(1).float()
+        return Updates(view.clients, (FullRows(client, item, rows),), DenseGradients.of(dense), weights)

@@ -1,0 +1,67 @@
+"""What attacks share whose clients have data of their own: honest uploads with a poisoned target row among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from fedbench.attacks.sampling import distinct, others
+from fedbench.errors import UserError
+from fedbench.federation.updates import DenseGradients, FullRows, Tensors, Updates
+from fedbench.federation.view import AttackerView, HonestStep, Profiles
+
+
+def random_profiles(view: AttackerView, size: int) -> Profiles:
+    """Own data for injected clients: ``size`` items each, uniform without replacement, no target among them.
+
+    Raises:
+        UserError: when the dataset has fewer items than that.
+    """
+    pool = others(view.num_items, view.targets)
+    if size > len(pool):
+        raise UserError(f"profile_size = {size} is more than the {len(pool)} items that are no targets.")
+    item = pool[distinct(view.num_malicious, size, len(pool), view.generator)]
+    client = torch.arange(view.num_malicious, device=view.device).repeat_interleave(size)
+    return Profiles(client, item.flatten())
+
+
+def split_targets(view: AttackerView, honest: HonestStep) -> tuple[FullRows, torch.Tensor]:
+    """The honest rows of the items that are no targets, and those of the targets, float32 [m, T, d] (0 if untouched)."""
+    rows = honest.updates.all_rows()
+    m, count = len(view.clients), len(view.targets)
+    match = rows.item[:, None] == view.targets
+    place = match.int().argmax(1)
+    of_target = match.any(1)
+    own = torch.zeros(m * count, view.embedding_size, device=view.device)
+    index = (rows.client * count + place)[of_target]
+    own.index_add_(0, index, rows.values[of_target])
+    return rows.take((~of_target).nonzero().squeeze(1)), own.view(m, count, -1)
+
+
+def with_target_rows(
+    view: AttackerView, honest: HonestStep, rest: FullRows, targets: torch.Tensor, dense: Tensors
+) -> Updates:
+    """An upload of the rows ``rest`` and one row for each target.
+
+    Args:
+        view: the round. honest: for the number of samples. rest: rows of other items.
+        targets: float32 [m, T, d]. dense: name -> float32 [m, *shape].
+    """
+    m, count, d = targets.shape
+    index = torch.arange(m, device=targets.device).repeat_interleave(count)
+    poisoned = FullRows(index, view.targets.repeat(m), targets.reshape(m * count, d))
+    return Updates(view.clients, (rest, poisoned), DenseGradients.of(dense), honest.updates.weights)
+
+
+def target_loss(
+    view: AttackerView, users: torch.Tensor, targets: torch.Tensor, dense: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """``-(1/T) sum_t log sigma(s(u_c, v_ct))`` of each client c at parameters of its own: float32 [m].
+
+    Args:
+        view: the round, for the model. users: float32 [m, d]. targets: float32 [m, T, d].
+        dense: name -> float32 [m, *shape].
+    """
+    logits = view.model.logits(dense, users[:, None].expand_as(targets), targets)
+    return -torch.nn.functional.logsigmoid(logits).mean(1)

@@ -1,0 +1,75 @@
+"""P1: an honest update plus a boosted step on the attacker's own objective."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from fedbench.attacks.base import Attack
+from fedbench.attacks.own_data import random_profiles, split_targets, target_loss, with_target_rows
+from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.federation.updates import Updates
+from fedbench.federation.view import AttackerView, Profiles
+
+
+class ModelReplacement(Attack):
+    """Explicit boosting with alternating minimisation (Bhagoji et al., ICML 2019; baseline P1 of WSDM'22).
+
+    Each client takes an honest step on its own data, ``theta_1 = theta - eta g_honest``, then E steps of rate eta on
+    ``L_c = -(1/|T|) sum_t log sigma(s(u_c, v_t))`` from there, u_c its own embedding, which leads to ``theta_2``. It uploads
+    ``g_honest + b (theta_1 - theta_2) / eta``: the honest gradient with only the malicious change boosted.
+
+    b undoes the server's average: n / m_expected under a mean (the inverse of the clients' share), 1 under a sum. How WSDM'22
+    set it is not stated; mapping to recommenders from memory. The original's distance term to the global model is not
+    needed for its table and left out. Injected clients have a random profile without the targets.
+    """
+
+    card = AttackCard(
+        name="p1",
+        title="P1, model poisoning by explicit boosting",
+        paper="Bhagoji et al., ICML 2019; baseline in Zhang et al., WSDM 2022",
+        goal=Goal.PROMOTE,
+        channel=Channel.GRADIENT,
+        knowledge=frozenset({Knowledge.OWN_DATA, Knowledge.COHORT_SIZE}),
+        notes="Adapted from image classification; WSDM'22 gives no parameters.",
+    )
+
+    class Params(Parameters):
+        """Parameters."""
+
+        boost: float | None = Field(None, gt=0, description="b; None: n / m_expected under a mean, 1 under a sum")
+        local_steps: int = Field(1, ge=1, description="E, steps on the targets [original: 1 epoch]")
+        profile_size: int = Field(30, ge=1, description="positives of an injected client's profile [as RA: 30]")
+
+    params: ModelReplacement.Params
+
+    def profiles(self, view: AttackerView) -> Profiles:
+        return random_profiles(view, self.params.profile_size)
+
+    def craft(self, view: AttackerView) -> Updates:
+        honest = view.honest()
+        rest, own_rows = split_targets(view, honest)
+        own_dense = honest.updates.dense.stacked()
+        eta = view.learning_rate
+        targets = view.params.items[view.targets] - eta * own_rows
+        dense = {name: value - eta * own_dense[name] for name, value in view.params.dense.items()}
+        start = (targets, dense)
+        for _ in range(self.params.local_steps):
+            with torch.enable_grad():
+                leaf = targets.detach().requires_grad_()
+                leaves = {name: value.detach().requires_grad_() for name, value in dense.items()}
+                loss = target_loss(view, honest.users, leaf, leaves).sum()
+                gradients = torch.autograd.grad(loss, [leaf, *leaves.values()])
+            targets = targets - eta * gradients[0]
+            dense = {name: dense[name] - eta * g for name, g in zip(leaves, gradients[1:], strict=True)}
+        boost = self.params.boost
+        if boost is None:
+            boost = view.cohort_size / view.malicious_per_round if view.aggregation == "mean" else 1.0
+        factor = boost / eta
+        return with_target_rows(
+            view,
+            honest,
+            rest,
+            own_rows + factor * (start[0] - targets),
+            {name: own_dense[name] + factor * (start[1][name] - value) for name, value in dense.items()},
+        )
