@@ -279,6 +279,7 @@ def _merged(planned: Iterable[Planned]) -> tuple[Planned, ...]:
     """Each scenario once, at its first place, with the seeds and variants of all its occurrences."""
     by_id: dict[str, Planned] = {}
     for each in planned:
+        each = dataclasses.replace(each, scenario=_shared(each.scenario))
         before = by_id.get(each.scenario.id)
         if before is not None:
             seeds = tuple(dict.fromkeys([*before.seeds, *each.seeds]))
@@ -286,6 +287,12 @@ def _merged(planned: Iterable[Planned]) -> tuple[Planned, ...]:
             each = Planned(before.scenario, seeds, variants, before.twin and each.twin)
         by_id[each.scenario.id] = each
     return tuple(by_id.values())
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _shared(scenario: Scenario) -> Scenario:
+    """The first scenario equal to this one: what it stands for is worked out once, however often a suite is planned."""
+    return scenario
 
 
 def _defaults() -> dict[str, Any]:

@@ -23,7 +23,8 @@ def out(*arguments: str) -> str:
 def test_list_attacks_shows_the_threat_models() -> None:
     lines = out("list", "attacks").splitlines()
     assert lines[0].split() == ["attack", "title", "goal", "channel", "knowledge", "models", "paper"]
-    assert [line.split()[0] for line in lines[1:]] == ATTACKS.names()
+    starts = [line.split()[0] for line in lines[1:] if not line.startswith(" ")]  # the others continue a cell
+    assert starts == ATTACKS.names()
     (popular,) = [line for line in lines if line.startswith("popular ")]
     assert "profile" in popular
     assert "item_popularity" in popular
