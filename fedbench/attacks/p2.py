@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import torch
 from pydantic import Field
-from scipy.stats import norm
 
 from fedbench.attacks.base import Attack
 from fedbench.attacks.own_data import random_profiles, split_targets, target_loss, with_target_rows
@@ -97,7 +97,7 @@ def width(cohort: int, malicious: float) -> float:
     honest = cohort - malicious
     needed = math.floor(cohort / 2 + 1) - malicious
     share = (honest - needed) / honest if honest > 0 else 0.0
-    return float(norm.ppf(share)) if 0.5 < share < 1 else SMALLEST_Z
+    return NormalDist().inv_cdf(share) if 0.5 < share < 1 else SMALLEST_Z
 
 
 def clamp_rows(rows: FullRows, num_items: int, z: float) -> FullRows:
