@@ -39,7 +39,7 @@ def test_every_kind_can_be_listed_and_each_of_its_entries_shown(kind: str) -> No
         shown = json.loads(out("show", name, "--kind", kind[:-1], "--json"))
         assert shown[kind[:-1]] == name
         assert shown["title"] == record["title"]
-        assert out("show", name, "--kind", kind).splitlines()[0].split()[1] == name
+    assert out("show", name, "--kind", kind).splitlines()[0].split() == [kind[:-1], name]
 
 
 def test_list_suites_counts_scenarios_and_runs() -> None:
