@@ -26,8 +26,10 @@ class PieckIPE(Pieck):
     orthogonal to v_t and the stronger the shorter v_t is.
 
     Readings: the paper normalises kappa within each side, the code over the whole of P before it splits
-    (``kappa_scope="P"``, the default). The NCF code inflates ``|v_t|`` once the mean cosine exceeds 0.95
-    (``norm_boost_above``) and, when all items are on one side, divides by lambda (``one_sided="divide"``).
+    (``kappa_scope="P"``, the default). The NCF code raises ``|v_t|`` instead (gradient ``-v^_t``) once the mean cosine exceeds
+    0.95, and this makes its published number: on ML-100K ncf ER@10 ends at 100 with it and mostly near 0 without
+    (``norm_boost_above``; default on models with dense parameters). When all items are on one side, it also divides by
+    lambda (``one_sided="divide"``), which changes nothing there.
     """
 
     card = AttackCard(
@@ -50,7 +52,11 @@ class PieckIPE(Pieck):
         strength: float = Field(0.9, gt=0, le=1, description="lambda [mf and ncf code below a ratio of 10 %: 0.9]")
         kappa_scope: Literal["P", "side"] = Field("P", description="kappa sums to 1 over P [code] or each side [paper]")
         norm_boost_above: float | None = Field(
-            None, gt=0, le=1, description="mean cosine from which the norm is raised instead [ncf code: 0.95]"
+            None,
+            gt=0,
+            le=1,
+            description="mean cosine above which the norm is raised instead; 1: never; None: 0.95 on models with dense"
+            " parameters [ncf code], never on mf [paper, mf code]",
         )
         one_sided: Literal["multiply", "divide"] = Field(
             "multiply", description="lambda when all items are on one side [ncf code: divide]"
@@ -87,7 +93,10 @@ class PieckIPE(Pieck):
         weight = strength * kappa / size / len(targets)
         towards = torch.einsum("gnt,gnd->gtd", weight, others)
         rows = -(towards - (weight * cosine).sum(1)[:, :, None] * unit) / length
-        if p.norm_boost_above is not None:
-            near = cosine.mean(1)[:, :, None] > p.norm_boost_above
+        boost_above = p.norm_boost_above
+        if boost_above is None:
+            boost_above = 0.95 if view.params.dense else 1.0
+        if boost_above < 1:
+            near = cosine.mean(1)[:, :, None] > boost_above
             rows = torch.where(near, -unit.expand_as(rows), rows)
         return rows, None

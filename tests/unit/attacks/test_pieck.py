@@ -198,6 +198,18 @@ def test_ipe_raises_the_norm_of_a_target_that_is_there(make_view: MakeView) -> N
     assert torch.allclose(attack.craft(view).all_rows().values, torch.full((1, 4), -0.5))
 
 
+@pytest.mark.parametrize(("model", "norm"), [("mf", 0.0), ("ncf", 1.0)])
+def test_by_default_only_models_with_dense_parameters_get_the_norm_raised(
+    make_view: MakeView, model: str, norm: float
+) -> None:
+    attack = PieckIPE(PieckIPE.Params(popular_items=3))
+    attack.start(make_view(attack.card, model, in_round=False, m=1))
+    dense = make_view(attack.card, model, m=1).params.dense
+    attack.craft(make_view(attack.card, model, m=1, params=PublicParams(torch.ones(20, 4), dense)))
+    view = make_view(attack.card, model, m=1, round=1, params=PublicParams(torch.ones(20, 4) * 2, dense))
+    assert attack.craft(view).all_rows().norms().item() == pytest.approx(norm, abs=1e-6)
+
+
 @pytest.mark.parametrize("cls", [PieckIPE, PieckUEA])
 def test_copying_sends_the_first_targets_row_for_each(
     make_view: MakeView, cls: type[PieckIPE] | type[PieckUEA]
