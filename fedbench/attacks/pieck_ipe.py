@@ -26,8 +26,8 @@ class PieckIPE(Pieck):
     orthogonal to v_t and the stronger the shorter v_t is.
 
     Readings: the paper normalises kappa within each side, the code over the whole of P before it splits
-    (``kappa_scope="P"``, the default). The NCF code raises ``|v_t|`` instead (gradient ``-v^_t``) once the mean cosine exceeds
-    0.95, and this makes its published number: on ML-100K ncf ER@10 ends at 100 with it and mostly near 0 without
+    (``kappa_scope="P"``, the default). The NCF code raises ``|v_t|`` instead (gradient ``-v^_t``) once the mean cosine
+    exceeds 0.95, and this makes its published number: on ML-100K ncf ER@10 ends at 100 with it and mostly near 0 without
     (``norm_boost_above``; default on models with dense parameters). When all items are on one side, it also divides by
     lambda (``one_sided="divide"``), which changes nothing there.
     """
