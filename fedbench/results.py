@@ -259,13 +259,37 @@ def scan(folders: Iterable[Path]) -> Found:
             if path.name.startswith("."):
                 continue
             try:
-                table = pq.read_table(path, columns=["schema_version", "scenario_id", "seed", "status"])
-                (row,) = table.to_pylist()
-                if row["schema_version"] > SCHEMA_VERSION:
-                    damaged[str(path)] = f"schema version {row['schema_version']} is newer than this fedbench"
+                rows = pq.read_table(path, columns=["schema_version", "scenario_id", "seed", "status"]).to_pylist()
+                newest = max((row["schema_version"] for row in rows), default=SCHEMA_VERSION)
+                if newest > SCHEMA_VERSION:
+                    damaged[str(path)] = f"schema version {newest} is newer than this fedbench"
                     continue
-                status[row["scenario_id"], row["seed"]] = row["status"]
+                status.update({(row["scenario_id"], row["seed"]): row["status"] for row in rows})
                 files.append(path)
             except (OSError, ValueError, KeyError, pa.ArrowException) as error:
                 damaged[str(path)] = " ".join(str(error).split())[:120] or type(error).__name__
     return Found(status, files, damaged)
+
+
+def pack(folders: Sequence[Path], file: Path) -> int:
+    """All whole records of results folders as one file, sorted by run, as results are published; how many there are.
+
+    Readers take such a file like a folder of single records.
+
+    Raises:
+        ResultsError: when there is no record, or the file cannot be written.
+    """
+    found = scan(folders)
+    if not found.files:
+        raise ResultsError(f"no results in {', '.join(map(str, folders))}.")
+    tables = [pq.read_table(path) for path in found.files]
+    table = pa.concat_tables([schema().empty_table(), *tables], promote_options="default").sort_by("run_id")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, temporary, compression="zstd")
+        os.replace(temporary, file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResultsError(f"cannot write {file}: {error.strerror or error}.") from None
+    return len(table)
