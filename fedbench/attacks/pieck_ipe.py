@@ -26,10 +26,11 @@ class PieckIPE(Pieck):
     orthogonal to v_t and the stronger the shorter v_t is.
 
     Readings: the paper normalises kappa within each side, the code over the whole of P before it splits
-    (``kappa_scope="P"``, the default). The NCF code raises ``|v_t|`` instead (gradient ``-v^_t``) once the mean cosine
-    exceeds 0.95, and this makes its published number: on ML-100K ncf ER@10 ends at 100 with it and mostly near 0 without
-    (``norm_boost_above``; default on models with dense parameters). When all items are on one side, it also divides by
-    lambda (``one_sided="divide"``), which changes nothing there.
+    (``kappa_scope="P"``, the default). lambda is 0.9 in the code, but 0.5 (ncf 0.2) from a malicious ratio of 10 % on:
+    an attacker is not told the ratio here, so such scenarios set ``strength``. The ncf code raises ``|v_t|`` (gradient
+    ``-v^_t``) once the mean cosine exceeds 0.95 and, when all items are on one side, divides by lambda
+    (``one_sided="divide"``). Raising the norm decides the published ncf number (ER@10 100, ML-100K): with it every run
+    ends at 100, without it at 0 to 1, for cosines near 1 leave nothing to turn. So it is the default on ncf.
     """
 
     card = AttackCard(
@@ -38,7 +39,8 @@ class PieckIPE(Pieck):
         paper="Zhang et al. (PIECK), ICDE 2024",
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
-        notes="The code lowers lambda to 0.5 (ncf: 0.2) at malicious ratios of 10 % and more.",
+        notes="The code lowers lambda to 0.5 (ncf: 0.2) at malicious ratios of 10 % and more: set `strength`. On ncf the"
+        " default raises the target's norm as that code does; the paper's loss alone fades to no exposure.",
     )
 
     class Params(MiningParameters):

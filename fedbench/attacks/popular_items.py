@@ -20,7 +20,8 @@ from fedbench.federation.view import AttackerView
 
 def delta_norm(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     """``|V_j^new - V_j^old|_2`` of every item: float32 [M], for old and new float32 [M, d] (ICDE'24, Algorithm 1)."""
-    return (new - old).norm(dim=-1)
+    norms: torch.Tensor = (new - old).norm(dim=-1)
+    return norms
 
 
 @dataclass(frozen=True)
@@ -30,27 +31,37 @@ class _History:
     participations: int = 0
     last: torch.Tensor | None = None
     score: torch.Tensor | None = None
-    found: torch.Tensor | None = None
 
 
 class PopularItemMiner:
     """What each of many clients finds popular, from the public embeddings of the rounds in which it took part.
 
     At its r-th participation a client receives V^(r). It ranks the items by ``sum over r = 2 .. R + 1 of
-    |V_j^(r) - V_j^(r-1)|_2`` and keeps the top N for ever. Clients with the same history of rounds find the same, so
-    the work is done, and an old V kept, once for each distinct history that a client still is at.
+    |V_j^(r) - V_j^(r-1)|_2`` and keeps the top N for ever. Clients that took part in the same rounds find the same: the
+    differences are taken, and an old V kept, once for each distinct history that a client still is at. When all clients
+    have mined, a round is a look-up in a table and nothing is copied from the device.
 
     Args:
         num_clients: how many clients. count: N. differences: R. exclude: int64 [T], items that are never mined.
         least: rank by the smallest instead; excluded items then come first (a slip of the published NCF code).
-        device: where the embeddings live.
+        num_items: M. device: where the embeddings live.
     """
 
     def __init__(
-        self, num_clients: int, count: int, differences: int, exclude: torch.Tensor, least: bool, device: torch.device
+        self,
+        num_clients: int,
+        count: int,
+        differences: int,
+        exclude: torch.Tensor,
+        least: bool,
+        num_items: int,
+        device: torch.device,
     ) -> None:
-        self.count, self.differences, self.exclude, self.least = count, differences, exclude, least
-        self._at = torch.zeros(num_clients, dtype=torch.int64, device=device)
+        self.differences, self.exclude, self.least = differences, exclude, least
+        lowest = self._top(torch.zeros(num_items, device=device), count)
+        self._popular = lowest.repeat(num_clients, 1)
+        self._mined = torch.zeros(num_clients, dtype=torch.bool, device=device)
+        self._mining = dict.fromkeys(range(num_clients), 0)
         self._histories = {0: _History()}
         self._next = 1
 
@@ -60,39 +71,42 @@ class PopularItemMiner:
         ``items`` is kept as it is, so it must not be changed in place afterwards.
 
         Returns:
-            found int64 [G, N], the distinct lists of popular items among these clients, most popular first, and
-            group int64 [m], which of them is each client's; -1 while a client is still mining.
+            popular int64 [m, N], each client's popular items, most popular first, and mined bool [m], whether it has
+            found them; until then they are the first N items by id.
         """
-        before, inverse = torch.unique(self._at[clients], return_inverse=True)
-        after = [self._advance(number, items) for number in before.tolist()]
-        self._at[clients] = torch.tensor(after, device=items.device)[inverse]
-        used = set(torch.unique(self._at).tolist())
+        if self._mining:
+            self._advance(clients.tolist(), items)
+        return self._popular[clients], self._mined[clients]
+
+    def _advance(self, clients: list[int], items: torch.Tensor) -> None:
+        """Move the clients that are still mining on by one participation."""
+        alike: dict[int, list[int]] = {}
+        for client in clients:
+            if client in self._mining:
+                alike.setdefault(self._mining[client], []).append(client)
+        for number, members in alike.items():
+            before = self._histories[number]
+            score = before.score
+            if before.last is not None:
+                moved = delta_norm(before.last, items)
+                score = moved if score is None else score + moved
+            if before.participations == self.differences and score is not None:
+                index = torch.tensor(members, device=items.device)
+                self._popular[index] = self._top(score, self._popular.shape[1])
+                self._mined[index] = True
+                for client in members:
+                    del self._mining[client]
+            else:
+                self._histories[self._next] = _History(before.participations + 1, items, score)
+                self._mining.update(dict.fromkeys(members, self._next))
+                self._next += 1
+        used = set(self._mining.values())
         self._histories = {number: kept for number, kept in self._histories.items() if number in used}
-        done = [place for place, number in enumerate(after) if self._histories[number].found is not None]
-        lists = [found for number in after if (found := self._histories[number].found) is not None]
-        group = torch.full((len(after),), -1, device=items.device)
-        group[done] = torch.arange(len(done), device=items.device)
-        return torch.stack(lists) if lists else group.new_zeros(0, self.count), group[inverse]
 
-    def _advance(self, number: int, items: torch.Tensor) -> int:
-        history = self._histories[number]
-        if history.found is not None:
-            return number
-        score, found = history.score, None
-        if history.last is not None:
-            moved = delta_norm(history.last, items)
-            score = moved if score is None else score + moved
-        last: torch.Tensor | None = items
-        if history.participations == self.differences and score is not None:
-            last, found = None, self._top(score)
-        self._histories[self._next] = _History(history.participations + 1, last, score, found)
-        self._next += 1
-        return self._next - 1
-
-    def _top(self, score: torch.Tensor) -> torch.Tensor:
+    def _top(self, score: torch.Tensor, count: int) -> torch.Tensor:
+        """int64 [N]: the items with the highest (or lowest) score; ties: lowest id first."""
         score = score.index_fill(0, self.exclude, -torch.inf)
-        order = torch.argsort(-score if self.least else score, descending=True, stable=True)  # ties: lowest id first
-        return order[: self.count]
+        return torch.argsort(-score if self.least else score, descending=True, stable=True)[:count]
 
 
 class MiningParameters(Parameters):
@@ -112,7 +126,7 @@ class MiningParameters(Parameters):
 
 
 class Pieck(Attack):
-    """What IPE and UEA have in common: mine, then craft one upload for each distinct list of popular items."""
+    """What IPE and UEA have in common: mine, then craft each client's rows from its own list of popular items."""
 
     params: MiningParameters
 
@@ -126,41 +140,36 @@ class Pieck(Attack):
         """The gradients of the variant's loss.
 
         Args:
-            view: the round. popular: int64 [G, N]. targets: int64 [T].
+            view: the round. popular: int64 [m, N]. targets: int64 [T].
 
         Returns:
-            rows float32 [G, T, d], and dense name -> float32 [G, *shape], or None where nothing dense is poisoned.
+            rows float32 [m, T, d], and dense name -> float32 [m, *shape], or None where nothing dense is poisoned.
         """
         raise NotImplementedError
 
     def start(self, view: AttackerView) -> None:
         self.count = min(self.list_length(view), view.num_items - len(view.targets))
+        least = self.params.mining_order == "least"
         self.miner = PopularItemMiner(
             view.num_malicious,
             self.count,
             self.params.mining_differences,
             view.targets,
-            self.params.mining_order == "least",
+            least,
+            view.num_items,
             view.device,
         )
 
     def craft(self, view: AttackerView) -> Updates:
-        popular, group = self.miner.observe(view.clients, view.params.items)
-        if self.params.before_mining == "arbitrary":
-            first = torch.arange(self.count + len(view.targets), device=view.device)
-            first = first[~torch.isin(first, view.targets)][: self.count]
-            group = torch.where(group < 0, len(popular), group)
-            popular = torch.cat([popular, first[None]])
+        popular, mined = self.miner.observe(view.clients, view.params.items)
         targets = view.targets[:1] if self.params.multi_target == "copy" else view.targets
-        if not len(popular):
-            nothing = torch.zeros(len(group), len(view.targets), view.embedding_size, device=view.device)
-            return target_updates(view, nothing)
         rows, dense = self.gradients(view, popular, targets)
-        mining = group < 0
-        own = rows[group].masked_fill(mining[:, None, None], 0).expand(-1, len(view.targets), -1)
-        if dense is not None:
-            dense = {
-                name: value[group].masked_fill(mining.view(-1, *[1] * (value.dim() - 1)), 0)
-                for name, value in dense.items()
-            }
-        return target_updates(view, own, dense)
+        if self.params.before_mining == "zero":
+            silent = ~mined
+            rows = rows.masked_fill(silent[:, None, None], 0)
+            if dense is not None:
+                dense = {
+                    name: value.masked_fill(silent.view(-1, *[1] * (value.dim() - 1)), 0)
+                    for name, value in dense.items()
+                }
+        return target_updates(view, rows.expand(-1, len(view.targets), -1), dense)

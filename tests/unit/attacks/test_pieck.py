@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedbench.attacks.pieck_ipe import PieckIPE
 from fedbench.attacks.pieck_uea import PieckUEA, published_weights
@@ -45,18 +47,32 @@ def test_each_client_mines_between_its_own_participations() -> None:
         torch.tensor([[float(x)], [float(y)], [float(z)], [0.0]])
         for x, y, z in [(0, 0, 0), (5, 1, 2), (6, 9, 2), (6, 9, 9)]
     ]
-    miner = PopularItemMiner(3, 2, 1, torch.tensor([3]), False, CPU)
-    found, group = miner.observe(torch.tensor([0, 1]), rounds[0])
-    assert group.tolist() == [-1, -1]
-    assert len(found) == 0
-    found, group = miner.observe(torch.tensor([0]), rounds[1])  # moved by 5, 1, 2
-    assert found[group[0]].tolist() == [0, 2]
-    found, group = miner.observe(torch.tensor([2, 1]), rounds[2])  # client 1 since round 0: 6, 9, 2
-    assert group[0] == -1
-    assert found[group[1]].tolist() == [1, 0]
-    found, group = miner.observe(torch.tensor([0, 1, 2]), rounds[3])  # client 2 since round 2: 0, 0, 7
-    assert found[group].tolist() == [[0, 2], [1, 0], [2, 0]]
-    assert all(history.last is None for history in miner._histories.values())
+    miner = PopularItemMiner(4, 2, 1, torch.tensor([3]), False, 4, CPU)
+    popular, mined = miner.observe(torch.tensor([0, 1]), rounds[0])
+    assert popular.tolist() == [[0, 1], [0, 1]]  # arbitrary: the first by id
+    assert mined.tolist() == [False, False]
+    popular, mined = miner.observe(torch.tensor([0]), rounds[1])  # moved by 5, 1, 2
+    assert popular.tolist() == [[0, 2]]
+    assert mined.tolist() == [True]
+    popular, mined = miner.observe(torch.tensor([2, 1]), rounds[2])  # client 1 since round 0: 6, 9, 2
+    assert mined.tolist() == [False, True]
+    assert popular[1].tolist() == [1, 0]
+    popular, mined = miner.observe(torch.tensor([0, 1, 2]), rounds[3])  # client 2 since round 2: 0, 0, 7
+    assert popular.tolist() == [[0, 2], [1, 0], [2, 0]]
+    assert mined.all()
+
+
+def test_embeddings_are_kept_only_while_a_client_needs_them() -> None:
+    miner = PopularItemMiner(3, 1, 1, torch.tensor([0]), False, 4, CPU)
+    first, second = torch.zeros(4, 1), torch.ones(4, 1)
+    miner.observe(torch.tensor([0, 1]), first)
+    miner.observe(torch.tensor([2]), second)
+    miner.observe(torch.tensor([0]), second)
+    assert {id(h.last) for h in miner._histories.values()} == {id(first), id(second)}  # client 1 needs the first one
+    miner.observe(torch.tensor([1]), second)
+    assert {id(h.last) for h in miner._histories.values()} == {id(second)}
+    miner.observe(torch.tensor([2]), first)
+    assert not miner._histories
 
 
 def test_two_differences_add_up_over_three_participations() -> None:
@@ -65,20 +81,45 @@ def test_two_differences_add_up_over_three_participations() -> None:
         torch.tensor([[4.0], [3.0], [0.0]]),
         torch.tensor([[4.0], [0.0], [1.0]]),
     ]
-    miner = PopularItemMiner(1, 1, 2, torch.tensor([], dtype=torch.int64), False, CPU)
+    miner = PopularItemMiner(1, 1, 2, torch.tensor([], dtype=torch.int64), False, 3, CPU)
     for r in rounds[:2]:
-        assert miner.observe(torch.tensor([0]), r)[1].tolist() == [-1]
-    found, group = miner.observe(torch.tensor([0]), rounds[2])  # 4 + 0, 3 + 3, 0 + 1
-    assert found[group].tolist() == [[1]]
+        assert miner.observe(torch.tensor([0]), r)[1].tolist() == [False]
+    popular, mined = miner.observe(torch.tensor([0]), rounds[2])  # 4 + 0, 3 + 3, 0 + 1
+    assert mined.all()
+    assert popular.tolist() == [[1]]
 
 
 def test_targets_are_never_mined_unless_the_order_is_turned_round() -> None:
     moved = torch.tensor([[9.0], [1.0], [2.0], [3.0]])
     for least, expected in ((False, [3, 2]), (True, [0, 1])):
-        miner = PopularItemMiner(1, 2, 1, torch.tensor([0]), least, CPU)
+        miner = PopularItemMiner(1, 2, 1, torch.tensor([0]), least, 4, CPU)
         miner.observe(torch.tensor([0]), torch.zeros(4, 1))
-        found, group = miner.observe(torch.tensor([0]), moved)
-        assert found[group][0].tolist() == expected
+        assert miner.observe(torch.tensor([0]), moved)[0][0].tolist() == expected
+
+
+@given(
+    st.integers(1, 3),
+    st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=5, unique=True), min_size=1, max_size=12),
+)
+@settings(max_examples=60, deadline=None)
+def test_mining_equals_every_client_for_itself(differences: int, cohorts: list[list[int]]) -> None:
+    draw = torch.Generator().manual_seed(len(cohorts))
+    miner = PopularItemMiner(5, 3, differences, torch.tensor([2]), False, 8, CPU)
+    seen: dict[int, list[torch.Tensor]] = {}
+    for cohort in cohorts:
+        items = torch.randn(8, 3, generator=draw)
+        popular, mined = miner.observe(torch.tensor(cohort), items)
+        for place, client in enumerate(cohort):
+            mine = seen.setdefault(client, [])
+            mine.append(items)
+            assert bool(mined[place]) == (len(mine) > differences)
+            if len(mine) > differences:
+                score = [
+                    sum(float((mine[r][j] - mine[r - 1][j]).norm()) for r in range(1, differences + 1))
+                    for j in range(8)
+                ]
+                ranked = sorted((j for j in range(8) if j != 2), key=lambda j: -score[j])
+                assert popular[place].tolist() == ranked[:3]
 
 
 def test_uea_on_mf_by_hand(make_view: MakeView) -> None:
@@ -110,9 +151,9 @@ def test_published_accumulation_equals_a_buffer_that_is_never_zeroed(
 ) -> None:
     attack = PieckUEA(PieckUEA.Params(popular_items=10, accumulation="published", multi_target="together"))
     view, updates = two_rounds(make_view, attack, targets=targets, m=2, num_items=30)
-    popular, group = attack.miner.observe(view.clients, view.params.items)
+    popular, _ = attack.miner.observe(view.clients, view.params.items)
     for c in range(2):
-        mine = popular[group[c]].view(5, 2)
+        mine = popular[c].view(5, 2)
         items = view.params.items.clone().requires_grad_()
         total = torch.zeros(len(targets), 4)
         for batch in mine:
@@ -134,13 +175,13 @@ def test_uea_equals_autograd_of_eq_10(make_view: MakeView, model: str, targets: 
     params = PieckUEA.Params(popular_items=6, accumulation="none", multi_target="together", poison_dense=dense)
     attack = PieckUEA(params)
     view, updates = two_rounds(make_view, attack, model=model, targets=targets, m=3)
-    popular, group = attack.miner.observe(view.clients, view.params.items)
+    popular, _ = attack.miner.observe(view.clients, view.params.items)
     stacked = updates.dense.stacked()
     for c in range(3):
         target = view.params.items[list(targets)].clone().requires_grad_()
         own = {name: value.clone().requires_grad_() for name, value in view.params.dense.items()}
         loss = torch.zeros(())
-        for k in popular[group[c]].tolist():
+        for k in popular[c].tolist():
             for t in range(len(targets)):
                 s = view.model.logits(own, view.params.items[k][None], target[t][None])
                 loss = loss - torch.nn.functional.logsigmoid(s).sum() / (6 * len(targets))
@@ -164,12 +205,12 @@ def test_ipe_equals_autograd_of_eq_8(make_view: MakeView, targets: tuple[int, ..
     )
     attack = PieckIPE(params)
     view, updates = two_rounds(make_view, attack, targets=targets, m=2)
-    popular, group = attack.miner.observe(view.clients, view.params.items)
+    popular, _ = attack.miner.observe(view.clients, view.params.items)
     for c in range(2):
         target = view.params.items[list(targets)].clone().requires_grad_()
         loss = torch.zeros(())
         for t in range(len(targets)):
-            cos = torch.nn.functional.cosine_similarity(view.params.items[popular[group[c]]], target[t][None], dim=1)
+            cos = torch.nn.functional.cosine_similarity(view.params.items[popular[c]], target[t][None], dim=1)
             for side in (cos > 0, cos <= 0):
                 if not side.any():
                     continue
@@ -189,13 +230,28 @@ def test_ipe_turns_the_target_and_never_stretches_it(make_view: MakeView) -> Non
     assert rows.norm(dim=-1).min() > 0
 
 
-def test_ipe_raises_the_norm_of_a_target_that_is_there(make_view: MakeView) -> None:
+@pytest.mark.parametrize(
+    ("model", "above", "raised"),
+    [
+        ("mf", 0.95, True),
+        ("mf", 1, False),
+        ("mf", None, False),
+        ("ncf", None, True),
+        ("ncf", 1, False),
+    ],
+)
+def test_ipe_raises_the_norm_of_a_target_that_is_there(
+    make_view: MakeView, model: str, above: Any, raised: bool
+) -> None:
+    dense = make_view(PieckIPE.card, model=model).params.dense
     items = torch.ones(20, 4)
-    attack = PieckIPE(PieckIPE.Params(popular_items=3, norm_boost_above=0.95))
-    attack.start(make_view(attack.card, in_round=False, m=1))
-    attack.craft(make_view(attack.card, m=1, params=PublicParams(items, {})))
-    view = make_view(attack.card, m=1, round=1, params=PublicParams(items * 2, {}))
-    assert torch.allclose(attack.craft(view).all_rows().values, torch.full((1, 4), -0.5))
+    attack = PieckIPE(PieckIPE.Params(popular_items=3, norm_boost_above=above))
+    options: dict[str, Any] = {"model": model, "m": 1}
+    attack.start(make_view(attack.card, in_round=False, **options))
+    attack.craft(make_view(attack.card, params=PublicParams(items, dense), **options))
+    updates = attack.craft(make_view(attack.card, round=1, params=PublicParams(items * 2, dense), **options))
+    assert torch.allclose(updates.all_rows().values, torch.full((1, 4), -0.5 if raised else 0.0), atol=1e-6)
+    assert all(not value.any() and len(value) == 1 for value in updates.dense.stacked().values())
 
 
 @pytest.mark.parametrize(("model", "norm"), [("mf", 0.0), ("ncf", 1.0)])
