@@ -219,11 +219,10 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
 
 
 def source_hash(*classes: type) -> str:
-    """SHA-256 of the files in which the classes are written."""
-    digest = hashlib.sha256()
-    for cls in classes:
-        digest.update(inspect.getsource(inspect.getmodule(cls) or cls).encode())
-    return digest.hexdigest()
+    """SHA-256 of the files in which the classes, and those that they derive from, are written."""
+    modules = {inspect.getmodule(base) for cls in classes for base in cls.__mro__ if base is not object}
+    sources = sorted((module.__name__, inspect.getsource(module)) for module in modules if module is not None)
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def _data_columns(split: Split) -> dict[str, Any]:
