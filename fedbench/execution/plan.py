@@ -85,12 +85,13 @@ def expected_seconds(runs: Sequence[Run], files: Sequence[Path]) -> dict[Run, fl
     """For each run the median ``seconds_total`` of the records with its dataset, model and attack, or None."""
     import pyarrow.parquet as pq
 
+    kind = ("dataset", "model", "attack")
     past: dict[tuple[str, str, str], list[float]] = {}
     if runs:
         for path in files:
-            (row,) = pq.read_table(path, columns=["dataset", "model", "attack", "status", "seconds_total"]).to_pylist()
-            if row["status"] == "ok":
-                past.setdefault((row["dataset"], row["model"], row["attack"]), []).append(row["seconds_total"])
+            for row in pq.read_table(path, columns=[*kind, "status", "seconds_total"]).to_pylist():
+                if row["status"] == "ok":
+                    past.setdefault((row["dataset"], row["model"], row["attack"]), []).append(row["seconds_total"])
     medians = {key: statistics.median(values) for key, values in past.items()}
     return {run: medians.get((run.scenario.dataset, run.scenario.model, run.scenario.attack)) for run in runs}
 

@@ -9,7 +9,7 @@ import pytest
 
 from fedbench.errors import DataError, ResultsError, UserError
 from fedbench.execution.plan import Run, check_data, check_writable, expected_seconds, in_order, make_plan
-from fedbench.results import RunRecord, scan, write_record
+from fedbench.results import RunRecord, pack, scan, write_record
 from fedbench.run import execute
 from fedbench.scenario import Scenario
 from fedbench.suite import Planned
@@ -63,6 +63,8 @@ def test_expected_seconds_are_the_median_of_the_same_kind(record: RunRecord, tmp
     ncf = Scenario("longtail-small", "ncf")
     runs = [Run(OTHER, 0), Run(ncf, 0)]
     assert expected_seconds(runs, scan([tmp_path]).files) == {runs[0]: 2.0, runs[1]: None}
+    pack([tmp_path], tmp_path / "packed" / "all.parquet")
+    assert expected_seconds(runs, scan([tmp_path / "packed"]).files) == {runs[0]: 2.0, runs[1]: None}
 
 
 def test_missing_data_and_unknown_splits_are_found_before_anything_runs(
