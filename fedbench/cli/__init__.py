@@ -10,6 +10,8 @@ from typer.core import TyperGroup
 from fedbench import __version__
 from fedbench.cli.catalogue import list_entries, show
 from fedbench.cli.data import data_app
+from fedbench.cli.leaderboard import leaderboard, sql
+from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
 from fedbench.errors import FedbenchError
 
@@ -75,6 +77,28 @@ app.command(
         "fedbench run icde24-table3 --only variant=published --dry-run",
     ),
 )(run)
+app.command(
+    "leaderboard",
+    epilog=_examples(
+        "fedbench leaderboard",
+        "fedbench leaderboard --suite core --only dataset=ml-100k --k 5",
+        "fedbench leaderboard --results results --results more --out LEADERBOARD.md",
+    ),
+)(leaderboard)
+app.command(
+    "sql",
+    epilog=_examples(
+        'fedbench sql "select attack, model, avg(er_10) from runs group by all order by all"',
+        'fedbench sql "select attack, epoch, avg(er_10) from curves group by all order by all" --csv',
+    ),
+)(sql)
+app.command(
+    "reproduce",
+    epilog=_examples(
+        "fedbench reproduce icde24-table3 --only dataset=ml-100k,model=mf,variant=published",
+        "fedbench reproduce ijcai22 --seeds 3 --out ijcai22.md",
+    ),
+)(reproduce)
 app.command("list", epilog=_examples("fedbench list attacks", "fedbench list suites --json"))(list_entries)
 app.command(
     "show", epilog=_examples("fedbench show pieck-uea", "fedbench show core", "fedbench show none --kind defense")

@@ -228,7 +228,7 @@ def rank_defenses(database: Database) -> list[DefenseRow]:
 
 
 def entry_names(rows: Sequence[Row]) -> dict[str, str]:
-    """run id -> name on the leaderboard: the attack, with those parameters that differ among its runs."""
+    """Name on the leaderboard of each run id: the attack, with those parameters that differ among its runs."""
     by_attack: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_attack[row["attack"]].append(row)

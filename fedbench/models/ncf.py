@@ -20,8 +20,8 @@ class NeuralCollaborativeFiltering(Recommender):
     """``x = [u ; v]; a_1 = relu(W_1 x + b_1); ...; a_L = relu(W_L a_(L-1) + b_L); s = h . a_L + b_h`` (He et al. 2017).
 
     Dense parameters: ``W1 [h_1, 2d], b1 [h_1], ..., h [1, h_L], bh [1]`` (the output bias is in the published
-    code, not in the papers). The first layer is linear in u and v apart, so both sides are projected once for every user and item
-    and the work for each training row is only that of the hidden layers.
+    code, not in the papers). The first layer is linear in u and v apart, so both sides are projected once for every
+    user and item, and the work for each training row is only that of the hidden layers.
     """
 
     card = ModelCard(name="ncf", title="Neural collaborative filtering", paper="He et al., WWW 2017")

@@ -1,0 +1,107 @@
+"""``fedbench leaderboard`` and ``fedbench sql``: what the records say."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedbench.cli.run import DEFAULT_RESULTS, Only
+
+if TYPE_CHECKING:
+    from fedbench.leaderboard import Database
+
+Folders = Annotated[
+    list[Path] | None,
+    typer.Option("--results", help="Folder of the records. Repeatable. [default: FEDBENCH_RESULTS, or results]"),
+]
+ListLength = Annotated[int, typer.Option("--k", metavar="5|10|20|30", help="Length K of the recommendation lists.")]
+
+
+def leaderboard(
+    results: Folders = None,
+    suite: Annotated[str | None, typer.Option(help="Only runs of this suite.")] = None,
+    only: Only = None,
+    k: ListLength = 10,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it all as Markdown, too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON, with all run ids.")] = False,
+) -> None:
+    """Rank attacks by ER@K, and defenses by ER@K reduction against HR@K loss."""
+    from fedbench.cli.output import console, print_json, table
+    from fedbench.leaderboard.render import make_board, markdown
+
+    database = open_database(results, k, only or (), suite)
+    board = make_board(database)
+    if out is not None:
+        write_text(out, markdown(board))
+    if as_json:
+        print_json(board.data)
+        return
+    screen = console()
+    screen.print(f"{board.count} runs on {board.datasets}; ER@{k} and HR@{k} in percent, intervals 95 %.\n")
+    for sheet in board.sheets:
+        if not sheet.wide:
+            keep = [
+                n for n, heading in enumerate(sheet.headings) if heading not in ("failed", "missing", "without twin")
+            ]
+            rows = [[row[n] for n in keep] for row in sheet.rows]
+            headings = [sheet.headings[n] for n in keep]
+            text = {"attack", "knows", "defense", "worst attack"}
+            screen.print(sheet.title, style="bold")
+            screen.print(table(headings, rows, right=[heading for heading in headings if heading not in text]))
+            screen.print()
+    for note in board.notes:
+        if note.startswith(("diverged", "failed")) or " lacks " in note:
+            screen.print(note, soft_wrap=True)
+    if out is not None:
+        console(err=True).print(f"written to {out}", soft_wrap=True)
+
+
+def sql(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A query in DuckDB's SQL.")],
+    results: Folders = None,
+    k: ListLength = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Rows as JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Rows as CSV.")] = False,
+) -> None:
+    """Ask the records: views runs, headline, curves, attacks, defenses. Nothing can be written."""
+    import csv
+    import sys
+
+    from fedbench.cli.output import console, print_json, table
+
+    answer = open_database(results, k, (), None).table(query)
+    rows = answer.to_pylist()
+    if as_json:
+        print_json(rows)
+    elif as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(answer.column_names)
+        writer.writerows([list(row.values()) for row in rows])
+    else:
+        console().print(table(answer.column_names, [["" if v is None else v for v in row.values()] for row in rows]))
+
+
+def open_database(results: list[Path] | None, k: int, only: list[str] | tuple[str, ...], suite: str | None) -> Database:
+    """The records of the folders that the user named, or of the usual one; damaged files are reported on stderr."""
+    from fedbench.cli.output import console
+    from fedbench.leaderboard import Database
+
+    folders = results or [Path(os.environ.get("FEDBENCH_RESULTS") or DEFAULT_RESULTS)]
+    database = Database(folders, k, only, suite)
+    for name, reason in database.found.damaged.items():
+        console(err=True).print(f"warning: {name} is no whole record and does not count: {reason}", soft_wrap=True)
+    return database
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a report; raises :class:`ResultsError` when that cannot be done."""
+    from fedbench.errors import ResultsError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None

@@ -1,0 +1,346 @@
+"""Published tables beside ours: value, mean with prediction interval, difference, verdict, and the curves."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.ranking import Estimate, clustered
+from fedbench.leaderboard.render import escape
+from fedbench.suite import Expected, Planned, matches
+
+NEAR = {"hr": 2.0, "er": 10.0}
+"""Points within which a mean agrees with a published value; other metrics as HR."""
+BARS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A published value and what our runs give.
+
+    Attributes:
+        published, mean, low, high: percent; low and high bound one new run with 95 % (None: fewer than two runs).
+        n: runs with a score. verdict: ``agrees``, ``agrees (band)``, ``differs``, ``diverged`` or ``not run``.
+    """
+
+    expected: Expected
+    label: str
+    published: float
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How ER@K and HR@K went over training, mean over the runs of a scenario (or of several targets).
+
+    Attributes:
+        label: what it is of. epochs: of the evaluations. er, hr: percent. end: interval over targets and seeds.
+        peak, tail: means over runs. n, scenarios: how many. failed, diverged: runs without a score.
+    """
+
+    label: str
+    dataset: str
+    model: str
+    attack: str
+    epochs: list[int]
+    er: list[float]
+    hr: list[float | None]
+    end: Estimate | None
+    median: float | None
+    peak: float | None
+    tail: float | None
+    n: int
+    scenarios: int
+    diverged: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the comparison of a suite says."""
+
+    title: str
+    paper: str
+    cells: list[Cell]
+    curves: list[Curve]
+
+
+def compare(
+    title: str, paper: str, planned: Sequence[Planned], expected: Iterable[Expected], database: Database
+) -> Report:
+    """Compare the records in ``database`` with the published values of a suite.
+
+    Args:
+        title, paper: of the suite. planned: its scenarios (after ``--only``). expected: its published values.
+        database: the records.
+    """
+    runs: dict[str, list[Row]] = {}
+    for row in database.rows("select * from headline order by seed"):
+        runs.setdefault(row["scenario_id"], []).append(row)
+    cells = []
+    for value in expected:
+        own = [each for each in planned if matches(value.where, each.labels)]
+        if own:
+            wanted = {(each.scenario.id, seed) for each in own for seed in each.seeds}
+            rows = [
+                row
+                for each in own
+                for row in runs.get(each.scenario.id, [])
+                if (row["scenario_id"], row["seed"]) in wanted
+            ]
+            cells.append(_cell(value, rows))
+    groups: dict[tuple[str, str, str, str, float, str], list[Planned]] = {}
+    for each in planned:
+        s = each.scenario
+        if not each.twin:
+            key = ("+".join(each.variants), s.dataset, s.model, s.attack, s.malicious_ratio, s.defense)
+            groups.setdefault(key, []).append(each)
+    curves = [_curve(key, each, runs) for key, each in groups.items()]
+    return Report(title, paper, cells, curves)
+
+
+def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """Bounds for one new run: ``mean +- t_(n-1) s sqrt(1 + 1/n)``; None for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return None
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
+    mean = statistics.fmean(values)
+    return mean - half, mean + half
+
+
+def verdict(expected: Expected, values: Sequence[float]) -> str:
+    """Whether our runs, in percent, agree with a published value.
+
+    With a band: when the mean lies in it. Otherwise when the published value lies in the 95 % prediction interval, or
+    within 2 points (HR@K and others) or 10 points (ER@K) of the mean.
+    """
+    mean = statistics.fmean(values)
+    published = 100 * expected.value
+    if expected.band is not None:
+        inside = 100 * expected.band[0] - 1e-9 <= mean <= 100 * expected.band[1] + 1e-9
+        return "agrees (band)" if inside else "differs"
+    bounds = prediction_interval(values)
+    if bounds is not None and bounds[0] <= published <= bounds[1]:
+        return "agrees"
+    near = NEAR.get(expected.metric.partition("_")[0], NEAR["hr"])
+    return "agrees" if abs(mean - published) <= near else "differs"
+
+
+def _cell(expected: Expected, rows: Sequence[Row]) -> Cell:
+    where = {key: value for key, value in expected.where.items() if not (key == "defense" and value == "none")}
+    label = " ".join(str(value) for value in where.values() if not isinstance(value, dict | list))
+    scored = [value for row in rows if row["status"] == "ok" and (value := _value(expected, row)) is not None]
+    values = [100 * value for value in scored]
+    if not values:
+        state = "diverged" if any(row["status"] == "diverged" for row in rows) else "not run"
+        return Cell(expected, label, 100 * expected.value, None, None, None, 0, state)
+    low, high = prediction_interval(values) or (None, None)
+    return Cell(
+        expected,
+        label,
+        100 * expected.value,
+        statistics.fmean(values),
+        low,
+        high,
+        len(values),
+        verdict(expected, values),
+    )
+
+
+def _value(expected: Expected, row: Row) -> float | None:
+    """The statistic of a run that a published value is about."""
+    if expected.at_epoch is not None:
+        return next((point[expected.metric] for point in row["curve"] if point["epoch"] == expected.at_epoch), None)
+    if expected.statistic == "end":
+        value: float | None = row[expected.metric]
+        return value
+    points = [(point["epoch"], point[expected.metric]) for point in row["curve"] if point[expected.metric] is not None]
+    if expected.statistic == "tail":
+        points = [point for point in points if point[0] > 0.75 * row["epochs_planned"]]
+        return statistics.fmean(value for _, value in points) if points else None
+    return max((value for _, value in points), default=None)
+
+
+def _curve(key: tuple[str, str, str, str, float, str], planned: Sequence[Planned], runs: dict[str, list[Row]]) -> Curve:
+    variant, dataset, model, attack, ratio, defense = key
+    every = [[row for row in runs.get(p.scenario.id, []) if row["seed"] in p.seeds] for p in planned]
+    scored = [[row for row in own if row["status"] == "ok" and row["er"] is not None] for own in every]
+    scored = [own for own in scored if own]
+    flat = [row for own in scored for row in own]
+    by_epoch: dict[int, list[tuple[float, float | None]]] = {}
+    for row in flat:
+        k = "er_10" if "er_10" in row["curve"][0] else "er_5"
+        hr = "hr_full_10" if row["ranking"] == "full" else "hr_10"
+        for point in row["curve"]:
+            by_epoch.setdefault(point["epoch"], []).append((100 * point[k], _times100(point[hr])))
+    epochs = sorted(epoch for epoch, points in by_epoch.items() if len(points) == len(flat))
+    hrs = [[value for _, value in by_epoch[epoch] if value is not None] for epoch in epochs]
+    name = " ".join(
+        part
+        for part in (variant, dataset, model, attack, f"{100 * ratio:g} %", "" if defense == "none" else defense)
+        if part
+    )
+    return Curve(
+        name,
+        dataset,
+        model,
+        attack,
+        epochs,
+        [statistics.fmean(value for value, _ in by_epoch[epoch]) for epoch in epochs],
+        [statistics.fmean(values) if values else None for values in hrs],
+        clustered([[100 * row["er"] for row in own] for own in scored]) if scored else None,
+        statistics.median(100 * row["er"] for row in flat) if flat else None,
+        statistics.fmean(100 * row["er_peak"] for row in flat) if flat else None,
+        statistics.fmean(100 * row["er_tail"] for row in flat if row["er_tail"] is not None) if flat else None,
+        len(flat),
+        len(planned),
+        sum(row["status"] == "diverged" for own in every for row in own),
+        sum(row["status"] == "failed" for own in every for row in own),
+    )
+
+
+def _times100(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+CELL_HEADINGS = ("where", "metric", "published", "ours", "95 % of one run", "n", "difference", "verdict")
+CURVE_HEADINGS = (
+    "what", "ER@10 over training", "25 %", "50 %", "75 %", "end", "median", "peak", "tail", "HR@10", "best HR@10",
+    "runs", "diverged",
+)  # fmt: skip
+
+
+def cell_rows(report: Report) -> list[tuple[str, ...]]:
+    """The published values, one line each."""
+    rows: list[tuple[str, ...]] = []
+    for cell in report.cells:
+        note = f" [{cell.expected.note}]" if cell.expected.note else ""
+        statistic = "" if cell.expected.statistic == "end" else f" {cell.expected.statistic}"
+        band = "" if cell.low is None or cell.high is None else f"{max(cell.low, 0):.1f} to {min(cell.high, 100):.1f}"
+        rows.append(
+            (
+                cell.label + note,
+                cell.expected.metric + statistic,
+                _percent(cell.published),
+                "-" if cell.mean is None else _percent(cell.mean),
+                band or "-",
+                str(cell.n),
+                "-" if cell.mean is None else f"{cell.mean - cell.published:+.1f}",
+                cell.verdict,
+            )
+        )
+    return rows
+
+
+def curve_rows(report: Report) -> list[tuple[str, ...]]:
+    """The curves, one line each."""
+    rows = []
+    for curve in report.curves:
+        if not curve.epochs or curve.end is None:
+            rows.append((curve.label, *["-"] * 10, str(curve.n), str(curve.diverged)))
+            continue
+        last = curve.epochs[-1]
+        quarters = [
+            curve.er[min(range(len(curve.epochs)), key=lambda i: abs(curve.epochs[i] - last * q))]
+            for q in (0.25, 0.5, 0.75)
+        ]
+        half = "" if curve.end.half is None else f" ± {curve.end.half:.1f}"
+        hr = [value for value in curve.hr if value is not None]
+        best = max(zip(hr, curve.epochs, strict=False), default=None)
+        rows.append(
+            (
+                curve.label,
+                sparkline(curve.er),
+                *(f"{value:.1f}" for value in quarters),
+                f"{curve.end.mean:.1f}{half}",
+                "-" if curve.median is None else f"{curve.median:.1f}",
+                "-" if curve.peak is None else f"{curve.peak:.1f}",
+                "-" if curve.tail is None else f"{curve.tail:.1f}",
+                f"{hr[-1]:.1f}" if hr else "-",
+                f"{best[0]:.1f} @ {best[1]}" if best else "-",
+                str(curve.n),
+                str(curve.diverged),
+            )
+        )
+    return rows
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """Percent values as a line of bars, at most ``width`` of them."""
+    step = max(1, math.ceil(len(values) / width))
+    picked = list(values)[step - 1 :: step] or list(values)
+    return "".join(BARS[min(7, max(0, int(value / 100 * 8)))] for value in picked)
+
+
+def markdown(report: Report, picture: str | None = None) -> str:
+    """The report as a Markdown document."""
+    out = [f"# {report.title}", "", report.paper, ""]
+    if report.cells:
+        agree = sum(cell.verdict.startswith("agrees") for cell in report.cells)
+        out += [
+            "## Published against ours",
+            "",
+            f"{agree} of {len(report.cells)} published values agree: our mean lies in the band that re-runs of the published"
+            " code give, or the published value lies in the 95 % interval for one new run of ours, or within 2 points (HR)"
+            " or 10 points (ER) of our mean. Percent.",
+            "",
+            *_table(CELL_HEADINGS, cell_rows(report)),
+        ]
+    out += ["## Curves", ""]
+    if picture:
+        out += [f"![ER@10 and HR@10 over epochs]({picture})", ""]
+    out += [
+        "Mean ER@10 over the runs, from the first to the last evaluation, and at a quarter, half and three quarters of the"
+        " training; the interval at the end is over targets (over seeds, for one target). Percent.",
+        "",
+        *_table(CURVE_HEADINGS, curve_rows(report)),
+    ]
+    return "\n".join(out)
+
+
+def draw(report: Report, path: str) -> None:
+    """ER@10 and HR@10 over epochs, a panel for each dataset and model and a line for each attack, as PNG or SVG.
+
+    Needs matplotlib (``pip install fedbench[plot]``).
+    """
+    from matplotlib.figure import Figure
+
+    panels: dict[tuple[str, str, str], list[Curve]] = {}
+    for curve in report.curves:
+        if curve.epochs:
+            variant = curve.label.split(" ")[0] if not curve.label.startswith(curve.dataset) else ""
+            panels.setdefault((variant, curve.dataset, curve.model), []).append(curve)
+    figure = Figure(figsize=(11, 2.8 * max(1, len(panels))), layout="constrained")
+    axes = figure.subplots(max(1, len(panels)), 2, squeeze=False)
+    for (left, right), (name, curves) in zip(axes, panels.items(), strict=False):
+        for number, curve in enumerate(curves):
+            style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--"}
+            left.plot(curve.epochs, curve.er, label=curve.attack, **style)
+            right.plot(curve.epochs, [math.nan if value is None else value for value in curve.hr], **style)
+        left.set(title=" ".join(part for part in name if part), ylabel="ER@10 (%)", ylim=(-2, 102), xlabel="epoch")
+        right.set(ylabel="HR@10 (%)", xlabel="epoch")
+        left.legend(fontsize=6, ncols=2)
+    figure.savefig(path, dpi=110)
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(map(escape, headings)) + " |",
+        "|" + "---|" * len(headings),
+        *("| " + " | ".join(map(escape, row)) + " |" for row in rows),
+        "",
+    ]
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 1 else f"{value:.1f}"
