@@ -254,7 +254,11 @@ def curve_rows(report: Report) -> list[tuple[str, ...]]:
             curve.er[min(range(len(curve.epochs)), key=lambda i: abs(curve.epochs[i] - last * q))]
             for q in (0.25, 0.5, 0.75)
         ]
-        half = "" if curve.end.half is None else f" ± {curve.end.half:.1f}"
+        bounds = (
+            ""
+            if curve.end.low is None or curve.end.high is None
+            else f" [{max(curve.end.low, 0):.1f}, {min(curve.end.high, 100):.1f}]"
+        )
         hr = [value for value in curve.hr if value is not None]
         best = max(zip(hr, curve.epochs, strict=False), default=None)
         rows.append(
@@ -262,7 +266,7 @@ def curve_rows(report: Report) -> list[tuple[str, ...]]:
                 curve.label,
                 sparkline(curve.er),
                 *(f"{value:.1f}" for value in quarters),
-                f"{curve.end.mean:.1f}{half}",
+                f"{curve.end.mean:.1f}{bounds}",
                 "-" if curve.median is None else f"{curve.median:.1f}",
                 "-" if curve.peak is None else f"{curve.peak:.1f}",
                 "-" if curve.tail is None else f"{curve.tail:.1f}",

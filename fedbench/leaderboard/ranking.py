@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import numpy as np
 from scipy import stats
 
 from fedbench.leaderboard.database import Database, Row
@@ -31,11 +32,6 @@ class Estimate:
     high: float | None
     n: int
 
-    @property
-    def half(self) -> float | None:
-        """Half the width of the interval."""
-        return None if self.low is None or self.high is None else (self.high - self.low) / 2
-
 
 def interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     """Mean and t interval ``mean +- t_(n-1) s / sqrt(n)`` of independent values."""
@@ -48,15 +44,28 @@ def interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def clustered(groups: Sequence[Sequence[float]]) -> Estimate:
-    """Mean over scenarios of the mean over seeds, with an interval over both.
+def clustered(groups: Sequence[Sequence[float]], resamples: int = 2000) -> Estimate:
+    """Mean over scenarios of the mean over seeds, with a 95 % interval over both.
 
-    Seeds of one scenario are not independent evidence about other scenarios, so with several scenarios the interval is
-    that of the scenario means (whose spread contains the seeds'); with a single one it is over its seeds.
+    One scenario: the t interval over its seeds. Several: the percentile interval of a hierarchical bootstrap, which draws
+    scenarios with replacement and, for each draw, seeds of that scenario with replacement (fixed stream, so that equal
+    records give equal intervals).
+
+    Args:
+        groups: the values of each scenario's seeds. resamples: of the bootstrap.
     """
     if len(groups) == 1:
         return interval(groups[0])
-    return interval([math.fsum(group) / len(group) for group in groups])
+    mean = math.fsum(math.fsum(group) / len(group) for group in groups) / len(groups)
+    rng = np.random.default_rng(0)
+    count = len(groups)
+    means = np.empty((count, resamples))
+    for row, group in zip(means, groups, strict=True):
+        values = np.asarray(group)
+        row[:] = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
+    drawn = means[rng.integers(0, count, (resamples, count)), rng.integers(0, resamples, (resamples, count))].mean(1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Estimate(mean, float(low), float(high), count)
 
 
 @dataclass(frozen=True)
@@ -228,17 +237,20 @@ def rank_defenses(database: Database) -> list[DefenseRow]:
 
 
 def entry_names(rows: Sequence[Row]) -> dict[str, str]:
-    """Name on the leaderboard of each run id: the attack, with those parameters that differ among its runs."""
+    """Name on the leaderboard of each run id: the attack, with parameters that differ on one dataset and model."""
     by_attack: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_attack[row["attack"]].append(row)
     names = {}
     for attack, own in by_attack.items():
         parsed = {row["run_id"]: json.loads(row["attack_params"]) for row in own}
-        keys = sorted({key for values in parsed.values() for key in values})
-        varying = [key for key in keys if len({json.dumps(values.get(key)) for values in parsed.values()}) > 1]
-        for run, values in parsed.items():
-            extra = ", ".join(f"{key}={values.get(key)}" for key in varying)
+        varying: set[str] = set()
+        for group in _grouped(own, lambda row: (row["dataset"], row["model"], row["protocol"])):
+            values = [parsed[row["run_id"]] for row in group]
+            keys = {key for each in values for key in each}
+            varying |= {key for key in keys if len({json.dumps(each.get(key)) for each in values}) > 1}
+        for run, each in parsed.items():
+            extra = ", ".join(f"{key}={each.get(key)}" for key in sorted(varying))
             names[run] = f"{attack} ({extra})" if extra else attack
     return names
 

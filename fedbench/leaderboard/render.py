@@ -169,7 +169,8 @@ def _notes(database: Database, attacks: Sequence[AttackRow], defenses: Sequence[
     k = database.k
     notes = [
         f"ER@{k}: share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean"
-        " over seeds. The interval is over the scenarios, or over the seeds where there is one scenario.",
+        " over seeds. The interval is that of a bootstrap over scenarios and their seeds, or the t interval over the seeds of"
+        " a single scenario.",
         "peak and tail: the highest value of a run, and its mean over the last quarter of training; means over runs.",
         f"HR@{k} change: attacked run minus its clean twin of the same seed, in points.",
         "rank: by the mean in which a scenario that only diverged counts as no exposure; the mean shown is over the runs with"
@@ -203,10 +204,13 @@ def _notes(database: Database, attacks: Sequence[AttackRow], defenses: Sequence[
 
 
 def _estimate(value: Estimate | None, signed: bool = False) -> str:
+    """``41.2 [30.5, 52.0]``; bounds of a share are cut to 0 and 100."""
     if value is None:
         return "-"
-    half = "" if value.half is None else f" ± {_number(value.half)}"
-    return _number(value.mean, signed) + half
+    if value.low is None or value.high is None:
+        return _number(value.mean, signed)
+    low, high = (value.low, value.high) if signed else (max(value.low, 0.0), min(value.high, 100.0))
+    return f"{_number(value.mean, signed)} [{_number(low, signed)}, {_number(high, signed)}]"
 
 
 def _number(value: float | None, signed: bool = False) -> str:
