@@ -6,6 +6,7 @@ to the disk and then renamed: a crash at any moment leaves either nothing or a w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -228,7 +229,8 @@ def write_record(record: RunRecord, folder: Path) -> Path:
             os.fsync(out.fileno())
         os.replace(temporary, final)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise ResultsError(f"cannot write the result {final}: {error.strerror or error}.") from None
     return final
 
@@ -290,6 +292,7 @@ def pack(folders: Sequence[Path], file: Path) -> int:
         pq.write_table(table, temporary, compression="zstd")
         os.replace(temporary, file)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise ResultsError(f"cannot write {file}: {error.strerror or error}.") from None
     return len(table)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from records import record, scenario, write
+from typer.testing import CliRunner
+
+from fedbench.cli import app
+from fedbench.results import path_of
+
+run = CliRunner().invoke
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return write(
+        tmp_path / "results",
+        record(scenario(), hr=0.5),
+        record(scenario("a-ra"), er=0.25, hr=0.5),
+        record(scenario("random"), er=0.0, hr=0.5),
+    )
+
+
+def test_the_leaderboard_is_shown_and_written(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made" / "LEADERBOARD.md"
+    shown = run(app, ["leaderboard", "--results", str(results), "--out", str(out)])
+    assert shown.exit_code == 0
+    assert "Attacks by ER@10" in shown.stdout
+    assert "a-ra" in shown.stdout
+    text = out.read_text(encoding="utf-8")
+    assert "| 1 | a-ra | 25.0 |" in text
+    assert record(scenario("a-ra")).run_id[:8] in text
+
+
+def test_json_holds_all_run_ids(results: Path) -> None:
+    data = json.loads(run(app, ["leaderboard", "--results", str(results), "--json"]).stdout)
+    assert data["attacks"][0]["runs"] == [record(scenario("a-ra")).run_id]
+
+
+def test_the_usual_folder_comes_from_the_environment(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDBENCH_RESULTS", str(results))
+    assert run(app, ["leaderboard"]).exit_code == 0
+
+
+def test_a_truncated_file_is_named_and_the_rest_counts(results: Path) -> None:
+    broken = path_of(results, scenario("random").id, 0)
+    broken.write_bytes(broken.read_bytes()[:100])
+    shown = run(app, ["leaderboard", "--results", str(results)])
+    assert shown.exit_code == 0
+    assert broken.name in shown.stderr
+    assert "2 runs" in shown.stdout
+
+
+def test_no_results_is_one_line(tmp_path: Path) -> None:
+    shown = run(app, ["leaderboard", "--results", str(tmp_path)])
+    assert shown.exit_code == 2
+    assert shown.stderr.count("\n") == 1
+    assert "fedbench run" in shown.stderr
+
+
+def test_sql(results: Path) -> None:
+    query = "select attack, er_10 from runs order by attack"
+    shown = run(app, ["sql", query, "--results", str(results), "--csv"])
+    assert shown.stdout.split() == ["attack,er_10", "a-ra,0.25", "none,0.0", "random,0.0"]
+    as_json = run(app, ["sql", query, "--results", str(results), "--json"])
+    assert json.loads(as_json.stdout)[0] == {"attack": "a-ra", "er_10": 0.25}
+    assert "0.25" in run(app, ["sql", query, "--results", str(results)]).stdout
+    wrong = run(app, ["sql", "select nothing from nowhere", "--results", str(results)])
+    assert wrong.exit_code == 2
+    assert wrong.stderr.startswith("error: SQL: ")
+    assert wrong.stderr.count("\n") == 1
+
+
+SUITE = """
+name = "mine"
+version = 1
+title = "Mine"
+seeds = 1
+[defaults]
+dataset = "longtail-small"
+malicious_ratio = 0.05
+protocol_params = { epochs = 2 }
+[matrix]
+model = ["mf"]
+attack = ["a-ra"]
+[[expected]]
+where = { attack = "a-ra" }
+metric = "er_10"
+value = 0.0
+band = [0.0, 1.0]
+source = "nobody"
+"""
+
+
+def test_reproduce_runs_what_is_missing_and_compares(tmp_path: Path) -> None:
+    suite = tmp_path / "mine.toml"
+    suite.write_text(SUITE)
+    folder, out = tmp_path / "results", tmp_path / "report.md"
+    before = run(app, ["reproduce", str(suite), "--results", str(folder), "--no-run"])
+    assert before.exit_code == 2
+    options = ["--results", str(folder), "--jobs", "1", "--out", str(out)]
+    shown = run(app, ["reproduce", str(suite), *options])
+    assert shown.exit_code == 0, shown.output
+    assert "1 of 1 published values agree" in shown.stdout
+    assert "agrees" in out.read_text(encoding="utf-8")
+    assert len(list(folder.glob("*.parquet"))) == 2
+    again = run(app, ["reproduce", str(suite), "--results", str(folder), "--no-run"])
+    assert "1 of 1 published values agree" in again.stdout

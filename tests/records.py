@@ -1,0 +1,76 @@
+"""Constructed run records for tests of results, rankings and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedbench.results import RunRecord, environment, summarize_curve, write_record
+from fedbench.run import identity
+from fedbench.scenario import Scenario
+
+DATA: dict[str, Any] = {
+    "dataset": "longtail-small",
+    "split": "leave-one-out",
+    "dataset_fingerprint": "f" * 64,
+    "num_users": 300,
+    "num_items": 400,
+    "num_interactions": 12_000,
+    "duplicates_removed": 0,
+    "leaked_removed": 0,
+}
+
+
+def scenario(attack: str = "none", defense: str = "none", **fields: Any) -> Scenario:
+    """A scenario on longtail-small and mf, at 5 % where there is an attack."""
+    ratio = fields.pop("malicious_ratio", 0.0 if attack == "none" else 0.05)
+    values: dict[str, Any] = {"dataset": "longtail-small", "model": "mf"} | fields
+    return Scenario(attack=attack, defense=defense, malicious_ratio=ratio, **values)
+
+
+def record(
+    of: Scenario,
+    seed: int = 0,
+    er: float | Sequence[float] = 0.0,
+    hr: float | Sequence[float] = 0.5,
+    status: str = "ok",
+    error: str | None = None,
+    **columns: Any,
+) -> RunRecord:
+    """A record with ER@10 and HR@10 as given, at the end or at every tenth epoch."""
+    ers = [er] if isinstance(er, float) else list(er)
+    hrs = [hr] * len(ers) if isinstance(hr, float) else list(hr)
+    curve = [{"epoch": 10 * n, "er_10": e, "hr_10": h} for n, (e, h) in enumerate(zip(ers, hrs, strict=True), 1)]
+    epochs = 10 * len(curve)
+    made = RunRecord(
+        **identity(of, seed, "test"),
+        **(DATA | {"dataset": of.dataset}),
+        num_malicious=15,
+        target_items=[7],
+        status=status,
+        error=error,
+        epochs_planned=epochs,
+        epochs_done=epochs,
+        rounds=2 * epochs,
+        ranking="sampled",
+        **summarize_curve(curve if status == "ok" else [], epochs),
+        seconds_total=1.0,
+        seconds_setup=0.1,
+        seconds_train=0.5,
+        seconds_attack=0.1,
+        seconds_evaluate=0.2,
+        peak_gpu_bytes=None,
+        started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        **environment("cpu"),
+    )
+    return replace(made, **columns)
+
+
+def write(folder: Path, *records: RunRecord) -> Path:
+    """Write the records into ``folder``."""
+    for each in records:
+        write_record(each, folder)
+    return folder

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from records import record, scenario, write
+from scipy import stats
+
+from fedbench.errors import ResultsError, UserError
+from fedbench.leaderboard import Database, rank_attacks, rank_defenses
+from fedbench.leaderboard.ranking import attack_cells, clustered, interval
+from fedbench.leaderboard.render import make_board, markdown
+
+
+def test_the_t_interval_agrees_with_scipy() -> None:
+    values = [1.0, 2.5, 4.0, 7.0]
+    ours = interval(values)
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert (ours.mean, ours.n) == (3.625, 4)
+    assert ours.low == pytest.approx(low)
+    assert ours.high == pytest.approx(high)
+    assert interval([5.0]).low is None
+
+
+def test_the_mean_is_over_scenarios_whatever_their_number_of_seeds() -> None:
+    assert clustered([[10.0, 20.0, 30.0], [40.0]]).mean == 30.0
+    assert clustered([[10.0, 20.0]]) == interval([10.0, 20.0])
+
+
+def test_the_bootstrap_covers_scenarios_and_seeds() -> None:
+    flat = clustered([[50.0, 50.0], [50.0, 50.0]])
+    assert (flat.low, flat.high) == (50.0, 50.0)
+    seeds_only = clustered([[40.0, 60.0], [40.0, 60.0], [40.0, 60.0]])
+    assert seeds_only.low is not None
+    assert 40 <= seeds_only.low < 50
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(60):
+        true_means = rng.normal(50, 10, 30)
+        estimate = clustered([list(rng.normal(mean, 5, 3)) for mean in true_means])
+        assert estimate.low is not None
+        assert estimate.high is not None
+        hits += estimate.low <= 50 <= estimate.high
+    assert hits >= 50
+    assert clustered([[1.0, 2.0], [3.0]]) == clustered([[1.0, 2.0], [3.0]])
+
+
+def two_attacks(folder: Path) -> Path:
+    """a-ra: 20 and 40 %, with HR 5 points below its twins; random: 0; both over two seeds."""
+    return write(
+        folder,
+        *(record(scenario(), seed, er=0.0, hr=0.5 + seed / 10) for seed in (0, 1)),
+        *(record(scenario("a-ra"), seed, er=[0.9, 0.2 + seed / 5], hr=[0.5, 0.45 + seed / 10]) for seed in (0, 1)),
+        *(record(scenario("random"), seed, er=0.0, hr=0.5 + seed / 10) for seed in (0, 1)),
+    )
+
+
+def test_attacks_are_ranked_by_exposure_beside_their_clean_twins(tmp_path: Path) -> None:
+    first, second = rank_attacks(Database([two_attacks(tmp_path)]))
+    assert (first.attack, first.rank, second.attack, second.rank) == ("a-ra", 1, "random", 2)
+    assert first.er is not None
+    assert first.er.mean == pytest.approx(30)
+    assert first.er.high == pytest.approx(30 + stats.t.ppf(0.975, 1) * 10)
+    assert first.peak == pytest.approx(90)
+    assert first.tail == pytest.approx(30)
+    assert first.hr_change is not None
+    assert first.hr_change.mean == pytest.approx(-5)
+    assert (first.hr_change.low, first.hr_change.high) == (pytest.approx(-5), pytest.approx(-5))
+    assert (first.first, second.first) == (1, 0)
+    assert first.runs == sorted(record(scenario("a-ra"), seed).run_id for seed in (0, 1))
+    assert first.knowledge == "none"
+
+
+def test_equal_means_share_a_rank(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        record(scenario("a-ra"), er=0.5),
+        record(scenario("a-hum"), er=0.5),
+        record(scenario("random"), er=0.1),
+    )
+    assert [(row.attack, row.rank) for row in rank_attacks(Database([tmp_path]))] == [
+        ("a-hum", 1),
+        ("a-ra", 1),
+        ("random", 3),
+    ]
+
+
+def test_a_missing_scenario_is_named_and_costs_the_rank(tmp_path: Path) -> None:
+    two_attacks(tmp_path)
+    write(tmp_path, record(scenario("a-ra", model="ncf"), er=0.1))
+    rows = {row.attack: row for row in rank_attacks(Database([tmp_path]))}
+    assert rows["a-ra"].rank == 1
+    assert rows["random"].rank is None
+    assert rows["random"].missing == ["longtail-small ncf icde24 0.05 random:0"]
+    assert {row.attack: row.rank for row in rank_attacks(Database([tmp_path]), model="mf")} == {"a-ra": 1, "random": 2}
+    assert "random lacks 1 scenarios" in markdown(make_board(Database([tmp_path])))
+
+
+def test_diverged_runs_are_counted_and_never_a_score(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        record(scenario("a-ra"), 0, er=0.4),
+        record(scenario("a-ra", model="ncf"), 0, er=0.4),
+        record(scenario("a-hum"), 0, er=0.6),
+        record(scenario("a-hum", model="ncf"), 0, status="diverged", error="not finite"),
+        record(scenario("random"), 0, er=0.1),
+        record(scenario("random", model="ncf"), 0, status="failed", error="RuntimeError: no"),
+    )
+    rows = {row.attack: row for row in rank_attacks(Database([tmp_path]))}
+    assert rows["a-hum"].er is not None
+    assert rows["a-hum"].er.mean == pytest.approx(60)
+    assert (rows["a-ra"].rank, rows["a-hum"].rank, rows["random"].rank) == (1, 2, None)
+    assert (rows["a-hum"].diverged, rows["random"].failed) == (1, 1)
+    text = markdown(make_board(Database([tmp_path])))
+    assert "diverged: 1 of a-hum on longtail-small ncf at 5 % (not finite)." in text
+
+
+def test_readings_of_one_attack_are_entries_of_their_own(tmp_path: Path) -> None:
+    wide = scenario("a-ra", attack_params={"pseudo_users": 50})
+    write(tmp_path, record(scenario("a-ra"), er=0.2), record(wide, er=0.3))
+    names = [row.attack for row in rank_attacks(Database([tmp_path]))]
+    assert names == ["a-ra (pseudo_users=50)", "a-ra (pseudo_users=10)"]
+
+
+def test_readings_that_differ_only_between_models_are_one_entry(tmp_path: Path) -> None:
+    wide = scenario("a-ra", model="ncf", attack_params={"pseudo_users": 50})
+    write(tmp_path, record(scenario("a-ra"), er=0.2), record(wide, er=0.4))
+    (row,) = rank_attacks(Database([tmp_path]))
+    assert (row.attack, row.scenarios, row.rank) == ("a-ra", 2, 1)
+
+
+def test_defenses_are_paired_with_undefended_and_clean_twins(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write(
+            tmp_path,
+            record(scenario(), seed, hr=0.60),
+            record(scenario("none", "norm-bound"), seed, hr=0.57),
+            record(scenario("a-ra"), seed, er=0.8),
+            record(scenario("a-ra", "norm-bound"), seed, er=0.2 + seed / 10),
+            record(scenario("a-hum"), seed, er=0.5),
+            record(scenario("a-hum", "norm-bound"), seed, er=0.4),
+        )
+    write(tmp_path, record(scenario("random", "norm-bound"), 0, er=0.0))
+    (row,) = rank_defenses(Database([tmp_path]))
+    assert row.reduction.mean == pytest.approx((55 + 10) / 2)
+    assert row.loss is not None
+    assert row.loss.mean == pytest.approx(3)
+    assert row.net == pytest.approx(32.5 - 3)
+    assert row.worst == ("a-hum", pytest.approx(40))
+    assert row.unpaired == 1
+    assert len(row.runs) == 5
+
+
+def test_cells_hold_dataset_model_and_ratio(tmp_path: Path) -> None:
+    few = scenario("a-ra", malicious_ratio=0.01)
+    write(tmp_path, record(scenario("a-ra"), er=0.5, hr=0.4), record(few, er=0.1, hr=0.6))
+    cells = {cell.malicious_ratio: (cell.er.mean, cell.hr) for cell in attack_cells(Database([tmp_path]))}
+    assert cells == {0.05: (pytest.approx(50), pytest.approx(40)), 0.01: (pytest.approx(10), pytest.approx(60))}
+
+
+def test_filters_keep_the_twins(tmp_path: Path) -> None:
+    two_attacks(tmp_path)
+    write(tmp_path, record(scenario(model="ncf"), er=0.0))
+    database = Database([tmp_path], only=["attack=a-*"])
+    assert {row["attack"] for row in database.rows("select attack from runs")} == {"a-ra", "none"}
+    (row,) = rank_attacks(database)
+    assert row.hr_change is not None
+    assert not database.rows("select * from runs where model = 'ncf'")
+    with pytest.raises(UserError, match="no run has attack=b"):
+        Database([tmp_path], only=["attack=b*"])
+    with pytest.raises(UserError, match="Did you mean 'attack'"):
+        Database([tmp_path], only=["atack=b*"])
+
+
+def test_names_are_escaped_in_markdown(tmp_path: Path) -> None:
+    nasty = record(scenario("a-ra"), er=0.5, attack="a|b <script>alert(1)</script> [x](y) `c`")
+    write(tmp_path, nasty)
+    text = markdown(make_board(Database([tmp_path])))
+    assert "<script>" not in text
+    assert r"a\|b &lt;script&gt;" in text
+    assert r"\[x\](y) \`c\`" in text
+
+
+def test_no_query_can_write_or_read_a_file(tmp_path: Path) -> None:
+    database = Database([two_attacks(tmp_path)])
+    for query in (
+        f"copy runs to '{tmp_path}/x.csv'",
+        f"select * from read_csv('{__file__}')",
+        f"attach '{tmp_path}/x.db'",
+        "set enable_external_access = true",
+    ):
+        with pytest.raises(UserError, match="SQL: ") as caught:
+            database.rows(query)
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="fedbench run SUITE"):
+        Database([tmp_path])
+    with pytest.raises(UserError, match="K = 7"):
+        Database([two_attacks(tmp_path)], k=7)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import builtins
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from records import record, scenario, write
+
+from fedbench.errors import ResultsError
+from fedbench.leaderboard import Database
+from fedbench.results import (
+    METRICS,
+    SCHEMA_VERSION,
+    RunRecord,
+    pack,
+    path_of,
+    scan,
+    schema,
+    summarize_curve,
+    write_record,
+)
+
+
+def test_a_curve_is_summed_up_by_end_peak_and_tail() -> None:
+    curve = [
+        {"epoch": e, "er_10": v, "hr_10": 0.5} for e, v in [(25, 0.2), (50, 0.9), (75, 0.9), (80, 0.4), (100, 0.1)]
+    ]
+    metrics = summarize_curve(curve, 100)["metrics"]
+    assert metrics["er_10"] == 0.1
+    assert (metrics["er_10_peak"], metrics["er_10_peak_epoch"]) == (0.9, 50)
+    assert metrics["er_10_tail"] == pytest.approx(0.25)  # epochs 80 and 100, after three quarters
+    assert metrics["hr_10"] == 0.5
+    assert metrics["er_5"] is None
+
+
+def test_an_empty_curve_has_no_numbers() -> None:
+    assert set(summarize_curve([], 10)["metrics"].values()) == {None}
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    one = record(scenario("a-ra"), 3, er=[0.25, 0.5], hr=[0.5, 0.6])
+    path = write_record(one, tmp_path / "new" / "folder")
+    assert path.name == f"{one.scenario_id}-s3.parquet"
+    table = pq.read_table(path)
+    assert table.schema.names == schema().names
+    (row,) = table.to_pylist()
+    assert row["schema_version"] == SCHEMA_VERSION
+    assert row["run_id"] == one.run_id
+    assert row["er_10"] == 0.5
+    assert row["er_10_peak"] == 0.5
+    assert row["hr_10"] == 0.6
+    assert [(p["epoch"], p["er_10"]) for p in row["curve"]] == [(10, 0.25), (20, 0.5)]
+    assert row["attack_knowledge"] == []
+    assert row["started_at"].isoformat() == "2026-01-02T03:04:05+00:00"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_every_column_of_a_record_has_a_type() -> None:
+    names = {f.name for f in dataclasses.fields(RunRecord)} - {"metrics"}
+    assert names <= set(schema().names)
+    assert set(METRICS) <= set(schema().names)
+
+
+def test_twins_are_named_in_the_record() -> None:
+    attacked = record(scenario("a-ra", "norm-bound"))
+    assert attacked.clean_id == scenario("none", "norm-bound").id
+    assert attacked.undefended_id == scenario("a-ra").id
+    assert attacked.baseline_id == scenario().id
+
+
+def test_scan_counts_whole_records_and_names_the_others(tmp_path: Path) -> None:
+    write(tmp_path, record(scenario(), 0), record(scenario(), 1, status="diverged"), record(scenario("a-ra"), 0))
+    whole = path_of(tmp_path, scenario("a-ra").id, 0)
+    whole.write_bytes(whole.read_bytes()[:-200])
+    (tmp_path / "foreign.parquet").write_bytes(b"not parquet")
+    pq.write_table(pq.read_table(path_of(tmp_path, scenario().id, 0), columns=["seed"]), tmp_path / "other.parquet")
+    (tmp_path / ".half.parquet.1.tmp").write_bytes(b"")
+    found = scan([tmp_path, tmp_path / "missing"])
+    assert found.status == {(scenario().id, 0): "ok", (scenario().id, 1): "diverged"}
+    assert {Path(name).name for name in found.damaged} == {whole.name, "foreign.parquet", "other.parquet"}
+    assert all(reason and "\n" not in reason for reason in found.damaged.values())
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match=r"cannot write the result .*: Not a directory\.") as caught:
+        write_record(record(scenario()), tmp_path / "file")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Any, *args: Any, **kwargs: Any) -> Any:
+        handle = real(path, *args, **kwargs)
+        if str(path).endswith(".tmp"):
+            handle.close()
+            raise OSError(28, "No space left on device")
+        return handle
+
+    real = builtins.open
+    monkeypatch.setattr(builtins, "open", full)
+    with pytest.raises(ResultsError, match="No space left on device"):
+        write_record(record(scenario()), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_packed_records_are_read_like_single_ones(tmp_path: Path) -> None:
+    write(tmp_path / "many", *(record(scenario("a-ra"), seed, er=seed / 10) for seed in range(3)))
+    assert pack([tmp_path / "many"], tmp_path / "one" / "all.parquet") == 3
+    found = scan([tmp_path / "one"])
+    assert found.status == scan([tmp_path / "many"]).status
+    assert len(Database([tmp_path / "one"]).rows("select * from runs")) == 3
+    with pytest.raises(ResultsError, match="no results in"):
+        pack([tmp_path / "nothing"], tmp_path / "x.parquet")
+
+
+def test_results_of_every_past_schema_still_load() -> None:
+    folder = Path(__file__).parents[1] / "historic_results"
+    versions = sorted(int(path.stem.removeprefix("v")) for path in folder.glob("v*.parquet"))
+    assert versions == list(range(1, SCHEMA_VERSION + 1))
+    found = scan([folder])
+    assert not found.damaged
+    database = Database([folder])
+    rows = database.rows("select schema_version, attack, er_10, hr_10, len(curve) as points from runs order by run_id")
+    assert [row["schema_version"] for row in rows] == versions
+    assert all(row["attack"] == "pieck-uea" and row["er_10"] > 0.5 and row["points"] > 0 for row in rows)
+
+
+def test_a_newer_schema_is_left_out_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedbench.results.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    write(tmp_path, record(scenario()))
+    monkeypatch.undo()
+    found = scan([tmp_path])
+    assert not found.status
+    assert "newer" in next(iter(found.damaged.values()))
+
+
+def test_columns_that_an_old_file_lacks_are_null(tmp_path: Path) -> None:
+    write(tmp_path, record(scenario("a-ra"), er=0.5))
+    (path,) = tmp_path.iterdir()
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["er_30", "suite"]), path)
+    assert Database([tmp_path]).rows("select er_10, er_30, suite from runs") == [
+        {"er_10": 0.5, "er_30": None, "suite": None}
+    ]
