@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from fedbench import __version__
 from fedbench.cli.catalogue import list_entries, show
 from fedbench.cli.data import data_app
-from fedbench.cli.leaderboard import leaderboard, sql
+from fedbench.cli.leaderboard import leaderboard, pack, sql
 from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
 from fedbench.errors import FedbenchError
@@ -92,6 +92,9 @@ app.command(
         'fedbench sql "select attack, epoch, avg(er_10) from curves group by all order by all" --csv',
     ),
 )(sql)
+app.command("pack", epilog=_examples("fedbench pack leaderboard/results/core-ml-100k.parquet --results results/core"))(
+    pack
+)
 app.command(
     "reproduce",
     epilog=_examples(

@@ -1,4 +1,4 @@
-"""``fedbench leaderboard`` and ``fedbench sql``: what the records say."""
+"""``fedbench leaderboard``, ``sql`` and ``pack``: what the records say, and one file of them."""
 
 from __future__ import annotations
 
@@ -84,13 +84,29 @@ def sql(
         console().print(table(answer.column_names, [["" if v is None else v for v in row.values()] for row in rows]))
 
 
+def pack(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The parquet file to write.")],
+    results: Folders = None,
+) -> None:
+    """Write all records of a folder as one file, which readers take like the folder: the form to publish."""
+    from fedbench.cli.output import console, count
+    from fedbench.results import pack as pack_records
+
+    number = pack_records(results or [usual_folder()], out)
+    console(err=True).print(f"{count(number, 'record')} in {out}", soft_wrap=True)
+
+
+def usual_folder() -> Path:
+    """``results``, or what FEDBENCH_RESULTS names."""
+    return Path(os.environ.get("FEDBENCH_RESULTS") or DEFAULT_RESULTS)
+
+
 def open_database(results: list[Path] | None, k: int, only: list[str] | tuple[str, ...], suite: str | None) -> Database:
     """The records of the folders that the user named, or of the usual one; damaged files are reported on stderr."""
     from fedbench.cli.output import console
     from fedbench.leaderboard import Database
 
-    folders = results or [Path(os.environ.get("FEDBENCH_RESULTS") or DEFAULT_RESULTS)]
-    database = Database(folders, k, only, suite)
+    database = Database(results or [usual_folder()], k, only, suite)
     for name, reason in database.found.damaged.items():
         console(err=True).print(f"warning: {name} is no whole record and does not count: {reason}", soft_wrap=True)
     return database

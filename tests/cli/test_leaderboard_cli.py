@@ -73,6 +73,15 @@ def test_sql(results: Path) -> None:
     assert wrong.stderr.count("\n") == 1
 
 
+def test_packed_results_give_the_same_leaderboard(results: Path, tmp_path: Path) -> None:
+    file = tmp_path / "published" / "all.parquet"
+    packed = run(app, ["pack", str(file), "--results", str(results)])
+    assert packed.exit_code == 0
+    assert "3 records" in packed.stderr
+    one, two = (run(app, ["leaderboard", "--results", str(folder), "--json"]) for folder in (results, file.parent))
+    assert json.loads(one.stdout) == json.loads(two.stdout)
+
+
 SUITE = """
 name = "mine"
 version = 1
