@@ -179,10 +179,9 @@ def _curve(key: tuple[str, str, str, str, float, str], planned: Sequence[Planned
     flat = [row for own in scored for row in own]
     by_epoch: dict[int, list[tuple[float, float | None]]] = {}
     for row in flat:
-        k = "er_10" if "er_10" in row["curve"][0] else "er_5"
         hr = "hr_full_10" if row["ranking"] == "full" else "hr_10"
         for point in row["curve"]:
-            by_epoch.setdefault(point["epoch"], []).append((100 * point[k], _times100(point[hr])))
+            by_epoch.setdefault(point["epoch"], []).append((100 * point["er_10"], _times100(point[hr])))
     epochs = sorted(epoch for epoch, points in by_epoch.items() if len(points) == len(flat))
     hrs = [[value for _, value in by_epoch[epoch] if value is not None] for epoch in epochs]
     name = " ".join(
@@ -259,8 +258,8 @@ def curve_rows(report: Report) -> list[tuple[str, ...]]:
             if curve.end.low is None or curve.end.high is None
             else f" [{max(curve.end.low, 0):.1f}, {min(curve.end.high, 100):.1f}]"
         )
-        hr = [value for value in curve.hr if value is not None]
-        best = max(zip(hr, curve.epochs, strict=False), default=None)
+        points = [(value, epoch) for value, epoch in zip(curve.hr, curve.epochs, strict=True) if value is not None]
+        best = max(points, key=lambda point: point[0], default=None)
         rows.append(
             (
                 curve.label,
@@ -270,7 +269,7 @@ def curve_rows(report: Report) -> list[tuple[str, ...]]:
                 "-" if curve.median is None else f"{curve.median:.1f}",
                 "-" if curve.peak is None else f"{curve.peak:.1f}",
                 "-" if curve.tail is None else f"{curve.tail:.1f}",
-                f"{hr[-1]:.1f}" if hr else "-",
+                f"{points[-1][0]:.1f}" if points else "-",
                 f"{best[0]:.1f} @ {best[1]}" if best else "-",
                 str(curve.n),
                 str(curve.diverged),
@@ -327,11 +326,12 @@ def draw(report: Report, path: str) -> None:
     figure = Figure(figsize=(11, 2.8 * max(1, len(panels))), layout="constrained")
     axes = figure.subplots(max(1, len(panels)), 2, squeeze=False)
     for (left, right), (name, curves) in zip(axes, panels.items(), strict=False):
+        title = " ".join(part for part in name if part)
         for number, curve in enumerate(curves):
             style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--"}
-            left.plot(curve.epochs, curve.er, label=curve.attack, **style)
+            left.plot(curve.epochs, curve.er, label=curve.label.removeprefix(f"{title} "), **style)
             right.plot(curve.epochs, [math.nan if value is None else value for value in curve.hr], **style)
-        left.set(title=" ".join(part for part in name if part), ylabel="ER@10 (%)", ylim=(-2, 102), xlabel="epoch")
+        left.set(title=title, ylabel="ER@10 (%)", ylim=(-2, 102), xlabel="epoch")
         right.set(ylabel="HR@10 (%)", xlabel="epoch")
         left.legend(fontsize=6, ncols=2)
     figure.savefig(path, dpi=110)

@@ -30,7 +30,7 @@ def leaderboard(
 ) -> None:
     """Rank attacks by ER@K, and defenses by ER@K reduction against HR@K loss."""
     from fedbench.cli.output import console, print_json, table
-    from fedbench.leaderboard.render import make_board, markdown
+    from fedbench.leaderboard.render import headline, make_board, markdown
 
     database = open_database(results, k, only or (), suite)
     board = make_board(database)
@@ -40,21 +40,24 @@ def leaderboard(
         print_json(board.data)
         return
     screen = console()
-    screen.print(f"{board.count} runs on {board.datasets}; ER@{k} and HR@{k} in percent, intervals 95 %.\n")
+    screen.print(f"{headline(board)}.\n", soft_wrap=True)
+    hidden = {"failed", "missing", "without twin"}
+    if screen.width < 120:
+        hidden |= {"knows", "first", "scenarios", "diverged"}
     for sheet in board.sheets:
         if not sheet.wide:
-            keep = [
-                n for n, heading in enumerate(sheet.headings) if heading not in ("failed", "missing", "without twin")
-            ]
+            keep = [n for n, heading in enumerate(sheet.headings) if heading not in hidden]
             rows = [[row[n] for n in keep] for row in sheet.rows]
             headings = [sheet.headings[n] for n in keep]
             text = {"attack", "knows", "defense", "worst attack"}
             screen.print(sheet.title, style="bold")
-            screen.print(table(headings, rows, right=[heading for heading in headings if heading not in text]))
+            shown = table(headings, rows, right=[heading for heading in headings if heading not in text])
+            for column in shown.columns:
+                column.no_wrap = column.justify == "right"
+            screen.print(shown)
             screen.print()
-    for note in board.notes:
-        if note.startswith(("diverged", "failed")) or " lacks " in note:
-            screen.print(note, soft_wrap=True)
+    for warning in board.warnings:
+        screen.print(warning, soft_wrap=True)
     if out is not None:
         console(err=True).print(f"written to {out}", soft_wrap=True)
 
@@ -73,15 +76,15 @@ def sql(
     from fedbench.cli.output import console, print_json, table
 
     answer = open_database(results, k, (), None).table(query)
-    rows = answer.to_pylist()
+    rows = list(zip(*(column.to_pylist() for column in answer.columns), strict=True))
     if as_json:
-        print_json(rows)
+        print_json([dict(zip(answer.column_names, row, strict=True)) for row in rows])
     elif as_csv:
         writer = csv.writer(sys.stdout)
         writer.writerow(answer.column_names)
-        writer.writerows([list(row.values()) for row in rows])
+        writer.writerows(rows)
     else:
-        console().print(table(answer.column_names, [["" if v is None else v for v in row.values()] for row in rows]))
+        console().print(table(answer.column_names, [["" if v is None else v for v in row] for row in rows]))
 
 
 def pack(

@@ -20,7 +20,8 @@ Row = dict[str, Any]
 class Database:
     """The views ``runs``, ``headline``, ``curves``, ``attacks`` and ``defenses`` over all whole records.
 
-    Everything is read into memory first; after that the connection can neither read nor write a file.
+    Everything is read into memory first; after that the connection can neither read nor write a file. A run that several
+    files hold counts once: the newest record that did not fail.
 
     Args:
         folders: results folders. k: list length K of the headline columns. only: ``key=glob`` filters on runs; the
@@ -47,7 +48,8 @@ class Database:
         self.connection.register("current_schema", empty)
         self.connection.execute(
             "create table runs as select * from current_schema union all by name"
-            " select * from read_parquet(?, union_by_name = true)",
+            " select * from read_parquet(?, union_by_name = true)"
+            " qualify row_number() over (partition by run_id order by status = 'failed', started_at desc) = 1",
             [files],
         )
         self.connection.execute("set enable_external_access = false")
@@ -62,7 +64,8 @@ class Database:
         Raises:
             UserError: when DuckDB refuses the query; its message on one line.
         """
-        return self.table(query, parameters).to_pylist()
+        rows: list[Row] = self.table(query, parameters).to_pylist()
+        return rows
 
     def table(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of a query as an Arrow table; errors as in :meth:`rows`."""

@@ -96,7 +96,7 @@ class AttackRow:
 
 @dataclass(frozen=True)
 class CellRow:
-    """Mean ER@K and HR@K of one attack on one dataset, model and malicious ratio."""
+    """Mean ER@K and HR@K of one attack on one dataset, model and malicious ratio, and the runs behind them."""
 
     dataset: str
     model: str
@@ -104,6 +104,7 @@ class CellRow:
     attack: str
     er: Estimate
     hr: float
+    runs: list[str]
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,9 @@ def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
         values = clustered([[100 * row["er"] for row in cell] for cell in _grouped(group, _cell)])
         hr = _mean(100 * row["hr"] for row in group)
         assert hr is not None
-        out.append(CellRow(one["dataset"], one["model"], one["malicious_ratio"], names[one["run_id"]], values, hr))
+        runs = [row["run_id"] for row in group]
+        place = (one["dataset"], one["model"], one["malicious_ratio"], names[one["run_id"]])
+        out.append(CellRow(*place, values, hr, runs))
     return out
 
 

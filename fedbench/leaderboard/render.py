@@ -35,13 +35,14 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Board:
-    """A whole leaderboard, ready to be shown."""
+    """A whole leaderboard, ready to be shown: notes say how it was made, warnings what is lacking."""
 
     k: int
     count: int
     datasets: str
     sheets: list[Sheet]
     notes: list[str]
+    warnings: list[str]
     data: dict[str, Any]
 
 
@@ -71,7 +72,20 @@ def make_board(database: Database) -> Board:
         against = rank_attacks(database, defense)
         data.setdefault("attacks_under", {})[defense] = _plain(against)
         sheets.append(dataclasses.replace(_attack_sheet(f"Attacks under {defense}", against, k), wide=True))
-    return Board(k, head["n"], head["d"], sheets, _notes(database, overall, defenses), data)
+    warnings = _warnings(database, overall)
+    data["warnings"] = warnings
+    return Board(k, head["n"], head["d"], sheets, _notes(database, defenses), warnings, data)
+
+
+def headline(board: Board) -> str:
+    """What the board is about, in a line."""
+    runs = "1 run" if board.count == 1 else f"{board.count:,} runs"
+    return f"{runs} on {board.datasets}; ER@{board.k} and HR@{hit_cut(board.k)} in percent, intervals 95 %"
+
+
+def hit_cut(k: int) -> int:
+    """The K of HR@K beside ER@K: hit ratios are measured up to 20."""
+    return min(k, 20)
 
 
 def markdown(board: Board) -> str:
@@ -79,7 +93,7 @@ def markdown(board: Board) -> str:
     out = [
         "# Leaderboard",
         "",
-        f"{board.count} runs on {escape(board.datasets)}. ER@{board.k} and HR@{board.k} in percent, intervals 95 %.",
+        f"{escape(headline(board))}.",
         "",
     ]
     for sheet in board.sheets:
@@ -94,13 +108,32 @@ def markdown(board: Board) -> str:
                 out.append(f"- {escape(name)} ({len(runs)}): {' '.join(_short(run) for run in runs)}")
             out += ["", "</details>", ""]
     out += ["## How to read this", "", *(f"- {escape(note)}" for note in board.notes), ""]
+    if board.warnings:
+        out += ["## What is lacking", "", *(f"- {escape(warning)}" for warning in board.warnings), ""]
+    out += [
+        "<details><summary>Queries behind the tables</summary>",
+        "",
+        "```sql",
+        *_QUERIES,
+        "```",
+        "",
+        "</details>",
+        "",
+    ]
     return "\n".join(out)
+
+
+_QUERIES = (
+    "-- views of `fedbench sql`; the rankings average over seeds, then over scenarios",
+    "select * from attacks where defense = 'none' and attack_goal = 'promote' order by run_id;",
+    "select * from defenses order by run_id;",
+)
 
 
 def _attack_sheet(title: str, rows: Sequence[AttackRow], k: int) -> Sheet:
     headings = (
-        "rank", "attack", f"ER@{k}", "peak", "tail", f"HR@{k} change", "knows", "first", "scenarios", "runs", "diverged",
-        "failed", "missing",
+        "rank", "attack", f"ER@{k}", "peak", "tail", f"HR@{hit_cut(k)} change", "knows", "first", "scenarios",
+        "runs", "diverged", "failed", "missing",
     )  # fmt: skip
     lines = [
         (
@@ -136,13 +169,16 @@ def _cell_sheets(cells: Iterable[CellRow], k: int) -> list[Sheet]:
             for attack, own in sorted(by_attack.items())
         ]
         headings = ("attack", *(f"{100 * ratio:g} %" for ratio in ratios))
-        sheets.append(Sheet(f"ER@{k} on {dataset}, {model}, by malicious ratio", headings, rows))
+        runs = {
+            attack: [run for cell in own.values() for run in cell.runs] for attack, own in sorted(by_attack.items())
+        }
+        sheets.append(Sheet(f"ER@{k} on {dataset}, {model}, by malicious ratio", headings, rows, runs))
     return sheets
 
 
 def _defense_sheet(rows: Sequence[DefenseRow], k: int) -> Sheet:
     headings = (
-        "defense", f"ER@{k} reduction", f"HR@{k} loss", "net", f"ER@{k} left", "worst attack", "scenarios", "runs",
+        "defense", f"ER@{k} reduction", f"HR@{hit_cut(k)} loss", "net", f"ER@{k} left", "worst attack", "scenarios", "runs",
         "diverged", "failed", "without twin",
     )  # fmt: skip
     lines = [
@@ -161,46 +197,49 @@ def _defense_sheet(rows: Sequence[DefenseRow], k: int) -> Sheet:
         )
         for row in rows
     ]
-    title = f"Defenses by ER@{k} reduction minus HR@{k} loss"
+    title = f"Defenses by ER@{k} reduction minus HR@{hit_cut(k)} loss"
     return Sheet(title, headings, lines, {row.defense: row.runs for row in rows})
 
 
-def _notes(database: Database, attacks: Sequence[AttackRow], defenses: Sequence[DefenseRow]) -> list[str]:
-    k = database.k
+def _notes(database: Database, defenses: Sequence[DefenseRow]) -> list[str]:
+    k, h = database.k, hit_cut(database.k)
     notes = [
         f"ER@{k}: share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean"
         " over seeds. The interval is that of a bootstrap over scenarios and their seeds, or the t interval over the seeds of"
         " a single scenario.",
         "peak and tail: the highest value of a run, and its mean over the last quarter of training; means over runs.",
-        f"HR@{k} change: attacked run minus its clean twin of the same seed, in points.",
+        f"HR@{h} change: attacked run minus its clean twin of the same seed, in points.",
         "rank: by the mean in which a scenario that only diverged counts as no exposure; the mean shown is over the runs with"
         " a score. An attack that lacks a scenario that another one ran has no rank.",
         "first: (dataset, model) pairs on which no other attack has a higher mean.",
     ]
     if defenses:
         notes.append(
-            f"Defenses: ER@{k} of the undefended twin minus its own, over all attacked scenarios; HR@{k} without attack and"
+            f"Defenses: ER@{k} of the undefended twin minus its own, over all attacked scenarios; HR@{h} without attack and"
             " defense minus HR with the defense alone; pairs of the same seed."
         )
+    return notes
+
+
+def _warnings(database: Database, attacks: Sequence[AttackRow]) -> list[str]:
+    """What has no score, and why: scenarios that were not run, diverged and failed runs, damaged files."""
+    out = []
     for row in attacks:
         if row.missing:
             shown = "; ".join(row.missing[:6]) + (f"; and {len(row.missing) - 6} more" if len(row.missing) > 6 else "")
-            notes.append(f"{row.attack} lacks {len(row.missing)} scenarios: {shown}.")
+            some = "1 scenario" if len(row.missing) == 1 else f"{len(row.missing)} scenarios"
+            out.append(f"{row.attack} lacks {some}: {shown}.")
     bad = database.rows(
         "select status, attack, dataset, model, malicious_ratio, count(*) n, min(error) e from runs where status <> 'ok'"
         " group by all order by all"
     )
     for each in bad:
         first = (each["e"] or "").splitlines()[:1]
-        notes.append(
+        out.append(
             f"{each['status']}: {each['n']} of {each['attack']} on {each['dataset']} {each['model']}"
             f" at {100 * each['malicious_ratio']:g} % ({''.join(first)})."
         )
-    notes += [f"left out, no whole record: {name} ({reason})." for name, reason in database.found.damaged.items()]
-    notes.append(
-        "Query: select * from attacks where defense = 'none' and attack_goal = 'promote' (views: `fedbench sql`)."
-    )
-    return notes
+    return out + [f"left out, no whole record: {name} ({reason})." for name, reason in database.found.damaged.items()]
 
 
 def _estimate(value: Estimate | None, signed: bool = False) -> str:

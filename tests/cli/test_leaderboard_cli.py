@@ -34,6 +34,16 @@ def test_the_leaderboard_is_shown_and_written(results: Path, tmp_path: Path) -> 
     assert record(scenario("a-ra")).run_id[:8] in text
 
 
+def test_a_narrow_screen_gets_fewer_columns_and_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path, *(record(scenario("explicit-boost"), seed, er=0.99 + seed / 100) for seed in range(2)))
+    monkeypatch.setattr("rich.console.Console.width", 80)
+    narrow = run(app, ["leaderboard", "--results", str(folder)]).stdout
+    assert ["1", "explicit-boost", "99.5", "[93.1,", "100.0]"] in [line.split()[:5] for line in narrow.splitlines()]
+    assert "knows" not in narrow
+    monkeypatch.setattr("rich.console.Console.width", 160)
+    assert "knows" in run(app, ["leaderboard", "--results", str(folder)]).stdout
+
+
 def test_json_holds_all_run_ids(results: Path) -> None:
     data = json.loads(run(app, ["leaderboard", "--results", str(results), "--json"]).stdout)
     assert data["attacks"][0]["runs"] == [record(scenario("a-ra")).run_id]
@@ -67,6 +77,8 @@ def test_sql(results: Path) -> None:
     as_json = run(app, ["sql", query, "--results", str(results), "--json"])
     assert json.loads(as_json.stdout)[0] == {"attack": "a-ra", "er_10": 0.25}
     assert "0.25" in run(app, ["sql", query, "--results", str(results)]).stdout
+    twice = run(app, ["sql", "select 1 as a, 2 as a", "--results", str(results), "--csv"])
+    assert twice.stdout.split() == ["a,a", "1,2"]
     wrong = run(app, ["sql", "select nothing from nowhere", "--results", str(results)])
     assert wrong.exit_code == 2
     assert wrong.stderr.startswith("error: SQL: ")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_a_missing_scenario_is_named_and_costs_the_rank(tmp_path: Path) -> None:
     assert rows["random"].rank is None
     assert rows["random"].missing == ["longtail-small ncf icde24 0.05 random:0"]
     assert {row.attack: row.rank for row in rank_attacks(Database([tmp_path]), model="mf")} == {"a-ra": 1, "random": 2}
-    assert "random lacks 1 scenarios" in markdown(make_board(Database([tmp_path])))
+    assert "random lacks 1 scenario: longtail-small ncf" in markdown(make_board(Database([tmp_path])))
 
 
 def test_diverged_runs_are_counted_and_never_a_score(tmp_path: Path) -> None:
@@ -150,6 +151,32 @@ def test_defenses_are_paired_with_undefended_and_clean_twins(tmp_path: Path) -> 
     assert row.worst == ("a-hum", pytest.approx(40))
     assert row.unpaired == 1
     assert len(row.runs) == 5
+
+
+def test_a_run_in_several_folders_counts_once(tmp_path: Path) -> None:
+    old = record(scenario("a-ra"), er=0.2)
+    new = record(scenario("a-ra"), er=0.6, started_at=old.started_at + timedelta(days=1))
+    late = record(scenario("a-ra"), status="failed", started_at=old.started_at + timedelta(days=2))
+    folders = [write(tmp_path / name, each) for name, each in [("new", new), ("old", old), ("late", late)]]
+    (row,) = rank_attacks(Database(folders))
+    assert row.runs == [new.run_id]
+    assert row.er is not None
+    assert row.er.mean == pytest.approx(60)
+
+
+def test_the_table_of_ratios_names_its_runs_and_the_report_its_queries(tmp_path: Path) -> None:
+    text = markdown(make_board(Database([two_attacks(tmp_path)])))
+    pivot = text.partition("by malicious ratio")[2].partition("</details>")[0]
+    one = record(scenario("a-ra"))
+    assert f"- a-ra (2): {one.scenario_id[:8]}-s0 {one.scenario_id[:8]}-s1" in pivot
+    assert "<details><summary>Queries" in text
+    assert "select * from attacks where defense = 'none'" in text
+
+
+def test_hit_ratios_are_named_by_the_k_that_they_have(tmp_path: Path) -> None:
+    text = markdown(make_board(Database([two_attacks(tmp_path)], k=30)))
+    assert "HR@20 change" in text
+    assert "HR@30" not in text
 
 
 def test_cells_hold_dataset_model_and_ratio(tmp_path: Path) -> None:
