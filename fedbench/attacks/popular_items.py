@@ -5,6 +5,7 @@ Zhang et al. (ICDE 2024), Algorithm 1. The attack's two variants and PIECK's own
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,15 +126,16 @@ class MiningParameters(Parameters):
     )
 
 
-class Pieck(Attack):
+class Pieck(Attack, ABC):
     """What IPE and UEA have in common: mine, then craft each client's rows from its own list of popular items."""
 
     params: MiningParameters
 
+    @abstractmethod
     def list_length(self, view: AttackerView) -> int:
         """N."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradients(
         self, view: AttackerView, popular: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
@@ -145,7 +147,6 @@ class Pieck(Attack):
         Returns:
             rows float32 [m, T, d], and dense name -> float32 [m, *shape], or None where nothing dense is poisoned.
         """
-        raise NotImplementedError
 
     def start(self, view: AttackerView) -> None:
         self.count = min(self.list_length(view), view.num_items - len(view.targets))

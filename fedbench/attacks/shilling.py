@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from pydantic import Field
 
@@ -12,7 +14,7 @@ from fedbench.errors import UserError
 from fedbench.federation.view import AttackerView, Profiles
 
 
-class Shilling(Attack):
+class Shilling(Attack, ABC):
     """What the three have in common: a profile is the targets and ``profile_size - |T|`` fillers, drawn once."""
 
     class Params(Parameters):
@@ -27,9 +29,9 @@ class Shilling(Attack):
 
     params: Params
 
+    @abstractmethod
     def fillers(self, view: AttackerView, count: int) -> torch.Tensor:
         """int64 [m_tot, count]: each fake user's filler items, distinct, none of them a target."""
-        raise NotImplementedError
 
     def profiles(self, view: AttackerView) -> Profiles:
         """The fake users' positives; their negatives are drawn by the engine, outside their own positives.

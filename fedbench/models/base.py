@@ -34,9 +34,6 @@ class PublicParams:
         return all(bool(torch.isfinite(value).all()) for value in (self.items, *self.dense.values()))
 
 
-Params = PublicParams
-
-
 @dataclass(frozen=True)
 class LocalStep:
     """The gradients of one local step of n clients, each of its own mean loss.
