@@ -18,12 +18,14 @@ from fedbench.federation.clients import draw_negatives
 from fedbench.federation.evaluation import EvaluationSettings, Evaluator
 from fedbench.federation.simulation import Federation, Task
 from fedbench.randomness import generator
+from fedbench.run import keep_freed_memory
 from fedbench.scenario import Scenario
 
 TARGET = 467
 
 
 def build(dataset: str, model: str) -> tuple[Federation, Evaluator, Any]:
+    keep_freed_memory()  # as every run does
     scenario = Scenario(dataset, model)
     r = scenario.resolved
     try:
