@@ -6,6 +6,8 @@ untrained model whose scores are all equal has ER = HR = 0. All results are frac
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 CUTOFFS = (5, 10, 20)
@@ -64,7 +66,7 @@ def sampled_rank_distribution(above: torch.Tensor, pool: torch.Tensor, negatives
     missing = size - x
     possible = (x <= above) & (missing >= 0) & (missing <= rest)
     x, missing = torch.where(possible, x, 0), torch.where(possible, missing, 0)
-    falling = _LogFallingFactorial(int(pool.max()) if len(pool) else 0, max(negatives, places), pool.device)
+    falling = _log_falling_factorial(int(pool.max()) if len(pool) else 0, max(negatives, places), pool.device)
     # C(b, x) C(P - b, n - x) / C(P, n) in falling factorials: b^(x) (P - b)^(n - x) / P^(n) times C(n, x).
     logs = falling(above, x) + falling(rest, missing) - falling(pool[:, None], size)
     logs += falling(size, x) - falling(x, x)
@@ -79,18 +81,24 @@ class _LogFallingFactorial:
     """
 
     def __init__(self, top: int, span: int, device: torch.device) -> None:
-        self.span = max(span, 1)
-        blocks = top // self.span + 1
-        numbers = torch.arange(blocks * self.span, dtype=torch.float64, device=device).clamp(min=1.0)
-        within = numbers.log().view(blocks, self.span).cumsum(1)
+        self.bits = max(span - 1, 1).bit_length()  # a block's length is a power of two: shifts are cheap, divisions not
+        blocks = (top >> self.bits) + 1
+        numbers = torch.arange(blocks << self.bits, dtype=torch.float64, device=device).clamp(min=1.0)
+        within = numbers.log().view(blocks, -1).cumsum(1)
         self._total = within[:, -1].contiguous()
         self._within = within.flatten()
 
     def __call__(self, a: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         low = a - k
-        block = low // self.span
-        crossed = torch.where(a // self.span > block, self._total[block], 0.0)
+        block = low >> self.bits
+        crossed = torch.where(a >> self.bits > block, self._total[block], 0.0)
         return self._within[a] - self._within[low] + crossed
+
+
+@functools.lru_cache(maxsize=8)
+def _log_falling_factorial(top: int, span: int, device: torch.device) -> _LogFallingFactorial:
+    """The table, made once: every evaluation of a run needs the same one."""
+    return _LogFallingFactorial(top, span, device)
 
 
 def expected_hits(distribution: torch.Tensor, cutoff: int) -> torch.Tensor:

@@ -148,13 +148,13 @@ class Evaluator:
             if buffer.shape != scores.shape:
                 # Comparisons are written and summed as floats, four times faster than bools (exact below 2^24 items).
                 buffer = torch.empty(scores.shape, device=device)
-            seen = _Seen.of(scores, *self._mask.block(block))
+            seen = _Seen.of(scores, self._mask, block)
             for t in range(len(self.targets)):
                 level = scores.gather(1, self.targets[t].expand(len(scores), 1))
                 target_rank[block, t] = _as_high(scores, level, buffer) - seen.as_high(level)
             if self._single:
                 if self._mask is not self._train:
-                    seen = _Seen.of(scores, *self._train.block(block))
+                    seen = _Seen.of(scores, self._train, block)
                 level = scores.gather(1, self._held_out[block, None])
                 test_rank[block] = _as_high(scores, level, buffer) - seen.as_high(level)
             else:
@@ -225,19 +225,24 @@ def _as_high(scores: torch.Tensor, level: torch.Tensor, buffer: torch.Tensor) ->
 
 @dataclass(frozen=True)
 class _Seen:
-    """Scores [p] of the seen items of b users, and whose each is."""
+    """Scores [p] of the seen items of b users, whose each is, and where each user's end: int64 [b]."""
 
     score: torch.Tensor
     owner: torch.Tensor
+    ends: torch.Tensor
 
     @classmethod
-    def of(cls, scores: torch.Tensor, positions: torch.Tensor, owner: torch.Tensor) -> _Seen:
-        return cls(scores.view(-1).index_select(0, positions), owner)
+    def of(cls, scores: torch.Tensor, pairs: _Pairs, block: slice) -> _Seen:
+        positions, owner = pairs.block(block)
+        ends = pairs.starts[block.start + 1 : block.stop + 1] - pairs.starts[block.start]
+        return cls(scores.view(-1).index_select(0, positions), owner, ends)
 
     def as_high(self, level: torch.Tensor) -> torch.Tensor:
         """float32 [b]: how many of a user's seen items score at least ``level`` [b, 1]."""
-        high = (self.score >= level.squeeze(1).index_select(0, self.owner)).float()
-        return torch.zeros(len(level), device=level.device).index_add_(0, self.owner, high)
+        high = self.score >= level.squeeze(1).index_select(0, self.owner)
+        total = high.cumsum(0, dtype=torch.int32)
+        upto = torch.cat([total.new_zeros(1), total]).index_select(0, self.ends)
+        return upto.diff(prepend=upto.new_zeros(1)).float()
 
 
 @dataclass(frozen=True)
