@@ -65,11 +65,11 @@ def sampled_rank_distribution(above: torch.Tensor, pool: torch.Tensor, negatives
     above, rest = above[:, None], (pool - above)[:, None]
     missing = size - x
     possible = (x <= above) & (missing >= 0) & (missing <= rest)
+    log_choose = _log_choose(negatives, places, pool.device).index_select(0, size.squeeze(1))
     x, missing = torch.where(possible, x, 0), torch.where(possible, missing, 0)
     falling = _log_falling_factorial(int(pool.max()) if len(pool) else 0, max(negatives, places), pool.device)
     # C(b, x) C(P - b, n - x) / C(P, n) in falling factorials: b^(x) (P - b)^(n - x) / P^(n) times C(n, x).
-    logs = falling(above, x) + falling(rest, missing) - falling(pool[:, None], size)
-    logs += falling(size, x) - falling(x, x)
+    logs = falling(above, x) + falling(rest, missing) - falling(pool[:, None], size) + log_choose
     return torch.where(possible, logs.exp(), 0.0)
 
 
@@ -99,6 +99,15 @@ class _LogFallingFactorial:
 def _log_falling_factorial(top: int, span: int, device: torch.device) -> _LogFallingFactorial:
     """The table, made once: every evaluation of a run needs the same one."""
     return _LogFallingFactorial(top, span, device)
+
+
+@functools.lru_cache(maxsize=8)
+def _log_choose(most: int, places: int, device: torch.device) -> torch.Tensor:
+    """``log C(n, x)`` for 0 <= n <= most and 0 <= x < places, 0 where x > n: float64 [most + 1, places]."""
+    n, x = torch.arange(most + 1)[:, None], torch.arange(places)[None]
+    falling = _LogFallingFactorial(max(most, places), max(most, places), torch.device("cpu"))
+    within = torch.minimum(x, n)
+    return torch.where(x <= n, falling(n.expand_as(within), within) - falling(within, within), 0.0).to(device)
 
 
 def expected_hits(distribution: torch.Tensor, cutoff: int) -> torch.Tensor:
