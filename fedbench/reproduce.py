@@ -287,7 +287,7 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
 
 def markdown(report: Report, picture: str | None = None) -> str:
     """The report as a Markdown document."""
-    out = [f"# {report.title}", "", report.paper, ""]
+    out = [f"# {escape(report.title)}", "", escape(report.paper), ""]
     if report.cells:
         agree = sum(cell.verdict.startswith("agrees") for cell in report.cells)
         out += [

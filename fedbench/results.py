@@ -224,7 +224,8 @@ def write_record(record: RunRecord, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as out:
-            pq.write_table(table, out, compression="zstd")
+            # Of a single row, statistics and dictionaries would be 40 % of the file.
+            pq.write_table(table, out, compression="zstd", write_statistics=False, use_dictionary=False)
             out.flush()
             os.fsync(out.fileno())
         os.replace(temporary, final)
@@ -249,28 +250,34 @@ class Found:
     damaged: Mapping[str, str]
 
 
+_IDENTITY = ["schema_version", "scenario_id", "seed", "status"]
+
+
 def scan(folders: Iterable[Path]) -> Found:
-    """Look through results folders: every whole record counts, everything else is reported by name."""
+    """Look through results folders, or packed files: every whole record counts, all else is reported by name."""
     status: dict[tuple[str, int], str] = {}
     files: list[Path] = []
     damaged: dict[str, str] = {}
     for folder in folders:
-        if not folder.is_dir():
-            continue
-        for path in sorted(folder.rglob("*.parquet")):
+        for path in [folder] if folder.is_file() else sorted(folder.rglob("*.parquet")):
             if path.name.startswith("."):
                 continue
             try:
-                rows = pq.read_table(path, columns=["schema_version", "scenario_id", "seed", "status"]).to_pylist()
+                rows = pq.ParquetFile(path).read(columns=_IDENTITY, use_threads=False).to_pylist()
                 newest = max((row["schema_version"] for row in rows), default=SCHEMA_VERSION)
                 if newest > SCHEMA_VERSION:
                     damaged[str(path)] = f"schema version {newest} is newer than this fedbench"
                     continue
                 status.update({(row["scenario_id"], row["seed"]): row["status"] for row in rows})
                 files.append(path)
-            except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-                damaged[str(path)] = " ".join(str(error).split())[:120] or type(error).__name__
+            except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+                damaged[str(path)] = reason(error)
     return Found(status, files, damaged)
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, on one short line."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def pack(folders: Sequence[Path], file: Path) -> int:

@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 Folders = Annotated[
     list[Path] | None,
-    typer.Option("--results", help="Folder of the records. Repeatable. [default: FEDBENCH_RESULTS, or results]"),
+    typer.Option(
+        "--results", help="Folder of the records, or a packed file. Repeatable. [default: FEDBENCH_RESULTS, or results]"
+    ),
 ]
 ListLength = Annotated[int, typer.Option("--k", metavar="5|10|20|30", help="Length K of the recommendation lists.")]
 
 
 def leaderboard(
     results: Folders = None,
-    suite: Annotated[str | None, typer.Option(help="Only runs of this suite.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Only scenarios of this suite.")] = None,
     only: Only = None,
     k: ListLength = 10,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it all as Markdown, too.")] = None,
@@ -106,6 +108,9 @@ def usual_folder() -> Path:
 
 def open_database(results: list[Path] | None, k: int, only: list[str] | tuple[str, ...], suite: str | None) -> Database:
     """The records of the folders that the user named, or of the usual one; damaged files are reported on stderr."""
+    from fedbench.cli.lazy import defer_torch
+
+    defer_torch()
     from fedbench.cli.output import console
     from fedbench.leaderboard import Database
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from fedbench.errors import ResultsError, UserError, unknown
-from fedbench.results import Found, scan, schema
+from fedbench.results import Found, reason, scan, schema
 
 Row = dict[str, Any]
 
@@ -25,7 +26,7 @@ class Database:
 
     Args:
         folders: results folders. k: list length K of the headline columns. only: ``key=glob`` filters on runs; the
-            twins of selected runs stay, since the others are compared with them.
+            twins of selected runs stay, since the others are compared with them. suite: only its scenarios.
 
     Raises:
         ResultsError: when there is no whole record. UserError: for a filter that makes no sense.
@@ -42,21 +43,36 @@ class Database:
             where = ", ".join(map(str, folders))
             raise ResultsError(f"no results in {where}; `fedbench run SUITE --results DIR` makes some.")
         self.connection = duckdb.connect()
-        files = [str(path) for path in self.found.files]
-        # Columns that an older schema version lacks are null.
-        empty = schema().empty_table()
-        self.connection.register("current_schema", empty)
-        self.connection.execute(
-            "create table runs as select * from current_schema union all by name"
-            " select * from read_parquet(?, union_by_name = true)"
-            " qualify row_number() over (partition by run_id order by status = 'failed', started_at desc) = 1",
-            [files],
-        )
+        self._load()
         self.connection.execute("set enable_external_access = false")
         self._select(only, suite)
         views = resources.files("fedbench.leaderboard").joinpath("views.sql").read_text(encoding="utf-8")
         self.connection.execute(views.replace("$K", str(k)).replace("$H", str(min(k, 20))))
         self.connection.execute("set lock_configuration = true")
+
+    def _load(self) -> None:
+        """The table ``runs``; columns that an older schema version lacks are null."""
+        self.connection.register("current_schema", schema().empty_table())
+        query = (
+            "create table runs as select * from current_schema union all by name"
+            " select * from read_parquet(?, union_by_name = true)"
+            " qualify row_number() over (partition by run_id order by status = 'failed', started_at desc) = 1"
+        )
+        try:
+            self.connection.execute(query, [list(map(str, self.found.files))])
+        except duckdb.Error:
+            # The scan reads what identifies a run; a file can be damaged, or foreign, in any other column.
+            whole, damaged = [], dict(self.found.damaged)
+            for path in self.found.files:
+                try:
+                    self.connection.execute(query.replace("table runs", "or replace temp table tried"), [[str(path)]])
+                    whole.append(path)
+                except duckdb.Error as error:
+                    damaged[str(path)] = reason(error)
+            self.found = replace(self.found, files=whole, damaged=damaged)
+            if not whole:
+                raise ResultsError(f"no whole result file: {'; '.join(map(': '.join, damaged.items()))}.") from None
+            self.connection.execute(query, [list(map(str, whole))])
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """The rows of a query as dictionaries.
@@ -76,24 +92,31 @@ class Database:
             raise UserError(f"SQL: {' '.join(str(error).split())}") from None
 
     def _select(self, only: Sequence[str], suite: str | None) -> None:
-        pairs = [("suite", suite)] if suite else []
+        pairs = []
         for text in ",".join(only).split(",") if only else []:
             key, equals, glob = text.partition("=")
             if not equals:
                 raise UserError(f"--only {text!r} must be key=glob, such as dataset=ml-100k.")
             pairs.append((key.strip(), glob.strip()))
-        if not pairs:
+        ids = self._scenarios(suite) if suite else None
+        if not pairs and ids is None:
             return
         columns = [name for name in schema().names if name not in ("curve", "target_items", "attack_knowledge")]
         for key, _ in pairs:
             if key not in columns:
                 raise unknown("column in --only:", key, columns)
-        keys = list(dict.fromkeys(key for key, _ in pairs))
+        keys = list(dict.fromkeys(["scenario_id", *(key for key, _ in pairs)]))
         listed = ", ".join(f'"{key}"' for key in keys)
         values = self.rows(f"select distinct {listed} from runs")
-        chosen = [row for row in values if all(fnmatch.fnmatchcase(_text(row[key]), str(glob)) for key, glob in pairs)]
+        chosen = [
+            row
+            for row in values
+            if (ids is None or row["scenario_id"] in ids)
+            and all(fnmatch.fnmatchcase(_text(row[key]), glob) for key, glob in pairs)
+        ]
         if not chosen:
-            raise UserError(f"no run has {', '.join(f'{key}={glob}' for key, glob in pairs)}.")
+            wanted = [f"suite={suite}"] * (ids is not None) + [f"{key}={glob}" for key, glob in pairs]
+            raise UserError(f"no run has {', '.join(wanted)}.")
         self.connection.register("chosen_values", pa.Table.from_pylist(chosen))
         same = " and ".join(f'r."{key}" is not distinct from v."{key}"' for key in keys)
         self.connection.execute(
@@ -102,11 +125,26 @@ class Database:
         self.connection.execute(
             "insert into kept select r.* from runs r where r.run_id not in (select run_id from kept) and exists ("
             " select 1 from kept k where r.seed = k.seed"
-            " and r.scenario_id in (k.clean_id, k.undefended_id, k.baseline_id) and r.attack = 'none')"
+            " and r.scenario_id in (k.clean_id, k.undefended_id, k.baseline_id))"
         )
         self.connection.unregister("chosen_values")
         self.connection.execute("drop table runs")
         self.connection.execute("alter table kept rename to runs")
+
+    def _scenarios(self, suite: str) -> set[str]:
+        """Ids of the scenarios of a suite, whichever suite they were run for, since suites share scenarios.
+
+        Of a suite that is not at hand, those that were run for it.
+        """
+        from fedbench.suite import load_suite  # it imports torch, which nothing else here needs
+
+        try:
+            return {planned.scenario.id for planned in load_suite(suite).plan((), None)}
+        except UserError:
+            ran = {row["scenario_id"] for row in self.rows("select scenario_id from runs where suite = ?", [suite])}
+            if not ran:
+                raise
+            return ran
 
 
 def _text(value: object) -> str:

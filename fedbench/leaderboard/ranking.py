@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -19,8 +19,13 @@ from fedbench.leaderboard.database import Database, Row
 
 T = TypeVar("T")
 
-CELL = ("dataset", "split", "model", "protocol", "protocol_params", "model_params", "malicious_ratio", "target")
-"""What must be equal for attacks to be comparable, beside the defense."""
+CELL = (
+    "dataset", "model", "protocol", "malicious_ratio", "target", "num_targets", "defense_params", "split",
+    "protocol_params", "model_params",
+)  # fmt: skip
+"""What must be equal for attacks to be comparable."""
+CLEAN_CELL = ("dataset", "model", "protocol", "defense_params", "split", "protocol_params", "model_params")
+"""What decides HR@K without an attack: the target does not."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,11 @@ class AttackRow:
     """An attack on the leaderboard.
 
     Attributes:
-        rank: place by mean ER@K, None when scenarios that others ran are missing. er: over scenarios and seeds.
+        rank: place by mean ER@K, None when a scenario of the comparison is missing. er: over scenarios and seeds.
         peak, tail: mean ER@K at its highest, and over the last quarter of training. hr_change: against the clean twin.
-        first: in how many (dataset, model) pairs no other attack has a higher mean. runs: ids behind the numbers.
-        scenarios: how many. diverged, failed: runs without a score. missing: scenarios others have and it lacks.
+        first: in how many (dataset, model) pairs it has all scenarios and no other attack that has them a higher mean.
+        runs: ids behind the numbers. scenarios: how many of the comparison. diverged, failed: runs without a score.
+        missing: scenarios of the comparison that it lacks. apart: how many it has beyond the comparison.
     """
 
     attack: str
@@ -92,6 +98,7 @@ class AttackRow:
     diverged: int
     failed: int
     missing: list[str] = field(default_factory=list)
+    apart: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,8 +139,10 @@ class DefenseRow:
 def rank_attacks(database: Database, defense: str = "none", model: str | None = None) -> list[AttackRow]:
     """Attacks under ``defense``, best first; those that miss scenarios come last, without a rank.
 
-    The order is by the mean over scenarios, in which a scenario that only diverged counts as no exposure: a broken model
-    shows nobody anything. The mean that is shown is over the runs that have a score.
+    Compared are the scenarios that at least half of the attacks ran: all that have a rank have it from the same ones,
+    and what few attacks ran (a dataset of their own) neither helps nor harms. The order is by the mean over scenarios,
+    in which a scenario that only diverged counts as no exposure: a broken model shows nobody anything. The mean that is
+    shown is over the runs that have a score.
 
     Args:
         database: the records. defense: under which the attacks are compared. model: only this one; None: all.
@@ -141,36 +150,37 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
     query = "select * from attacks where defense = ? and attack_goal = 'promote'"
     rows = database.rows(query + " and (? is null or model = ?) order by run_id", [defense, model, model])
     names = entry_names(rows)
-    by_entry: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_entry[names[row["run_id"]]].append(row)
+    by_entry = {names[group[0]["run_id"]]: group for group in _grouped(rows, lambda row: names[row["run_id"]])}
+    knowledge = {entry: own[0]["knowledge"] for entry, own in by_entry.items()}
     cells = {entry: {_cell(row) for row in own if row["status"] != "failed"} for entry, own in by_entry.items()}
-    everything = set().union(*cells.values()) if cells else set()
-    means = {entry: _mean_by(own, ("dataset", "model")) for entry, own in by_entry.items()}
+    ran = Counter(cell for own in cells.values() for cell in own)
+    compared = {cell for cell, attacks in ran.items() if 2 * attacks >= len(cells)}
+    by_entry = {
+        entry: [row for row in own if row["status"] == "failed" or _cell(row) in compared]
+        for entry, own in by_entry.items()
+    }
+    first = _first_places(by_entry, compared)
     found = []
     for entry, own in by_entry.items():
         scored = [row for row in own if row["status"] == "ok" and row["er"] is not None]
         by_cell = _grouped(scored, _cell)
         changes = _grouped([row for row in scored if row["hr_change"] is not None], _cell)
-        missing = sorted({_say(cell) for cell in everything - cells[entry]})
-        first = sum(
-            all(value >= other.get(pair, -1.0) for other in means.values()) for pair, value in means[entry].items()
-        )
         found.append(
             AttackRow(
                 entry,
-                own[0]["knowledge"] or "none",
+                knowledge[entry] or "none",
                 None,
                 clustered([[100 * row["er"] for row in group] for group in by_cell]) if by_cell else None,
-                _mean(100 * row["er_peak"] for row in scored),
-                _mean(100 * row["er_tail"] for row in scored if row["er_tail"] is not None),
+                _mean(_mean(100 * row["er_peak"] for row in group) for group in by_cell),
+                _mean(_mean(100 * row["er_tail"] for row in group if row["er_tail"] is not None) for group in by_cell),
                 clustered([[100 * row["hr_change"] for row in group] for group in changes]) if changes else None,
-                first,
+                first[entry],
                 [row["run_id"] for row in own],
-                len(cells[entry]),
+                len(cells[entry] & compared),
                 sum(row["status"] == "diverged" for row in own),
                 sum(row["status"] == "failed" for row in own),
-                missing,
+                sorted({_say(cell) for cell in compared - cells[entry]}),
+                len(cells[entry] - compared),
             )
         )
     order = {row.attack: _with_diverged(by_entry[row.attack]) for row in found}
@@ -203,18 +213,17 @@ def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
 def rank_defenses(database: Database) -> list[DefenseRow]:
     """Defenses by ER@K reduction minus HR@K loss, best first."""
     rows = database.rows("select * from defenses order by run_id")
+    names = entry_names(rows, "defense")
     found = []
-    for own in _grouped(rows, lambda row: row["defense"]):
+    for own in _grouped(rows, lambda row: names[row["run_id"]]):
         paired = [row for row in own if row["status"] == "ok" and row["er_reduction"] is not None]
         if not paired:
             continue
-        by_cell = _grouped(paired, lambda row: (row["attack"], row["attack_params"], *_cell(row, CELL[:4])))
+        by_cell = _grouped(paired, lambda row: (row["attack"], row["attack_params"], *_cell(row)))
         reduction = clustered([[100 * row["er_reduction"] for row in group] for group in by_cell])
-        losses = {}
-        for row in own:
-            if row["hr_loss"] is not None:
-                losses[(*_cell(row, ("dataset", "split", "model", "protocol", "target")), row["seed"])] = row["hr_loss"]
-        by_clean = _grouped(list(losses.items()), lambda item: item[0][:-1])
+        # Attacks, ratios and targets share their clean twins: each pair of clean runs counts once.
+        losses = {(_cell(row, CLEAN_CELL), row["seed"]): row["hr_loss"] for row in own if row["hr_loss"] is not None}
+        by_clean = _grouped(list(losses.items()), lambda item: item[0][0])
         loss = clustered([[100 * value for _, value in group] for group in by_clean]) if by_clean else None
         by_attack = {
             group[0]["attack"]: _mean(100 * r["er_defended"] for r in group) or 0.0
@@ -223,7 +232,7 @@ def rank_defenses(database: Database) -> list[DefenseRow]:
         worst = max(by_attack.items(), key=lambda item: item[1])
         found.append(
             DefenseRow(
-                own[0]["defense"],
+                names[own[0]["run_id"]],
                 reduction,
                 loss,
                 None if loss is None else reduction.mean - loss.mean,
@@ -239,14 +248,15 @@ def rank_defenses(database: Database) -> list[DefenseRow]:
     return sorted(found, key=lambda row: -(row.net if row.net is not None else row.reduction.mean))
 
 
-def entry_names(rows: Sequence[Row]) -> dict[str, str]:
-    """Name on the leaderboard of each run id: the attack, with parameters that differ on one dataset and model."""
-    by_attack: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_attack[row["attack"]].append(row)
+def entry_names(rows: Sequence[Row], kind: str = "attack") -> dict[str, str]:
+    """Name on the leaderboard of each run id: the attack (or defense), with parameters that differ on one dataset and model.
+
+    Args:
+        rows: of the view ``attacks`` or ``defenses``. kind: ``"attack"`` or ``"defense"``.
+    """
     names = {}
-    for attack, own in by_attack.items():
-        parsed = {row["run_id"]: json.loads(row["attack_params"]) for row in own}
+    for own in _grouped(rows, lambda row: row[kind]):
+        parsed = {row["run_id"]: _flat(json.loads(row[f"{kind}_params"])) for row in own}
         varying: set[str] = set()
         for group in _grouped(own, lambda row: (row["dataset"], row["model"], row["protocol"])):
             values = [parsed[row["run_id"]] for row in group]
@@ -254,8 +264,18 @@ def entry_names(rows: Sequence[Row]) -> dict[str, str]:
             varying |= {key for key in keys if len({json.dumps(each.get(key)) for each in values}) > 1}
         for run, each in parsed.items():
             extra = ", ".join(f"{key}={each.get(key)}" for key in sorted(varying))
-            names[run] = f"{attack} ({extra})" if extra else attack
+            names[run] = f"{own[0][kind]} ({extra})" if extra else own[0][kind]
     return names
+
+
+def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by name; those of a chain's parts, when there are several, by ``part.name``."""
+    if len(params) == 1 and isinstance(next(iter(params.values())), dict):
+        return dict(next(iter(params.values())))
+    out: dict[str, Any] = {}
+    for name, value in params.items():
+        out |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+    return out
 
 
 def _grouped(rows: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
@@ -270,20 +290,25 @@ def _cell(row: Row, columns: Iterable[str] = CELL) -> tuple[object, ...]:
 
 
 def _say(cell: tuple[object, ...]) -> str:
-    dataset, _, model, protocol, _, _, ratio, target = cell
-    return f"{dataset} {model} {protocol} {ratio:g} {target}"
+    dataset, model, protocol, ratio, target, count, *_ = cell
+    return f"{dataset} {model} {protocol} {ratio:g} {target}" + (f" x{count}" if count not in (None, 1) else "")
 
 
-def _mean_by(rows: Sequence[Row], columns: tuple[str, ...]) -> dict[tuple[object, ...], float]:
-    scored = [row for row in rows if row["status"] == "ok" and row["er"] is not None]
-    return {
-        _cell(group[0], columns): math.fsum(row["er"] for row in group) / len(group)
-        for group in _grouped(scored, lambda row: _cell(row, columns))
-    }
+def _first_places(by_entry: Mapping[str, Sequence[Row]], compared: Iterable[tuple[object, ...]]) -> Counter[str]:
+    """In how many (dataset, model) pairs each entry has the highest mean, of those with all the pair's scenarios."""
+    first: Counter[str] = Counter()
+    for cells in map(set, _grouped(compared, lambda cell: cell[:2])):
+        means = {}
+        for entry, own in by_entry.items():
+            rows = [row for row in own if row["status"] != "failed" and _cell(row) in cells]
+            if {_cell(row) for row in rows} == cells:
+                means[entry] = _with_diverged(rows)
+        first.update(entry for entry, mean in means.items() if mean == max(means.values()) > 0)
+    return first
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    there = list(values)
+def _mean(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
     return math.fsum(there) / len(there) if there else None
 
 

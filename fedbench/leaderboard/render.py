@@ -68,7 +68,7 @@ def make_board(database: Database) -> Board:
     data["defenses"] = _plain(defenses)
     if defenses:
         sheets.append(_defense_sheet(defenses, k))
-    for defense in [row.defense for row in defenses]:
+    for defense in [row["defense"] for row in database.rows("select distinct defense from defenses order by defense")]:
         against = rank_attacks(database, defense)
         data.setdefault("attacks_under", {})[defense] = _plain(against)
         sheets.append(dataclasses.replace(_attack_sheet(f"Attacks under {defense}", against, k), wide=True))
@@ -207,11 +207,12 @@ def _notes(database: Database, defenses: Sequence[DefenseRow]) -> list[str]:
         f"ER@{k}: share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean"
         " over seeds. The interval is that of a bootstrap over scenarios and their seeds, or the t interval over the seeds of"
         " a single scenario.",
-        "peak and tail: the highest value of a run, and its mean over the last quarter of training; means over runs.",
+        "peak and tail: the highest value of a run, and its mean over the last quarter of training; averaged in the same way.",
         f"HR@{h} change: attacked run minus its clean twin of the same seed, in points.",
         "rank: by the mean in which a scenario that only diverged counts as no exposure; the mean shown is over the runs with"
-        " a score. An attack that lacks a scenario that another one ran has no rank.",
-        "first: (dataset, model) pairs on which no other attack has a higher mean.",
+        " a score. Compared are the scenarios that at least half of the attacks ran; an attack that lacks one of them has no"
+        " rank.",
+        "first: (dataset, model) pairs of which it has all scenarios and no other such attack has a higher mean.",
     ]
     if defenses:
         notes.append(
@@ -229,6 +230,9 @@ def _warnings(database: Database, attacks: Sequence[AttackRow]) -> list[str]:
             shown = "; ".join(row.missing[:6]) + (f"; and {len(row.missing) - 6} more" if len(row.missing) > 6 else "")
             some = "1 scenario" if len(row.missing) == 1 else f"{len(row.missing)} scenarios"
             out.append(f"{row.attack} lacks {some}: {shown}.")
+        if row.apart:
+            some = "1 scenario" if row.apart == 1 else f"{row.apart} scenarios"
+            out.append(f"{row.attack} ran {some} more, which fewer than half of the attacks ran: not compared.")
     bad = database.rows(
         "select status, attack, dataset, model, malicious_ratio, count(*) n, min(error) e from runs where status <> 'ok'"
         " group by all order by all"

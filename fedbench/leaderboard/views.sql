@@ -4,6 +4,7 @@
 create or replace view headline as
 select *,
        er_$K as er, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
+       cast(json_extract(scenario_json, '$.num_targets') as integer) as num_targets,
        case when ranking = 'full' then hr_full_$H else hr_$H end as hr
 from runs;
 
@@ -16,7 +17,7 @@ from (select *, unnest(curve) as point from runs);
 create or replace view attacks as
 select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
-       r.target_items, r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
+       r.num_targets, r.target_items, r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
        array_to_string(r.attack_knowledge, ', ') as knowledge,
        r.er, r.er_peak, r.er_tail, r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change
 from headline r
@@ -25,7 +26,8 @@ where r.attack <> 'none';
 
 -- Attacked and defended runs beside the undefended twin; the loss is that of the two clean twins of the same seed.
 create or replace view defenses as
-select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r.protocol, r.malicious_ratio, r.target,
+select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params,
+       r.malicious_ratio, r.target, r.num_targets,
        r.attack, r.attack_params, r.defense, r.defense_params,
        r.er as er_defended, u.er as er_undefended, u.er - r.er as er_reduction,
        b.hr as hr_baseline, d.hr as hr_defended, b.hr - d.hr as hr_loss
