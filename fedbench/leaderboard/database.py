@@ -53,9 +53,12 @@ class Database:
     def _load(self) -> None:
         """The table ``runs``; columns that an older schema version lacks are null."""
         self.connection.register("current_schema", schema().empty_table())
+        types = self.connection.execute("select column_name, column_type from (describe current_schema)").fetchall()
+        # Types are enforced: one foreign file would otherwise turn a column of numbers into text for all.
+        columns = ", ".join(f'cast("{name}" as {kind}) as "{name}"' for name, kind in types)
         query = (
-            "create table runs as select * from current_schema union all by name"
-            " select * from read_parquet(?, union_by_name = true)"
+            f"create table runs as select {columns} from (select * from current_schema union all by name"
+            " select * from read_parquet(?, union_by_name = true))"
             " qualify row_number() over (partition by run_id order by status = 'failed', started_at desc) = 1"
         )
         try:

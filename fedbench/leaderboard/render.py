@@ -207,9 +207,9 @@ def _notes(database: Database, defenses: Sequence[DefenseRow]) -> list[str]:
         f"ER@{k}: share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean"
         " over seeds. The interval is that of a bootstrap over scenarios and their seeds, or the t interval over the seeds of"
         " a single scenario.",
-        "peak and tail: the highest value of a run, and its mean over the last quarter of training; averaged in the same way.",
+        "peak and tail: the highest value of a run, and its mean over the last quarter of training; averaged likewise.",
         f"HR@{h} change: attacked run minus its clean twin of the same seed, in points.",
-        "rank: by the mean in which a scenario that only diverged counts as no exposure; the mean shown is over the runs with"
+        "rank: by the mean in which a scenario that only diverged counts as no exposure; the mean shown is over runs with"
         " a score. Compared are the scenarios that at least half of the attacks ran; an attack that lacks one of them has no"
         " rank.",
         "first: (dataset, model) pairs of which it has all scenarios and no other such attack has a higher mean.",

@@ -110,10 +110,12 @@ def test_sparklines_scale_with_percent() -> None:
 def test_the_report_is_written_with_its_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     write(tmp_path / "results", record(scenario("a-ra"), er=[0.1, 0.5]), record(scenario("a-ra"), 1, er=[0.1, 0.7]))
-    report = compare("A title", "A paper", planned(scenario("a-ra")), [expected()], Database([tmp_path / "results"]))
+    report = compare(
+        "A title [1]", "A paper <b>", planned(scenario("a-ra")), [expected()], Database([tmp_path / "results"])
+    )
     draw(report, str(tmp_path / "x.png"))
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     text = markdown(report, "x.png")
-    assert text.startswith("# A title")
+    assert text.startswith("# A title \\[1\\]\n\nA paper &lt;b&gt;")
     assert "1 of 1 published values agree" in text
     assert "](x.png)" in text

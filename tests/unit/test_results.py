@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from records import record, scenario, write
@@ -77,10 +78,19 @@ def test_scan_counts_whole_records_and_names_the_others(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:-200])
     (tmp_path / "foreign.parquet").write_bytes(b"not parquet")
     pq.write_table(pq.read_table(path_of(tmp_path, scenario().id, 0), columns=["seed"]), tmp_path / "other.parquet")
+    pq.write_table(
+        pa.table({"schema_version": ["one"], "scenario_id": ["x"], "seed": [0], "status": ["ok"]}),
+        tmp_path / "text.parquet",
+    )
     (tmp_path / ".half.parquet.1.tmp").write_bytes(b"")
     found = scan([tmp_path, tmp_path / "missing"])
     assert found.status == {(scenario().id, 0): "ok", (scenario().id, 1): "diverged"}
-    assert {Path(name).name for name in found.damaged} == {whole.name, "foreign.parquet", "other.parquet"}
+    assert {Path(name).name for name in found.damaged} == {
+        whole.name,
+        "foreign.parquet",
+        "other.parquet",
+        "text.parquet",
+    }
     assert all(reason and "\n" not in reason for reason in found.damaged.values())
 
 
@@ -111,6 +121,7 @@ def test_packed_records_are_read_like_single_ones(tmp_path: Path) -> None:
     assert pack([tmp_path / "many"], tmp_path / "one" / "all.parquet") == 3
     found = scan([tmp_path / "one"])
     assert found.status == scan([tmp_path / "many"]).status
+    assert scan([tmp_path / "one" / "all.parquet"]).status == found.status
     assert len(Database([tmp_path / "one"]).rows("select * from runs")) == 3
     with pytest.raises(ResultsError, match="no results in"):
         pack([tmp_path / "nothing"], tmp_path / "x.parquet")
@@ -145,3 +156,28 @@ def test_columns_that_an_old_file_lacks_are_null(tmp_path: Path) -> None:
     assert Database([tmp_path]).rows("select er_10, er_30, suite from runs") == [
         {"er_10": 0.5, "er_30": None, "suite": None}
     ]
+
+
+def test_a_file_that_is_damaged_inside_is_left_out(tmp_path: Path) -> None:
+    write(tmp_path, *(record(scenario("a-ra"), seed, er=0.5) for seed in range(3)))
+    inside = path_of(tmp_path, scenario("a-ra").id, 0)
+    metadata = pq.ParquetFile(inside).metadata.row_group(0)
+    column = next(
+        metadata.column(n) for n in range(metadata.num_columns) if metadata.column(n).path_in_schema == "er_10"
+    )
+    content = bytearray(inside.read_bytes())
+    content[column.data_page_offset : column.data_page_offset + column.total_compressed_size] = bytes(
+        [255] * column.total_compressed_size
+    )
+    inside.write_bytes(content)
+    foreign = path_of(tmp_path, scenario("a-ra").id, 1)
+    table = pq.read_table(foreign)
+    pq.write_table(table.set_column(table.schema.get_field_index("er_10"), "er_10", pa.array(["much"])), foreign)
+    assert len(scan([tmp_path]).files) == 3
+    database = Database([tmp_path])
+    assert database.rows("select seed from runs") == [{"seed": 2}]
+    assert {Path(name).name for name in database.found.damaged} == {inside.name, foreign.name}
+    path_of(tmp_path, scenario("a-ra").id, 2).unlink()
+    with pytest.raises(ResultsError, match=r"no whole result file: .*-s0\.parquet: ") as caught:
+        Database([tmp_path])
+    assert "\n" not in str(caught.value)

@@ -98,6 +98,53 @@ def test_a_missing_scenario_is_named_and_costs_the_rank(tmp_path: Path) -> None:
     assert "random lacks 1 scenario: longtail-small ncf" in markdown(make_board(Database([tmp_path])))
 
 
+def test_what_few_attacks_ran_is_not_compared(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        *(record(scenario(attack), er=er) for attack, er in [("a-ra", 0.3), ("a-hum", 0.2), ("random", 0.1)]),
+        record(scenario("random", model="ncf"), er=0.9),
+    )
+    rows = rank_attacks(Database([tmp_path]))
+    assert [(row.attack, row.rank, row.scenarios, row.apart) for row in rows] == [
+        ("a-ra", 1, 1, 0),
+        ("a-hum", 2, 1, 0),
+        ("random", 3, 1, 1),
+    ]
+    assert rows[2].er is not None
+    assert rows[2].er.mean == pytest.approx(10)
+    assert len(rows[2].runs) == 1
+    assert "random ran 1 scenario more" in markdown(make_board(Database([tmp_path])))
+
+
+def test_first_is_only_who_has_all_scenarios_of_the_pair(tmp_path: Path) -> None:
+    few = {"malicious_ratio": 0.01}
+    write(
+        tmp_path,
+        *(record(scenario(attack), er=er) for attack, er in [("a-ra", 0.6), ("a-hum", 0.9), ("random", 0.0)]),
+        *(record(scenario(attack, **few), er=er) for attack, er in [("a-ra", 0.2), ("random", 0.0)]),
+    )
+    rows = {row.attack: row for row in rank_attacks(Database([tmp_path]))}
+    assert {name: row.first for name, row in rows.items()} == {"a-ra": 1, "a-hum": 0, "random": 0}
+    assert rows["a-hum"].missing == ["longtail-small mf icde24 0.01 random:0"]
+
+
+def test_several_targets_and_settings_of_a_defense_are_scenarios_of_their_own(tmp_path: Path) -> None:
+    three = scenario("a-ra", num_targets=3)
+    bounds = [scenario("a-ra", "norm-bound", defense_params={"bound": bound}) for bound in (0.5, 1.0)]
+    write(tmp_path, record(scenario("a-ra"), er=0.4), record(three, er=0.2), *(record(b, er=0.1) for b in bounds))
+    (row,) = rank_attacks(Database([tmp_path]))
+    assert row.scenarios == 2
+    write(tmp_path, record(scenario("random"), er=0.1))
+    rows = {row.attack: row for row in rank_attacks(Database([tmp_path]))}
+    assert rows["random"].missing == ["longtail-small mf icde24 0.05 random:0 x3"]
+    (under,) = rank_attacks(Database([tmp_path]), "norm-bound")
+    assert under.scenarios == 2
+    assert {row.defense for row in rank_defenses(Database([tmp_path]))} == {
+        "norm-bound (bound=0.5)",
+        "norm-bound (bound=1.0)",
+    }
+
+
 def test_diverged_runs_are_counted_and_never_a_score(tmp_path: Path) -> None:
     write(
         tmp_path,
@@ -153,6 +200,24 @@ def test_defenses_are_paired_with_undefended_and_clean_twins(tmp_path: Path) -> 
     assert len(row.runs) == 5
 
 
+def test_targets_share_their_clean_twins(tmp_path: Path) -> None:
+    """What the target is does not move HR@K without an attack: five targets are not five measurements of the loss."""
+    for target in ("random:0", "random:1"):
+        for seed, loss in ((0, 0.02), (1, 0.04)):
+            write(
+                tmp_path,
+                record(scenario(target=target), seed, hr=0.6),
+                record(scenario("none", "norm-bound", target=target), seed, hr=0.6 - loss),
+                record(scenario("a-ra", target=target), seed, er=0.8),
+                record(scenario("a-ra", "norm-bound", target=target), seed, er=0.1),
+            )
+    (row,) = rank_defenses(Database([tmp_path]))
+    assert row.reduction.n == 2
+    assert row.loss is not None
+    assert row.loss.n == 2
+    assert row.loss.high == pytest.approx(interval([2.0, 4.0]).high)
+
+
 def test_a_run_in_several_folders_counts_once(tmp_path: Path) -> None:
     old = record(scenario("a-ra"), er=0.2)
     new = record(scenario("a-ra"), er=0.6, started_at=old.started_at + timedelta(days=1))
@@ -198,6 +263,44 @@ def test_filters_keep_the_twins(tmp_path: Path) -> None:
         Database([tmp_path], only=["attack=b*"])
     with pytest.raises(UserError, match="Did you mean 'attack'"):
         Database([tmp_path], only=["atack=b*"])
+
+
+def test_filters_on_a_defense_keep_the_undefended_twins(tmp_path: Path) -> None:
+    for defense, er in (("none", 0.8), ("norm-bound", 0.2)):
+        write(tmp_path, record(scenario("none", defense)), record(scenario("a-ra", defense), er=er))
+    (row,) = rank_defenses(Database([tmp_path], only=["defense=norm-bound"]))
+    assert (row.reduction.mean, row.unpaired) == (pytest.approx(60), 0)
+
+
+SUITE = """
+name = "mine"
+version = 1
+title = "Mine"
+seeds = 1
+[defaults]
+dataset = "longtail-small"
+malicious_ratio = 0.05
+[matrix]
+model = ["mf"]
+attack = ["a-ra"]
+"""
+
+
+def test_a_suite_is_its_scenarios_whichever_suite_ran_them(tmp_path: Path) -> None:
+    suite = tmp_path / "mine.toml"
+    suite.write_text(SUITE)
+    folder = write(
+        tmp_path / "results",
+        record(scenario("a-ra"), er=0.5, suite="another"),
+        record(scenario("random"), er=0.1, suite="gone"),
+    )
+    ran = "select attack from runs"
+    assert Database([folder], suite=str(suite)).rows(ran) == [{"attack": "a-ra"}]
+    assert Database([folder], suite="gone").rows(ran) == [{"attack": "random"}]
+    with pytest.raises(UserError, match="Unknown suite 'cor'"):
+        Database([folder], suite="cor")
+    with pytest.raises(UserError, match=r"no run has suite=.*mine\.toml, attack=random"):
+        Database([folder], suite=str(suite), only=["attack=random"])
 
 
 def test_names_are_escaped_in_markdown(tmp_path: Path) -> None:
