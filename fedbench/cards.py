@@ -53,6 +53,20 @@ class Knowledge(enum.StrEnum):
     """How many clients a round samples and how many of them are expected to be malicious."""
 
 
+class DefenseFamily(enum.StrEnum):
+    """By what means a defense works."""
+
+    NONE = "none"
+    AGGREGATION = "aggregation"
+    """The server replaces the sum or mean by a robust rule."""
+    CLIPPING = "clipping"
+    """The server bounds how much an upload, or an item's update, can move."""
+    CLIENT_SIDE = "client-side"
+    """Honest clients change what they train or send."""
+    FILTER = "filter"
+    """The server drops whole clients."""
+
+
 @dataclass(frozen=True)
 class AttackCard:
     """The identity and the threat model of an attack."""
@@ -78,8 +92,12 @@ class DefenseCard:
     name: str
     title: str
     paper: str
+    family: str = DefenseFamily.NONE
+    """One of :class:`DefenseFamily`; for a chain, those of its parts joined by ``+``."""
     knowledge: frozenset[str] = frozenset()
-    """What the server must know, for example ``malicious_ratio``."""
+    """What the server must know, for example ``malicious_ratio``; what is not declared here is withheld."""
+    assumes: str = "nothing"
+    """What the defense takes for the number of attackers, and from where: given, estimated, or a stated share."""
     models: frozenset[str] | None = None
     version: int = 1
     notes: str = ""

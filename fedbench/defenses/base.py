@@ -90,7 +90,9 @@ class Chain(Defense):
             name="+".join(part.card.name for part in parts),
             title=", then ".join(part.card.title for part in parts),
             paper="; ".join(part.card.paper for part in parts),
+            family="+".join(dict.fromkeys(part.card.family for part in parts)),
             knowledge=frozenset().union(*(part.card.knowledge for part in parts)),
+            assumes="; ".join(dict.fromkeys(part.card.assumes for part in parts)),
         )
 
     def regularize(

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import DefenseCard, Parameters
+from fedbench.cards import DefenseCard, DefenseFamily, Parameters
 from fedbench.defenses.base import Defense, ServerView
 from fedbench.federation.server import clip_factor
 from fedbench.federation.updates import DenseGradients, Tensors, Updates
@@ -26,6 +26,7 @@ class NormBound(Defense):
         name="norm-bound",
         title="Norm bounding",
         paper="Sun et al., 2019 (arXiv 1911.07963); as used by ICDE 2024",
+        family=DefenseFamily.CLIPPING,
         notes="The bound is a fixed number that a deployer must choose for the model.",
     )
 
