@@ -8,7 +8,15 @@ from fedbench.registry import Registry
 DEFENSES: Registry[Defense] = Registry(
     "defense",
     "fedbench.defenses.base:Defense",
-    {"none": "fedbench.defenses.none:NoDefense", "norm-bound": "fedbench.defenses.norm_bound:NormBound"},
+    {
+        "none": "fedbench.defenses.none:NoDefense",
+        "norm-bound": "fedbench.defenses.norm_bound:NormBound",
+        "median": "fedbench.defenses.median:Median",
+        "trimmed-mean": "fedbench.defenses.trimmed_mean:TrimmedMean",
+        "krum": "fedbench.defenses.krum:Krum",
+        "multi-krum": "fedbench.defenses.krum:MultiKrum",
+        "bulyan": "fedbench.defenses.bulyan:Bulyan",
+    },
     group="fedbench.defenses",
 )
 

@@ -1,0 +1,100 @@
+"""Uploaded rows item by item, in padded groups of items that have about equally many of them.
+
+Robust rules look at the rows of one item at a time. Items are put into groups whose numbers of rows differ by a quarter
+at most, so that a group is one dense tensor with little padding, and large groups are cut so that a piece stays in
+the cache and memory is bounded. The numbers of rows of all items are read from the device once a round, to lay this out.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from fedbench.federation.updates import Updates, by_item
+
+CELLS = 2**19
+"""Values of a piece: 2 MiB of float32."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """B items with at most C rows each.
+
+    Attributes:
+        item: int64 [B]. count: int64 [B], rows of each item, from 1 to C.
+        client: int64 [B, C], index of each row's client, ascending by client id; padding repeats a client.
+        values: float32 [B, C, d], the rows; padding is 0.
+        there: bool [B, C], False for padding.
+    """
+
+    item: torch.Tensor
+    count: torch.Tensor
+    client: torch.Tensor
+    values: torch.Tensor
+    there: torch.Tensor
+
+
+class RowsByItem:
+    """The rows of a round, sorted by item and, within an item, by client id.
+
+    Args:
+        updates: what arrived. num_items: M.
+    """
+
+    def __init__(self, updates: Updates, num_items: int) -> None:
+        rows = updates.all_rows()
+        n = len(updates.clients)
+        place = torch.empty_like(updates.clients)
+        place[torch.argsort(updates.clients)] = torch.arange(n, device=place.device)
+        # Two stable sorts by small keys take half the time of one by (item, client).
+        first, _ = by_item(place.index_select(0, rows.client), max(n, 1))
+        second, starts = by_item(rows.item.index_select(0, first), num_items)
+        self._order = first.index_select(0, second)
+        self._starts = starts
+        self._client = rows.client
+        self._values = rows.values
+        self.counts = torch.diff(starts, append=starts.new_tensor([len(rows.item)]))
+
+    def groups(self, pairwise: bool = False, at_least: int = 1) -> Iterator[Group]:
+        """All items that have ``at_least`` so many rows (and one), group by group.
+
+        Args:
+            pairwise: whether C x C numbers an item will be made: pieces are cut accordingly.
+            at_least: the smallest count to look at.
+        """
+        counts = self.counts.cpu()
+        order = torch.argsort(counts, stable=True)
+        sizes = counts.index_select(0, order)
+        d = self._values.shape[1]
+        for low, high in _widths(int(sizes[-1]) if len(sizes) else 0):
+            if high < max(at_least, 1):
+                continue
+            begin, end = torch.searchsorted(sizes, torch.tensor([max(low, at_least, 1), high + 1])).tolist()
+            step = max(1, CELLS // (high * max(d, high if pairwise else 1)))
+            for start in range(begin, end, step):
+                yield self._group(order[start : min(start + step, end)].to(self._starts.device), high)
+
+    def _group(self, item: torch.Tensor, width: int) -> Group:
+        count = self.counts.index_select(0, item)
+        place = torch.arange(width, device=item.device)
+        there = place < count[:, None]
+        padded = self._starts.index_select(0, item)[:, None] + torch.minimum(place, count[:, None] - 1)
+        row = self._order.index_select(0, padded.flatten())
+        values = self._values.index_select(0, row).view(len(item), width, -1)
+        values.masked_fill_(~there[:, :, None], 0)
+        return Group(item, count, self._client.index_select(0, row).view(len(item), width), values, there)
+
+
+@functools.cache
+def _widths(most: int) -> list[tuple[int, int]]:
+    """Smallest and largest count of each group: 1, 2, ..., 8, 9-10, 11-12, 13-14, 15-16, 17-20, ... up to ``most``."""
+    found = []
+    low = 1
+    while low <= most:
+        high = low if low <= 8 else -(-low // (step := 2 ** ((low - 1).bit_length() - 3))) * step
+        found.append((low, min(high, most)))
+        low = high + 1
+    return found

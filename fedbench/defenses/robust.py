@@ -1,0 +1,212 @@
+"""Robust aggregation: what every rule shares, and the two scopes in which it can be applied.
+
+Scope ``item`` (ICDE'24 code): the rule is applied to the rows of each item by themselves, c_j rows from the c_j clients that
+touched item j, and to each dense tensor by itself, over all n clients (one that sent none counts with zeros).
+Scope ``client`` (AAAI'23, and general federated learning): the rule is applied to the n whole updates, vectors of
+M d + (dense) coordinates that are zero where a client touched nothing.
+
+A rule replaces the sum. It finds a typical gradient and multiplies it by the number of gradients that it stands for, as the
+published code does, so that a rule that drops nothing is exactly the sum. Under a protocol that averages, the result
+is divided by n, as the undefended sum is.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from fedbench.cards import Parameters
+from fedbench.defenses.base import Defense, ServerView
+from fedbench.defenses.coordinates import Column
+from fedbench.defenses.grouped import RowsByItem
+from fedbench.federation.updates import Updates
+from fedbench.models.base import PublicParams
+
+GIVEN = "malicious_ratio"
+ASSUMES_SHARE = "the share of malicious clients: the true one (given), or assumed_ratio"
+
+
+class ScopeParameters(Parameters):
+    """Parameters of every rule."""
+
+    scope: Literal["item", "client"] = Field(
+        "item", description="rule over an item's rows [ICDE'24 code], or over whole updates [AAAI'23]"
+    )
+
+
+class ShareParameters(ScopeParameters):
+    """Parameters of rules that must know how many attackers there may be."""
+
+    assumed_ratio: float | None = Field(
+        None,
+        ge=0,
+        lt=0.5,
+        description="share of malicious clients that the rule assumes; None: the scenario's true ratio [ICDE'24 code]",
+    )
+
+
+class RobustAggregation(Defense):
+    """Base of the rules. f, the assumed number of attackers among c gradients, is floor(c share) in item scope [ICDE'24
+    code] and ceil(n share) in client scope [AAAI'23], and at most (c - 1) / 2."""
+
+    params: ScopeParameters
+
+    def aggregate(self, updates: Updates, server: ServerView) -> PublicParams:
+        num_items, size = server.params.items.shape
+        n = len(updates.clients)
+        empty = PublicParams(
+            server.params.items.new_zeros(num_items, size),
+            {name: torch.zeros_like(value) for name, value in server.params.dense.items()},
+        )
+        if not n:
+            return empty
+        share = self.share(server)
+        if self.params.scope == "client":
+            total = self.over_clients(updates, empty, min(math.ceil(n * share - 1e-9), (n - 1) // 2))
+        else:
+            total = self.over_items(updates, empty, share)
+        if server.aggregation == "sum":
+            return total
+        return PublicParams(total.items / n, {name: value / n for name, value in total.dense.items()})
+
+    def share(self, server: ServerView) -> float:
+        """The share of malicious clients that the rule assumes; 0 for rules that assume none."""
+        if not isinstance(self.params, ShareParameters):
+            return 0.0
+        stated = self.params.assumed_ratio
+        return stated if stated is not None else server.malicious_ratio or 0.0
+
+    @abstractmethod
+    def over_items(self, updates: Updates, empty: PublicParams, share: float) -> PublicParams:
+        """Item scope; ``empty`` holds zeros in the shape of the result."""
+
+    @abstractmethod
+    def over_clients(self, updates: Updates, empty: PublicParams, f: int) -> PublicParams:
+        """Client scope."""
+
+
+def assumed(count: torch.Tensor, share: float) -> torch.Tensor:
+    """int64 [B]: f = floor(c share), at most (c - 1) / 2, of counts int64 [B]."""
+    return torch.minimum(torch.floor(count * share + 1e-9).long(), (count - 1) // 2)
+
+
+class CoordinateRule(RobustAggregation):
+    """A rule that looks at each coordinate by itself (median, trimmed mean)."""
+
+    @abstractmethod
+    def typical(self, column: Column, f: torch.Tensor) -> torch.Tensor:
+        """float32 [B, d]: the typical value of each coordinate, for f int64 [B] assumed attackers."""
+
+    def over_items(self, updates: Updates, empty: PublicParams, share: float) -> PublicParams:
+        rows = RowsByItem(updates, len(empty.items))
+        for group in rows.groups():
+            column = Column.of(group.values, group.there, group.count, group.count)
+            total = self.typical(column, assumed(group.count, share)) * group.count[:, None]
+            empty.items.index_copy_(0, group.item, total)
+        n = empty.items.new_tensor([len(updates.clients)], dtype=torch.int64)
+        return replace(empty, dense=self._dense(updates, assumed(n, share)))
+
+    def over_clients(self, updates: Updates, empty: PublicParams, f: int) -> PublicParams:
+        n = len(updates.clients)
+        rows = RowsByItem(updates, len(empty.items))
+        for group in rows.groups():
+            everybody = torch.full_like(group.count, n)
+            column = Column.of(group.values, group.there, group.count, everybody)
+            empty.items.index_copy_(0, group.item, self.typical(column, torch.full_like(everybody, f)) * n)
+        return replace(empty, dense=self._dense(updates, empty.items.new_tensor([f], dtype=torch.int64)))
+
+    def _dense(self, updates: Updates, f: torch.Tensor) -> dict[str, torch.Tensor]:
+        result = {}
+        for name, value in updates.dense.stacked().items():
+            flat = value.reshape(1, len(value), -1)
+            count = f.new_tensor([len(value)])
+            column = Column.of(flat, torch.ones_like(flat[:, :, 0], dtype=torch.bool), count, count)
+            result[name] = self.typical(column, f).view(value.shape[1:]) * len(value)
+        return result
+
+
+class WeightingRule(RobustAggregation):
+    """A rule that gives each gradient a factor, found from inner products alone (Krum, geometric median, FoolsGold, DnC).
+
+    The gradients themselves, which may be long, are only read to make the Gram matrix and to be summed with their factors.
+    """
+
+    @abstractmethod
+    def factors(self, gram: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+        """The factor of each gradient; factors of 1 are the plain sum.
+
+        Args:
+            gram: float [B, C, C], inner products, 0 in padding. there: bool [B, C]. count, f: int64 [B].
+
+        Returns:
+            float [B, C]; what stands in padding is not read.
+        """
+
+    def over_items(self, updates: Updates, empty: PublicParams, share: float) -> PublicParams:
+        rows = RowsByItem(updates, len(empty.items))
+        for group in rows.groups(pairwise=True):
+            gram = torch.bmm(group.values, group.values.transpose(1, 2))
+            factors = self.factors(gram, group.there, group.count, assumed(group.count, share))
+            total = torch.bmm(factors.to(group.values.dtype)[:, None, :], group.values).squeeze(1)
+            empty.items.index_copy_(0, group.item, total)
+        dense = {}
+        for name, value in updates.dense.stacked().items():
+            flat = value.flatten(1).double()
+            count = rows.counts.new_tensor([len(value)])
+            there = torch.ones(1, len(value), dtype=torch.bool, device=value.device)
+            factors = self.factors((flat @ flat.T)[None], there, count, assumed(count, share))[0]
+            dense[name] = (factors.to(flat.dtype) @ flat).to(value.dtype).view(value.shape[1:])
+        return replace(empty, dense=dense)
+
+    def over_clients(self, updates: Updates, empty: PublicParams, f: int) -> PublicParams:
+        gram = client_gram(updates, len(empty.items))
+        n = len(gram)
+        there = torch.ones(1, n, dtype=torch.bool, device=gram.device)
+        count, assumed_attackers = torch.tensor([[n], [f]], device=gram.device)
+        # Ties are settled by client id, as in item scope.
+        order = torch.argsort(updates.clients)
+        sorted_gram = gram.index_select(0, order).index_select(1, order)
+        found = self.factors(sorted_gram[None], there, count, assumed_attackers)[0]
+        factors = torch.empty_like(found)
+        factors[order] = found
+        return weighted_sum(updates, factors.to(updates.weights.dtype), empty)
+
+
+def client_gram(updates: Updates, num_items: int) -> torch.Tensor:
+    """float64 [n, n]: inner products of whole updates, without ever laying one out over all items.
+
+    Only pairs of clients that touched the same item contribute: the sum over items of c_j^2 products instead of n^2 M d.
+    """
+    n = len(updates.clients)
+    gram = torch.zeros(n * n, dtype=torch.float64, device=updates.clients.device)
+    for group in RowsByItem(updates, num_items).groups(pairwise=True):
+        products = torch.bmm(group.values, group.values.transpose(1, 2))
+        pair = group.client[:, :, None] * n + group.client[:, None, :]
+        gram.index_add_(0, pair.flatten(), products.flatten().double())
+    gram = gram.view(n, n)
+    for value in updates.dense.stacked().values():
+        flat = value.flatten(1).double()
+        gram += flat @ flat.T
+    return gram
+
+
+def weighted_sum(updates: Updates, factors: torch.Tensor, empty: PublicParams) -> PublicParams:
+    """The sum of all updates, each times its client's factor, float32 [n]."""
+    rows = tuple(block.scaled(factors.index_select(0, block.client)) for block in updates.rows)
+    items = replace(updates, rows=rows).sum_rows(*empty.items.shape)
+    dense = {name: torch.tensordot(factors, value, 1) for name, value in updates.dense.stacked().items()}
+    return PublicParams(items, dense)
+
+
+def square_distances(gram: torch.Tensor) -> torch.Tensor:
+    """``|x_i - x_k|^2`` from inner products [B, C, C]: symmetric to the last bit, 0 on the diagonal, never negative."""
+    norms = gram.diagonal(dim1=1, dim2=2)
+    distances = (norms[:, :, None] + norms[:, None, :]).sub_(gram, alpha=2)
+    distances = torch.maximum(distances, distances.transpose(1, 2)).clamp_(min=0)
+    distances.diagonal(dim1=1, dim2=2).zero_()
+    return distances
