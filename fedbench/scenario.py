@@ -150,8 +150,25 @@ class Scenario:
 
     @property
     def clean(self) -> Scenario:
-        """The twin without the attack (the defense stays): what the defense costs."""
-        return replace(self, attack="none", attack_params={}, malicious_ratio=0.0)
+        """The twin without the attack (the defense stays, with what it assumes): what the defense costs.
+
+        A defense that is given the true malicious ratio would be told 0 here and cost nothing; whoever deploys it
+        cannot know that nobody attacks, so the twin states the share that the attacked scenario gives.
+        """
+        return replace(self.assuming(self.malicious_ratio), attack="none", attack_params={}, malicious_ratio=0.0)
+
+    def assuming(self, share: float) -> Scenario:
+        """The same with ``assumed_ratio`` stated, in the parts of the defense that take one and state none; not for 0."""
+        names = self.defense.split("+")
+        stated: dict[str, Any] = dict(self.defense_params)
+        for name in names if share else ():
+            if "assumed_ratio" in DEFENSES.get(name).Params.model_fields:
+                own = stated if len(names) == 1 else dict(stated.get(name, {}))
+                if own.get("assumed_ratio") is None:
+                    own["assumed_ratio"] = share
+                if len(names) > 1:
+                    stated[name] = own
+        return replace(self, defense_params=stated)
 
     @property
     def undefended(self) -> Scenario:

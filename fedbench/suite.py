@@ -76,7 +76,7 @@ class Suite(SuiteFile):
                 if values is None:
                     continue
                 try:
-                    scenario = Scenario(**values)
+                    scenario = _scenario(values)
                     _ = scenario.id  # resolves every name and parameter
                 except UserError as error:
                     raise UserError(f"{self.file}: {place}{lowered(str(error))}") from None
@@ -113,8 +113,6 @@ class Suite(SuiteFile):
             if matches(exclude.when, {**cell, "variant": variant}):
                 used.add(f"exclude {number}")
                 return None
-        if cell.get("attack", "none") == "none":
-            cell = {**cell, "malicious_ratio": 0.0, "attack_params": {}}
         return cell
 
     def _with_twins(self, planned: Planned) -> Iterator[Planned]:
@@ -264,6 +262,15 @@ def _cells(group: Group) -> Iterator[dict[str, Any]]:
             together = isinstance(value, Mapping) and not key.endswith("_params")
             cell = _merge(cell, value if together else {key: value})
         yield cell
+
+
+def _scenario(values: Mapping[str, Any]) -> Scenario:
+    """The scenario of a cell; without an attack the ratio says what a defense assumes, and nobody is malicious."""
+    if values.get("attack", "none") != "none":
+        return Scenario(**values)
+    share = values.get("malicious_ratio", 0.0)
+    clean = Scenario(**{**values, "malicious_ratio": 0.0, "attack_params": {}})
+    return clean.assuming(share)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

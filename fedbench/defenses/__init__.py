@@ -16,6 +16,9 @@ DEFENSES: Registry[Defense] = Registry(
         "krum": "fedbench.defenses.krum:Krum",
         "multi-krum": "fedbench.defenses.krum:MultiKrum",
         "bulyan": "fedbench.defenses.bulyan:Bulyan",
+        "rfa": "fedbench.defenses.rfa:GeometricMedian",
+        "foolsgold": "fedbench.defenses.foolsgold:FoolsGold",
+        "dnc": "fedbench.defenses.dnc:DivideAndConquer",
     },
     group="fedbench.defenses",
 )

@@ -17,6 +17,8 @@ from fedbench.defenses.robust import (
     RobustAggregation,
     assumed,
     client_gram,
+    dense_grams,
+    flat_dense,
     square_distances,
 )
 from fedbench.federation.updates import Updates
@@ -24,8 +26,8 @@ from fedbench.models.base import PublicParams
 
 
 class Bulyan(RobustAggregation):
-    """Select ``c - 2 f`` gradients by repeated Krum; then, of each coordinate, ``c`` times the mean of the ``c - 4 f`` selected
-    values nearest to their median (El Mhamdi et al. 2018, section 4).
+    """``c`` times the mean, coordinate by coordinate, of the ``c - 4 f`` values nearest to the median of those of the ``c - 2 f``
+    gradients that repeated Krum selects (El Mhamdi et al. 2018, section 4).
 
     With c < 4 f + 3 the sum. ``icde24-code``: distances are not squared, a score sums the c - f smallest, and the result
     stands for the c - 2 f gradients that were selected.
@@ -52,53 +54,64 @@ class Bulyan(RobustAggregation):
         if share > 0:
             # Fewer than 1 / share rows: f = 0, all are selected and none is trimmed.
             least = max(7, int(1 / share))
-            for group in RowsByItem(updates, len(items)).groups(pairwise=True, at_least=least):
+            for group in RowsByItem(updates, len(items)).groups(pairwise=True, at_least=least, parts=2, cells=2**21):
                 f = assumed(group.count, share)
                 acts = ((f > 0) & (group.count >= 4 * f + 3)).nonzero().squeeze(1)
                 if len(acts):
                     count, f, values, there = group.count[acts], f[acts], group.values[acts], group.there[acts]
                     items[group.item[acts]] = self._bulyan(values, there, count, f)
-            for name, value in updates.dense.stacked().items():
-                n = len(value)
-                f = assumed(items.new_tensor([n], dtype=torch.int64), share)
-                if int(f) > 0 and n >= 4 * int(f) + 3:
-                    there = torch.ones(1, n, dtype=torch.bool, device=value.device)
-                    found = self._bulyan(value.reshape(1, n, -1), there, f.new_tensor([n]), f)
-                    dense[name] = found.view(value.shape[1:])
+            n = torch.full((len(dense),), len(updates.clients), device=items.device)
+            f = assumed(n, share)
+            if bool(((f > 0) & (n >= 4 * f + 3)).any()):
+                dense |= self._bulyan_dense(updates, n, f)
         return PublicParams(items, dense)
 
     def over_clients(self, updates: Updates, empty: PublicParams, f: int) -> PublicParams:
         n = len(updates.clients)
         if f == 0 or n < 4 * f + 3:
             return PublicParams(updates.sum_rows(*empty.items.shape), dict(updates.dense.total()))
-        order = torch.argsort(updates.clients)
-        gram = client_gram(updates, len(empty.items)).index_select(0, order).index_select(1, order)
+        gram = client_gram(updates, len(empty.items))
         there = torch.ones(1, n, dtype=torch.bool, device=gram.device)
         count, assumed_attackers = torch.tensor([[n], [f]], device=gram.device)
         chosen = torch.empty_like(there[0])
         distances = square_distances(gram[None])
-        chosen[order] = select(distances, there, count, assumed_attackers, self.params.variant)[0]
+        winners = select(distances, there, count, assumed_attackers, self.params.variant)[0]
+        chosen[torch.argsort(updates.clients)] = winners
         kept = updates.keep(chosen)
         left = n - 2 * f
         times = left if self.params.variant == "icde24-code" else n
-        for group in RowsByItem(kept, len(empty.items)).groups():
+        for group in RowsByItem(kept, len(empty.items)).groups(torch.inf):
             everybody = torch.full_like(group.count, left)
-            column = Column.of(group.values, group.there, group.count, everybody)
+            column = Column.of(group.values, group.count, everybody)
             mean = column.mean_nearest_to_median(everybody - 2 * f)
             empty.items.index_copy_(0, group.item, mean * times)
         dense = {}
         for name, value in kept.dense.stacked().items():
-            flat = value.reshape(1, left, -1)
-            everybody = count.new_tensor([left])
-            column = Column.of(flat, torch.ones_like(flat[:, :, 0], dtype=torch.bool), everybody, everybody)
-            dense[name] = (column.mean_nearest_to_median(everybody - 2 * f) * times).view(value.shape[1:])
+            column = Column.whole(value.flatten(1))
+            dense[name] = (column.mean_nearest_to_median(column.count - 2 * f) * times).view(value.shape[1:])
         return replace(empty, dense=dense)
 
     def _bulyan(self, values: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
-        """float32 [B, d]: the rule for B items (or tensors) with padded gradients [B, C, d]."""
+        """float32 [B, d]: the rule for B items with padded gradients [B, C, d]."""
         variant = self.params.variant
-        distances = square_distances(torch.bmm(values, values.transpose(1, 2)))
-        chosen = select(distances, there, count, f, variant)
+        chosen = select(square_distances(torch.bmm(values, values.transpose(1, 2))), there, count, f, variant)
         left = count - 2 * f
-        mean = Column.of(values, chosen, left, left).mean_nearest_to_median(left - 2 * f)
+        mean = Column.of(values.masked_fill(~chosen[:, :, None], torch.inf), left, left).mean_nearest_to_median(
+            left - 2 * f
+        )
         return mean * (left if variant == "icde24-code" else count)[:, None]
+
+    def _bulyan_dense(self, updates: Updates, n: torch.Tensor, f: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The rule for each dense tensor: name -> float32 [*shape]."""
+        variant = self.params.variant
+        flat = flat_dense(updates)
+        gram = dense_grams(flat)
+        chosen = select(square_distances(gram), torch.ones_like(gram[:, :, 0], dtype=torch.bool), n, f, variant)
+        left = int(n[0] - 2 * f[0])
+        result = {}
+        for (name, value), winners in zip(flat.items(), chosen, strict=True):
+            column = Column.whole(value[winners])
+            mean = column.mean_nearest_to_median(column.count - 2 * f[:1])
+            shape = updates.dense.stacked()[name].shape[1:]
+            result[name] = (mean * (left if variant == "icde24-code" else int(n[0]))).view(shape)
+        return result

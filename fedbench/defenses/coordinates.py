@@ -28,10 +28,15 @@ class Column:
     filled: bool
 
     @classmethod
-    def of(cls, values: torch.Tensor, there: torch.Tensor, count: torch.Tensor, population: torch.Tensor) -> Column:
-        """From values [B, C, d] that are there [B, C] or padding. Without zeros, pass ``count`` as population itself."""
-        padded = values.transpose(1, 2).masked_fill(~there[:, None, :], torch.inf)
-        return cls(sort_last(padded), count, population, population is not count)
+    def of(cls, values: torch.Tensor, count: torch.Tensor, population: torch.Tensor) -> Column:
+        """From values [B, C, d], infinite in padding. Without zeros, pass ``count`` itself as the population."""
+        return cls(sort_last(values.transpose(1, 2)), count, population, population is not count)
+
+    @classmethod
+    def whole(cls, gradients: torch.Tensor) -> Column:
+        """The coordinates of n gradients that are all there, float32 [n, D]: B = 1 and d = D."""
+        count = torch.tensor([len(gradients)], device=gradients.device)
+        return cls(sort_last(gradients.T[None]), count, count, False)
 
     @functools.cached_property
     def zeros(self) -> torch.Tensor:

@@ -26,7 +26,7 @@ class Group:
     Attributes:
         item: int64 [B]. count: int64 [B], rows of each item, from 1 to C.
         client: int64 [B, C], index of each row's client, ascending by client id; padding repeats a client.
-        values: float32 [B, C, d], the rows; padding is 0.
+        values: float32 [B, C, d], the rows; padding holds what was asked for.
         there: bool [B, C], False for padding.
     """
 
@@ -58,43 +58,54 @@ class RowsByItem:
         self._values = rows.values
         self.counts = torch.diff(starts, append=starts.new_tensor([len(rows.item)]))
 
-    def groups(self, pairwise: bool = False, at_least: int = 1) -> Iterator[Group]:
+    def groups(
+        self,
+        padding: float = 0.0,
+        pairwise: bool = False,
+        at_least: int = 1,
+        parts: int = 4,
+        cells: int = CELLS,
+    ) -> Iterator[Group]:
         """All items that have ``at_least`` so many rows (and one), group by group.
 
         Args:
+            padding: the value of padding.
             pairwise: whether C x C numbers an item will be made: pieces are cut accordingly.
             at_least: the smallest count to look at.
+            parts: groups between one power of two and the next; fewer groups have more padding.
+            cells: the most values of a piece.
         """
         counts = self.counts.cpu()
         order = torch.argsort(counts, stable=True)
         sizes = counts.index_select(0, order)
         d = self._values.shape[1]
-        for low, high in _widths(int(sizes[-1]) if len(sizes) else 0):
+        for low, high in _widths(int(sizes[-1]) if len(sizes) else 0, parts):
             if high < max(at_least, 1):
                 continue
             begin, end = torch.searchsorted(sizes, torch.tensor([max(low, at_least, 1), high + 1])).tolist()
-            step = max(1, CELLS // (high * max(d, high if pairwise else 1)))
+            step = max(1, cells // (high * max(d, high if pairwise else 1)))
             for start in range(begin, end, step):
-                yield self._group(order[start : min(start + step, end)].to(self._starts.device), high)
+                yield self._group(order[start : min(start + step, end)].to(self._starts.device), high, padding)
 
-    def _group(self, item: torch.Tensor, width: int) -> Group:
+    def _group(self, item: torch.Tensor, width: int, padding: float) -> Group:
         count = self.counts.index_select(0, item)
         place = torch.arange(width, device=item.device)
         there = place < count[:, None]
         padded = self._starts.index_select(0, item)[:, None] + torch.minimum(place, count[:, None] - 1)
         row = self._order.index_select(0, padded.flatten())
         values = self._values.index_select(0, row).view(len(item), width, -1)
-        values.masked_fill_(~there[:, :, None], 0)
+        values.masked_fill_(~there[:, :, None], padding)
         return Group(item, count, self._client.index_select(0, row).view(len(item), width), values, there)
 
 
 @functools.cache
-def _widths(most: int) -> list[tuple[int, int]]:
-    """Smallest and largest count of each group: 1, 2, ..., 8, 9-10, 11-12, 13-14, 15-16, 17-20, ... up to ``most``."""
+def _widths(most: int, parts: int) -> list[tuple[int, int]]:
+    """Smallest and largest count of each group up to ``most``; with 4 parts 1, ..., 8, 9-10, 11-12, ..., 17-20, 21-24, ..."""
     found = []
     low = 1
     while low <= most:
-        high = low if low <= 8 else -(-low // (step := 2 ** ((low - 1).bit_length() - 3))) * step
+        step = max(1, 2 ** (low - 1).bit_length() // (2 * parts))
+        high = -(-low // step) * step
         found.append((low, min(high, most)))
         low = high + 1
     return found

@@ -28,32 +28,49 @@ def select(
     if published:
         distances = distances.sqrt()
     b, c = there.shape
-    t = f - 1 if published else f + 1
-    t = torch.where(f > 0, t, 0)
-    columns = torch.arange(c, device=distances.device)
-    others = there[:, :, None] & there[:, None, :] & (columns[:, None] != columns)
+    t = torch.where(f > 0, f - 1 if published else f + 1, 0)
+    quota = count - 2 * f
+    steps = int(quota.max())
+    # With one neighbour to count, the two nearest tie, and only looking at it itself finds them equal to the last bit.
+    single_from = steps if published else int((count - f - 3).masked_fill(f > 2, steps).min())
+    others = there[:, :, None] & there[:, None, :]
+    others.diagonal(dim1=1, dim2=2).fill_(False)
     # -1 is below every distance: what does not count is never among the farthest.
     distances = distances.masked_fill(~others, -1.0)
-    total = torch.where(others, distances, 0.0).sum(2, dtype=torch.float64)
     far, threshold = _farthest(distances, t[:, None].expand(b, c))
-    left, chosen = there.clone(), torch.zeros_like(there)
-    quota = count - 2 * f
-    items = torch.arange(b, device=distances.device)
-    for taken in range(int(quota.max())):
-        active = taken < quota
-        score = (total - far).masked_fill_(~left, torch.inf)
-        if not published:
-            _nearest_instead(score, distances, left, active & (count - taken - f - 2 < 1))
-        winner = score.argmin(1)
-        chosen[items, winner] |= active
-        left[items, winner] &= ~active
-        gone = distances[items, :, winner]
-        total -= gone
-        hit = (left & active[:, None] & (gone >= threshold) & (t > 0)[:, None]).nonzero(as_tuple=True)
-        if len(hit[0]):
-            rest = distances[hit].masked_fill_(~left[hit[0]], -1.0)
-            far[hit], threshold[hit] = _farthest(rest, t[hit[0]])
-    return chosen
+    score = (distances.clamp(min=0).sum(2, dtype=torch.float64) - far).masked_fill_(~there, torch.inf)
+    threshold.masked_fill_(~there | (t == 0)[:, None], torch.inf)
+    left = there.clone()
+    # Flat views: winners are addressed by (item, gradient) as one number.
+    rows, far_of, threshold_of, score_of, left_of = (
+        distances.view(b * c, c), far.view(-1), threshold.view(-1), score.view(-1), left.view(-1)
+    )  # fmt: skip
+    base = torch.arange(b, device=distances.device) * c
+    winners = []
+    for taken in range(steps):
+        asked = score
+        if taken >= single_from:
+            asked = _nearest_instead(score, distances, left, count - taken - f <= 3)
+        winner = asked.argmin(1)
+        winners.append(winner)
+        place = base + winner
+        left_of.index_fill_(0, place, False)
+        score_of.index_fill_(0, place, torch.inf)
+        threshold_of.index_fill_(0, place, torch.inf)
+        gone = rows.index_select(0, place).view(b, c)
+        score -= gone
+        hit = (gone >= threshold).view(-1).nonzero().squeeze(1)
+        if len(hit):
+            item = hit // c
+            rest = rows.index_select(0, hit).masked_fill_(~left.index_select(0, item), -1.0)
+            before = far_of.index_select(0, hit)
+            now, edge = _farthest(rest, t.index_select(0, item))
+            far_of.index_copy_(0, hit, now)
+            threshold_of.index_copy_(0, hit, edge)
+            score_of.index_add_(0, hit, before - now)
+    order = torch.stack(winners, dim=1)
+    counted = torch.arange(steps, device=order.device) < quota[:, None]
+    return torch.zeros(b, c, dtype=torch.int64, device=order.device).scatter_add_(1, order, counted.long()) > 0
 
 
 def _farthest(distances: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,11 +84,21 @@ def _farthest(distances: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, t
     return total, smallest
 
 
-def _nearest_instead(score: torch.Tensor, distances: torch.Tensor, left: torch.Tensor, few: torch.Tensor) -> None:
-    """Score by the nearest other alone where so ``few``, bool [B], are left that no neighbour would count."""
+def _nearest_instead(
+    score: torch.Tensor, distances: torch.Tensor, left: torch.Tensor, few: torch.Tensor
+) -> torch.Tensor:
+    """The scores with those of the items ``few``, bool [B], replaced by the distance to the nearest other.
+
+    At most five gradients are left of such an item: f is 1 or 2, and f + 3 or fewer are left.
+    """
     which = few.nonzero().squeeze(1)
-    if len(which):
-        alive = left[which]
-        pair = alive[:, :, None] & alive[:, None, :] & (distances[which] >= 0)
-        nearest = torch.where(pair, distances[which], torch.inf).amin(2).double()
-        score[which] = torch.where(alive, nearest, torch.inf)
+    if not len(which):
+        return score
+    alive, index = left[which].to(torch.int8).topk(min(5, left.shape[1]), dim=1)
+    c = distances.shape[2]
+    pair = (which * c * c)[:, None, None] + index[:, :, None] * c + index[:, None, :]
+    own = distances.view(-1).index_select(0, pair.flatten()).view(pair.shape)
+    counted = (alive[:, None, :] > 0) & (own >= 0)
+    nearest = torch.where(counted, own, torch.inf).amin(2).to(score.dtype)
+    replaced = score.index_select(0, which).scatter_(1, index, torch.where(alive > 0, nearest, torch.inf))
+    return score.index_copy(0, which, replaced)

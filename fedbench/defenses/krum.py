@@ -90,7 +90,7 @@ class MultiKrum(WeightingRule):
 def scores(
     gram: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor, variant: Variant
 ) -> torch.Tensor:
-    """float [B, C]: Krum's score of each gradient, infinite in padding."""
+    """Float [B, C]: Krum's score of each gradient, infinite in padding."""
     distances = square_distances(gram)
     if variant == "icde24-code":
         distances = distances.sqrt_()

@@ -52,7 +52,8 @@ class ShareParameters(ScopeParameters):
 
 class RobustAggregation(Defense):
     """Base of the rules. f, the assumed number of attackers among c gradients, is floor(c share) in item scope [ICDE'24
-    code] and ceil(n share) in client scope [AAAI'23], and at most (c - 1) / 2."""
+    code] and ceil(n share) in client scope [AAAI'23], and at most (c - 1) / 2.
+    """
 
     params: ScopeParameters
 
@@ -104,8 +105,8 @@ class CoordinateRule(RobustAggregation):
 
     def over_items(self, updates: Updates, empty: PublicParams, share: float) -> PublicParams:
         rows = RowsByItem(updates, len(empty.items))
-        for group in rows.groups():
-            column = Column.of(group.values, group.there, group.count, group.count)
+        for group in rows.groups(torch.inf):
+            column = Column.of(group.values, group.count, group.count)
             total = self.typical(column, assumed(group.count, share)) * group.count[:, None]
             empty.items.index_copy_(0, group.item, total)
         n = empty.items.new_tensor([len(updates.clients)], dtype=torch.int64)
@@ -114,18 +115,16 @@ class CoordinateRule(RobustAggregation):
     def over_clients(self, updates: Updates, empty: PublicParams, f: int) -> PublicParams:
         n = len(updates.clients)
         rows = RowsByItem(updates, len(empty.items))
-        for group in rows.groups():
+        for group in rows.groups(torch.inf):
             everybody = torch.full_like(group.count, n)
-            column = Column.of(group.values, group.there, group.count, everybody)
+            column = Column.of(group.values, group.count, everybody)
             empty.items.index_copy_(0, group.item, self.typical(column, torch.full_like(everybody, f)) * n)
         return replace(empty, dense=self._dense(updates, empty.items.new_tensor([f], dtype=torch.int64)))
 
     def _dense(self, updates: Updates, f: torch.Tensor) -> dict[str, torch.Tensor]:
         result = {}
         for name, value in updates.dense.stacked().items():
-            flat = value.reshape(1, len(value), -1)
-            count = f.new_tensor([len(value)])
-            column = Column.of(flat, torch.ones_like(flat[:, :, 0], dtype=torch.bool), count, count)
+            column = Column.whole(value.flatten(1))
             result[name] = self.typical(column, f).view(value.shape[1:]) * len(value)
         return result
 
@@ -154,33 +153,37 @@ class WeightingRule(RobustAggregation):
             factors = self.factors(gram, group.there, group.count, assumed(group.count, share))
             total = torch.bmm(factors.to(group.values.dtype)[:, None, :], group.values).squeeze(1)
             empty.items.index_copy_(0, group.item, total)
-        dense = {}
-        for name, value in updates.dense.stacked().items():
-            flat = value.flatten(1).double()
-            count = rows.counts.new_tensor([len(value)])
-            there = torch.ones(1, len(value), dtype=torch.bool, device=value.device)
-            factors = self.factors((flat @ flat.T)[None], there, count, assumed(count, share))[0]
-            dense[name] = (factors.to(flat.dtype) @ flat).to(value.dtype).view(value.shape[1:])
-        return replace(empty, dense=dense)
+        return replace(empty, dense=self._dense(flat_dense(updates), empty, share))
+
+    def _dense(self, flat: dict[str, torch.Tensor], empty: PublicParams, share: float) -> dict[str, torch.Tensor]:
+        """Each dense tensor by itself, all of them as one batch."""
+        if not flat:
+            return {}
+        grams = dense_grams(flat)
+        there = torch.ones_like(grams[:, :, 0], dtype=torch.bool)
+        n = torch.full((len(grams),), grams.shape[1], device=grams.device)
+        factors = self.factors(grams, there, n, assumed(n, share))
+        return {
+            name: (own.to(value.dtype) @ value).view_as(empty.dense[name])
+            for own, (name, value) in zip(factors, flat.items(), strict=True)
+        }
 
     def over_clients(self, updates: Updates, empty: PublicParams, f: int) -> PublicParams:
         gram = client_gram(updates, len(empty.items))
         n = len(gram)
         there = torch.ones(1, n, dtype=torch.bool, device=gram.device)
         count, assumed_attackers = torch.tensor([[n], [f]], device=gram.device)
-        # Ties are settled by client id, as in item scope.
-        order = torch.argsort(updates.clients)
-        sorted_gram = gram.index_select(0, order).index_select(1, order)
-        found = self.factors(sorted_gram[None], there, count, assumed_attackers)[0]
+        found = self.factors(gram[None], there, count, assumed_attackers)[0]
         factors = torch.empty_like(found)
-        factors[order] = found
+        factors[torch.argsort(updates.clients)] = found
         return weighted_sum(updates, factors.to(updates.weights.dtype), empty)
 
 
 def client_gram(updates: Updates, num_items: int) -> torch.Tensor:
-    """float64 [n, n]: inner products of whole updates, without ever laying one out over all items.
+    """float64 [n, n]: inner products of whole updates, by ascending client id, so that ties go to the lowest one.
 
-    Only pairs of clients that touched the same item contribute: the sum over items of c_j^2 products instead of n^2 M d.
+    No update is ever laid out over all items. Only pairs of clients that touched the same item contribute: the sum over items
+    of c_j^2 products instead of n^2 M d.
     """
     n = len(updates.clients)
     gram = torch.zeros(n * n, dtype=torch.float64, device=updates.clients.device)
@@ -188,11 +191,26 @@ def client_gram(updates: Updates, num_items: int) -> torch.Tensor:
         products = torch.bmm(group.values, group.values.transpose(1, 2))
         pair = group.client[:, :, None] * n + group.client[:, None, :]
         gram.index_add_(0, pair.flatten(), products.flatten().double())
-    gram = gram.view(n, n)
-    for value in updates.dense.stacked().values():
-        flat = value.flatten(1).double()
-        gram += flat @ flat.T
+    order = torch.argsort(updates.clients)
+    gram = gram.view(n, n).index_select(0, order).index_select(1, order)
+    for flat in flat_dense(updates).values():
+        exact = flat.double()
+        gram += exact @ exact.T
     return gram
+
+
+def flat_dense(updates: Updates) -> dict[str, torch.Tensor]:
+    """Name -> float32 [n, D]: the dense gradients as vectors, by ascending client id."""
+    stacked = updates.dense.stacked()
+    if not stacked:
+        return {}
+    order = torch.argsort(updates.clients)
+    return {name: value.index_select(0, order).flatten(1) for name, value in stacked.items()}
+
+
+def dense_grams(flat: dict[str, torch.Tensor]) -> torch.Tensor:
+    """float64 [T, n, n]: inner products of the clients' gradients of each of T tensors, from :func:`flat_dense`."""
+    return torch.stack([value.double() @ value.double().T for value in flat.values()])
 
 
 def weighted_sum(updates: Updates, factors: torch.Tensor, empty: PublicParams) -> PublicParams:

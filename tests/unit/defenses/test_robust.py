@@ -1,0 +1,199 @@
+"""The robust rules against hand-computed cases and against the plain oracles, in both scopes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from federations import small_federation
+from robust_oracles import RULES, aggregated, by_client, by_item, make_updates, server_of, variant_of
+
+from fedbench.defenses import DEFENSES
+from fedbench.defenses.grouped import RowsByItem
+from fedbench.federation.updates import DenseGradients, FullRows, Updates
+
+ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc")
+every_rule = pytest.mark.parametrize(("name", "variant"), [pytest.param(*key, id="-".join(key)) for key in RULES])
+both_scopes = pytest.mark.parametrize("scope", ["item", "client"])
+
+
+def column(*values: float, ids: list[int] | None = None) -> Updates:
+    """One item with d = 1, a row from each client."""
+    n = len(values)
+    rows = FullRows(torch.arange(n), torch.zeros(n, dtype=torch.int64), torch.tensor(values)[:, None])
+    return Updates(torch.tensor(ids or list(range(n))), (rows,), DenseGradients.of({}), torch.ones(n))
+
+
+def one(name: str, updates: Updates, ratio: float = 0.0, **params: Any) -> float:
+    return float(aggregated(name, updates, 1, 1, ratio, **params)["items"][0, 0])
+
+
+# ------------------------------------------------------------------------------------------------------ by hand
+
+
+@both_scopes
+def test_by_hand(scope: str) -> None:
+    values = column(0.0, 1.0, 2.0, 4.0, 100.0)
+    assert one("median", values, scope=scope) == 5 * 2
+    assert one("median", column(0.0, 1.0, 2.0, 100.0), scope=scope) == 4 * 1.5
+    assert one("trimmed-mean", values, 0.2, scope=scope) == pytest.approx(5 * (1 + 2 + 4) / 3)
+    assert one("trimmed-mean", values, 0.2, scope=scope, trim="nearest-median") == pytest.approx(
+        5 * (0 + 1 + 2 + 4) / 4
+    )
+    # f = 1, two nearest others: 0: 1 + 4, 1: 1 + 1, 2: 1 + 4, 4: 4 + 9, 100: 96^2 + 98^2.
+    assert one("krum", values, 0.2, scope=scope) == 5 * 1
+    assert one("multi-krum", values, 0.2, scope=scope) == pytest.approx(5 * (0 + 1 + 2 + 4) / 4)
+    # Published: f = 1, all four distances of |x|: 0: 107, 1: 104, 2: 103, 4: 105.
+    assert one("krum", values, 0.2, scope=scope, variant="icde24-code") == 5 * 2
+
+
+@both_scopes
+def test_bulyan_by_hand(scope: str) -> None:
+    # c = 7, f = 1: five are selected, of which the 5 - 2 nearest to their median stay.
+    values = column(0.0, 1.0, 2.0, 3.0, 4.0, 50.0, 90.0)
+    assert one("bulyan", values, 0.15 if scope == "item" else 0.14, scope=scope) == pytest.approx(7 * 2)
+    # c = 6 < 4 f + 3: the sum.
+    assert one("bulyan", column(0.0, 1.0, 2.0, 3.0, 4.0, 50.0), 0.17, scope=scope) == pytest.approx(60)
+
+
+# ------------------------------------------------------------------------------------- agreement with the oracles
+
+
+@every_rule
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.21, 0.4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_item_scope_agrees_with_the_oracle(name: str, variant: str, share: float, seed: int) -> None:
+    updates = make_updates(27, 7, 4, seed, density=[0.9, 0.4][seed], copies=5 * seed)
+    expected = by_item(updates, 7, 4, share, RULES[name, variant])
+    found = aggregated(name, updates, 7, 4, share, **variant_of(name, variant))
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-4, err_msg=key)
+
+
+@every_rule
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.21, 0.4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_client_scope_agrees_with_the_oracle(name: str, variant: str, share: float, seed: int) -> None:
+    updates = make_updates(17, 6, 3, seed, density=[0.9, 0.3][seed], copies=3 * seed)
+    expected = by_client(updates, 6, 3, share, RULES[name, variant])
+    found = aggregated(name, updates, 6, 3, share, scope="client", **variant_of(name, variant))
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-4, err_msg=key)
+
+
+@every_rule
+@both_scopes
+@pytest.mark.parametrize("seed", range(4))
+def test_ties_agree_with_the_oracle(name: str, variant: str, scope: str, seed: int) -> None:
+    """Small whole numbers: distances tie everywhere, and sums are exact unless distances are rooted."""
+    if variant == "icde24-code":
+        pytest.skip("sums of square roots are not exact, so ties are not either")
+    updates = make_updates(12, 5, 2, seed, dense=seed % 2 == 0, whole_numbers=True, copies=3 * (seed // 2))
+    oracle = by_item if scope == "item" else by_client
+    expected = oracle(updates, 5, 2, 0.2, RULES[name, variant])
+    found = aggregated(name, updates, 5, 2, 0.2, scope=scope, **variant_of(name, variant))
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+# --------------------------------------------------------------------------------------------------- edge cases
+
+
+@pytest.mark.parametrize("name", ROBUST)
+@both_scopes
+def test_one_client_is_the_sum(name: str, scope: str) -> None:
+    updates = make_updates(1, 5, 3, 0, density=0.7)
+    found = aggregated(name, updates, 5, 3, 0.4, scope=scope)
+    np.testing.assert_allclose(found["items"], updates.sum_rows(5, 3), rtol=1e-5)
+    np.testing.assert_allclose(found["W1"], updates.dense.total()["W1"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ROBUST)
+@both_scopes
+def test_nobody_sends_anything(name: str, scope: str) -> None:
+    nothing = Updates(torch.zeros(0, dtype=torch.int64), (), DenseGradients.of({}), torch.zeros(0))
+    assert not aggregated(name, nothing, 3, 2, 0.1, scope=scope)["items"].any()
+    silent = Updates(torch.arange(4), (), DenseGradients.of({"W1": torch.zeros(4, 2, 2)}), torch.zeros(4))
+    found = aggregated(name, silent, 3, 2, 0.1, scope=scope)
+    assert not found["items"].any()
+    assert not found["W1"].any()
+
+
+@pytest.mark.parametrize("name", [name for name in ROBUST if name != "foolsgold"])
+@both_scopes
+def test_equal_gradients_are_summed(name: str, scope: str) -> None:
+    found = one(name, column(*[0.5] * 20), 0.1, scope=scope)
+    assert found == pytest.approx(10.0, rel=1e-5)
+
+
+def test_krum_takes_the_lowest_client_id_of_a_tie() -> None:
+    assert one("krum", column(3.0, 5.0, ids=[8, 2])) == 2 * 5.0
+    assert one("krum", column(3.0, 5.0, ids=[2, 8])) == 2 * 3.0
+    assert one("krum", column(3.0, 5.0, ids=[8, 2]), scope="client") == 2 * 5.0
+
+
+def test_a_cold_item_is_not_defended_by_rules_that_round_down() -> None:
+    """f = floor(19 x 0.05) = 0: three rules are the sum there, whoever sends (addenda, section 1)."""
+    attacked = column(*[0.0] * 7, *[1.0] * 12)
+    for name in ("trimmed-mean", "multi-krum", "bulyan"):
+        assert one(name, attacked, 0.05) == pytest.approx(12.0)
+    assert one("median", attacked) == 19.0
+
+
+def test_a_stated_share_replaces_the_true_one() -> None:
+    values = column(0.0, 1.0, 2.0, 4.0, 100.0)
+    assert one("trimmed-mean", values, 0.2, assumed_ratio=0.0) == pytest.approx(107)
+    assert one("trimmed-mean", values, 0.0, assumed_ratio=0.2) == pytest.approx(5 * 7 / 3)
+    assert one("trimmed-mean", values, 0.0, assumed_ratio=0.4) == pytest.approx(5 * 2)
+
+
+@pytest.mark.parametrize("name", ROBUST)
+@both_scopes
+def test_under_a_mean_protocol_the_result_is_divided_by_the_cohort(name: str, scope: str) -> None:
+    updates = make_updates(9, 4, 3, 5)
+    total = aggregated(name, updates, 4, 3, 0.2, scope=scope)
+    mean = aggregated(name, updates, 4, 3, 0.2, "mean", scope=scope)
+    for key, value in total.items():
+        np.testing.assert_allclose(mean[key], value / 9, rtol=1e-5, atol=1e-7)
+
+
+def test_memory_is_bounded_by_pieces() -> None:
+    """No piece of a round has more cells than allowed, unless a single item has; and no row is lost."""
+    updates = make_updates(60, 30, 4, 0, dense=False)
+    rows = RowsByItem(updates, 30)
+    whole, cut = list(rows.groups(pairwise=True)), list(rows.groups(pairwise=True, cells=5000))
+    assert len(cut) > len(whole)
+    for groups in (whole, cut):
+        assert sorted(torch.cat([group.item for group in groups]).tolist()) == list(range(30))
+        assert sum(int(group.there.sum()) for group in groups) == len(updates.all_rows().item)
+    assert all(len(group.item) == 1 or group.there.numel() * group.there.shape[1] <= 5000 for group in cut)
+
+
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+@pytest.mark.parametrize("name", ROBUST)
+@both_scopes
+def test_every_rule_trains(model: str, name: str, scope: str) -> None:
+    cls = DEFENSES.get(name)
+    federation = small_federation(model, defense=cls(cls.Params(scope=scope)))
+    before = federation.params.items.clone()
+    for _ in range(2):
+        federation.train_epoch()
+    federation.check_finite()
+    assert not torch.equal(before, federation.params.items)
+
+
+def test_factored_rows_are_read_as_they_are() -> None:
+    """A round of matrix factorisation, whose rows are factors: the same as of the rows written out."""
+    federation = small_federation("mf")
+    view = federation._server_view()
+    updates = federation._honest_updates(torch.arange(8), view)
+    full = Updates(updates.clients, (updates.all_rows(),), updates.dense, updates.weights)
+    m, d = federation.params.items.shape
+    for name in ROBUST:
+        for scope in ("item", "client"):
+            cls = DEFENSES.get(name)
+            rule = cls(cls.Params(scope=scope))
+            server = server_of(updates, m, d, 0.2)
+            assert torch.allclose(rule.aggregate(updates, server).items, rule.aggregate(full, server).items, atol=1e-6)
