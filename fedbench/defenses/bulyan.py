@@ -26,8 +26,8 @@ from fedbench.models.base import PublicParams
 
 
 class Bulyan(RobustAggregation):
-    """``c`` times the mean, coordinate by coordinate, of the ``c - 4 f`` values nearest to the median of those of the ``c - 2 f``
-    gradients that repeated Krum selects (El Mhamdi et al. 2018, section 4).
+    """Repeated Krum selects ``c - 2 f`` gradients; the result is, for each coordinate, ``c`` times the mean of the
+    ``c - 4 f`` selected values nearest to their median (El Mhamdi et al. 2018, section 4).
 
     With c < 4 f + 3 the sum. ``icde24-code``: distances are not squared, a score sums the c - f smallest, and the result
     stands for the c - 2 f gradients that were selected.
