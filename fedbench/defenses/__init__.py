@@ -19,6 +19,9 @@ DEFENSES: Registry[Defense] = Registry(
         "rfa": "fedbench.defenses.rfa:GeometricMedian",
         "foolsgold": "fedbench.defenses.foolsgold:FoolsGold",
         "dnc": "fedbench.defenses.dnc:DivideAndConquer",
+        "hics": "fedbench.defenses.hics:HierarchicalClipping",
+        "none": "fedbench.defenses.none:NoDefense",
+        "norm-bound": "fedbench.defenses.norm_bound:NormBound",
     },
     group="fedbench.defenses",
 )
