@@ -19,6 +19,7 @@ DEFENSES: Registry[Defense] = Registry(
         "rfa": "fedbench.defenses.rfa:GeometricMedian",
         "foolsgold": "fedbench.defenses.foolsgold:FoolsGold",
         "dnc": "fedbench.defenses.dnc:DivideAndConquer",
+        "fl-wbc": "fedbench.defenses.fl_wbc:WhiteBloodCells",
         "hics": "fedbench.defenses.hics:HierarchicalClipping",
         "none": "fedbench.defenses.none:NoDefense",
         "norm-bound": "fedbench.defenses.norm_bound:NormBound",

@@ -9,7 +9,7 @@ import torch
 
 from fedbench.cards import DefenseCard, NoParameters, Parameters
 from fedbench.federation.updates import Updates
-from fedbench.models.base import PublicParams
+from fedbench.models.base import LocalStep, PublicParams
 
 if TYPE_CHECKING:
     from fedbench.federation.clients import Batch
@@ -67,6 +67,15 @@ class Defense:
         """Client side: what the honest clients of ``batch`` add to their gradients, or None."""
         return None
 
+    def client_update(
+        self, local: LocalStep, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
+    ) -> LocalStep:
+        """Client side: what the honest clients of ``batch`` send and apply to themselves, given their gradients.
+
+        Called after :meth:`regularize`; ``local`` holds what it added.
+        """
+        return local
+
     def filter(self, updates: Updates, server: ServerView) -> Updates:
         """Drops or clips clients or rows."""
         return updates
@@ -77,7 +86,7 @@ class Defense:
 
 
 class Chain(Defense):
-    """Several defenses as one: regularizers add up, filters run in order, the last aggregator wins.
+    """Several defenses as one: regularizers add up, client updates and filters run in order, the last aggregator wins.
 
     Args:
         parts: the defenses in the order of ``a+b``.
@@ -102,6 +111,13 @@ class Chain(Defense):
         if not found:
             return None
         return ClientRegularization(_added([each.rows for each in found]), _added([each.users for each in found]))
+
+    def client_update(
+        self, local: LocalStep, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
+    ) -> LocalStep:
+        for part in self.parts:
+            local = part.client_update(local, params, users, batch, server)
+        return local
 
     def filter(self, updates: Updates, server: ServerView) -> Updates:
         for part in self.parts:

@@ -184,6 +184,7 @@ class Federation:
         users = self.users.index_select(0, batch.clients)
         local = self.model.local_step(self.params, users, batch, self.loss)
         local = self._regularized(local, users, batch, view)
+        local = self.defense.client_update(local, self.params, users, batch, view)
         self._move_users(batch.clients, users, local.users)
         return Updates(batch.clients, local.rows, local.dense, batch.size)
 
