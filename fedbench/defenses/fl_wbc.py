@@ -111,12 +111,11 @@ def masked_noise(change: torch.Tensor, scale: float, generator: torch.Generator)
     Args:
         change: float32, any shape. scale: s. generator: on the device of ``change``.
     """
-    # One uniform number gives sign and magnitude. Its 2^24 values make |Y| at most 16 s, and never infinite.
+    # One uniform number from -1 to 1 gives sign and magnitude. Kept off -1, where the logarithm is infinite: |Y| <= 16 s.
     uniform = torch.rand(change.shape, generator=generator, device=change.device)
-    negative = uniform < 0.5
-    magnitude = torch.log1p_(torch.where(negative, -2 * uniform, 1 - 2 * uniform)).mul_(-scale)
-    noise = torch.where(negative, -magnitude, magnitude)
-    return torch.where(change.abs() <= magnitude, noise, 0.0)
+    uniform = uniform.mul_(2).sub_(1).clamp_(min=2**-23 - 1)
+    magnitude = uniform.abs().neg_().log1p_().mul_(-scale)
+    return torch.copysign(magnitude, uniform).mul_(change.abs() <= magnitude)
 
 
 class _LastGradients:
@@ -135,7 +134,7 @@ class _LastGradients:
         if self.keys is None or self.values is None or not len(self.keys):
             return 0.0
         place, found = self._find(keys)
-        return torch.where(found[:, None], self.values.index_select(0, place), 0.0)
+        return self.values.index_select(0, place).mul_(found[:, None])
 
     def replace(self, clients: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Forget all rows of ``clients``, int64 [n], and keep ``values`` [R, k] with ``keys`` [R] in their place."""
