@@ -23,6 +23,7 @@ DEFENSES: Registry[Defense] = Registry(
         "hics": "fedbench.defenses.hics:HierarchicalClipping",
         "none": "fedbench.defenses.none:NoDefense",
         "norm-bound": "fedbench.defenses.norm_bound:NormBound",
+        "pieck-regularizer": "fedbench.defenses.pieck_regularizer:PieckRegularizer",
     },
     group="fedbench.defenses",
 )
