@@ -97,7 +97,7 @@ class PieckRegularizer(Defense):
         )
         rows = own = None
         if p.re1 and beta:
-            rows = -beta * pull_to_popular(items, batch, popular, mined, kappa)
+            rows = pull_to_popular(items, batch, popular, -beta * mined, kappa)
         if p.re2 and gamma:
             own = -gamma * push_from_popular(items, users, popular, kappa)
             if p.re2_start == "mined":
@@ -114,16 +114,16 @@ def rank_weights(count: int, kind: str, device: torch.device) -> torch.Tensor:
 
 
 def pull_to_popular(
-    items: torch.Tensor, batch: Batch, popular: torch.Tensor, mined: torch.Tensor, kappa: torch.Tensor
+    items: torch.Tensor, batch: Batch, popular: torch.Tensor, weight: torch.Tensor, kappa: torch.Tensor
 ) -> torch.Tensor:
-    """The gradient of every client's Re1 by the embeddings of its own items, float32 [R, d].
+    """The gradient of every client's weighted Re1 by the embeddings of its own items, float32 [R, d].
 
-    A row is ``a w_i + b v^_j``, with ``a = 1/(|O_i| |v_j|)`` and ``b = -a (w_i . v^_j)``; it is 0 for popular
-    items, and for clients that have not mined.
+    A row is ``a w_i + b v^_j``, with ``a = weight_i / (|O_i| |v_j|)`` and ``b = -a (w_i . v^_j)``; it is 0 for popular
+    items.
 
     Args:
         items: float32 [M, d]. batch: its rows ascend by (client, item), as those of honest clients do.
-        popular: int64 [n, N]. mined: bool [n]. kappa: float32 [N].
+        popular: int64 [n, N]. weight: float32 [n], 0 leaves a client out. kappa: float32 [N].
     """
     if not len(batch.item):
         return items.new_zeros(0, items.shape[1])
@@ -131,7 +131,8 @@ def pull_to_popular(
     length = items.norm(dim=1)
     inverse = torch.where(length > EPSILON, length.reciprocal(), 0)
     unit = items * inverse[:, None]
-    towards = _weighted_sum(unit, popular, kappa)
+    falling = kappa.expand_as(popular).contiguous()
+    towards = torch.nn.functional.embedding_bag(popular, unit, mode="sum", per_sample_weights=falling)
 
     first = torch.arange(n, device=items.device) * num_items
     key = first.index_select(0, batch.client) + batch.item
@@ -141,7 +142,7 @@ def pull_to_popular(
     others = batch.starts[1:] - batch.starts[:-1] - found.view(n, -1).sum(1)
     counted = torch.ones_like(batch.weight).index_add_(0, place, -found.to(batch.weight.dtype))
 
-    share = mined / others.clamp(min=1)
+    share = weight / others.clamp(min=1)
     a = share.index_select(0, batch.client) * inverse.index_select(0, batch.item) * counted
     b = -a * aligned_products(towards, unit, batch)
     # One pass that reads both vectors of a row from small tables and writes their weighted sum.
@@ -161,14 +162,8 @@ def push_from_popular(
     Args:
         items: float32 [M, d]. users: float32 [n, d]. popular: int64 [n, N]. kappa: float32 [N].
     """
-    mean = _weighted_sum(torch.log_softmax(items, dim=1), popular, kappa)
+    chosen = torch.nn.functional.embedding(popular, items)
+    mean = torch.einsum("k,nkd->nd", kappa, torch.log_softmax(chosen, dim=-1))
     log_p = torch.log_softmax(users, dim=1)
     p, ahead = log_p.exp(), log_p - mean
     return p * (ahead - (p * ahead).sum(1, keepdim=True)) / users.shape[1]
-
-
-def _weighted_sum(table: torch.Tensor, popular: torch.Tensor, kappa: torch.Tensor) -> torch.Tensor:
-    """``sum_k kappa_k table[popular[i, k]]``: float32 [n, d]."""
-    return torch.nn.functional.embedding_bag(
-        popular, table, mode="sum", per_sample_weights=kappa.expand_as(popular).contiguous()
-    )

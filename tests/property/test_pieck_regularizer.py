@@ -26,7 +26,9 @@ class Case:
     kappa: torch.Tensor
 
     def pull(self, items: torch.Tensor | None = None) -> torch.Tensor:
-        return pull_to_popular(self.items if items is None else items, self.batch, self.popular, self.mined, self.kappa)
+        return pull_to_popular(
+            self.items if items is None else items, self.batch, self.popular, self.mined.float(), self.kappa
+        )
 
 
 @st.composite

@@ -65,7 +65,7 @@ def test_re1_by_hand() -> None:
     """v_2 = (0, 2) and v_3 = (3, 0) are pulled towards w = 0.75 (1, 0) + 0.25 (0, 1); popular item 0 is left alone."""
     items = torch.tensor([[5.0, 0], [0, 7], [0, 2], [3, 0]])
     rows = pull_to_popular(
-        items, batch_of([[0, 2, 3]]), torch.tensor([[0, 1]]), torch.tensor([True]), torch.tensor([0.75, 0.25])
+        items, batch_of([[0, 2, 3]]), torch.tensor([[0, 1]]), torch.tensor([1.0]), torch.tensor([0.75, 0.25])
     )
     # (w - cos v^) / |v|, halved for two other items: ((0.75, 0.25) - 0.25 (0, 1)) / 2 and (... - 0.75 (1, 0)) / 3.
     assert torch.allclose(rows, torch.tensor([[0, 0], [0.75 / 2 / 2, 0], [0, 0.25 / 3 / 2]]))
@@ -186,7 +186,7 @@ def test_a_client_with_popular_items_only_has_no_re1() -> None:
         items,
         batch_of([[0, 1], [0, 3]]),
         torch.tensor([[1, 0], [1, 0]]),
-        torch.ones(2, dtype=torch.bool),
+        torch.ones(2),
         torch.tensor([0.8, 0.2]),
     )
     assert rows.any(dim=1).tolist() == [False, False, False, True]
@@ -194,9 +194,9 @@ def test_a_client_with_popular_items_only_has_no_re1() -> None:
 
 def test_zero_embeddings_and_empty_cohorts_give_zeros() -> None:
     items = torch.tensor([[1.0, 0], [0, 0], [0, 0]])
-    kappa, mined = torch.ones(1), torch.ones(1, dtype=torch.bool)
-    assert not pull_to_popular(items, batch_of([[1, 2]]), torch.tensor([[0]]), mined, kappa).any()
-    assert not pull_to_popular(items, batch_of([[0, 2]]), torch.tensor([[1]]), mined, kappa).any()
+    one = torch.ones(1)
+    assert not pull_to_popular(items, batch_of([[1, 2]]), torch.tensor([[0]]), one, one).any()
+    assert not pull_to_popular(items, batch_of([[0, 2]]), torch.tensor([[1]]), one, one).any()
     nobody = batch_of([])
     defense = PieckRegularizer(PieckRegularizer.Params(popular_items=1))
     made = regularized(defense, [items, items], users=torch.zeros(0, 2), batch=nobody)
@@ -208,8 +208,8 @@ def test_zero_embeddings_and_empty_cohorts_give_zeros() -> None:
 def test_equal_embeddings_have_nothing_to_be_pulled_to() -> None:
     items = torch.tensor([[0.3, -0.4]]).repeat(12, 1)
     kappa = rank_weights(3, "quadratic", CPU)
-    popular, mined = torch.tensor([[0, 1, 2]]), torch.ones(1, dtype=torch.bool)
-    rows = pull_to_popular(items, batch_of([list(range(12))]), popular, mined, kappa)
+    popular = torch.tensor([[0, 1, 2]])
+    rows = pull_to_popular(items, batch_of([list(range(12))]), popular, torch.ones(1), kappa)
     assert torch.allclose(rows, torch.zeros(12, 2), atol=1e-6)
     assert torch.allclose(push_from_popular(items, items[:1], popular, kappa), torch.zeros(1, 2), atol=1e-7)
 
@@ -401,6 +401,6 @@ def test_repeats_of_an_item_count_once() -> None:
     items = torch.randn(5, 3, generator=draw)
     batch = batch_of([[0, 2, 3]])
     often = replace(batch, weight=torch.tensor([1.0, 5.0, 1.0]), size=torch.tensor([7.0]))
-    popular, mined, kappa = torch.tensor([[0, 1]]), torch.ones(1, dtype=torch.bool), torch.tensor([0.8, 0.2])
-    once = pull_to_popular(items, batch, popular, mined, kappa)
-    assert torch.equal(once, pull_to_popular(items, often, popular, mined, kappa))
+    popular, one, kappa = torch.tensor([[0, 1]]), torch.ones(1), torch.tensor([0.8, 0.2])
+    once = pull_to_popular(items, batch, popular, one, kappa)
+    assert torch.equal(once, pull_to_popular(items, often, popular, one, kappa))
