@@ -11,6 +11,7 @@ DEFENSES: Registry[Defense] = Registry(
     {
         "none": "fedbench.defenses.none:NoDefense",
         "norm-bound": "fedbench.defenses.norm_bound:NormBound",
+        "hics": "fedbench.defenses.hics:HierarchicalClipping",
         "median": "fedbench.defenses.median:Median",
         "trimmed-mean": "fedbench.defenses.trimmed_mean:TrimmedMean",
         "krum": "fedbench.defenses.krum:Krum",
@@ -19,11 +20,8 @@ DEFENSES: Registry[Defense] = Registry(
         "rfa": "fedbench.defenses.rfa:GeometricMedian",
         "foolsgold": "fedbench.defenses.foolsgold:FoolsGold",
         "dnc": "fedbench.defenses.dnc:DivideAndConquer",
-        "fl-wbc": "fedbench.defenses.fl_wbc:WhiteBloodCells",
-        "hics": "fedbench.defenses.hics:HierarchicalClipping",
-        "none": "fedbench.defenses.none:NoDefense",
-        "norm-bound": "fedbench.defenses.norm_bound:NormBound",
         "pieck-regularizer": "fedbench.defenses.pieck_regularizer:PieckRegularizer",
+        "fl-wbc": "fedbench.defenses.fl_wbc:WhiteBloodCells",
     },
     group="fedbench.defenses",
 )

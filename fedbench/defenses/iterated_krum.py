@@ -38,36 +38,34 @@ def select(
     # -1 is below every distance: what does not count is never among the farthest.
     distances = distances.masked_fill(~others, -1.0)
     far, threshold = _farthest(distances, t[:, None].expand(b, c))
-    score = (distances.clamp(min=0).sum(2, dtype=torch.float64) - far).masked_fill_(~there, torch.inf)
-    threshold.masked_fill_(~there | (t == 0)[:, None], torch.inf)
-    left = there.clone()
+    # One table, so that a winner leaves both at once: its score becomes infinite, and it no longer takes part.
+    state = torch.stack([distances.clamp(min=0).sum(2, dtype=torch.float64) - far, threshold.double()])
+    state[1].masked_fill_((t == 0)[:, None], torch.inf)
+    state.masked_fill_(~there, torch.inf)
+    score, threshold = state
     # Flat views: winners are addressed by (item, gradient) as one number.
-    rows, far_of, threshold_of, score_of, left_of = (
-        distances.view(b * c, c), far.view(-1), threshold.view(-1), score.view(-1), left.view(-1)
-    )  # fmt: skip
+    rows, far_of, state_of = distances.view(b * c, c), far.view(-1), state.view(2, -1)
     base = torch.arange(b, device=distances.device) * c
     winners = []
     for taken in range(steps):
         asked = score
         if taken >= single_from:
-            asked = _nearest_instead(score, distances, left, count - taken - f <= 3)
+            asked = _nearest_instead(score, distances, count - taken - f <= 3)
         winner = asked.argmin(1)
         winners.append(winner)
         place = base + winner
-        left_of.index_fill_(0, place, False)
-        score_of.index_fill_(0, place, torch.inf)
-        threshold_of.index_fill_(0, place, torch.inf)
+        state_of.index_fill_(1, place, torch.inf)
         gone = rows.index_select(0, place).view(b, c)
         score -= gone
         hit = (gone >= threshold).view(-1).nonzero().squeeze(1)
         if len(hit):
             item = hit // c
-            rest = rows.index_select(0, hit).masked_fill_(~left.index_select(0, item), -1.0)
+            rest = rows.index_select(0, hit).masked_fill_(score.index_select(0, item).isinf(), -1.0)
             before = far_of.index_select(0, hit)
             now, edge = _farthest(rest, t.index_select(0, item))
             far_of.index_copy_(0, hit, now)
-            threshold_of.index_copy_(0, hit, edge)
-            score_of.index_add_(0, hit, before - now)
+            state_of[0].index_add_(0, hit, before - now)
+            state_of[1].index_copy_(0, hit, edge.double())
     order = torch.stack(winners, dim=1)
     counted = torch.arange(steps, device=order.device) < quota[:, None]
     return torch.zeros(b, c, dtype=torch.int64, device=order.device).scatter_add_(1, order, counted.long()) > 0
@@ -84,9 +82,7 @@ def _farthest(distances: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, t
     return total, smallest
 
 
-def _nearest_instead(
-    score: torch.Tensor, distances: torch.Tensor, left: torch.Tensor, few: torch.Tensor
-) -> torch.Tensor:
+def _nearest_instead(score: torch.Tensor, distances: torch.Tensor, few: torch.Tensor) -> torch.Tensor:
     """The scores with those of the items ``few``, bool [B], replaced by the distance to the nearest other.
 
     At most five gradients are left of such an item: f is 1 or 2, and f + 3 or fewer are left.
@@ -94,11 +90,12 @@ def _nearest_instead(
     which = few.nonzero().squeeze(1)
     if not len(which):
         return score
-    alive, index = left[which].to(torch.int8).topk(min(5, left.shape[1]), dim=1)
+    own_score = score.index_select(0, which)
+    alive, index = own_score.isfinite().to(torch.int8).topk(min(5, score.shape[1]), dim=1)
     c = distances.shape[2]
     pair = (which * c * c)[:, None, None] + index[:, :, None] * c + index[:, None, :]
     own = distances.view(-1).index_select(0, pair.flatten()).view(pair.shape)
     counted = (alive[:, None, :] > 0) & (own >= 0)
     nearest = torch.where(counted, own, torch.inf).amin(2).to(score.dtype)
-    replaced = score.index_select(0, which).scatter_(1, index, torch.where(alive > 0, nearest, torch.inf))
+    replaced = own_score.scatter_(1, index, torch.where(alive > 0, nearest, torch.inf))
     return score.index_copy(0, which, replaced)
