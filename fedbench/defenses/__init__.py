@@ -22,6 +22,7 @@ DEFENSES: Registry[Defense] = Registry(
         "dnc": "fedbench.defenses.dnc:DivideAndConquer",
         "pieck-regularizer": "fedbench.defenses.pieck_regularizer:PieckRegularizer",
         "fl-wbc": "fedbench.defenses.fl_wbc:WhiteBloodCells",
+        "union": "fedbench.defenses.union:Union",
     },
     group="fedbench.defenses",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedbench.cards import DefenseCard, NoParameters, Parameters
-from fedbench.federation.updates import Updates
+from fedbench.federation.updates import FullRows, Updates
 from fedbench.models.base import LocalStep, PublicParams
 
 if TYPE_CHECKING:
@@ -44,10 +44,12 @@ class ClientRegularization:
     Attributes:
         rows: float32 [R, d], aligned with the batch's rows; None: nothing.
         users: float32 [n, d], aligned with the batch's clients; None: nothing.
+        extra: rows of any items, ``client`` being an index into the batch's clients; None: nothing.
     """
 
     rows: torch.Tensor | None = None
     users: torch.Tensor | None = None
+    extra: FullRows | None = None
 
 
 class Defense:
@@ -110,7 +112,14 @@ class Chain(Defense):
         found = [each for part in self.parts if (each := part.regularize(params, users, batch, server)) is not None]
         if not found:
             return None
-        return ClientRegularization(_added([each.rows for each in found]), _added([each.users for each in found]))
+        extra = [each.extra for each in found if each.extra is not None]
+        return ClientRegularization(
+            _added([each.rows for each in found]),
+            _added([each.users for each in found]),
+            FullRows(*(torch.cat(parts) for parts in zip(*((e.client, e.item, e.values) for e in extra), strict=True)))
+            if extra
+            else None,
+        )
 
     def client_update(
         self, local: LocalStep, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView

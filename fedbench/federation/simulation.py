@@ -24,7 +24,7 @@ from fedbench.errors import Diverged, ThreatModelViolation
 from fedbench.federation import server
 from fedbench.federation.clients import Batch, TrainingRows, draw_negatives, sample_rows
 from fedbench.federation.losses import Loss
-from fedbench.federation.updates import FullRows, Updates, concat, no_updates
+from fedbench.federation.updates import FullRows, Updates, coalesced, concat, no_updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles, PublicInteractions, RoundState, Surroundings
 from fedbench.models.base import LocalStep, PublicParams, Recommender
 from fedbench.protocols import Protocol
@@ -196,6 +196,9 @@ class Federation:
         if extra.rows is not None:
             made = torch.cat([block.grad() for block in rows])
             rows = (FullRows(batch.client, batch.item, made + extra.rows),)
+        if extra.extra is not None:
+            full = Updates(batch.clients, (*rows, extra.extra), local.dense, batch.size).all_rows()
+            rows = (coalesced(full, self.task.num_items),)
         return LocalStep(rows, local.dense, local.users if extra.users is None else local.users + extra.users)
 
     def _malicious_updates(self, index: torch.Tensor) -> Updates:

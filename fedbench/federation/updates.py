@@ -218,6 +218,15 @@ class Updates:
         )
 
 
+def coalesced(rows: FullRows, num_items: int) -> FullRows:
+    """The same rows with those of equal (client, item) added up, sorted by both."""
+    key, order = torch.sort(rows.client * num_items + rows.item)
+    key, lengths = torch.unique_consecutive(key, return_counts=True)
+    starts = lengths.cumsum(0) - lengths
+    values = torch.nn.functional.embedding_bag(order, rows.values, starts, mode="sum")
+    return FullRows(key // num_items, key % num_items, values)
+
+
 def concat(parts: Sequence[Updates]) -> Updates:
     """The uploads of several groups of clients as those of one round."""
     parts = [part for part in parts if len(part.clients)] or list(parts[:1])

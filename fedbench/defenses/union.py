@@ -1,0 +1,258 @@
+"""UNION: honest clients keep item embeddings spread out, and the server drops clients whose updates would not."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from fedbench.cards import DefenseCard, DefenseFamily, Parameters
+from fedbench.defenses.base import ClientRegularization, Defense, ServerView
+from fedbench.defenses.gap_statistic import two_clusters
+from fedbench.defenses.robust import ASSUMES_SHARE, GIVEN
+from fedbench.federation.clients import Batch
+from fedbench.federation.updates import FullRows, Rows, Updates
+from fedbench.models.base import PublicParams
+from fedbench.models.mf import aligned_products
+
+
+class Union(Defense):
+    """Uniformity-based filter with a contrastive task on honest clients (Yu et al., AAAI 2023, section 4).
+
+    Client side: for each of a client's distinct positive items as anchor a, another one of them p, drawn uniformly, and P
+    items drawn uniformly outside of them, ``-log(exp(v_a . v_p) / sum_c exp(v_a . v_c))`` over p and the P others, averaged
+    over anchors [code; the paper's equation 4 sums], times alpha, is added to the loss. Drawn anew at every participation.
+    Clients with one positive have no such term. (The published dropout belongs to that protocol's models.)
+
+    Server side: for client i the item embeddings after a step with its update alone, ``V - eta g_i``, on T items drawn once
+    a round; d_i is their uniformity, the mean distance of all pairs (equation 6). The d_i are split into two clusters, and
+    the smaller one (tie: the one with smaller d) is dropped if the gap statistic finds more than one cluster, or if it has
+    at most f = ceil(n share) members [code; not in the paper]. In a chain, what follows sees the clients that are left.
+
+    ``squared`` uniformity has a closed form that touches only the uploaded rows; ``euclidean`` [code] measures the
+    distances of every uploaded row to all T items.
+    """
+
+    card = DefenseCard(
+        name="union",
+        title="UNION: contrastive task and uniformity filter",
+        paper="Yu et al., AAAI 2023",
+        family=DefenseFamily.FILTER,
+        knowledge=frozenset({GIVEN}),
+        assumes=ASSUMES_SHARE + "; used by the rule for lone outliers only",
+        notes="Needs every honest client to cooperate. Made against untargeted attacks that collapse embeddings.",
+    )
+
+    class Params(Parameters):
+        """Parameters."""
+
+        alpha: float = Field(1.0, ge=0, description="weight of the contrastive task [paper: 1]; 0: the filter alone")
+        negatives: int = Field(15, ge=1, description="P [paper: 15]")
+        negatives_per: Literal["anchor", "client"] = Field(
+            "anchor",
+            description="whether every anchor draws its own P items [paper], or all of a client's share theirs",
+        )
+        sampled_items: int = Field(500, ge=2, description="T; all items where there are fewer [paper: 500]")
+        distance: Literal["squared", "euclidean"] = Field(
+            "squared", description="distance in the uniformity, squared [paper, equation 6] or not [code]"
+        )
+        references: int = Field(50, ge=2, description="B, reference sets of the gap statistic [paper: 50]")
+        lone_rule: bool = Field(True, description="also drop a cluster of at most f clients [code]")
+        assumed_ratio: float | None = Field(
+            None, ge=0, lt=0.5, description="share behind f; None: the scenario's true ratio [code]"
+        )
+
+    params: Union.Params
+
+    # ------------------------------------------------------------------------------------------------ client side
+
+    def regularize(
+        self, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
+    ) -> ClientRegularization | None:
+        if not self.params.alpha or not len(batch.item):
+            return None
+        return contrastive(params.items, batch, self.params, server.generator)
+
+    # ------------------------------------------------------------------------------------------------ server side
+
+    def filter(self, updates: Updates, server: ServerView) -> Updates:
+        n = len(updates.clients)
+        if n < 2:
+            return updates
+        items = server.params.items
+        generator = server.generator
+        count = min(self.params.sampled_items, len(items))
+        sampled = torch.randperm(len(items), generator=generator, device=generator.device)[:count].to(items.device)
+        spread = uniformity(updates, items, sampled, server.learning_rate, self.params.distance)
+        share = self.params.assumed_ratio
+        share = share if share is not None else server.malicious_ratio or 0.0
+        few = math.ceil(n * share - 1e-9) if self.params.lone_rule else 0
+        minor, several = two_clusters(spread, self.params.references, generator)
+        dropped = minor & (several | (minor.sum() <= few))
+        return updates.keep(~dropped) if bool(dropped.any()) else updates
+
+
+def contrastive(
+    items: torch.Tensor, batch: Batch, params: Union.Params, generator: torch.Generator
+) -> ClientRegularization:
+    """The gradient of every client's weighted contrastive loss by item embeddings.
+
+    Anchors and positives are rows of the batch; the other candidates come as extra rows.
+
+    Args:
+        items: float32 [M, d]. batch: the training rows of n clients. params: alpha, P, and whose the negatives are.
+        generator: of the draws.
+    """
+    n, num_items, device = len(batch.clients), len(items), items.device
+    anchors = (batch.positive > 0).nonzero().squeeze(1)
+    client, own = batch.client.index_select(0, anchors), batch.item.index_select(0, anchors)
+    count = torch.bincount(client, minlength=n)
+    start = (count.cumsum(0) - count).index_select(0, client)
+    size = count.index_select(0, client)
+    # Another position of the same client: uniform over the others.
+    place = torch.arange(len(client), device=device) - start
+    other = (_uniform((len(client),), generator, device) * (size - 1)).long().minimum((size - 2).clamp(min=0))
+    other = start + (other + (other >= place)).minimum(size - 1)
+
+    per_anchor = params.negatives_per == "anchor"
+    owners = client if per_anchor else torch.arange(n, device=device)
+    negatives = draw_outside(client * num_items + own, owners, num_items, n, params.negatives, generator)
+    if not per_anchor:
+        negatives = negatives.index_select(0, client)
+    candidates = torch.cat([own.index_select(0, other)[:, None], negatives], dim=1)
+
+    anchor = items.index_select(0, own)
+    rows_of = Batch(
+        own,
+        torch.arange(len(own) + 1, device=device) * candidates.shape[1],
+        torch.arange(len(own), device=device).repeat_interleave(candidates.shape[1]),
+        candidates.flatten(),
+        anchor.new_ones(candidates.numel()),
+        anchor.new_zeros(candidates.numel()),
+        anchor.new_ones(len(own)),
+    )
+    residual = torch.softmax(aligned_products(anchor, items, rows_of).view(candidates.shape), dim=1)
+    residual[:, 0] -= 1
+    residual *= (params.alpha / size * (size > 1))[:, None]
+
+    rows = items.new_zeros(len(batch.item), items.shape[1])
+    rows[anchors] = _bag(candidates, items, residual)
+    rows.index_add_(0, anchors.index_select(0, other), anchor * residual[:, :1])
+    key, order = torch.sort((client[:, None] * num_items + negatives).flatten())
+    key, lengths = torch.unique_consecutive(key, return_counts=True)
+    source = own.repeat_interleave(params.negatives).index_select(0, order)
+    weight = residual[:, 1:].flatten().index_select(0, order)
+    values = _bag(source, items, weight, lengths.cumsum(0) - lengths)
+    return ClientRegularization(rows, extra=FullRows(key // num_items, key % num_items, values))
+
+
+def _bag(
+    index: torch.Tensor, table: torch.Tensor, weights: torch.Tensor, offsets: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Weighted sums of rows of ``table``: float32 [bags, d]."""
+    bags: torch.Tensor = torch.nn.functional.embedding_bag(
+        index, table, offsets, mode="sum", per_sample_weights=weights
+    )
+    return bags
+
+
+def draw_outside(
+    taken: torch.Tensor, owners: torch.Tensor, num_items: int, num_clients: int, count: int, generator: torch.Generator
+) -> torch.Tensor:
+    """``count`` different items for each entry of ``owners``, uniform over those that its client has not ``taken``.
+
+    Exact: the r-th free item is found by search, and r is drawn without repetition (Floyd's algorithm, ``count`` steps).
+    A client with fewer free items gets the first of them again.
+
+    Args:
+        taken: int64 [P], ``client * M + item``, ascending. owners: int64 [A].
+
+    Returns:
+        int64 [A, count].
+    """
+    device = taken.device
+    owner_of = taken // num_items
+    starts = torch.searchsorted(owner_of, torch.arange(num_clients + 1, device=device))
+    free = (num_items - (starts[1:] - starts[:-1])).index_select(0, owners)
+    drawn = torch.empty(len(owners), count, dtype=torch.int64, device=device)
+    for k in range(count):
+        top = (free - count + k).clamp(min=0)
+        r = (_uniform((len(owners),), generator, device) * (top + 1)).long().minimum(top)
+        again = (drawn[:, :k] == r[:, None]).any(1)
+        drawn[:, k] = torch.where(again, top, r)
+    gaps = taken - (torch.arange(len(taken), device=device) - starts[owner_of])
+    first = owners[:, None]
+    below = torch.searchsorted(gaps, first * num_items + drawn, right=True) - starts[first]
+    return (drawn + below).clamp(max=num_items - 1)
+
+
+def uniformity(
+    updates: Updates, items: torch.Tensor, sampled: torch.Tensor, learning_rate: float, distance: str
+) -> torch.Tensor:
+    """d_i, float64 [n]: mean distance of all pairs of the sampled items after a step with client i's update alone.
+
+    Args:
+        updates: what arrived. items: float32 [M, d]. sampled: int64 [T]. learning_rate: eta.
+        distance: ``"squared"`` or ``"euclidean"``.
+    """
+    n, t = len(updates.clients), len(sampled)
+    place = torch.full((len(items),), -1, device=items.device)
+    place[sampled] = torch.arange(t, device=items.device)
+    rows = _within(updates, place)
+    start = items.index_select(0, sampled).double()
+    at = place.index_select(0, rows.item)
+    old = start.index_select(0, at)
+    new = old - learning_rate * rows.values.double()
+    if distance == "squared":
+        # 2 T / (T - 1) (mean |v|^2 - |mean v|^2), from a common origin near the embeddings for the sake of digits.
+        origin = start.mean(0)
+        old, new, start = old - origin, new - origin, start - origin
+        change = new.square().sum(1) - old.square().sum(1)
+        squares = start.square().sum() + start.new_zeros(n).index_add_(0, rows.client, change)
+        sums = start.sum(0) + start.new_zeros(n, start.shape[1]).index_add_(0, rows.client, new - old)
+        return (squares / t - (sums / t).square().sum(1)) * 2 * t / (t - 1)
+    before = torch.cdist(start, start)
+    step = max(1, 2**21 // t)
+    moved = torch.cat(
+        [(torch.cdist(new[k : k + step], start) - before[at[k : k + step]]).sum(1) for k in range(0, len(at), step)]
+        or [start.new_zeros(0)]
+    )
+    total = before.sum() / 2 + start.new_zeros(n).index_add_(0, rows.client, moved)
+    return (total + _both_moved(rows.client, n, at, old, new)) * 2 / (t * (t - 1))
+
+
+def _both_moved(client: torch.Tensor, n: int, at: torch.Tensor, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """What the sum over pairs lacks where both items of a pair moved: float64 [n].
+
+    Counted so far for j and k: ``|new_j - old_k| + |new_k - old_j| - 2 |old_j - old_k|``; wanted is
+    ``|new_j - new_k| - |old_j - old_k|``. An item with itself was counted as ``|new_j - old_j|`` and wanted is 0.
+    """
+    order = torch.argsort(client, stable=True)
+    count = torch.bincount(client, minlength=n)
+    width = int(count.max()) if len(client) else 0
+    if not width:
+        return old.new_zeros(n)
+    starts = count.cumsum(0) - count
+    result = old.new_zeros(n)
+    step = max(1, 2**22 // (width * max(width, old.shape[1])))
+    columns = torch.arange(width, device=client.device)
+    for k in range(0, n, step):
+        there = columns < count[k : k + step, None]
+        index = order[(starts[k : k + step, None] + columns).clamp(max=len(order) - 1)]
+        o, v = old[index], new[index]
+        pairs = torch.cdist(v, v) + torch.cdist(o, o) - torch.cdist(v, o) - torch.cdist(o, v)
+        result[k : k + step] = (pairs * (there[:, :, None] & there[:, None, :])).sum((1, 2)) / 2
+    return result
+
+
+def _within(updates: Updates, place: torch.Tensor) -> FullRows:
+    """The rows of sampled items, written out: only those are ever made."""
+    blocks: list[Rows] = [block.take((place[block.item] >= 0).nonzero().squeeze(1)) for block in updates.rows]
+    chosen = Updates(updates.clients, tuple(blocks), updates.dense, updates.weights).all_rows()
+    return chosen if len(chosen.item) else FullRows(chosen.client, chosen.item, chosen.values.new_zeros(0, 1))
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64).to(device)
