@@ -32,7 +32,8 @@ def leaderboard(
 ) -> None:
     """Rank attacks by ER@K, and defenses by ER@K reduction against HR@K loss."""
     from fedbench.cli.output import console, print_json, table
-    from fedbench.leaderboard.render import headline, make_board, markdown
+    from fedbench.leaderboard.board import make_board
+    from fedbench.leaderboard.render import headline, markdown
 
     database = open_database(results, k, only or (), suite)
     board = make_board(database)
@@ -51,9 +52,8 @@ def leaderboard(
             keep = [n for n, heading in enumerate(sheet.headings) if heading not in hidden]
             rows = [[row[n] for n in keep] for row in sheet.rows]
             headings = [sheet.headings[n] for n in keep]
-            text = {"attack", "knows", "defense", "worst attack"}
             screen.print(sheet.title, style="bold")
-            shown = table(headings, rows, right=[heading for heading in headings if heading not in text])
+            shown = table(headings, rows, right=[heading for heading in headings if heading not in sheet.text])
             for column in shown.columns:
                 column.no_wrap = column.justify == "right"
             screen.print(shown)
