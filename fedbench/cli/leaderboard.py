@@ -34,6 +34,7 @@ def leaderboard(
     from fedbench.cli.output import console, print_json, table
     from fedbench.leaderboard.board import make_board
     from fedbench.leaderboard.render import headline, markdown
+    from fedbench.leaderboard.sheets import columns_that_fit
 
     database = open_database(results, k, only or (), suite)
     board = make_board(database)
@@ -44,12 +45,9 @@ def leaderboard(
         return
     screen = console()
     screen.print(f"{headline(board)}.\n", soft_wrap=True)
-    hidden = {"failed", "missing", "without twin"}
-    if screen.width < 120:
-        hidden |= {"knows", "first", "scenarios", "diverged"}
     for sheet in board.sheets:
         if not sheet.wide:
-            keep = [n for n, heading in enumerate(sheet.headings) if heading not in hidden]
+            keep = columns_that_fit(sheet, screen.width)
             rows = [[row[n] for n in keep] for row in sheet.rows]
             headings = [sheet.headings[n] for n in keep]
             screen.print(sheet.title, style="bold")

@@ -25,6 +25,29 @@ class Sheet:
         {"attack", "knows", "defense", "family", "assumes", "worst attack", "least prevented"}
     )
     """Headings of the columns that hold words: they are set flush left."""
+    spare: tuple[str, ...] = ()
+    """Headings of the columns that a narrow screen does without, the first ones first."""
+
+
+NEVER_ON_A_SCREEN = frozenset({"failed", "missing", "without twin", "left out", "assumes", "diverged clean"})
+
+
+def columns_that_fit(sheet: Sheet, width: int) -> list[int]:
+    """Which columns of a sheet a screen shows: as many as have room, by what the sheet can spare.
+
+    Words may be broken over lines of 20 characters, numbers not.
+    """
+    need = {}
+    for column, heading in enumerate(sheet.headings):
+        if heading not in NEVER_ON_A_SCREEN:
+            longest = max((len(row[column]) for row in sheet.rows), default=0)
+            need[heading] = (
+                max(min(longest, 20) if heading in sheet.text else longest, max(map(len, heading.split()))) + 2
+            )
+    for heading in sheet.spare:
+        if sum(need.values()) - 2 > width:
+            need.pop(heading, None)
+    return [column for column, heading in enumerate(sheet.headings) if heading in need]
 
 
 def hit_cut(k: int) -> int:
@@ -56,7 +79,8 @@ def attack_sheet(title: str, rows: Sequence[AttackRow], k: int) -> Sheet:
         )
         for row in rows
     ]
-    return Sheet(title, headings, lines, {row.attack: row.runs for row in rows})
+    runs = {row.attack: row.runs for row in rows}
+    return Sheet(title, headings, lines, runs, spare=("diverged", "scenarios", "first", "knows"))
 
 
 def cell_sheets(cells: Iterable[CellRow], k: int) -> list[Sheet]:
@@ -117,7 +141,11 @@ def defense_sheet(title: str, rows: Sequence[DefenseRow], k: int, listed: Iterab
         for row in rows
     ]
     known = set(listed)
-    return Sheet(title, headings, lines, {row.defense: row.runs for row in rows if not known.issuperset(row.runs)})
+    runs = {row.defense: row.runs for row in rows if not known.issuperset(row.runs)}
+    spare = (
+        "least prevented", "diverged", "runs", "scenarios", "knows", "ms a round", "at peak", "family", "worst attack",
+    )  # fmt: skip
+    return Sheet(title, headings, lines, runs, spare=spare)
 
 
 def under_sheet(title: str, rows: Sequence[UnderRow], k: int) -> Sheet:
@@ -141,8 +169,9 @@ def under_sheet(title: str, rows: Sequence[UnderRow], k: int) -> Sheet:
         )
         for row in rows
     ]
-    words = {"attack", "best defense", *(f"best {family}" for family in families)}
-    return Sheet(title, headings, lines, text=frozenset(words))
+    best = [f"best {family}" for family in families]
+    spare = ("defenses", "scenarios", *reversed(best), f"its HR@{hit_cut(k)} loss")
+    return Sheet(title, headings, lines, text=frozenset({"attack", "best defense", *best}), spare=spare)
 
 
 def matrix_sheet(title: str, rows: Sequence[UnderRow], defenses: Sequence[str]) -> Sheet:
