@@ -28,6 +28,10 @@ def leaderboard(
     only: Only = None,
     k: ListLength = 10,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it all as Markdown, too.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw defenses, ER@K reduction against HR@K loss, as .png or .svg."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON, with all run ids.")] = False,
 ) -> None:
     """Rank attacks by ER@K, and defenses by ER@K reduction against HR@K loss."""
@@ -40,6 +44,10 @@ def leaderboard(
     board = make_board(database)
     if out is not None:
         write_text(out, markdown(board))
+    if picture is not None:
+        from fedbench.leaderboard.picture import draw_defenses
+
+        draw_defenses(board.defenses, picture, k)
     if as_json:
         print_json(board.data)
         return
@@ -58,8 +66,9 @@ def leaderboard(
             screen.print()
     for warning in board.warnings:
         screen.print(warning, soft_wrap=True)
-    if out is not None:
-        console(err=True).print(f"written to {out}", soft_wrap=True)
+    for file in (out, picture):
+        if file is not None:
+            console(err=True).print(f"written to {file}", soft_wrap=True)
 
 
 def sql(

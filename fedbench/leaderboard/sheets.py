@@ -41,9 +41,8 @@ def columns_that_fit(sheet: Sheet, width: int) -> list[int]:
     for column, heading in enumerate(sheet.headings):
         if heading not in NEVER_ON_A_SCREEN:
             longest = max((len(row[column]) for row in sheet.rows), default=0)
-            need[heading] = (
-                max(min(longest, 20) if heading in sheet.text else longest, max(map(len, heading.split()))) + 2
-            )
+            words = max(min(longest, 20), *map(len, heading.split()))
+            need[heading] = 2 + (words if heading in sheet.text else max(longest, len(heading)))
     for heading in sheet.spare:
         if sum(need.values()) - 2 > width:
             need.pop(heading, None)
@@ -144,6 +143,7 @@ def defense_sheet(title: str, rows: Sequence[DefenseRow], k: int, listed: Iterab
     runs = {row.defense: row.runs for row in rows if not known.issuperset(row.runs)}
     spare = (
         "least prevented", "diverged", "runs", "scenarios", "knows", "ms a round", "at peak", "family", "worst attack",
+        "front", f"ER@{k} left",
     )  # fmt: skip
     return Sheet(title, headings, lines, runs, spare=spare)
 
