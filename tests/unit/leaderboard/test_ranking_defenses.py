@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,21 +126,22 @@ def test_an_unranked_defense_dominates_nobody(tmp_path: Path) -> None:
 
 
 def test_a_diverged_attack_is_no_exposure_and_a_diverged_clean_run_a_whole_loss(tmp_path: Path) -> None:
+    """Of a run that diverged, the last evaluation before that is in the record; it is not the end."""
+    ended = [defended("wild", attack, 0, er=[0.6, 0.4]) for attack in ("a-ra", "a-hum")]
+    diverged = [replace(defended("wild", attack, 1, er=[0.8, 0.7]), status="diverged") for attack in ("a-ra", "a-hum")]
     write(
         tmp_path,
         *undefended(),
-        *(
-            defended("wild", attack, seed, er=0.4, status="diverged" if seed else "ok")
-            for attack in ("a-ra", "a-hum")
-            for seed in (0, 1)
-        ),
+        *ended,
+        *diverged,
         defended("wild", seed=0, hr=0.5),
-        defended("wild", seed=1, status="diverged"),
+        replace(defended("wild", seed=1, hr=0.6), status="diverged"),
     )
     wild = by_name(tmp_path)["wild"]
     assert wild.reduction is not None
     assert wild.loss is not None
     assert wild.er == pytest.approx(20)
+    assert wild.peak == pytest.approx((60 + 80) / 2)
     assert wild.reduction.mean == pytest.approx(60)
     assert wild.loss.mean == pytest.approx((10 + 60) / 2)
     assert (wild.diverged, wild.clean_diverged, wild.unpaired, wild.rank) == (2, 1, 0, 1)
