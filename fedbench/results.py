@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 import fedbench
 from fedbench.errors import ResultsError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 added ``defense_family``, ``defense_knowledge`` and ``defense_assumes``; they are null in files of version 1."""
 
 EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
 METRICS = (
@@ -62,6 +63,9 @@ class RunRecord:
     attack_params: str
     attack_source_hash: str
     defense: str
+    defense_family: str
+    defense_knowledge: list[str]
+    defense_assumes: str
     defense_params: str
     defense_source_hash: str
     malicious_ratio: float
@@ -115,6 +119,7 @@ def schema() -> pa.Schema:
     kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
     special = {
         "attack_knowledge": pa.list_(pa.string()),
+        "defense_knowledge": pa.list_(pa.string()),
         "target_items": pa.list_(pa.int64()),
         "started_at": pa.timestamp("us", tz="UTC"),
         "curve": pa.list_(pa.struct([("epoch", pa.int32()), *((name, pa.float64()) for name in METRICS)])),

@@ -191,6 +191,7 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
     """The columns of a record that are known before it runs."""
     r = scenario.resolved
     card = r.attack_class.card
+    defense = r.defense().card
     return {
         "scenario_id": scenario.id,
         "clean_id": scenario.clean.id,
@@ -208,6 +209,9 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
         "attack_params": _json(r.attack_params.model_dump(mode="json")),
         "attack_source_hash": source_hash(r.attack_class),
         "defense": scenario.defense,
+        "defense_family": str(defense.family),
+        "defense_knowledge": sorted(map(str, defense.knowledge)),
+        "defense_assumes": defense.assumes,
         "defense_params": _json({cls.card.name: params.model_dump(mode="json") for cls, params in r.defenses}),
         "defense_source_hash": source_hash(*(cls for cls, _ in r.defenses)),
         "malicious_ratio": scenario.malicious_ratio,

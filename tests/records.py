@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -67,6 +69,37 @@ def record(
         **environment("cpu"),
     )
     return replace(made, **columns)
+
+
+def defended(
+    name: str,
+    attack: str = "none",
+    seed: int = 0,
+    *,
+    family: str = "filter",
+    knowledge: Sequence[str] = (),
+    assumes: str = "nothing",
+    params: dict[str, Any] | None = None,
+    fields: dict[str, Any] | None = None,
+    **values: Any,
+) -> RunRecord:
+    """A record under a defense of any name: a norm bound of its own, which gives the scenario its ids, under that name.
+
+    Args:
+        name, family, knowledge, assumes: of the defense. attack, seed: of the run. params: of the defense.
+        fields: of the scenario. values: what :func:`record` takes.
+    """
+    params = params or {}
+    bound = 0.1 + zlib.crc32(json.dumps([name, params], sort_keys=True).encode()) / 2**32
+    made = record(scenario(attack, "norm-bound", defense_params={"bound": bound}, **(fields or {})), seed, **values)
+    return replace(
+        made,
+        defense=name,
+        defense_family=family,
+        defense_knowledge=sorted(knowledge),
+        defense_assumes=assumes,
+        defense_params=json.dumps({name: params}),
+    )
 
 
 def write(folder: Path, *records: RunRecord) -> Path:

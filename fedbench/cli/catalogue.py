@@ -126,7 +126,9 @@ def _defense(name: str) -> dict[str, Any]:
         "defense": name,
         "title": card.title,
         "paper": card.paper,
-        "knowledge": sorted(card.knowledge),
+        "family": str(card.family),
+        "knowledge": sorted(map(str, card.knowledge)),
+        "assumes": card.assumes,
         "models": sorted(card.models) if card.models is not None else ["any"],
         "version": card.version,
         "notes": card.notes,
@@ -198,7 +200,7 @@ _LISTERS: dict[str, Callable[[str], dict[str, Any]]] = {
 
 _COLUMNS: dict[str, Sequence[str]] = {
     "attacks": ("attack", "title", "goal", "channel", "knowledge", "models", "paper"),
-    "defenses": ("defense", "title", "knowledge", "models", "paper"),
+    "defenses": ("defense", "title", "family", "knowledge", "assumes", "models", "paper"),
     "models": ("model", "title", "paper"),
     "datasets": ("dataset", "title", "users", "items", "interactions", "splits"),
     "suites": ("suite", "version", "scenarios", "runs", "title"),

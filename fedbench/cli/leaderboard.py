@@ -28,40 +28,47 @@ def leaderboard(
     only: Only = None,
     k: ListLength = 10,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it all as Markdown, too.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw defenses, ER@K reduction against HR@K loss, as .png or .svg."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON, with all run ids.")] = False,
 ) -> None:
     """Rank attacks by ER@K, and defenses by ER@K reduction against HR@K loss."""
     from fedbench.cli.output import console, print_json, table
-    from fedbench.leaderboard.render import headline, make_board, markdown
+    from fedbench.leaderboard.board import make_board
+    from fedbench.leaderboard.render import headline, markdown
+    from fedbench.leaderboard.sheets import columns_that_fit
 
     database = open_database(results, k, only or (), suite)
     board = make_board(database)
     if out is not None:
         write_text(out, markdown(board))
+    if picture is not None:
+        from fedbench.leaderboard.picture import draw_defenses
+
+        draw_defenses(board.defenses, picture, k)
     if as_json:
         print_json(board.data)
         return
     screen = console()
     screen.print(f"{headline(board)}.\n", soft_wrap=True)
-    hidden = {"failed", "missing", "without twin"}
-    if screen.width < 120:
-        hidden |= {"knows", "first", "scenarios", "diverged"}
     for sheet in board.sheets:
         if not sheet.wide:
-            keep = [n for n, heading in enumerate(sheet.headings) if heading not in hidden]
+            keep = columns_that_fit(sheet, screen.width)
             rows = [[row[n] for n in keep] for row in sheet.rows]
             headings = [sheet.headings[n] for n in keep]
-            text = {"attack", "knows", "defense", "worst attack"}
             screen.print(sheet.title, style="bold")
-            shown = table(headings, rows, right=[heading for heading in headings if heading not in text])
+            shown = table(headings, rows, right=[heading for heading in headings if heading not in sheet.text])
             for column in shown.columns:
                 column.no_wrap = column.justify == "right"
             screen.print(shown)
             screen.print()
     for warning in board.warnings:
         screen.print(warning, soft_wrap=True)
-    if out is not None:
-        console(err=True).print(f"written to {out}", soft_wrap=True)
+    for file in (out, picture):
+        if file is not None:
+            console(err=True).print(f"written to {file}", soft_wrap=True)
 
 
 def sql(

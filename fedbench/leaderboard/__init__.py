@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from fedbench.leaderboard.database import Database
-from fedbench.leaderboard.ranking import AttackRow, CellRow, DefenseRow, rank_attacks, rank_defenses
+from fedbench.leaderboard.ranking_attacks import AttackRow, CellRow, rank_attacks
+from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
+from fedbench.leaderboard.under_defenses import UnderRow, attacks_under_defenses
 
-__all__ = ["AttackRow", "CellRow", "Database", "DefenseRow", "rank_attacks", "rank_defenses"]
+__all__ = [
+    "AttackRow",
+    "CellRow",
+    "Database",
+    "DefenseRow",
+    "UnderRow",
+    "attacks_under_defenses",
+    "rank_attacks",
+    "rank_defenses",
+]

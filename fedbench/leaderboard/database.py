@@ -104,7 +104,11 @@ class Database:
         ids = self._scenarios(suite) if suite else None
         if not pairs and ids is None:
             return
-        columns = [name for name in schema().names if name not in ("curve", "target_items", "attack_knowledge")]
+        columns = [
+            name
+            for name in schema().names
+            if name not in ("curve", "target_items", "attack_knowledge", "defense_knowledge")
+        ]
         for key, _ in pairs:
             if key not in columns:
                 raise unknown("column in --only:", key, columns)

@@ -61,6 +61,18 @@ def test_show_an_attack() -> None:
     assert "init_std" in text
 
 
+def test_a_defense_says_its_family_and_what_it_assumes() -> None:
+    shown = json.loads(out("show", "norm-bound", "--json"))
+    assert (shown["family"], shown["knowledge"], shown["assumes"]) == ("clipping", [], "nothing")
+    facts = {tuple(line.split()) for line in out("show", "norm-bound").splitlines()}
+    assert {("family", "clipping"), ("assumes", "nothing")} <= facts
+    listed = {record["defense"]: record for record in json.loads(out("list", "defenses", "--json"))}
+    assert (listed["none"]["family"], listed["norm-bound"]["family"]) == ("none", "clipping")
+    assert out("list", "defenses").splitlines()[0].split() == [
+        "defense", "title", "family", "knowledge", "assumes", "models", "paper",
+    ]  # fmt: skip
+
+
 def test_show_a_suite() -> None:
     shown = json.loads(out("show", "icde24-table3", "--json"))
     matrix = {row["field"]: row["values"] for row in shown["matrix"]}

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from records import record, scenario, write
+from records import defended, record, scenario, write
 from typer.testing import CliRunner
 
 from fedbench.cli import app
+from fedbench.leaderboard.sheets import Sheet, columns_that_fit
 from fedbench.results import path_of
 
 run = CliRunner().invoke
@@ -39,9 +40,54 @@ def test_a_narrow_screen_gets_fewer_columns_and_whole_numbers(tmp_path: Path, mo
     monkeypatch.setattr("rich.console.Console.width", 80)
     narrow = run(app, ["leaderboard", "--results", str(folder)]).stdout
     assert ["1", "explicit-boost", "99.5", "[93.1,", "100.0]"] in [line.split()[:5] for line in narrow.splitlines()]
-    assert "knows" not in narrow
+    assert "scenarios" not in narrow
     monkeypatch.setattr("rich.console.Console.width", 160)
-    assert "knows" in run(app, ["leaderboard", "--results", str(folder)]).stdout
+    assert "scenarios" in run(app, ["leaderboard", "--results", str(folder)]).stdout
+
+
+def test_a_screen_gets_the_columns_that_it_has_room_for() -> None:
+    headings = ("rank", "defense", "net", "a b", "knows", "failed")
+    sheet = Sheet("", headings, [("1", "x" * 50, "-1.0", "100.0", "y" * 9, "0")], spare=("a b", "knows", "rank"))
+    shown = {width: [headings[n] for n in columns_that_fit(sheet, width)] for width in (50, 49, 43, 42, 31, 1)}
+    assert shown[50] == ["rank", "defense", "net", "a b", "knows"]  # 4, 20, 4, 5, 9 and four gaps of 2
+    assert shown[49] == shown[43] == ["rank", "defense", "net", "knows"]
+    assert shown[42] == ["rank", "defense", "net"]
+    assert shown[31] == shown[1] == ["defense", "net"]
+
+
+@pytest.fixture
+def defended_results(results: Path) -> Path:
+    return write(
+        results,
+        *(defended("mean", attack, er=0.1, hr=0.48, family="aggregation") for attack in ("none", "a-ra", "random")),
+        *(defended("drop", attack, er=0.2, hr=0.5, assumes="a half") for attack in ("none", "a-ra", "random")),
+    )
+
+
+def test_defenses_are_shown_and_drawn(defended_results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out, picture = tmp_path / "L.md", tmp_path / "made" / "d.svg"
+    arguments = ["leaderboard", "--results", str(defended_results), "--out", str(out), "--picture", str(picture)]
+    shown = run(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert picture.read_text(encoding="utf-8").count("drop") >= 1
+    assert f"written to {picture}" in shown.stderr
+    assert "Attacks under defenses" in shown.stdout
+    assert "attack by defense" not in shown.stdout, "the matrix is too wide for a screen"
+    assert "a half" not in shown.stdout
+    text = out.read_text(encoding="utf-8")
+    assert "| a half |" in text
+    assert "## ER@10 on mf, attack by defense" in text
+
+
+def test_a_picture_that_cannot_be_drawn_is_one_line(results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name, message in (("d.gif", "must end in .png or .svg"), ("d.png", "no defense has a rank")):
+        shown = run(app, ["leaderboard", "--results", str(results), "--picture", str(tmp_path / name)])
+        assert shown.exit_code == 2
+        assert message in shown.stderr
+        assert shown.stderr.count("\n") == 1
+        assert not (tmp_path / name).exists()
 
 
 def test_json_holds_all_run_ids(results: Path) -> None:

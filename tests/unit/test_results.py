@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from records import record, scenario, write
 
+from fedbench.cards import DefenseCard
+from fedbench.defenses import DEFENSES, Defense
+from fedbench.defenses.norm_bound import NormBound
 from fedbench.errors import ResultsError
 from fedbench.leaderboard import Database
 from fedbench.results import (
@@ -70,6 +73,32 @@ def test_twins_are_named_in_the_record() -> None:
     assert attacked.clean_id == scenario("none", "norm-bound").id
     assert attacked.undefended_id == scenario("a-ra").id
     assert attacked.baseline_id == scenario().id
+
+
+def test_the_card_of_the_defense_is_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = record(scenario("a-ra"))
+    assert (plain.defense_family, plain.defense_knowledge, plain.defense_assumes) == ("none", [], "nothing")
+    card = dataclasses.replace(
+        NormBound.card, knowledge=frozenset({"num_clients", "malicious_ratio"}), assumes="5 % (given)"
+    )
+    monkeypatch.setattr(NormBound, "card", card)
+    bound = record(scenario("a-ra", "norm-bound"))
+    assert bound.defense_family == "clipping"
+    assert bound.defense_knowledge == ["malicious_ratio", "num_clients"]
+    assert bound.defense_assumes == "5 % (given)"
+
+
+def test_a_chain_records_what_its_parts_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dropping(Defense):
+        card = DefenseCard(
+            "dropping", "Dropping", "nobody", family="filter", knowledge=frozenset({"n"}), assumes="a half"
+        )
+
+    known = DEFENSES.get
+    monkeypatch.setattr(DEFENSES, "get", lambda name: Dropping if name == "dropping" else known(name))
+    one = record(scenario("a-ra", "dropping+norm-bound"))
+    assert (one.defense_family, one.defense_knowledge) == ("filter+clipping", ["n"])
+    assert one.defense_assumes == "a half; nothing"
 
 
 def test_scan_counts_whole_records_and_names_the_others(tmp_path: Path) -> None:
@@ -134,9 +163,12 @@ def test_results_of_every_past_schema_still_load() -> None:
     found = scan([folder])
     assert not found.damaged
     database = Database([folder])
-    rows = database.rows("select schema_version, attack, er_10, hr_10, len(curve) as points from runs order by run_id")
+    rows = database.rows("select *, len(curve) as points from runs order by schema_version")
     assert [row["schema_version"] for row in rows] == versions
     assert all(row["attack"] == "pieck-uea" and row["er_10"] > 0.5 and row["points"] > 0 for row in rows)
+    old, new, *_ = rows
+    assert (old["defense_family"], old["defense_knowledge"], old["defense_assumes"]) == (None, None, None)
+    assert (new["defense_family"], new["defense_knowledge"], new["defense_assumes"]) == ("clipping", [], "nothing")
 
 
 def test_a_newer_schema_is_left_out_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,7 +244,7 @@ class Nothing(Defense):
 
 
 class Half(Defense):
-    card = DefenseCard("half", "Half of the sum", "", frozenset({"malicious_ratio"}))
+    card = DefenseCard("half", "Half of the sum", "", knowledge=frozenset({"malicious_ratio"}))
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams:
         assert server.malicious_ratio == 0.0

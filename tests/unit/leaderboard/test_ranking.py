@@ -10,8 +10,10 @@ from scipy import stats
 
 from fedbench.errors import ResultsError, UserError
 from fedbench.leaderboard import Database, rank_attacks, rank_defenses
-from fedbench.leaderboard.ranking import attack_cells, clustered, interval
-from fedbench.leaderboard.render import make_board, markdown
+from fedbench.leaderboard.board import make_board
+from fedbench.leaderboard.ranking import clustered, interval
+from fedbench.leaderboard.ranking_attacks import attack_cells
+from fedbench.leaderboard.render import markdown
 
 
 def test_the_t_interval_agrees_with_scipy() -> None:

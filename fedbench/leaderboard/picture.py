@@ -1,0 +1,194 @@
+"""Defenses as a picture: what they prevent against what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedbench.errors import ResultsError, UserError
+from fedbench.leaderboard.ranking import Estimate
+from fedbench.leaderboard.ranking_defenses import DefenseRow, pareto_front
+from fedbench.leaderboard.sheets import hit_cut
+from fedbench.leaderboard.under_defenses import family_order
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind people can tell apart.
+COLORS = {"aggregation": "#0072B2", "clipping": "#E69F00", "client-side": "#009E73", "filter": "#CC79A7"}
+OTHER = "#595959"
+"""Of chains over several families, and of families that fedbench does not know."""
+
+Point = tuple[float, float]
+
+
+def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
+    """ER@K reduction against HR@K loss of every ranked defense, with intervals and the Pareto front, as PNG or SVG.
+
+    Points are numbered by rank and named in the legend. Those that are not on the front are paler. Equal rows give equal
+    files.
+
+    Args:
+        rows: of :func:`~fedbench.leaderboard.rank_defenses`. path: ends in ``.png`` or ``.svg``. k: of the metrics.
+
+    Raises:
+        UserError: for another ending, when no defense has a rank, or without matplotlib. ResultsError: when the file
+            cannot be written.
+    """
+    if path.suffix not in (".png", ".svg"):
+        raise UserError(f"picture {str(path)!r} must end in .png or .svg.")
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("a picture needs matplotlib: pip install 'fedbench[plot]'.") from None
+    marks = [
+        Mark(row.defense, row.family, row.rank, row.loss, row.reduction, bool(row.front))
+        for row in rows
+        if row.rank is not None and row.loss is not None and row.reduction is not None
+    ]
+    if not marks:
+        raise UserError(
+            "no defense has a rank, so there is nothing to draw; `fedbench leaderboard` says what is lacking."
+        )
+    figure = Figure(figsize=(10, 6.5), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    axes.set(
+        xlabel=f"HR@{hit_cut(k)} loss without an attack (points)",
+        ylabel=f"ER@{k} reduction (points)",
+        title="Defenses: what they prevent against what they cost",
+    )
+    _draw_marks(axes, marks)
+    _draw_legend(figure, marks)
+    figure.draw_without_rendering()  # fixes the layout, on which the labels' places depend
+    _draw_labels(axes, marks, 72 / figure.dpi)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with rc_context({"svg.hashsalt": "fedbench"}):
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A ranked defense as it is drawn."""
+
+    defense: str
+    family: str
+    rank: int
+    loss: Estimate
+    reduction: Estimate
+    front: bool
+
+    @property
+    def color(self) -> str:
+        """By family."""
+        return COLORS.get(self.family, OTHER)
+
+    @property
+    def alpha(self) -> float:
+        """Paler off the front."""
+        return 1.0 if self.front else 0.45
+
+
+def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
+    axes.axhline(0, color="0.85", linewidth=0.8, zorder=0)
+    axes.axvline(0, color="0.85", linewidth=0.8, zorder=0)
+    for mark in marks:
+        x, y = mark.loss, mark.reduction
+        bar: dict[str, Any] = {"color": mark.color, "linewidth": 0.8, "alpha": 0.6 * mark.alpha, "zorder": 2}
+        if x.low is not None and x.high is not None:
+            axes.plot([x.low, x.high], [y.mean, y.mean], **bar)
+        if y.low is not None and y.high is not None:
+            axes.plot([x.mean, x.mean], [y.low, y.high], **bar)
+        axes.plot(x.mean, y.mean, "o", color=mark.color, markersize=6, alpha=mark.alpha, markeredgewidth=0, zorder=3)
+    axes.plot(0, 0, "x", color="black", markersize=7, zorder=3)
+    axes.margins(0.06)
+    axes.set_xlim(axes.get_xlim())
+    front = front_points([(mark.loss.mean, mark.reduction.mean) for mark in marks])
+    # Up to the next point's loss, no more can be had than what the point before it gives.
+    xs, ys = zip(*front, (axes.get_xlim()[1], front[-1][1]), strict=True)
+    axes.step(xs, ys, where="post", color="0.35", linewidth=1.0, linestyle="--", zorder=1)
+
+
+def _draw_legend(figure: Figure, marks: Sequence[Mark]) -> None:
+    """Families in bold, their defenses below them."""
+    from matplotlib.lines import Line2D
+
+    entries = []
+    for family in family_order(mark.family for mark in marks):
+        entries.append((Line2D([], [], linestyle="none"), family or "unknown family", "bold"))
+        for mark in marks:
+            if mark.family == family:
+                handle = Line2D([], [], linestyle="none", marker="o", color=mark.color, alpha=mark.alpha, markersize=5)
+                entries.append((handle, f"{mark.rank}  {mark.defense}", "normal"))
+    entries.append((Line2D([], [], linestyle="none", marker="x", color="black", markersize=6), "no defense", "normal"))
+    entries.append((Line2D([], [], color="0.35", linewidth=1.0, linestyle="--"), "Pareto front", "normal"))
+    handles, titles, weights = zip(*entries, strict=True)
+    legend = figure.legend(handles, titles, loc="outside right upper", fontsize=8, frameon=False)
+    for text, weight in zip(legend.get_texts(), weights, strict=True):
+        text.set_fontweight(weight)
+
+
+def _draw_labels(axes: Axes, marks: Sequence[Mark], scale: float) -> None:
+    """The rank beside each point; ``scale``: typographic points of a pixel."""
+    places = [*((mark.loss.mean, mark.reduction.mean) for mark in marks), (0.0, 0.0)]
+    words = [*(str(mark.rank) for mark in marks), "none"]
+    screen = [(x * scale, y * scale) for x, y in axes.transData.transform(places)]
+    for place, word, offset in zip(places, words, label_offsets(screen, words), strict=True):
+        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3}
+        axes.annotate(
+            word,
+            place,
+            offset,
+            textcoords="offset points",
+            fontsize=8,
+            ha="center",
+            va="center",
+            arrowprops=line if math.hypot(*offset) > 15 else None,
+            zorder=4,
+        )
+
+
+def front_points(points: Sequence[Point]) -> list[Point]:
+    """The Pareto front as (loss, reduction), by rising loss; no defense at all, (0, 0), is a point, too."""
+    candidates = [(reduction, loss) for loss, reduction in points] + [(0.0, 0.0)]
+    return sorted(
+        {(loss, reduction) for (reduction, loss), on in zip(candidates, pareto_front(candidates), strict=True) if on}
+    )
+
+
+def label_offsets(points: Sequence[Point], texts: Sequence[str]) -> list[Point]:
+    """Where labels go beside their points, so that they overlap neither points nor one another.
+
+    Greedy: each label takes the nearest of 16 directions and growing distances that is free.
+
+    Args:
+        points: in typographic points on the page. texts: 8 point labels.
+
+    Returns:
+        Offsets of the labels' centres from their points, in typographic points.
+    """
+    taken = [(x, y, 4.0, 4.0) for x, y in points]
+    offsets: list[Point] = []
+    for (x, y), text in zip(points, texts, strict=True):
+        half_width, half_height = 2.6 * len(text) + 1, 4.5
+        candidates = [
+            ((radius + half_width - 3.6) * math.cos(angle), radius * math.sin(angle))
+            for radius in range(10, 80, 4)
+            for angle in (math.pi / 4 + math.tau * turn / 16 for turn in range(16))
+        ]
+
+        def free(offset: Point, x: float = x, y: float = y, w: float = half_width, h: float = half_height) -> bool:
+            left, low = x + offset[0], y + offset[1]
+            return not any(abs(left - a) < w + c and abs(low - b) < h + d for a, b, c, d in taken)
+
+        chosen = next((offset for offset in candidates if free(offset)), candidates[0])
+        offsets.append(chosen)
+        taken.append((x + chosen[0], y + chosen[1], half_width, half_height))
+    return offsets

@@ -1,0 +1,240 @@
+"""Defenses ranked by what they prevent and what they cost.
+
+All numbers here are percent (points for differences).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.ranking import (
+    CLEAN_PLACE,
+    PLACE,
+    Cell,
+    Estimate,
+    cell_of,
+    clustered,
+    common,
+    entry_names,
+    grouped,
+    mean_of,
+    places,
+    say,
+)
+
+FACING = ("attack", "attack_params", *PLACE)
+"""A scenario that defenses can be compared on: an attack in a place."""
+
+
+@dataclass(frozen=True)
+class DefenseRow:
+    """A defense on the leaderboard.
+
+    Attributes:
+        family, knowledge, assumes: what its card says; empty where the records do not tell.
+        rank: place by net, None when a scenario of the comparison is missing.
+        reduction: ER@K of the undefended twin minus its own. loss: HR@K without any attack and defense minus HR@K with
+            the defense alone. net: mean reduction minus mean loss.
+        front: whether no ranked defense, nor to have none at all, reduces as much at as little loss (by the means, and one
+            of the two better); None without a rank.
+        er: what is left at the end. peak: the highest ER@K of its runs, over all their evaluations.
+        worst: the attack that keeps the highest mean ER@K, and that ER@K. least: the attack of which it prevents least, and
+            the reduction.
+        cost: extra milliseconds of training a round, against the undefended twin on the same hardware; median over pairs.
+        runs: ids behind the numbers. scenarios: how many of the comparison. diverged, failed: attacked runs that did not
+            end well. clean_diverged: clean scenarios and seeds in which it diverged. unpaired: runs that have no
+            undefended twin. missing: scenarios of the comparison that it lacks, and clean ones. apart: how many scenarios
+            it has beyond the comparison.
+    """
+
+    defense: str
+    family: str
+    knowledge: str
+    assumes: str
+    rank: int | None
+    reduction: Estimate | None
+    loss: Estimate | None
+    net: float | None
+    front: bool | None
+    er: float | None
+    peak: float | None
+    worst: tuple[str, float] | None
+    least: tuple[str, float] | None
+    cost: float | None
+    runs: list[str]
+    scenarios: int
+    diverged: int
+    failed: int
+    clean_diverged: int
+    unpaired: int
+    missing: list[str] = field(default_factory=list)
+    apart: int = 0
+
+
+@dataclass(frozen=True)
+class Facing:
+    """Attacked and defended runs of attacks that promote, by defense.
+
+    Attributes:
+        rows: of the view ``defenses``, by the defense's name. attacks: name on the leaderboard of the attack of every run.
+    """
+
+    rows: Mapping[str, Sequence[Row]]
+    attacks: Mapping[str, str]
+
+
+def facing(database: Database, model: str | None = None) -> Facing:
+    """The records of defenses, under the names that the tables give to them and to the attacks.
+
+    Args:
+        database: the records. model: only this one; None: all.
+    """
+    which = "attack_goal = 'promote' and (? is null or model = ?) order by run_id"
+    rows = database.rows(f"select * from defenses where {which}", [model, model])
+    names = entry_names(rows, "defense")
+    # Undefended runs are named along: an attack is called the same here as in the tables of attacks.
+    attacks = entry_names(database.rows(f"select * from attacks where {which}", [model, model]))
+    return Facing({names[own[0]["run_id"]]: own for own in grouped(rows, lambda row: names[row["run_id"]])}, attacks)
+
+
+def paired(row: Row) -> bool:
+    """Whether a run says how much a defense prevents: it did not fail, and its undefended twin has a score."""
+    return row["er_reduction"] is not None
+
+
+def scenario_mean(rows: Sequence[Row], column: str) -> float | None:
+    """Mean in percent over scenarios of the mean over seeds."""
+    by_scenario = grouped([row for row in rows if row[column] is not None], lambda row: cell_of(row, FACING))
+    return mean_of(mean_of(100 * row[column] for row in own) for own in by_scenario)
+
+
+def scenario_estimate(rows: Sequence[Row], column: str) -> Estimate | None:
+    """As :func:`scenario_mean`, with an interval."""
+    by_scenario = grouped([row for row in rows if row[column] is not None], lambda row: cell_of(row, FACING))
+    return clustered([[100 * row[column] for row in own] for own in by_scenario]) if by_scenario else None
+
+
+def quality_loss(rows: Sequence[Row]) -> Estimate | None:
+    """HR@K without attack and defense minus HR@K with the defense alone.
+
+    Attacks, ratios and targets share their clean twins: each pair of clean runs counts once.
+    """
+    pairs = {(cell_of(row, CLEAN_PLACE), row["seed"]): row["hr_loss"] for row in rows if row["hr_loss"] is not None}
+    by_place = grouped(pairs.items(), lambda pair: pair[0][0])
+    return clustered([[100 * value for _, value in own] for own in by_place]) if by_place else None
+
+
+def rank_defenses(database: Database, model: str | None = None) -> list[DefenseRow]:
+    """Defenses by ER@K reduction minus HR@K loss, best first; those that miss scenarios come last, without a rank.
+
+    Compared are the scenarios (an attack that promotes, in a place) that at least half of the defenses ran, and the same
+    places without an attack. An attacked run that diverged counts as no exposure; a clean run that diverged counts as a
+    loss of the whole HR@K.
+
+    Args:
+        database: the records. model: only this one; None: all.
+    """
+    found = facing(database, model)
+    ran = {name: {cell_of(row, FACING) for row in own if paired(row)} for name, own in found.rows.items()}
+    compared = common(ran)
+    needed = {
+        cell_of(row, CLEAN_PLACE): f"{row['dataset']} {row['model']} {row['protocol']} without an attack"
+        for own in found.rows.values()
+        for row in own
+        if cell_of(row, FACING) in compared
+    }
+    rows = [_row(name, own, found.attacks, compared, needed) for name, own in found.rows.items()]
+    nets = {row.defense: row.net for row in rows if row.net is not None and not row.missing}
+    ranks = places(nets)
+    ranked = [row for row in rows if row.defense in ranks]
+    front = pareto_front([(row.reduction.mean, row.loss.mean) for row in ranked if row.reduction and row.loss])
+    best = {row.defense: on for row, on in zip(ranked, front, strict=True)}
+    rows = [replace(row, rank=ranks.get(row.defense), front=best.get(row.defense)) for row in rows]
+    return sorted(rows, key=lambda row: (row.rank is None, -_order(row), row.defense))
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """For each (reduction, loss): whether no other point, nor (0, 0), reduces as much at as little loss and is better in one.
+
+    Equal points share their verdict.
+    """
+    everything = [*points, (0.0, 0.0)]
+    return [
+        not any(other[0] >= point[0] and other[1] <= point[1] and other != point for other in everything)
+        for point in points
+    ]
+
+
+def _row(
+    name: str,
+    everything: Sequence[Row],
+    attacks: Mapping[str, str],
+    compared: set[Cell],
+    needed: Mapping[Cell, str],
+) -> DefenseRow:
+    family, knowledge, assumes = card_of(everything)
+    ran = {cell_of(row, FACING) for row in everything if paired(row)}
+    own = [row for row in everything if not paired(row) or cell_of(row, FACING) in compared]
+    pairs = [row for row in own if paired(row)]
+    reduction, loss = scenario_estimate(pairs, "er_reduction"), quality_loss(pairs)
+    left, prevented = {}, {}
+    for group in grouped(pairs, lambda row: attacks[row["run_id"]]):
+        attack = attacks[group[0]["run_id"]]
+        left[attack] = scenario_mean(group, "er_defended") or 0.0
+        prevented[attack] = scenario_mean(group, "er_reduction") or 0.0
+    costs = [row["cost_ms"] for row in pairs if row["cost_ms"] is not None]
+    clean = {cell_of(row, CLEAN_PLACE) for row in pairs if row["hr_loss"] is not None}
+    lacks = {f"{cell[0]} on {say(cell[2:])}" for cell in compared - ran}
+    return DefenseRow(
+        defense=name,
+        family=family,
+        knowledge=knowledge,
+        assumes=assumes,
+        rank=None,
+        reduction=reduction,
+        loss=loss,
+        net=None if reduction is None or loss is None else reduction.mean - loss.mean,
+        front=None,
+        er=scenario_mean(pairs, "er_defended"),
+        peak=scenario_mean(pairs, "er_peak"),
+        worst=max(left.items(), key=lambda item: item[1], default=None),
+        least=min(prevented.items(), key=lambda item: item[1], default=None),
+        cost=statistics.median(costs) if costs else None,
+        runs=[row["run_id"] for row in own],
+        scenarios=len(ran & compared),
+        diverged=sum(row["status"] == "diverged" for row in own),
+        failed=sum(row["status"] == "failed" for row in own),
+        clean_diverged=len(
+            {(cell_of(row, CLEAN_PLACE), row["seed"]) for row in pairs if row["clean_status"] == "diverged"}
+        ),
+        unpaired=sum(row["status"] != "failed" and not paired(row) for row in own),
+        missing=sorted(lacks | {text for place, text in needed.items() if place not in clean}),
+        apart=len(ran - compared),
+    )
+
+
+def card_of(rows: Sequence[Row]) -> tuple[str, str, str]:
+    """Family, knowledge and assumption of the defense of ``rows``.
+
+    Records of schema version 1 do not have them; then they are those of the installed defense of that name, if there is
+    one.
+    """
+    for row in rows:
+        if row["defense_family"] is not None:
+            return row["defense_family"], row["defense_knowledge"] or "", row["defense_assumes"] or ""
+    from fedbench.defenses import DEFENSES  # it imports torch, which nothing else here needs
+
+    name = rows[0]["defense"]
+    if name not in DEFENSES.names():
+        return "", "", ""
+    card = DEFENSES.get(name).card
+    return str(card.family), ", ".join(sorted(map(str, card.knowledge))), card.assumes
+
+
+def _order(row: DefenseRow) -> float:
+    if row.net is not None:
+        return row.net
+    return row.reduction.mean if row.reduction is not None else float("-inf")

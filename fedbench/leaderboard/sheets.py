@@ -1,0 +1,211 @@
+"""The tables of the leaderboard: what the rankings found, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from fedbench.leaderboard.ranking import Estimate
+from fedbench.leaderboard.ranking_attacks import AttackRow, CellRow
+from fedbench.leaderboard.ranking_defenses import DefenseRow
+from fedbench.leaderboard.under_defenses import Left, UnderRow, family_order
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table: a title, headings, rows of text, and the run ids behind each row."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    runs: dict[str, list[str]] = field(default_factory=dict)
+    wide: bool = False
+    """Whether it is left out on a screen."""
+    text: frozenset[str] = frozenset(
+        {"attack", "knows", "defense", "family", "assumes", "worst attack", "least prevented"}
+    )
+    """Headings of the columns that hold words: they are set flush left."""
+    spare: tuple[str, ...] = ()
+    """Headings of the columns that a narrow screen does without, the first ones first."""
+
+
+NEVER_ON_A_SCREEN = frozenset({"failed", "missing", "without twin", "left out", "assumes", "diverged clean"})
+
+
+def columns_that_fit(sheet: Sheet, width: int) -> list[int]:
+    """Which columns of a sheet a screen shows: as many as have room, by what the sheet can spare.
+
+    Words may be broken over lines of 20 characters, numbers not.
+    """
+    need = {}
+    for column, heading in enumerate(sheet.headings):
+        if heading not in NEVER_ON_A_SCREEN:
+            longest = max((len(row[column]) for row in sheet.rows), default=0)
+            words = max(min(longest, 20), *map(len, heading.split()))
+            need[heading] = 2 + (words if heading in sheet.text else max(longest, len(heading)))
+    for heading in sheet.spare:
+        if sum(need.values()) - 2 > width:
+            need.pop(heading, None)
+    return [column for column, heading in enumerate(sheet.headings) if heading in need]
+
+
+def hit_cut(k: int) -> int:
+    """The K of HR@K beside ER@K: hit ratios are measured up to 20."""
+    return min(k, 20)
+
+
+def attack_sheet(title: str, rows: Sequence[AttackRow], k: int) -> Sheet:
+    """Attacks by exposure."""
+    headings = (
+        "rank", "attack", f"ER@{k}", "peak", "tail", f"HR@{hit_cut(k)} change", "knows", "first", "scenarios",
+        "runs", "diverged", "failed", "missing",
+    )  # fmt: skip
+    lines = [
+        (
+            str(row.rank or "-"),
+            row.attack,
+            _estimate(row.er),
+            _number(row.peak),
+            _number(row.tail),
+            _estimate(row.hr_change, signed=True),
+            row.knowledge,
+            str(row.first),
+            str(row.scenarios),
+            str(len(row.runs)),
+            str(row.diverged),
+            str(row.failed),
+            str(len(row.missing)),
+        )
+        for row in rows
+    ]
+    runs = {row.attack: row.runs for row in rows}
+    return Sheet(title, headings, lines, runs, spare=("diverged", "scenarios", "first", "knows"))
+
+
+def cell_sheets(cells: Iterable[CellRow], k: int) -> list[Sheet]:
+    """One table for each dataset and model: attack x malicious ratio."""
+    groups: dict[tuple[str, str], dict[str, dict[float, CellRow]]] = {}
+    for cell in cells:
+        groups.setdefault((cell.dataset, cell.model), {}).setdefault(cell.attack, {})[cell.malicious_ratio] = cell
+    sheets = []
+    for (dataset, model), by_attack in sorted(groups.items()):
+        ratios = sorted({ratio for own in by_attack.values() for ratio in own})
+        rows = [
+            (attack, *(_estimate(own[ratio].er) if ratio in own else "-" for ratio in ratios))
+            for attack, own in sorted(by_attack.items())
+        ]
+        headings = ("attack", *(f"{100 * ratio:g} %" for ratio in ratios))
+        runs = {
+            attack: [run for cell in own.values() for run in cell.runs] for attack, own in sorted(by_attack.items())
+        }
+        sheets.append(Sheet(f"ER@{k} on {dataset}, {model}, by malicious ratio", headings, rows, runs))
+    return sheets
+
+
+def defense_sheet(title: str, rows: Sequence[DefenseRow], k: int, listed: Iterable[str] = ()) -> Sheet:
+    """Defenses by what they prevent and cost.
+
+    Args:
+        title, rows, k: of the table. listed: runs that another table names; rows with only those do not name them again.
+    """
+    headings = (
+        "rank", "defense", "family", f"ER@{k} reduction", f"HR@{hit_cut(k)} loss", "net", "front", f"ER@{k} left", "at peak",
+        "worst attack", "least prevented", "ms a round", "knows", "assumes", "scenarios", "runs", "diverged",
+        "diverged clean", "failed", "without twin", "missing",
+    )  # fmt: skip
+    lines = [
+        (
+            str(row.rank or "-"),
+            row.defense,
+            row.family or "-",
+            _estimate(row.reduction, signed=True),
+            _estimate(row.loss, signed=True),
+            _number(row.net, signed=True),
+            "-" if row.front is None else "yes" if row.front else "no",
+            _number(row.er),
+            _number(row.peak),
+            f"{row.worst[0]} {_number(row.worst[1])}" if row.worst else "-",
+            f"{row.least[0]} {_number(row.least[1], signed=True)}" if row.least else "-",
+            _number(row.cost, signed=True),
+            row.knowledge or "none",
+            row.assumes or "-",
+            str(row.scenarios),
+            str(len(row.runs)),
+            str(row.diverged),
+            str(row.clean_diverged),
+            str(row.failed),
+            str(row.unpaired),
+            str(len(row.missing)),
+        )
+        for row in rows
+    ]
+    known = set(listed)
+    runs = {row.defense: row.runs for row in rows if not known.issuperset(row.runs)}
+    spare = (
+        "least prevented", "diverged", "runs", "scenarios", "knows", "ms a round", "at peak", "family", "worst attack",
+        "front", f"ER@{k} left",
+    )  # fmt: skip
+    return Sheet(title, headings, lines, runs, spare=spare)
+
+
+def under_sheet(title: str, rows: Sequence[UnderRow], k: int) -> Sheet:
+    """What is left of each attack under the best defense, and under the best of each family."""
+    families = family_order(family for row in rows for family in row.families)
+    headings = (
+        "attack", f"ER@{k} undefended", f"ER@{k} under the best", "best defense", f"its HR@{hit_cut(k)} loss",
+        *(f"best {family}" for family in families), "scenarios", "defenses", "left out",
+    )  # fmt: skip
+    lines = [
+        (
+            row.attack,
+            _estimate(row.er),
+            _estimate(row.best.er if row.best else None),
+            row.best.defense if row.best else "-",
+            _number(row.best.loss if row.best else None, signed=True),
+            *(_named(row.families.get(family)) for family in families),
+            str(row.scenarios),
+            str(len(row.under)),
+            str(len(row.apart)),
+        )
+        for row in rows
+    ]
+    best = [f"best {family}" for family in families]
+    spare = ("defenses", "scenarios", *reversed(best), f"its HR@{hit_cut(k)} loss")
+    return Sheet(title, headings, lines, text=frozenset({"attack", "best defense", *best}), spare=spare)
+
+
+def matrix_sheet(title: str, rows: Sequence[UnderRow], defenses: Sequence[str]) -> Sheet:
+    """Mean ER@K of every attack under every defense, over the same scenarios within a row.
+
+    Args:
+        title, rows: of the table. defenses: the columns, in order.
+    """
+    lines = [
+        (
+            row.attack,
+            _number(row.er.mean),
+            *(_number(row.under[name].er.mean) if name in row.under else "-" for name in defenses),
+        )
+        for row in rows
+    ]
+    return Sheet(title, ("attack", "none", *defenses), lines, wide=True)
+
+
+def _named(left: Left | None) -> str:
+    return "-" if left is None else f"{_number(left.er.mean)} {left.defense}"
+
+
+def _estimate(value: Estimate | None, signed: bool = False) -> str:
+    """``41.2 [30.5, 52.0]``; bounds of a share are cut to 0 and 100."""
+    if value is None:
+        return "-"
+    if value.low is None or value.high is None:
+        return _number(value.mean, signed)
+    low, high = (value.low, value.high) if signed else (max(value.low, 0.0), min(value.high, 100.0))
+    return f"{_number(value.mean, signed)} [{_number(low, signed)}, {_number(high, signed)}]"
+
+
+def _number(value: float | None, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.1f}" if signed else f"{value:.1f}"

@@ -1,0 +1,146 @@
+"""What defenses leave of each attack: under the best of all, under the best of each family, under every one.
+
+All numbers here are percent (points for differences).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fedbench.cards import DefenseFamily
+from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.ranking import CLEAN_PLACE, Estimate, cell_of, common, grouped
+from fedbench.leaderboard.ranking_defenses import (
+    FACING,
+    card_of,
+    facing,
+    paired,
+    quality_loss,
+    scenario_estimate,
+)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What one defense leaves of one attack.
+
+    Attributes:
+        defense: its name on the leaderboard. er: ER@K that is left. loss: HR@K that the defense costs in these places without
+            an attack, None when that was not run. net: mean reduction minus mean loss.
+    """
+
+    defense: str
+    families: list[str]
+    er: Estimate
+    loss: float | None
+    net: float | None
+    runs: list[str]
+
+
+@dataclass(frozen=True)
+class UnderRow:
+    """An attack under defenses; every number is over the same scenarios.
+
+    Attributes:
+        er: ER@K without a defense, over the scenarios and seeds that some defense ran, too.
+        best: the defense with the highest net here, None when no compared defense has one. families: likewise among the
+            defenses of each family. under: every compared defense. scenarios: how many are compared.
+        apart: defenses that lack one of them.
+    """
+
+    attack: str
+    er: Estimate
+    best: Left | None
+    families: dict[str, Left]
+    under: dict[str, Left]
+    scenarios: int
+    apart: list[str] = field(default_factory=list)
+
+
+def attacks_under_defenses(database: Database, model: str | None = None) -> list[UnderRow]:
+    """What defenses leave of each attack, the most under the best defense first.
+
+    An attack's scenarios are those that at least half of the defenses that faced it ran, with their undefended twins;
+    compared are the defenses that ran all of them. The best defense of an attack is the one with the highest net: its
+    ER@K reduction on these scenarios minus its HR@K loss in the same places without an attack. (The one that leaves the
+    least exposure would often be one that ruins the recommender.) It is chosen for each attack, and after the fact: a
+    server that does not know which attack it faces will do worse. A chain counts for the families of all its parts. An
+    attacked run that diverged counts as no exposure, a clean one that diverged as a loss of the whole HR@K.
+
+    Args:
+        database: the records. model: only this one; None: all.
+    """
+    found = facing(database, model)
+    families = {name: _parts(card_of(own)[0]) for name, own in found.rows.items()}
+    faced: dict[str, dict[str, list[Row]]] = {}
+    for name, own in found.rows.items():
+        for group in grouped([row for row in own if paired(row)], lambda row: found.attacks[row["run_id"]]):
+            faced.setdefault(found.attacks[group[0]["run_id"]], {})[name] = group
+    rows = [_row(attack, by_defense, families) for attack, by_defense in faced.items()]
+    return sorted(rows, key=lambda row: (-row.best.er.mean if row.best else 0.0, -row.er.mean, row.attack))
+
+
+def family_order(families: Iterable[str]) -> list[str]:
+    """Families as the tables show them: fedbench's own in their order, then those of outside packages."""
+    known = [str(family) for family in DefenseFamily]
+    return sorted(set(families), key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str, list[str]]) -> UnderRow:
+    cells = {name: {cell_of(row, FACING) for row in own} for name, own in by_defense.items()}
+    compared = common(cells)
+    kept = {
+        name: [row for row in own if cell_of(row, FACING) in compared]
+        for name, own in by_defense.items()
+        if cells[name] >= compared
+    }
+    # Each undefended run counts once, however many defenses are compared with it.
+    twins = {
+        (cell, row["seed"]): row
+        for own in by_defense.values()
+        for row in own
+        if (cell := cell_of(row, FACING)) in compared
+    }
+    undefended = scenario_estimate(list(twins.values()), "er_undefended")
+    assert undefended is not None
+    under = {name: _left(name, own, families[name]) for name, own in kept.items()}
+    there = family_order(family for left in under.values() for family in left.families)
+    best = {family: _best(left for left in under.values() if family in left.families) for family in there}
+    return UnderRow(
+        attack=attack,
+        er=undefended,
+        best=_best(under.values()),
+        families={family: left for family, left in best.items() if left is not None},
+        under=under,
+        scenarios=len(compared),
+        apart=sorted(set(by_defense) - set(kept)),
+    )
+
+
+def _left(name: str, rows: Sequence[Row], families: list[str]) -> Left:
+    er, reduction, loss = scenario_estimate(rows, "er_defended"), scenario_estimate(rows, "er_reduction"), None
+    assert er is not None
+    assert reduction is not None
+    clean = {cell_of(row, CLEAN_PLACE) for row in rows if row["hr_loss"] is not None}
+    if all(cell_of(row, CLEAN_PLACE) in clean for row in rows):
+        loss = quality_loss(rows)
+    return Left(
+        defense=name,
+        families=families,
+        er=er,
+        loss=None if loss is None else loss.mean,
+        net=None if loss is None else reduction.mean - loss.mean,
+        runs=[row["run_id"] for row in rows],
+    )
+
+
+def _best(candidates: Iterable[Left]) -> Left | None:
+    """The highest net; of equals, the one that leaves less, then the first by name."""
+    judged = [(-left.net, left.er.mean, left.defense, left) for left in candidates if left.net is not None]
+    return min(judged, key=lambda each: each[:3])[3] if judged else None
+
+
+def _parts(family: str) -> list[str]:
+    """The families of a defense or of a chain's parts."""
+    return list(dict.fromkeys(part for part in family.split("+") if part))

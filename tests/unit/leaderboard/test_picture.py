@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import math
+import random
+import sys
+from pathlib import Path
+
+import pytest
+from records import defended, record, scenario, write
+
+from fedbench.errors import ResultsError, UserError
+from fedbench.leaderboard import Database, DefenseRow, rank_defenses
+from fedbench.leaderboard.picture import draw_defenses, front_points, label_offsets
+
+
+@pytest.fixture
+def ranked(tmp_path: Path) -> list[DefenseRow]:
+    """Four defenses of three families; "dear" and "cheap" are on the front with "good", "poor" is not."""
+    ends = {"good": (0.1, 0.58), "dear": (0.0, 0.3), "poor": (0.7, 0.55), "cheap": (0.6, 0.6)}
+    families = {"good": "filter", "dear": "filter+aggregation", "poor": "clipping", "cheap": "clipping"}
+    folder = tmp_path / "results"
+    for seed in (0, 1):
+        write(folder, record(scenario(), seed, hr=0.6), record(scenario("a-ra"), seed, er=0.8))
+        for name, (er, hr) in ends.items():
+            for attack in ("none", "a-ra"):
+                write(folder, defended(name, attack, seed, family=families[name], er=er, hr=hr + seed / 100))
+    return rank_defenses(Database([folder]))
+
+
+def test_a_picture_names_every_ranked_defense(ranked: list[DefenseRow], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    png, svg = tmp_path / "new" / "d.png", tmp_path / "d.svg"
+    draw_defenses(ranked, png, 10)
+    assert png.read_bytes().startswith(b"\x89PNG")
+    draw_defenses(ranked, svg, 30)
+    first = svg.read_text(encoding="utf-8")
+    assert all(f"<!-- {row.rank}  {row.defense} -->" in first for row in ranked)
+    assert "<!-- filter+aggregation -->" in first
+    assert "<!-- ER@30 reduction (points) -->" in first
+    assert "<!-- HR@20 loss without an attack (points) -->" in first
+    draw_defenses(ranked, svg, 30)
+    assert svg.read_text(encoding="utf-8") == first
+
+
+def test_what_cannot_be_drawn_is_said_in_a_line(
+    ranked: list[DefenseRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"must end in \.png or \.svg"):
+        draw_defenses(ranked, tmp_path / "d.jpeg", 10)
+    pytest.importorskip("matplotlib")
+    with pytest.raises(UserError, match="no defense has a rank"):
+        draw_defenses([], tmp_path / "d.png", 10)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match="cannot write"):
+        draw_defenses(ranked, tmp_path / "file" / "d.png", 10)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match=r"pip install 'fedbench\[plot\]'"):
+        draw_defenses(ranked, tmp_path / "d.png", 10)
+
+
+def test_the_front_rises_with_the_loss() -> None:
+    assert front_points([(2.0, 70.0), (30.0, 80.0), (5.0, 10.0), (0.0, 20.0)]) == [
+        (0.0, 20.0),
+        (2.0, 70.0),
+        (30.0, 80.0),
+    ]
+    assert front_points([(1.0, 5.0)]) == [(0.0, 0.0), (1.0, 5.0)]
+    assert front_points([(3.0, -5.0)]) == [(0.0, 0.0)]
+    assert front_points([(-1.0, 5.0), (-1.0, 5.0)]) == [(-1.0, 5.0)]
+
+
+def test_the_front_that_is_drawn_is_that_of_the_table(ranked: list[DefenseRow]) -> None:
+    assert {row.defense: row.front for row in ranked} == {"good": True, "cheap": True, "dear": True, "poor": False}
+    drawn = front_points([(row.loss.mean, row.reduction.mean) for row in ranked if row.loss and row.reduction])
+    on = [(row.loss.mean, row.reduction.mean) for row in ranked if row.front and row.loss and row.reduction]
+    assert [point for point in drawn if point != (0.0, 0.0)] == sorted(on)
+
+
+def test_labels_overlap_neither_points_nor_one_another() -> None:
+    rng = random.Random(5)
+    points = [(rng.gauss(200, 12), rng.gauss(150, 12)) for _ in range(20)] + [(200.0, 150.0), (200.0, 150.0)]
+    texts = [str(n) for n in range(1, 22)] + ["none"]
+    boxes = []
+    for (x, y), (dx, dy), text in zip(points, label_offsets(points, texts), texts, strict=True):
+        assert math.hypot(dx, dy) < 80
+        boxes.append((x + dx, y + dy, 2.5 * len(text), 4.0))
+    for n, (x, y, w, h) in enumerate(boxes):
+        assert not any(abs(x - a) < w and abs(y - b) < h for a, b in points)
+        assert not any(abs(x - a) < w + c and abs(y - b) < h + d for a, b, c, d in boxes[:n])

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import json
+import random
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from records import defended, record, scenario, write
+
+from fedbench.leaderboard import Database, DefenseRow, rank_defenses
+from fedbench.leaderboard.board import make_board
+from fedbench.leaderboard.ranking_defenses import pareto_front
+from fedbench.leaderboard.render import markdown
+from fedbench.results import RunRecord
+
+
+def undefended(er: float = 0.8, **fields: str) -> list[RunRecord]:
+    """Clean runs with HR@10 of 60 %, and a-ra and a-hum, seeds 0 and 1."""
+    attacked = [record(scenario(attack, **fields), seed, er=er) for attack in ("a-ra", "a-hum") for seed in (0, 1)]
+    return [*(record(scenario(**fields), seed, hr=0.6) for seed in (0, 1)), *attacked]
+
+
+def under(name: str, a_ra: float, a_hum: float, hr: float, **values: object) -> list[RunRecord]:
+    """The same runs under a defense, with the given ER@10 and HR@10."""
+    made = []
+    for seed in (0, 1):
+        made.append(defended(name, seed=seed, hr=hr, **values))  # type: ignore[arg-type]
+        made.append(defended(name, "a-ra", seed, er=a_ra, **values))  # type: ignore[arg-type]
+        made.append(defended(name, "a-hum", seed, er=a_hum, **values))  # type: ignore[arg-type]
+    return made
+
+
+def by_name(folder: Path, model: str | None = None) -> dict[str, DefenseRow]:
+    return {row.defense: row for row in rank_defenses(Database([folder]), model)}
+
+
+def test_defenses_are_ranked_by_net_and_judged_by_the_front(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        *undefended(),
+        *under("good", 0.1, 0.3, 0.58, family="aggregation", knowledge=["n", "m"], assumes="5 % (given)"),
+        *under("dear", 0.0, 0.0, 0.2),
+        *under("poor", 0.7, 0.7, 0.55),
+        *under("cheap", 0.6, 0.8, 0.6),
+        *under("useless", 0.8, 0.8, 0.59),
+    )
+    rows = rank_defenses(Database([tmp_path]))
+    assert [(row.rank, row.defense, row.front) for row in rows] == [
+        (1, "good", True),
+        (2, "dear", True),
+        (3, "cheap", True),
+        (4, "poor", False),  # cheap prevents as much at no loss
+        (5, "useless", False),  # having none is better
+    ]
+    good = rows[0]
+    assert good.reduction is not None
+    assert good.loss is not None
+    assert (good.reduction.mean, good.reduction.n) == (pytest.approx(60), 2)
+    assert (good.loss.mean, good.loss.n) == (pytest.approx(2), 2)
+    assert good.net == pytest.approx(58)
+    assert good.er == pytest.approx(20)
+    assert good.worst == ("a-hum", pytest.approx(30))
+    assert good.least == ("a-hum", pytest.approx(50))
+    assert (good.family, good.knowledge, good.assumes) == ("aggregation", "m, n", "5 % (given)")
+    assert (good.scenarios, len(good.runs)) == (2, 4)
+
+
+def test_a_defense_that_was_overrun_early_shows_at_the_peak(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        *undefended(),
+        defended("late"),
+        defended("late", "a-ra", er=[0.9, 0.1]),
+        defended("late", "a-hum", er=[0.2, 0.3]),
+    )
+    late = by_name(tmp_path)["late"]
+    assert (late.er, late.peak) == (pytest.approx(20), pytest.approx(60))
+
+
+def test_equal_nets_share_a_rank(tmp_path: Path) -> None:
+    write(
+        tmp_path, *undefended(), *(r for n in ("b", "a") for r in under(n, 0.1, 0.1, 0.6)), *under("c", 0.5, 0.5, 0.6)
+    )
+    assert [(row.defense, row.rank) for row in rank_defenses(Database([tmp_path]))] == [("a", 1), ("b", 1), ("c", 3)]
+
+
+def test_what_a_defense_lacks_is_named_and_costs_the_rank(tmp_path: Path) -> None:
+    few = {"malicious_ratio": 0.01}
+    write(
+        tmp_path,
+        *undefended(),
+        *under("whole", 0.4, 0.4, 0.6),
+        *under("also", 0.5, 0.5, 0.6),
+        *(each for each in under("half", 0.0, 0.0, 0.6) if each.attack != "a-hum"),
+        *(each for each in under("unjudged", 0.0, 0.0, 0.6) if each.attack != "none"),
+        record(scenario("a-ra", **few), 0, er=0.5),
+        defended("also", "a-ra", fields=few, er=0.1),
+    )
+    rows = by_name(tmp_path)
+    assert {name: row.rank for name, row in rows.items()} == {"whole": 1, "also": 2, "unjudged": None, "half": None}
+    assert rows["half"].missing == ["a-hum on longtail-small mf icde24 0.05 random:0"]
+    assert rows["unjudged"].missing == ["longtail-small mf icde24 without an attack"]
+    assert (rows["unjudged"].loss, rows["unjudged"].net, rows["unjudged"].front) == (None, None, None)
+    assert rows["also"].er == pytest.approx(50), "the ratio that no other defense ran does not count"
+    assert rows["also"].apart == 1
+    text = markdown(make_board(Database([tmp_path])))
+    assert "half lacks 1 scenario: a-hum on longtail-small mf" in text
+    assert "unjudged lacks 1 scenario: longtail-small mf icde24 without an attack." in text
+    assert "also ran 1 scenario more, which fewer than half of the defenses ran: not compared." in text
+
+
+def test_an_unranked_defense_dominates_nobody(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        *undefended(),
+        *under("whole", 0.4, 0.4, 0.58),
+        *under("other", 0.5, 0.5, 0.55),
+        *(each for each in under("half", 0.0, 0.0, 0.6) if each.attack != "a-hum"),
+    )
+    assert by_name(tmp_path)["whole"].front is True
+    assert by_name(tmp_path)["half"].front is None
+
+
+def test_a_diverged_attack_is_no_exposure_and_a_diverged_clean_run_a_whole_loss(tmp_path: Path) -> None:
+    """Of a run that diverged, the last evaluation before that is in the record; it is not the end."""
+    ended = [defended("wild", attack, 0, er=[0.6, 0.4]) for attack in ("a-ra", "a-hum")]
+    diverged = [replace(defended("wild", attack, 1, er=[0.8, 0.7]), status="diverged") for attack in ("a-ra", "a-hum")]
+    write(
+        tmp_path,
+        *undefended(),
+        *ended,
+        *diverged,
+        defended("wild", seed=0, hr=0.5),
+        replace(defended("wild", seed=1, hr=0.6), status="diverged"),
+    )
+    wild = by_name(tmp_path)["wild"]
+    assert wild.reduction is not None
+    assert wild.loss is not None
+    assert wild.er == pytest.approx(20)
+    assert wild.peak == pytest.approx((60 + 80) / 2)
+    assert wild.reduction.mean == pytest.approx(60)
+    assert wild.loss.mean == pytest.approx((10 + 60) / 2)
+    assert (wild.diverged, wild.clean_diverged, wild.unpaired, wild.rank) == (2, 1, 0, 1)
+    text = markdown(make_board(Database([tmp_path])))
+    assert "diverged: 1 of a-ra under wild on longtail-small mf at 5 %" in text
+    assert "counts as a loss of the whole HR@10" in text
+
+
+def test_failed_runs_and_runs_without_a_twin_are_no_score(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        record(scenario(), hr=0.6),
+        record(scenario("a-ra"), er=0.5),
+        *(defended("one", attack, er=0.2, hr=0.6) for attack in ("none", "a-ra", "a-hum")),
+        defended("one", "random", status="failed", error="RuntimeError: no"),
+        defended("lost", "a-ra", status="failed", error="RuntimeError: no"),
+    )
+    rows = by_name(tmp_path)
+    assert (rows["one"].unpaired, rows["one"].failed, rows["one"].scenarios) == (1, 1, 1)
+    assert rows["one"].er == pytest.approx(20)
+    lost = rows["lost"]
+    assert (lost.rank, lost.reduction, lost.er, lost.worst, lost.failed) == (None, None, None, None, 1)
+    assert lost.missing == [
+        "a-ra on longtail-small mf icde24 0.05 random:0",
+        "longtail-small mf icde24 without an attack",
+    ]
+    assert "| - | lost | filter | - | - | - | - | - |" in markdown(make_board(Database([tmp_path])))
+
+
+def test_the_cost_is_the_median_over_pairs_on_the_same_hardware(tmp_path: Path) -> None:
+    seconds = {"seconds_train": 2.0, "rounds": 100}
+    for seed, (more, where) in enumerate([(0.1, "x"), (0.3, "x"), (0.8, "x"), (900.0, "y")]):
+        write(
+            tmp_path,
+            record(scenario("a-ra"), seed, er=0.5, device_name="x", **seconds),
+            defended("slow", "a-ra", seed, er=0.1, device_name=where, seconds_train=2.0 + more, rounds=100),
+            defended("away", "a-ra", seed, er=0.1, device="cuda", device_name="x", seconds_train=0.1, rounds=100),
+        )
+    rows = by_name(tmp_path)
+    assert rows["slow"].cost == pytest.approx(3.0)
+    assert rows["away"].cost is None
+
+
+def test_records_without_a_card_take_that_of_the_installed_defense(tmp_path: Path) -> None:
+    write(tmp_path, *undefended(), *under("norm-bound", 0.1, 0.1, 0.6), *under("gone", 0.1, 0.1, 0.6))
+    database = Database([tmp_path])
+    database.connection.execute("create table old as select * from runs")
+    database.connection.execute(
+        "update old set defense_family = null, defense_knowledge = null, defense_assumes = null"
+    )
+    database.connection.execute("delete from runs")
+    database.connection.execute("insert into runs select * from old")
+    rows = {row.defense: row for row in rank_defenses(database)}
+    assert (rows["norm-bound"].family, rows["norm-bound"].assumes) == ("clipping", "nothing")
+    assert (rows["gone"].family, rows["gone"].assumes) == ("", "")
+
+
+def test_settings_of_a_defense_are_entries_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path, *undefended(), *(r for m in (1, 2) for r in under("krum", m / 10, m / 10, 0.6, params={"m": m})))
+    assert [row.defense for row in rank_defenses(Database([tmp_path]))] == ["krum (m=1)", "krum (m=2)"]
+
+
+def test_only_attacks_that_promote_are_prevented_by_lowering_exposure(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        *undefended(),
+        *under("good", 0.1, 0.1, 0.6),
+        record(scenario("random"), er=0.0, attack_goal="degrade"),
+        defended("good", "random", er=0.0, attack_goal="degrade"),
+    )
+    (row,) = rank_defenses(Database([tmp_path]))
+    assert (row.scenarios, row.least) == (2, ("a-ra", pytest.approx(70)))
+
+
+def test_each_model_has_a_ranking_of_its_own(tmp_path: Path) -> None:
+    ncf = {"fields": {"model": "ncf"}}
+    write(
+        tmp_path,
+        *undefended(),
+        *undefended(model="ncf"),
+        *under("a", 0.1, 0.1, 0.6),
+        *under("a", 0.7, 0.7, 0.6, **ncf),
+        *under("b", 0.2, 0.2, 0.6),
+        *under("b", 0.3, 0.3, 0.6, **ncf),
+    )
+    ranks = [{name: row.rank for name, row in by_name(tmp_path, model).items()} for model in (None, "mf", "ncf")]
+    assert ranks == [{"b": 1, "a": 2}, {"a": 1, "b": 2}, {"b": 1, "a": 2}]
+    board = make_board(Database([tmp_path]))
+    titles = [sheet.title for sheet in board.sheets]
+    assert {"Defenses on mf", "Defenses on ncf"} <= set(titles)
+    (on_mf,) = [sheet for sheet in board.sheets if sheet.title == "Defenses on mf"]
+    assert not on_mf.runs, "the overall table names the same runs"
+    assert board.data["defenses_by_model"]["mf"][0]["defense"] == "a"
+
+
+def test_rankings_agree_with_plain_loops(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    names, attacks, models, seeds = ("p", "q"), ("a-ra", "a-hum", "random"), ("mf", "ncf"), (0, 1, 2)
+    hr: dict[tuple[str, str, int], float] = {}
+    er: dict[tuple[str, str, str, int], float] = {}
+    for model in models:
+        for seed in seeds:
+            for name in ("none", *names):
+                make = {"fields": {"model": model}}
+                hr[name, model, seed] = rng.random()
+                if name == "none":
+                    write(tmp_path, record(scenario(model=model), seed, hr=hr[name, model, seed]))
+                else:
+                    write(tmp_path, defended(name, seed=seed, hr=hr[name, model, seed], **make))  # type: ignore[arg-type]
+                for attack in attacks:
+                    er[name, attack, model, seed] = value = rng.random()
+                    if name == "none":
+                        write(tmp_path, record(scenario(attack, model=model), seed, er=value))
+                    else:
+                        write(tmp_path, defended(name, attack, seed, er=value, **make))  # type: ignore[arg-type]
+    for row in rank_defenses(Database([tmp_path])):
+        name = row.defense
+        reductions, losses, left = [], [], {attack: [] for attack in attacks}  # type: ignore[var-annotated]
+        for model in models:
+            losses.append(statistics.fmean(hr["none", model, s] - hr[name, model, s] for s in seeds))
+            for attack in attacks:
+                reductions.append(
+                    statistics.fmean(er["none", attack, model, s] - er[name, attack, model, s] for s in seeds)
+                )
+                left[attack].append(statistics.fmean(er[name, attack, model, s] for s in seeds))
+        assert row.reduction is not None
+        assert row.loss is not None
+        assert row.reduction.mean == pytest.approx(100 * statistics.fmean(reductions))
+        assert row.loss.mean == pytest.approx(100 * statistics.fmean(losses))
+        means = {attack: 100 * statistics.fmean(values) for attack, values in left.items()}
+        worst = max(means, key=lambda attack: means[attack])
+        assert row.worst == (worst, pytest.approx(means[worst]))
+        assert row.er == pytest.approx(statistics.fmean(means.values()))
+
+
+POINTS = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), max_size=8)
+
+
+@given(POINTS)
+def test_the_front_is_what_nothing_dominates(points: list[tuple[float, float]]) -> None:
+    front = pareto_front(points)
+    for (reduction, loss), on in zip(points, front, strict=True):
+        dominated = False
+        for other_reduction, other_loss in [*points, (0, 0)]:
+            if other_reduction > reduction and other_loss <= loss:
+                dominated = True
+            if other_reduction >= reduction and other_loss < loss:
+                dominated = True
+        assert on is not dominated
+    kept = [point for point, on in zip(points, front, strict=True) if on]
+    assert all(pareto_front(kept)), "what is off the front decides nothing"
+
+
+def test_json_holds_everything(tmp_path: Path) -> None:
+    write(tmp_path, *undefended(), *under("good", 0.1, 0.3, 0.58))
+    data = json.loads(json.dumps(make_board(Database([tmp_path])).data))
+    (row,) = data["defenses"]
+    assert row["worst"] == ["a-hum", pytest.approx(30)]
+    assert row["front"] is True
+    assert "attacks_under_defenses" in data
