@@ -61,10 +61,9 @@ class PieckRegularizer(Defense):
         re1: bool = Field(True, description="use Re1 [paper; ablation in Table VI]")
         re2: bool = Field(True, description="use Re2 [paper; ablation in Table VI]")
         popular_items: int = Field(10, ge=1, description="N [paper and code: 10]")
-        rank_weights: Literal["exponential", "quadratic"] | None = Field(
-            None,
-            description="kappa of rank r = 0 .. N-1 in proportion to exp(N - r) [paper, ncf code] or (N - r)^2 [mf code];"
-            " None: quadratic for models without dense parameters, else exponential [code of the model]",
+        rank_weights: Literal["exponential", "quadratic"] = Field(
+            "exponential",
+            description="kappa of rank r = 0 .. N-1 in proportion to exp(N - r) [paper, ncf code] or (N - r)^2 [mf code]",
         )
         mining_differences: int = Field(1, ge=1, description="differences added up in mining [paper: 2; both codes: 1]")
         re2_start: Literal["first-epoch", "mined"] = Field(
@@ -92,9 +91,7 @@ class PieckRegularizer(Defense):
         usual = 45.0 if params.dense else 1.0
         beta = usual if p.beta is None else p.beta
         gamma = usual if p.gamma is None else p.gamma
-        kappa = rank_weights(
-            popular.shape[1], p.rank_weights or ("exponential" if params.dense else "quadratic"), items.device
-        )
+        kappa = rank_weights(popular.shape[1], p.rank_weights, items.device)
         rows = own = None
         if p.re1 and beta:
             rows = pull_to_popular(items, batch, popular, -beta * mined, kappa)

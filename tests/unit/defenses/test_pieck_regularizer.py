@@ -120,7 +120,7 @@ def test_before_a_client_has_mined_only_re2_may_act(start: str, early: bool) -> 
     expected = torch.zeros(2, 3)
     if early:  # over the first items by id
         expected = -push_from_popular(
-            rounds[0], users, torch.tensor([[0, 1], [0, 1]]), rank_weights(2, "quadratic", CPU)
+            rounds[0], users, torch.tensor([[0, 1], [0, 1]]), rank_weights(2, "exponential", CPU)
         )
         assert expected.any()
     assert torch.allclose(first.users, expected)
@@ -150,13 +150,13 @@ def test_clients_that_join_late_mine_for_themselves() -> None:
     assert rows(2, [3, 0, 900]).tolist() == [True, False, True]
 
 
-def test_the_weights_and_the_ranks_follow_the_model() -> None:
+def test_the_weights_follow_the_model() -> None:
     draw = torch.Generator().manual_seed(3)
     rounds = [torch.randn(8, 3, generator=draw) for _ in range(2)]
     shared: dict[str, Any] = {"users": torch.randn(2, 3, generator=draw), "batch": batch_of([[1, 5], [6]])}
-    for dense, weight, kind in (({}, 1.0, "quadratic"), ({"W1": torch.ones(1)}, 45.0, "exponential")):
+    for dense, weight in (({}, 1.0), ({"W1": torch.ones(1)}, 45.0)):
         usual = regularized(PieckRegularizer(PieckRegularizer.Params()), rounds, dense=dense, **shared)
-        explicit = PieckRegularizer.Params(beta=weight, gamma=weight, rank_weights=kind)  # type: ignore[arg-type]
+        explicit = PieckRegularizer.Params(beta=weight, gamma=weight)
         same = regularized(PieckRegularizer(explicit), rounds, **shared)
         assert usual.rows is not None
         assert usual.users is not None
@@ -286,9 +286,8 @@ class PlainRegularizedClients:
                 for j in range(len(self.items))
             ]
             popular = sorted(range(len(moved)), key=lambda j: -moved[j])[: p.popular_items]
-        kind = p.rank_weights or ("exponential" if dense else "quadratic")
         n = p.popular_items
-        kappa = [math.exp(n - r) if kind == "exponential" else float((n - r) ** 2) for r in range(n)]
+        kappa = [math.exp(n - r) if p.rank_weights == "exponential" else float((n - r) ** 2) for r in range(n)]
         kappa = [value / sum(kappa) for value in kappa]
         usual = 45.0 if dense else 1.0
 
@@ -317,7 +316,7 @@ class PlainRegularizedClients:
     "options",
     [
         {},
-        {"beta": 0.7, "gamma": 3.0, "rank_weights": "exponential", "re2_start": "mined"},
+        {"beta": 0.7, "gamma": 3.0, "re2_start": "mined"},
         {"rank_weights": "quadratic", "mining_differences": 2, "beta": 2.0},
         {"re1": False},
         {"re2": False},
