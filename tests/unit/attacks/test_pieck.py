@@ -100,11 +100,14 @@ def test_targets_are_never_mined_unless_the_order_is_turned_round() -> None:
 @given(
     st.integers(1, 3),
     st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=5, unique=True), min_size=1, max_size=12),
+    st.sampled_from([5, None]),
 )
 @settings(max_examples=60, deadline=None)
-def test_mining_equals_every_client_for_itself(differences: int, cohorts: list[list[int]]) -> None:
+def test_mining_equals_every_client_for_itself(
+    differences: int, cohorts: list[list[int]], num_clients: int | None
+) -> None:
     draw = torch.Generator().manual_seed(len(cohorts))
-    miner = PopularItemMiner(5, 3, differences, torch.tensor([2]), False, 8, CPU)
+    miner = PopularItemMiner(num_clients, 3, differences, torch.tensor([2]), False, 8, CPU)
     seen: dict[int, list[torch.Tensor]] = {}
     for cohort in cohorts:
         items = torch.randn(8, 3, generator=draw)
