@@ -52,7 +52,7 @@ class WhiteBloodCells(Defense):
     class Params(Parameters):
         """Parameters.
 
-        The defaults of ``scale`` are the largest of 1, 2, 3, 5 x 10^i that cost clean ML-100K at most a tenth of HR@10
+        The defaults of ``scale`` are the largest of 1, 2, 5 x 10^i that cost clean ML-100K at most a tenth of HR@10
         (protocol icde24, touched rows, seeds 0 to 2).
         """
 

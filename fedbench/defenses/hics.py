@@ -49,7 +49,7 @@ class HierarchicalClipping(Defense):
     class Params(Parameters):
         """Parameters.
 
-        The defaults of ``clip`` are the smallest of 1, 2, 3, 5 x 10^i that cost clean ML-100K less than 2 points of
+        The defaults of ``clip`` are the smallest of 1, 2, 5 x 10^i that cost clean ML-100K less than 2 points of
         HR@10 (protocol icde24, k = 0.1, seeds 0 to 2); ``share`` hardly matters between 0.05 and 0.3.
         """
 
