@@ -115,6 +115,11 @@ class Scenario:
                     f"defense_params of chain {self.defense!r} name {min(stray)!r}, which is not a part of it."
                 )
             parts = [self.defense_params.get(name, {}) for name in defense_names]
+            for name, values in zip(defense_names, parts, strict=True):
+                if not isinstance(values, Mapping):
+                    raise UserError(
+                        f"defense_params of chain {self.defense!r}: {name} = {values!r} must be a table of its parameters."
+                    )
         else:
             parts = [self.defense_params]
         model_values = protocols.model_preset(self.protocol, self.model) | dict(self.model_params)

@@ -94,6 +94,45 @@ def bulyan(x: Vectors, f: int, published: bool = False) -> np.ndarray:
     return (len(winners) if published else len(x)) * nearest_to_median(winners, len(x) - 4 * f)
 
 
+def geometric_median(x: Vectors, f: int, steps: int = 3, nu: float = 1e-6) -> np.ndarray:
+    middle = sum(x) / len(x)
+    for _ in range(steps):
+        near = [1 / max(nu, float(np.linalg.norm(each - middle))) for each in x]
+        middle = sum(b * each for b, each in zip(near, x, strict=True)) / sum(near)
+    return len(x) * middle
+
+
+def foolsgold_factors(x: Vectors) -> list[float]:
+    cosines = np.zeros((len(x), len(x)))
+    for i in range(len(x)):
+        for k in range(len(x)):
+            lengths = np.linalg.norm(x[i]) * np.linalg.norm(x[k])
+            if i != k and lengths > 0:
+                cosines[i, k] = x[i] @ x[k] / lengths
+    most = np.maximum(cosines.max(1), 1e-15)
+    for i in range(len(x)):
+        for k in range(len(x)):
+            if most[k] > most[i]:
+                cosines[i, k] *= most[i] / most[k]
+    value = np.clip(1 - cosines.max(1), 0, 1)
+    if value.max() == 0:
+        return [0.0] * len(x)
+    value = np.minimum(value / value.max(), 0.99)
+    with np.errstate(divide="ignore"):
+        return list(np.clip(np.log(value / (1 - value)) + 0.5, 0, 1))
+
+
+def foolsgold(x: Vectors, f: int) -> np.ndarray:
+    return sum(a * each for a, each in zip(foolsgold_factors(x), x, strict=True))
+
+
+def dnc(x: Vectors, f: int) -> np.ndarray:
+    centred = np.stack(x) - np.mean(x, axis=0)
+    top = np.linalg.svd(centred, full_matrices=False)[2][0]
+    kept = np.argsort((centred @ top) ** 2, kind="stable")[: len(x) - f]
+    return len(x) * np.stack(x)[kept].mean(0)
+
+
 RULES: dict[tuple[str, str], Rule] = {
     ("median", ""): median,
     ("trimmed-mean", "ends"): trimmed_mean,
@@ -104,6 +143,9 @@ RULES: dict[tuple[str, str], Rule] = {
     ("multi-krum", "icde24-code"): multi_krum_published,
     ("bulyan", "definition"): bulyan,
     ("bulyan", "icde24-code"): lambda x, f: bulyan(x, f, True),
+    ("rfa", ""): geometric_median,
+    ("foolsgold", ""): foolsgold,
+    ("dnc", ""): dnc,
 }
 """Every rule with its variants."""
 

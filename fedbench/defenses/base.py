@@ -134,11 +134,10 @@ class Chain(Defense):
         return updates
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams | None:
-        result: PublicParams | None = None
-        for part in self.parts:
+        for part in reversed(self.parts):
             if type(part).aggregate is not Defense.aggregate:
-                result = part.aggregate(updates, server)
-        return result
+                return part.aggregate(updates, server)
+        return None
 
 
 def _added(terms: list[torch.Tensor | None]) -> torch.Tensor | None:

