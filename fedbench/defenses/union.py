@@ -118,9 +118,8 @@ def contrastive(
 
     per_anchor = params.negatives_per == "anchor"
     owners = client if per_anchor else torch.arange(n, device=device)
-    negatives = draw_outside(client * num_items + own, owners, num_items, n, params.negatives, generator)
-    if not per_anchor:
-        negatives = negatives.index_select(0, client)
+    drawn = draw_outside(client * num_items + own, owners, num_items, n, params.negatives, generator)
+    negatives = drawn if per_anchor else drawn.index_select(0, client)
     candidates = torch.cat([own.index_select(0, other)[:, None], negatives], dim=1)
 
     anchor = items.index_select(0, own)
@@ -140,11 +139,17 @@ def contrastive(
     rows = items.new_zeros(len(batch.item), items.shape[1])
     rows[anchors] = _bag(candidates, items, residual)
     rows.index_add_(0, anchors.index_select(0, other), anchor * residual[:, :1])
-    key, order = torch.sort((client[:, None] * num_items + negatives).flatten())
-    key, lengths = torch.unique_consecutive(key, return_counts=True)
-    source = own.repeat_interleave(params.negatives).index_select(0, order)
-    weight = residual[:, 1:].flatten().index_select(0, order)
-    values = _bag(source, items, weight, lengths.cumsum(0) - lengths)
+    if per_anchor:
+        key, order = torch.sort((client[:, None] * num_items + negatives).flatten())
+        key, lengths = torch.unique_consecutive(key, return_counts=True)
+        source = own.repeat_interleave(params.negatives).index_select(0, order)
+        weight = residual[:, 1:].flatten().index_select(0, order)
+        values = _bag(source, items, weight, lengths.cumsum(0) - lengths)
+    else:
+        # A client's anchors stand together: one segment sum for each of its P items.
+        key = (owners[:, None] * num_items + drawn).flatten()
+        columns = residual[:, 1:].T.contiguous()
+        values = torch.stack([_bag(own, items, column, count.cumsum(0) - count) for column in columns], 1).flatten(0, 1)
     return ClientRegularization(rows, extra=FullRows(key // num_items, key % num_items, values))
 
 

@@ -72,7 +72,9 @@ class FullRows(Rows):
         return replace(self, values=self.values * factor[:, None])
 
     def take(self, index: torch.Tensor) -> FullRows:
-        return FullRows(self.client[index], self.item[index], self.values[index])
+        return FullRows(
+            self.client.index_select(0, index), self.item.index_select(0, index), self.values.index_select(0, index)
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,144 @@
+"""Robust rules beside the published loops' figures and beside the plain oracles, on one core: `make benchmarks`.
+
+Each test notes its ratio in the table's extra columns (``--benchmark-json`` keeps them) and prints it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from robust_oracles import RULES, by_client, by_item
+
+from fedbench.data import load_split
+from fedbench.defenses import DEFENSES
+from fedbench.defenses.base import ServerView
+from fedbench.errors import DataError
+from fedbench.federation.simulation import Federation, Task
+from fedbench.federation.updates import Updates, concat
+from fedbench.run import count_malicious, keep_freed_memory
+from fedbench.scenario import Scenario
+
+PUBLISHED = {"median": 6.5, "trimmed-mean": 9.2, "multi-krum": 16.0, "krum": 30.0, "bulyan": 30.0}
+"""Seconds of the authors' code for an epoch of 990 clients, MF on ML-100K, one core, training and evaluation."""
+EVERY = 20
+"""The oracle gets one of so many items."""
+FEW = 48
+"""Clients of the round on which Bulyan in client scope is compared: its oracle takes n^3 distances of M d coordinates."""
+RATIO = 0.05
+
+
+def build(defense: str, dataset: str = "ml-100k", model: str = "mf", **params: Any) -> Federation:
+    """A federation under attack: 943 honest and 47 malicious clients on ML-100K."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    scenario = Scenario(dataset, model, "pieck-uea", defense, RATIO, defense_params=params)
+    r = scenario.resolved
+    try:
+        split = load_split(dataset, r.protocol.split)
+    except DataError as error:
+        pytest.skip(str(error))
+    user, item = torch.from_numpy(split.train.user), torch.from_numpy(split.train.item)
+    malicious = count_malicious(split.num_users, RATIO)
+    task = Task(split.num_users, split.num_items, user, item, torch.tensor([467]), malicious)
+    federation = Federation(task, r.model, r.attack(), r.defense(), RATIO, r.protocol, 0)
+    federation.train_epoch()  # the attack has to mine first
+    return federation
+
+
+def received(federation: Federation) -> tuple[Updates, ServerView]:
+    """What the server receives in one round, and its view."""
+    federation.epoch += 1
+    cohort = next(c for c in federation.cohorts() if len(c.malicious))
+    view = replace(federation._server_view(), malicious_ratio=RATIO)
+    honest = federation._honest_updates(cohort.honest, view)
+    return concat([honest, federation._malicious_updates(cohort.malicious)]), view
+
+
+@pytest.mark.parametrize("scope", ["item", "client"])
+@pytest.mark.parametrize("name", ["median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc"])
+def test_an_epoch_of_990_clients(benchmark: Any, name: str, scope: str) -> None:
+    """Training with the defense. Target in item scope: 100 times the published loops."""
+    federation = build(name, scope=scope)
+    benchmark.group = f"epoch of 990 clients, mf, ml-100k, {scope} scope"
+    benchmark.pedantic(federation.train_epoch, rounds=5, warmup_rounds=1)
+    if name in PUBLISHED and scope == "item":
+        ratio = PUBLISHED[name] / benchmark.stats.stats.median
+        benchmark.extra_info["times faster than the published loop"] = round(ratio)
+        print(f"\n{name}: {ratio:.0f} times faster than the published loop")
+
+
+@pytest.mark.parametrize("name", ["hics", "norm-bound", "pieck-regularizer", "fl-wbc", "union"])
+def test_an_epoch_of_990_clients_with_other_defenses(benchmark: Any, name: str) -> None:
+    """Training with the defense."""
+    federation = build(name)
+    benchmark.group = "epoch of 990 clients, mf, ml-100k, other defenses"
+    benchmark.pedantic(federation.train_epoch, rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("scope", ["item", "client"])
+@pytest.mark.parametrize("name", ["median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc"])
+def test_a_round_beside_the_oracle(benchmark: Any, name: str, scope: str) -> None:
+    """The rule alone. Target: 100 times the oracle.
+
+    Item scope: a whole round of 256 clients for us, every 20th item for
+    the oracle, its time multiplied by 20. Client scope: the same round for both, of 48 clients for Bulyan.
+    """
+    federation = build("none")
+    updates, view = received(federation)
+    num_items, size = view.params.items.shape
+    if scope == "client" and name == "bulyan":
+        last = len(updates.clients) - FEW
+        updates = updates.keep(torch.arange(len(updates.clients)) >= last)
+    cls = DEFENSES.get(name)
+    rule = cls(cls.Params(scope=scope))
+    benchmark.group = f"one round, mf, ml-100k, {scope} scope, the rule alone"
+    benchmark.pedantic(rule.aggregate, args=(updates, view), rounds=5, warmup_rounds=1)
+
+    oracle = RULES[name, {"trimmed-mean": "ends"}.get(name, "definition" if (name, "definition") in RULES else "")]
+    parts = 1
+    if scope == "item":
+        rows = updates.all_rows()
+        order = torch.argsort(torch.bincount(rows.item, minlength=num_items))
+        chosen = torch.zeros(num_items, dtype=torch.bool)
+        chosen[order[EVERY // 2 :: EVERY]] = True
+        updates = replace(updates, rows=(rows.take(chosen[rows.item].nonzero().squeeze(1)),))
+        parts = EVERY
+    begin = time.perf_counter()
+    (by_item if scope == "item" else by_client)(updates, num_items, size, RATIO, oracle)
+    seconds = (time.perf_counter() - begin) * parts
+    ratio = seconds / benchmark.stats.stats.median
+    benchmark.extra_info |= {"oracle, seconds": round(seconds, 3), "times faster than the oracle": round(ratio)}
+    print(f"\n{name}, {scope} scope: oracle {seconds:.2f} s, {ratio:.0f} times")
+
+
+@pytest.mark.parametrize(("dataset", "model"), [("amazon-music", "mf"), ("ml-1m", "mf"), ("ml-1m", "ncf")])
+@pytest.mark.parametrize("name", ["median", "krum", "bulyan"])
+def test_memory_of_large_rounds(benchmark: Any, dataset: str, model: str, name: str) -> None:
+    """Rounds of amazon-music (1,024 clients) and ml-1m (256): time, and the most memory that tensors took at once."""
+    updates, view = received(build("none", dataset, model))
+    benchmark.group = f"one round, {model}, {dataset}, item scope"
+    cls = DEFENSES.get(name)
+    rule = cls(cls.Params(scope="item"))
+    benchmark.pedantic(rule.aggregate, args=(updates, view), rounds=3, warmup_rounds=1)
+    for scope in ("item", "client"):
+        # A process of its own, for the high-water mark never falls.
+        with multiprocessing.get_context("spawn").Pool(1) as fresh:
+            taken = fresh.apply(_memory, (name, scope, dataset, model))
+        benchmark.extra_info[f"{scope} scope, MiB more"] = taken
+    print(f"\n{name}, {dataset}, {model}: {benchmark.extra_info}")
+
+
+def _memory(name: str, scope: str, dataset: str, model: str) -> int:
+    """MiB that one aggregation adds to the most memory that its process ever held."""
+    updates, view = received(build("none", dataset, model))
+    cls = DEFENSES.get(name)
+    rule = cls(cls.Params(scope=scope))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rule.aggregate(updates, view)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
