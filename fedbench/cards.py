@@ -18,6 +18,22 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
+LATER: dict[str, Any] = {"id": "unless default"}
+"""``json_schema_extra`` of a parameter that a method got after runs had been published: see :func:`identifying`."""
+
+
+def identifying(params: Parameters) -> dict[str, Any]:
+    """The parameters that tell experiments apart, as plain data.
+
+    All of them, but for those marked :data:`LATER` while they have their default: a method that gains a parameter
+    computes what it computed before, so its scenarios keep their ids.
+    """
+    values = params.model_dump(mode="json")
+    fresh = [name for name, info in type(params).model_fields.items() if info.json_schema_extra == LATER]
+    defaults = {name: type(params).model_fields[name].default for name in fresh}
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+
+
 class NoParameters(Parameters):
     """For entries that take none."""
 

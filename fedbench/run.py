@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from fedbench.cards import identifying
 from fedbench.data import Split, load_split
 from fedbench.errors import Diverged, UserError
 from fedbench.federation.evaluation import EvaluationSettings, Evaluator
@@ -200,19 +201,19 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
         "scenario_json": scenario.key,
         "suite": suite,
         "model": scenario.model,
-        "model_params": _json(r.model.params.model_dump(mode="json")),
+        "model_params": _json(identifying(r.model.params)),
         "attack": scenario.attack,
         "attack_version": card.version,
         "attack_goal": str(card.goal),
         "attack_channel": str(card.channel),
         "attack_knowledge": sorted(card.knowledge),
-        "attack_params": _json(r.attack_params.model_dump(mode="json")),
+        "attack_params": _json(identifying(r.attack_params)),
         "attack_source_hash": source_hash(r.attack_class),
         "defense": scenario.defense,
         "defense_family": str(defense.family),
         "defense_knowledge": sorted(map(str, defense.knowledge)),
         "defense_assumes": defense.assumes,
-        "defense_params": _json({cls.card.name: params.model_dump(mode="json") for cls, params in r.defenses}),
+        "defense_params": _json({cls.card.name: identifying(params) for cls, params in r.defenses}),
         "defense_source_hash": source_hash(*(cls for cls, _ in r.defenses)),
         "malicious_ratio": scenario.malicious_ratio,
         "protocol": scenario.protocol,

@@ -17,7 +17,7 @@ from typing import Any
 from fedbench import protocols
 from fedbench.attacks import ATTACKS
 from fedbench.attacks.base import Attack
-from fedbench.cards import parse_parameters
+from fedbench.cards import identifying, parse_parameters
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.base import Chain, Defense
 from fedbench.errors import UserError
@@ -141,11 +141,9 @@ class Scenario:
         content = {
             "id_version": ID_VERSION,
             "dataset": self.dataset,
-            "model": [self.model, r.model.card.version, r.model.params.model_dump(mode="json")],
-            "attack": [self.attack, r.attack_class.card.version, r.attack_params.model_dump(mode="json")],
-            "defense": [
-                [cls.card.name, cls.card.version, params.model_dump(mode="json")] for cls, params in r.defenses
-            ],
+            "model": [self.model, r.model.card.version, identifying(r.model.params)],
+            "attack": [self.attack, r.attack_class.card.version, identifying(r.attack_params)],
+            "defense": [[cls.card.name, cls.card.version, identifying(params)] for cls, params in r.defenses],
             "malicious_ratio": self.malicious_ratio,
             "protocol": r.protocol.model_dump(mode="json"),
             "target": self.target,

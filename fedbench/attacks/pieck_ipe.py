@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from fedbench.attacks.popular_items import MiningParameters, Pieck
-from fedbench.cards import AttackCard, Channel, Goal
+from fedbench.cards import LATER, AttackCard, Channel, Goal
 from fedbench.federation.view import AttackerView
 
 EPSILON = 1e-8
@@ -33,6 +33,8 @@ class PieckIPE(Pieck):
     ``-v^_t``) once the mean cosine exceeds 0.95 and, when all items are on one side, divides by lambda
     (``one_sided="divide"``). Raising the norm decides the published ncf number (ER@10 100, ML-100K): with it every run
     ends at 100, without it at 0 to 1, for cosines near 1 leave nothing to turn. So it is the default on ncf.
+
+    Ablations (Table VI): uniform kappa is 1 / |P_t^*|; without the partition all of P is one side.
     """
 
     card = AttackCard(
@@ -68,6 +70,22 @@ class PieckIPE(Pieck):
             "multiply", description="lambda when all items are on one side [ncf code: divide]"
         )
 
+        similarity: Literal["cosine", "kl"] = Field(
+            "cosine",
+            description="what draws the target to popular items; kl: -KL(softmax(v_k) || softmax(v_t)) [ablation, Table VI]",
+            json_schema_extra=LATER,
+        )
+        rank_weights: bool = Field(
+            True,
+            description="kappa falls with the rank; else it is uniform [ablation, Table VI]",
+            json_schema_extra=LATER,
+        )
+        partition: bool = Field(
+            True,
+            description="two sides by the sign of the cosine; else one [ablation, Table VI]",
+            json_schema_extra=LATER,
+        )
+
     params: PieckIPE.Params
 
     def list_length(self, view: AttackerView) -> int:
@@ -84,8 +102,9 @@ class PieckIPE(Pieck):
         unit = own / length
         others = torch.nn.functional.normalize(view.params.items[popular], dim=-1, eps=EPSILON)
         cosine = torch.einsum("gnd,td->gnt", others, unit)
-        positive = cosine > 0
-        kappa = torch.arange(count, 0, -1, device=view.device, dtype=cosine.dtype)[None, :, None]
+        positive = cosine > 0 if p.partition else torch.ones_like(cosine, dtype=torch.bool)
+        falling = torch.arange(count, 0, -1, device=view.device, dtype=cosine.dtype)
+        kappa = (falling if p.rank_weights else torch.ones_like(falling))[None, :, None]
         if p.kappa_scope == "P":
             kappa = (kappa / kappa.sum()).expand_as(cosine)
         else:
@@ -97,6 +116,12 @@ class PieckIPE(Pieck):
         if p.one_sided == "divide":
             strength = torch.where((ahead == 0) | (ahead == count), 1 / p.strength, p.strength)
         weight = strength * kappa / size / len(targets)
+        if p.similarity == "kl":
+            # d KL(p_k || softmax(v_t)) / d v_t = softmax(v_t) - p_k
+            theirs = torch.softmax(view.params.items[popular], dim=-1)
+            return weight.sum(1)[:, :, None] * torch.softmax(own, dim=-1) - torch.einsum(
+                "gnt,gnd->gtd", weight, theirs
+            ), None
         towards = torch.einsum("gnt,gnd->gtd", weight, others)
         rows = -(towards - (weight * cosine).sum(1)[:, :, None] * unit) / length
         boost_above = p.norm_boost_above

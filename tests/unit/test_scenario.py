@@ -6,7 +6,9 @@ import dataclasses
 from typing import Any
 
 import pytest
+from pydantic import Field
 
+from fedbench.cards import LATER, Parameters, identifying
 from fedbench.errors import UserError
 from fedbench.protocols import Protocol
 from fedbench.scenario import Scenario
@@ -85,6 +87,23 @@ def test_id_does_not_depend_on_spelling_out_a_default() -> None:
     spelt_out = dataclasses.replace(BASE, attack_params={"init_std": 1.0}, protocol_params={"duplicates": "drop"})
     assert spelt_out.id == BASE.id
     assert spelt_out != BASE
+
+
+def test_a_parameter_that_came_later_leaves_ids_as_they_were() -> None:
+    """While at its default: the method computes what it did before the parameter existed."""
+
+    class Before(Parameters):
+        strength: float = 0.9
+
+    class After(Before):
+        shape: str = Field("round", json_schema_extra=LATER)
+
+    assert identifying(After()) == identifying(Before()) == {"strength": 0.9}
+    assert identifying(After(shape="round")) == {"strength": 0.9}
+    assert identifying(After(shape="square")) == {"strength": 0.9, "shape": "square"}
+    assert Scenario("ml-100k", "mf", "pieck-ipe", "none", 0.05).id == "2fa82605e00baef7"
+    changed = Scenario("ml-100k", "mf", "pieck-ipe", "none", 0.05, attack_params={"partition": False})
+    assert changed.id != Scenario("ml-100k", "mf", "pieck-ipe", "none", 0.05).id
 
 
 def test_number_of_fixed_targets_is_theirs() -> None:

@@ -225,6 +225,39 @@ def test_ipe_equals_autograd_of_eq_8(make_view: MakeView, targets: tuple[int, ..
         assert torch.allclose(rows_of(updates, 2, len(targets))[c], gradient, atol=1e-5)
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "kl"])
+@pytest.mark.parametrize("ranks", [True, False])
+@pytest.mark.parametrize("partition", [True, False])
+def test_ablations_of_ipe_equal_autograd(make_view: MakeView, similarity: str, ranks: bool, partition: bool) -> None:
+    n = 5
+    params = PieckIPE.Params(
+        popular_items=n,
+        strength=0.7,
+        similarity=similarity,  # type: ignore[arg-type]
+        rank_weights=ranks,
+        partition=partition,
+    )
+    attack = PieckIPE(params)
+    view, updates = two_rounds(make_view, attack, m=2)
+    popular, _ = attack.miner.observe(view.clients, view.params.items)
+    for c in range(2):
+        target = view.params.items[view.targets[0]].clone().requires_grad_()
+        theirs = view.params.items[popular[c]]
+        cos = torch.nn.functional.cosine_similarity(theirs, target[None], dim=1)
+        closeness = cos
+        if similarity == "kl":
+            p = torch.softmax(theirs, dim=1)
+            closeness = -(p * (p.log() - torch.log_softmax(target, dim=0))).sum(1)
+        loss = torch.zeros(())
+        for side in (cos > 0, cos <= 0) if partition else (torch.ones(n, dtype=torch.bool),):
+            kappa = torch.arange(n, 0, -1).float() if ranks else torch.ones(n)
+            if side.any():
+                weights = kappa[side] / kappa[side].sum()
+                loss = loss - 0.7 / side.sum() * (weights * closeness[side]).sum()
+        (gradient,) = torch.autograd.grad(loss, [target])
+        assert torch.allclose(rows_of(updates, 2, 1)[c, 0], gradient, atol=1e-5)
+
+
 def test_ipe_turns_the_target_and_never_stretches_it(make_view: MakeView) -> None:
     attack = PieckIPE(PieckIPE.Params(popular_items=4))
     view, updates = two_rounds(make_view, attack, m=3)
