@@ -120,6 +120,8 @@ def places(scores: Mapping[str, float]) -> dict[str, int]:
 def entry_names(rows: Sequence[Row], kind: str = "attack") -> dict[str, str]:
     """Name on the leaderboard of each run id: the attack (or defense), with parameters that differ on one dataset and model.
 
+    A parameter that is left to the method (null) is not named.
+
     Args:
         rows: of the view ``attacks`` or ``defenses``. kind: ``"attack"`` or ``"defense"``.
     """
@@ -132,7 +134,7 @@ def entry_names(rows: Sequence[Row], kind: str = "attack") -> dict[str, str]:
             keys = {key for each in values for key in each}
             varying |= {key for key in keys if len({json.dumps(each.get(key)) for each in values}) > 1}
         for run, each in parsed.items():
-            extra = ", ".join(f"{key}={each.get(key)}" for key in sorted(varying))
+            extra = ", ".join(f"{key}={each[key]}" for key in sorted(varying) if each.get(key) is not None)
             names[run] = f"{own[0][kind]} ({extra})" if extra else own[0][kind]
     return names
 

@@ -120,9 +120,11 @@ def scenario_estimate(rows: Sequence[Row], column: str) -> Estimate | None:
 def quality_loss(rows: Sequence[Row]) -> Estimate | None:
     """HR@K without attack and defense minus HR@K with the defense alone.
 
-    Attacks, ratios and targets share their clean twins: each pair of clean runs counts once.
+    Attacks, ratios and targets share their clean twins: each pair of clean runs counts once. (A defense that assumes a
+    share of attackers has a clean twin for each share.)
     """
-    pairs = {(cell_of(row, CLEAN_PLACE), row["seed"]): row["hr_loss"] for row in rows if row["hr_loss"] is not None}
+    twin = (*CLEAN_PLACE, "clean_params")
+    pairs = {(cell_of(row, twin), row["seed"]): row["hr_loss"] for row in rows if row["hr_loss"] is not None}
     by_place = grouped(pairs.items(), lambda pair: pair[0][0])
     return clustered([[100 * value for _, value in own] for own in by_place]) if by_place else None
 

@@ -28,15 +28,15 @@ where r.attack <> 'none';
 -- run that diverged shows the target to nobody at the end; a clean run that diverged has lost the whole hit ratio. cost_ms is
 -- the extra training time of a round, where both runs had the same hardware and number of threads.
 create or replace view defenses as
-select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params,
-       r.malicious_ratio, r.target, r.num_targets,
+select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r.protocol, r.protocol_params,
+       r.model_params, r.malicious_ratio, r.target, r.num_targets,
        r.attack, r.attack_params, r.attack_goal, r.defense, r.defense_params,
        r.defense_family, array_to_string(r.defense_knowledge, ', ') as defense_knowledge, r.defense_assumes,
        case r.status when 'ok' then r.er when 'diverged' then 0 end as er_defended,
        case r.status when 'ok' then r.er_peak when 'diverged' then coalesce(r.er_peak, 0) end as er_peak,
        u.er as er_undefended, u.er - er_defended as er_reduction,
        b.hr as hr_baseline, case d.status when 'diverged' then 0 else d.hr end as hr_defended, b.hr - hr_defended as hr_loss,
-       d.status as clean_status,
+       d.status as clean_status, d.defense_params as clean_params,
        case when r.status = 'ok' and r.rounds > 0 and u.rounds > 0
                  and r.device = u.device and r.device_name = u.device_name and r.threads = u.threads
             then 1000 * (r.seconds_train / r.rounds - u.seconds_train / u.rounds) end as cost_ms

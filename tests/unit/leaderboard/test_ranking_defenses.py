@@ -199,9 +199,33 @@ def test_records_without_a_card_take_that_of_the_installed_defense(tmp_path: Pat
     assert (rows["gone"].family, rows["gone"].assumes) == ("", "")
 
 
+def test_every_assumed_share_has_its_own_clean_twin(tmp_path: Path) -> None:
+    """A rule that is given the true share costs more where the share is higher: both costs count, as two measurements."""
+    for ratio, loss in ((0.01, 0.02), (0.05, 0.1)):
+        attacked = scenario("a-ra", "trimmed-mean", malicious_ratio=ratio)
+        assert attacked.clean.defense_params == {"assumed_ratio": ratio}
+        write(
+            tmp_path,
+            record(attacked.clean.undefended, hr=0.6),
+            record(attacked.undefended, er=0.5),
+            record(attacked, er=0.1),
+            record(attacked.clean, hr=0.6 - loss),
+        )
+    (row,) = rank_defenses(Database([tmp_path]))
+    assert row.defense == "trimmed-mean"
+    assert row.loss is not None
+    assert row.loss.mean == pytest.approx(6.0)
+    assert row.loss.n == 2
+
+
 def test_settings_of_a_defense_are_entries_of_their_own(tmp_path: Path) -> None:
     write(tmp_path, *undefended(), *(r for m in (1, 2) for r in under("krum", m / 10, m / 10, 0.6, params={"m": m})))
     assert [row.defense for row in rank_defenses(Database([tmp_path]))] == ["krum (m=1)", "krum (m=2)"]
+
+
+def test_a_setting_left_to_the_method_is_not_named(tmp_path: Path) -> None:
+    write(tmp_path, *undefended(), *(r for m in (None, 2) for r in under("krum", 0.1, 0.1, 0.6, params={"m": m})))
+    assert {row.defense for row in rank_defenses(Database([tmp_path]))} == {"krum", "krum (m=2)"}
 
 
 def test_only_attacks_that_promote_are_prevented_by_lowering_exposure(tmp_path: Path) -> None:
