@@ -20,11 +20,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import Parameters
+from fedbench.cards import LATER, Parameters
 from fedbench.defenses.base import Defense, ServerView
 from fedbench.defenses.coordinates import Column
 from fedbench.defenses.grouped import RowsByItem
-from fedbench.federation.updates import Updates
+from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.models.base import PublicParams
 
 GIVEN = "malicious_ratio"
@@ -36,6 +36,11 @@ class ScopeParameters(Parameters):
 
     scope: Literal["item", "client"] = Field(
         "item", description="rule over an item's rows [ICDE'24 code], or over whole updates [AAAI'23]"
+    )
+    parts: Literal["all", "items", "dense"] = Field(
+        "all",
+        description="gradients that the rule aggregates, the others are summed; dense: on ncf this gives ICDE'24's numbers",
+        json_schema_extra=LATER,
     )
 
 
@@ -67,10 +72,19 @@ class RobustAggregation(Defense):
         if not n:
             return empty
         share = self.share(server)
+        seen, parts = updates, self.params.parts
+        if parts == "items":
+            seen, empty = replace(updates, dense=DenseGradients.of({})), PublicParams(empty.items, {})
+        elif parts == "dense":
+            seen = replace(updates, rows=())
         if self.params.scope == "client":
-            total = self.over_clients(updates, empty, min(math.ceil(n * share - 1e-9), (n - 1) // 2))
+            total = self.over_clients(seen, empty, min(math.ceil(n * share - 1e-9), (n - 1) // 2))
         else:
-            total = self.over_items(updates, empty, share)
+            total = self.over_items(seen, empty, share)
+        if parts == "items":
+            total = PublicParams(total.items, dict(updates.dense.total()))
+        elif parts == "dense":
+            total = PublicParams(updates.sum_rows(num_items, size), total.dense)
         if server.aggregation == "sum":
             return total
         return PublicParams(total.items / n, {name: value / n for name, value in total.dense.items()})

@@ -181,6 +181,20 @@ def test_a_stated_share_replaces_the_true_one() -> None:
     assert one("trimmed-mean", values, 0.0, assumed_ratio=0.4) == pytest.approx(5 * 2)
 
 
+@pytest.mark.parametrize("name", ["median", "krum", "bulyan"])
+def test_a_rule_for_one_part_leaves_the_other_to_the_sum(name: str) -> None:
+    updates = make_updates(17, 6, 3, 0, density=0.9, copies=4)
+    whole = aggregated(name, updates, 6, 3, 0.1, scope="item")
+    items = aggregated(name, updates, 6, 3, 0.1, scope="item", parts="items")
+    dense = aggregated(name, updates, 6, 3, 0.1, scope="item", parts="dense")
+    plain = {"items": updates.sum_rows(6, 3), **updates.dense.total()}
+    assert np.array_equal(items["items"], whole["items"])
+    np.testing.assert_allclose(items["W1"], plain["W1"], rtol=1e-5)
+    np.testing.assert_allclose(dense["items"], plain["items"], rtol=1e-5, atol=1e-6)
+    assert np.array_equal(dense["b1"], whole["b1"])
+    assert not np.allclose(whole["b1"], plain["b1"])
+
+
 @pytest.mark.parametrize("name", ROBUST)
 @both_scopes
 def test_under_a_mean_protocol_the_result_is_divided_by_the_cohort(name: str, scope: str) -> None:
