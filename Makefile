@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS ?= results
+SUITES ?= icde24-table3 icde24-table4 icde24-table5 icde24-table6 icde24-table7 icde24-fig5 ijcai22
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check format reproduce benchmarks clean help
@@ -29,8 +30,9 @@ benchmarks: .venv/.installed-dev  ## speed beside the plain per-client loops, on
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds
 
 reproduce: .venv/.installed  ## published tables against ours, on real data (hours; needs FEDBENCH_DATA or `fedbench data get`)
-	$(BIN)/fedbench reproduce icde24-table3 --results $(RESULTS) --out $(RESULTS)/icde24-table3.md
-	$(BIN)/fedbench reproduce ijcai22 --results $(RESULTS) --out $(RESULTS)/ijcai22.md
+	set -e; for suite in $(SUITES); do \
+	  $(BIN)/fedbench reproduce $$suite --results $(RESULTS) --out $(RESULTS)/$$suite.md; \
+	done
 
 clean:  ## remove the environment
 	rm -rf .venv
