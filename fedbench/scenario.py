@@ -56,9 +56,7 @@ class Scenario:
         for name in ("dataset", "model", "attack", "defense", "protocol", "target"):
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"scenario: {name} = {getattr(self, name)!r} must be a string.")
-        ratio = self.malicious_ratio
-        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
-            raise UserError(f"scenario: malicious_ratio = {ratio!r} must be a number from 0 to below 1 (0.05 is 5 %).")
+        ratio = checked_ratio(self.malicious_ratio)
         if self.attack == "none" and ratio > 0:
             raise UserError(
                 f"scenario: attack 'none' has no malicious clients, but malicious_ratio = {ratio!r}; use 0."
@@ -69,7 +67,7 @@ class Scenario:
             raise UserError(f"scenario: target = {self.target!r} must be {TARGET_POLICIES}.")
         if isinstance(self.num_targets, bool) or not isinstance(self.num_targets, int) or self.num_targets < 1:
             raise UserError(f"scenario: num_targets = {self.num_targets!r} must be a whole number of at least 1.")
-        object.__setattr__(self, "malicious_ratio", float(ratio))
+        object.__setattr__(self, "malicious_ratio", ratio)
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -163,10 +161,13 @@ class Scenario:
     def assuming(self, share: float) -> Scenario:
         """The same with ``assumed_ratio`` stated, in the parts of the defense that take one and state none; not for 0."""
         names = self.defense.split("+")
+        if not isinstance(self.defense_params, Mapping):
+            raise UserError(f"scenario: defense_params = {self.defense_params!r} must be a table of parameters.")
         stated: dict[str, Any] = dict(self.defense_params)
         for name in names if share else ():
-            if "assumed_ratio" in DEFENSES.get(name).Params.model_fields:
-                own = stated if len(names) == 1 else dict(stated.get(name, {}))
+            own = stated if len(names) == 1 else stated.get(name, {})
+            if "assumed_ratio" in DEFENSES.get(name).Params.model_fields and isinstance(own, Mapping):
+                own = own if own is stated else dict(own)
                 if own.get("assumed_ratio") is None:
                     own["assumed_ratio"] = share
                 if len(names) > 1:
@@ -196,6 +197,13 @@ class Scenario:
         ):
             parts += [f"{prefix}.{key}={value}" for key, value in sorted(values.items())]
         return " ".join(parts)
+
+
+def checked_ratio(ratio: object) -> float:
+    """``ratio`` as a number from 0 to below 1; raises :class:`UserError` for anything else."""
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+        raise UserError(f"scenario: malicious_ratio = {ratio!r} must be a number from 0 to below 1 (0.05 is 5 %).")
+    return float(ratio)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedbench.errors import UserError, unknown
-from fedbench.scenario import Scenario
+from fedbench.scenario import Scenario, checked_ratio
 from fedbench.suite_file import FIELDS, LABELS, Expected, Group, SuiteFile, check_names, explain, lowered
 
 MOST_SEEDS = 10_000
@@ -75,14 +75,14 @@ class Suite(SuiteFile):
                 values = self._overridden(cell, group.variant, used)
                 if values is None:
                     continue
+                for name in ("dataset", "model"):
+                    if name not in values:
+                        raise UserError(f"{self.file}: {place}key {name!r} is missing.")
                 try:
                     scenario = _scenario(values)
                     _ = scenario.id  # resolves every name and parameter
                 except UserError as error:
                     raise UserError(f"{self.file}: {place}{lowered(str(error))}") from None
-                except TypeError:
-                    missing = next(name for name in ("dataset", "model") if name not in values)
-                    raise UserError(f"{self.file}: {place}key {missing!r} is missing.") from None
                 variants = () if group.variant is None else (group.variant,)
                 found.append(Planned(scenario, _listed(group.seeds or self.seeds), variants))
         for kind, count in (("override", len(self.override)), ("exclude", len(self.exclude))):
@@ -268,7 +268,7 @@ def _scenario(values: Mapping[str, Any]) -> Scenario:
     """The scenario of a cell; without an attack the ratio says what a defense assumes, and nobody is malicious."""
     if values.get("attack", "none") != "none":
         return Scenario(**values)
-    share = values.get("malicious_ratio", 0.0)
+    share = checked_ratio(values.get("malicious_ratio", 0.0))
     clean = Scenario(**{**values, "malicious_ratio": 0.0, "attack_params": {}})
     return clean.assuming(share)
 

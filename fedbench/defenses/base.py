@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -109,7 +109,11 @@ class Chain(Defense):
     def regularize(
         self, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
     ) -> ClientRegularization | None:
-        found = [each for part in self.parts if (each := part.regularize(params, users, batch, server)) is not None]
+        found = [
+            each
+            for part in self.parts
+            if (each := part.regularize(params, users, batch, _for(part, server))) is not None
+        ]
         if not found:
             return None
         extra = [each.extra for each in found if each.extra is not None]
@@ -125,19 +129,24 @@ class Chain(Defense):
         self, local: LocalStep, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
     ) -> LocalStep:
         for part in self.parts:
-            local = part.client_update(local, params, users, batch, server)
+            local = part.client_update(local, params, users, batch, _for(part, server))
         return local
 
     def filter(self, updates: Updates, server: ServerView) -> Updates:
         for part in self.parts:
-            updates = part.filter(updates, server)
+            updates = part.filter(updates, _for(part, server))
         return updates
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams | None:
         for part in reversed(self.parts):
             if type(part).aggregate is not Defense.aggregate:
-                return part.aggregate(updates, server)
+                return part.aggregate(updates, _for(part, server))
         return None
+
+
+def _for(part: Defense, server: ServerView) -> ServerView:
+    """What one part of a chain may use: not what only another one declares."""
+    return server if "malicious_ratio" in part.card.knowledge else replace(server, malicious_ratio=None)
 
 
 def _added(terms: list[torch.Tensor | None]) -> torch.Tensor | None:

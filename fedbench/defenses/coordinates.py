@@ -47,7 +47,7 @@ class Column:
     def rank(self) -> torch.Tensor:
         """int64 [1 or B, 1 or d, C]: place of each stored value among the whole population, from 0."""
         place = torch.arange(self.values.shape[2], device=self.values.device)[None, None, :]
-        return place + (self.values >= 0) * self.zeros if self.filled else place
+        return place + ~(self.values < 0) * self.zeros if self.filled else place
 
     def at(self, place: torch.Tensor) -> torch.Tensor:
         """float32 [B, d]: the value at ``place``, int64 [B], from 0 to population - 1."""

@@ -21,9 +21,8 @@ def select(
     """The ``count - 2 f`` winners of Krum repeated on what is left, for every item of a group.
 
     With c' gradients left, a score is the sum over the c' - f - 2 nearest others, at least one (``definition``; squared
-    distances), or over the c' - f nearest (``icde24-code``; distances). All others but few count, so what is kept up to
-    date is the sum over all of them less the sum over the t farthest, which do not count; when a winner leaves, the
-    latter changes only for gradients that had it among their t farthest, and only these are looked at anew.
+    distances), or over the c' - f nearest (``icde24-code``; distances): over all but the t farthest. When a winner leaves,
+    it is taken off the sums in which it counted; gradients that had it among their t farthest are looked at anew.
 
     Args:
         distances: float [B, C, C], squared, symmetric. there: bool [B, C]. count, f: int64 [B], ``count > 2 f``.
@@ -54,8 +53,7 @@ def _select(distances: Floats, there: Bools, count: Integers, f: Integers, publi
     # -1 is below every distance: what does not count is never among the farthest.
     distances = np.where(others, distances, np.float32(-1))
     rows = distances.reshape(b * c, c)
-    far, threshold = _farthest(rows, np.repeat(t, c))
-    score = np.maximum(rows, 0).sum(1, dtype=np.float64) - far
+    score, threshold = _without_farthest(rows, np.repeat(t, c))
     score[~there.ravel()] = np.inf
     threshold[np.repeat(t == 0, c) | ~there.ravel()] = np.inf
     by_item = score.reshape(b, c)
@@ -70,25 +68,24 @@ def _select(distances: Floats, there: Bools, count: Integers, f: Integers, publi
         score[place] = np.inf
         threshold[place] = np.inf
         gone = rows[place].ravel()
-        score -= gone
-        hit = np.flatnonzero(gone >= threshold)
+        among = gone >= threshold
+        score -= np.where(among, 0, gone)
+        hit = np.flatnonzero(among)
         if len(hit):
             item = hit // c
             rest = rows[hit]
             rest[np.isinf(by_item[item])] = -1
-            now, threshold[hit] = _farthest(rest, t[item])
-            score[hit] += far[hit] - now
-            far[hit] = now
+            score[hit], threshold[hit] = _without_farthest(rest, t[item])
     return chosen
 
 
-def _farthest(rows: Floats, t: Integers) -> tuple[Floats, Floats]:
-    """Sum (float64) and smallest of the ``t`` largest values of each row, where -1 stands for none."""
-    most = max(int(t.max()), 1)
-    tail = np.sort(rows, axis=1)[:, -most:]
-    counted = np.arange(tail.shape[1]) >= tail.shape[1] - t[:, None]
-    total = np.where(counted, np.maximum(tail, 0), 0).sum(1, dtype=np.float64)
-    return total, tail[np.arange(len(tail)), np.minimum(tail.shape[1] - t, tail.shape[1] - 1)]
+def _without_farthest(rows: Floats, t: Integers) -> tuple[Floats, Floats]:
+    """Sum (float64) of each row without its ``t`` largest values, and the smallest of these; -1 stands for none."""
+    ordered = np.sort(rows, axis=1)
+    c = ordered.shape[1]
+    counted = np.arange(c) < c - t[:, None]
+    total = np.where(counted, np.maximum(ordered, 0), 0).sum(1, dtype=np.float64)
+    return total, ordered[np.arange(len(ordered)), np.minimum(c - t, c - 1)]
 
 
 def _by_nearest(score: Floats, distances: Floats, which: Integers) -> Floats:

@@ -28,7 +28,7 @@ class Krum(WeightingRule):
     (Blanchard et al. 2017, section 4).
 
     ``icde24-code``: distances are not squared, and the c - f smallest are summed. At least one neighbour counts. Ties: the
-    lowest client id. With c < 2 f + 1 the sum. In item scope an item with two rows gets one of them twice.
+    lowest client id. In item scope an item with two rows gets one of them twice.
     """
 
     card = DefenseCard(
@@ -49,7 +49,7 @@ class Krum(WeightingRule):
     def factors(self, gram: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
         score = scores(gram, there, count, f, self.params.variant)
         chosen = torch.zeros_like(score).scatter_(1, score.argmin(1, keepdim=True), 1.0)
-        return or_sum(chosen * count[:, None], count, 2 * f + 1)
+        return chosen * count[:, None]
 
 
 class MultiKrum(WeightingRule):
@@ -79,12 +79,11 @@ class MultiKrum(WeightingRule):
             return torch.ones_like(gram[:, :, 0])
         if self.params.variant == "icde24-code":
             chosen = select(square_distances(gram), there, count, f, self.params.variant)
-            return or_sum(chosen.to(gram.dtype), count, 4 * f + 3)
+            return torch.where((count >= 4 * f + 3)[:, None], chosen.to(gram.dtype), 1.0)
         score = scores(gram, there, count, f, self.params.variant)
         place = torch.argsort(torch.argsort(score, dim=1, stable=True), dim=1)
         kept = count - f
-        factor = (place < kept[:, None]) * (count / kept)[:, None].to(gram.dtype)
-        return or_sum(factor, count, 2 * f + 1)
+        return (place < kept[:, None]) * (count / kept)[:, None].to(gram.dtype)
 
 
 def scores(
@@ -106,8 +105,3 @@ def neighbours(count: torch.Tensor, f: torch.Tensor, variant: Variant) -> torch.
     if variant == "icde24-code":
         return torch.minimum(count - f, count - 1)
     return torch.minimum((count - f - 2).clamp(min=1), count - 1)
-
-
-def or_sum(factors: torch.Tensor, count: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
-    """The factors where ``count >= least``, int64 [B], and the plain sum elsewhere."""
-    return torch.where((count >= least)[:, None], factors, 1.0)

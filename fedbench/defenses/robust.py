@@ -50,19 +50,25 @@ class ShareParameters(ScopeParameters):
     assumed_ratio: float | None = Field(
         None,
         ge=0,
-        lt=0.5,
+        lt=1,
         description="share of malicious clients that the rule assumes; None: the scenario's true ratio [ICDE'24 code]",
     )
 
 
 class RobustAggregation(Defense):
-    """Base of the rules. f, the assumed number of attackers among c gradients, is floor(c share) in item scope [ICDE'24
+    """Base of the rules.
+
+    f, the assumed number of attackers among c gradients, is floor(c share) in item scope [ICDE'24
     code] and ceil(n share) in client scope [AAAI'23], and at most (c - 1) / 2.
     """
 
     params: ScopeParameters
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams:
+        usable = updates.usable()
+        if not bool(usable.all()):
+            # Distances to what is not a number say nothing: nobody honest sends it, and it would void every rule.
+            updates = updates.keep(usable)
         num_items, size = server.params.items.shape
         n = len(updates.clients)
         empty = PublicParams(

@@ -24,15 +24,19 @@ class Union(Defense):
     Client side: for each of a client's distinct positive items as anchor a, another one of them p, drawn uniformly, and P
     items drawn uniformly outside of them, ``-log(exp(v_a . v_p) / sum_c exp(v_a . v_c))`` over p and the P others, averaged
     over anchors [code; the paper's equation 4 sums], times alpha, is added to the loss. Drawn anew at every participation.
-    Clients with one positive have no such term. (The published dropout belongs to that protocol's models.)
+    Clients with one positive have no such term. The published dropout belongs to that protocol's models. Where a protocol
+    trains on local mini-batches, anchors, positives and what is kept out of the draw are those of the mini-batch.
 
     Server side: for client i the item embeddings after a step with its update alone, ``V - eta g_i``, on T items drawn once
     a round; d_i is their uniformity, the mean distance of all pairs (equation 6). The d_i are split into two clusters, and
     the smaller one (tie: the one with smaller d) is dropped if the gap statistic finds more than one cluster, or if it has
-    at most f = ceil(n share) members [code; not in the paper]. In a chain, what follows sees the clients that are left.
+    at most f = ceil(n share) members [code; not in the paper; in a cohort of a few clients that is always somebody]. In a
+    chain, what follows sees the clients that are left [paper; the code takes both rules' decisions on all clients]. Clients
+    that send what is not a finite number are dropped first.
 
-    ``squared`` uniformity has a closed form that touches only the uploaded rows; ``euclidean`` [code] measures the
-    distances of every uploaded row to all T items.
+    ``squared`` uniformity has a closed form that touches only the uploaded rows; ``euclidean``, what the code computes,
+    measures the distances of every uploaded row to all T items and takes thirty times as long. No published number is on
+    these protocols, so the paper's is the default.
     """
 
     card = DefenseCard(
@@ -61,7 +65,7 @@ class Union(Defense):
         references: int = Field(50, ge=2, description="B, reference sets of the gap statistic [paper: 50]")
         lone_rule: bool = Field(True, description="also drop a cluster of at most f clients [code]")
         assumed_ratio: float | None = Field(
-            None, ge=0, lt=0.5, description="share behind f; None: the scenario's true ratio [code]"
+            None, ge=0, lt=1, description="share behind f; None: the scenario's true ratio [code]"
         )
 
     params: Union.Params
@@ -78,6 +82,9 @@ class Union(Defense):
     # ------------------------------------------------------------------------------------------------ server side
 
     def filter(self, updates: Updates, server: ServerView) -> Updates:
+        usable = updates.usable()
+        if not bool(usable.all()):
+            updates = updates.keep(usable)  # one distance that is not a number would blind the filter
         n = len(updates.clients)
         if n < 2:
             return updates

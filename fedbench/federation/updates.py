@@ -200,6 +200,15 @@ class Updates:
             torch.cat([block.grad() for block in self.rows]),
         )
 
+    def usable(self) -> torch.Tensor:
+        """Bool [n]: clients none of whose gradients is NaN, infinite, or so large that its square is."""
+        bad = torch.zeros_like(self.weights)
+        for block in self.rows:
+            bad.index_add_(0, block.client, (~block.norms().square().isfinite()).to(bad.dtype))
+        for value in self.dense.stacked().values():
+            bad += ~value.flatten(1).square().sum(1).isfinite()
+        return bad == 0
+
     def keep(self, mask: torch.Tensor) -> Updates:
         """Without the clients where ``mask``, bool [n], is False."""
         kept = mask.nonzero().squeeze(1)

@@ -131,6 +131,7 @@ def test_memory_of_large_rounds(benchmark: Any, dataset: str, model: str, name: 
         with multiprocessing.get_context("spawn").Pool(1) as fresh:
             taken = fresh.apply(_memory, (name, scope, dataset, model))
         benchmark.extra_info[f"{scope} scope, MiB more"] = taken
+        assert taken < 256, f"{name} took {taken} MiB more in {scope} scope"
     print(f"\n{name}, {dataset}, {model}: {benchmark.extra_info}")
 
 

@@ -57,6 +57,36 @@ def test_a_scenario_of_the_matrix_is_no_twin() -> None:
     assert cells(suite) == ["mf a-ra none", "mf none none"]
 
 
+def test_without_an_attack_the_ratio_is_what_a_defense_assumes() -> None:
+    suite = tiny(
+        defaults={"dataset": "longtail-small", "malicious_ratio": 0.05},
+        matrix={"model": ["mf"], "attack": ["none", "a-ra"], "defense": ["krum"]},
+    )
+    clean, attacked = (planned.scenario for planned in suite.plan() if planned.scenario.defense == "krum")
+    assert (clean.malicious_ratio, clean.defense_params) == (0.0, {"assumed_ratio": 0.05})
+    assert attacked.clean.id == clean.id
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"malicious_ratio": 7}, "malicious_ratio = 7 must be a number from 0"),
+        ({"malicious_ratio": "abc", "defense": "krum"}, "malicious_ratio = 'abc' must be a number from 0"),
+        (
+            {"malicious_ratio": 0.05, "defense": "union+krum", "defense_params": {"union": 3}},
+            "union = 3 must be a table",
+        ),
+        ({"malicious_ratio": 0.05, "defense": "krum", "defense_params": 3}, "defense_params = 3 must be a table"),
+    ],
+)
+def test_a_clean_cell_is_checked_like_any_other(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        tiny(defaults={"dataset": "longtail-small", "model": "mf", **fields}, matrix={"attack": ["none"]}).plan()
+    assert str(caught.value).startswith("tiny.toml: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_no_attack_has_no_malicious_clients_and_no_parameters() -> None:
     suite = tiny(
         matrix={"model": ["mf"], "attack": ["none", "a-ra"], "attack_params": [{"pseudo_users": 3}]}, twins=False

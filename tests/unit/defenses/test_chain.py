@@ -10,8 +10,10 @@ from federations import small_federation
 from robust_oracles import make_updates, server_of
 
 from fedbench.cards import DefenseCard, NoParameters
-from fedbench.defenses import DEFENSES, ClientRegularization, Defense
+from fedbench.defenses import DEFENSES, ClientRegularization, Defense, ServerView
+from fedbench.defenses.base import Chain
 from fedbench.errors import UserError
+from fedbench.federation.updates import Updates
 from fedbench.scenario import Scenario
 
 
@@ -106,7 +108,7 @@ def test_a_chain_carries_the_families_and_knowledge_of_its_parts() -> None:
         ("union+multi-krum", {"union": {"alfa": 1}}, "Unknown parameter of defense 'union': 'alfa'"),
         ("union+multi-krum", {"union": 3}, "must be a table of its parameters"),
         ("median", {"assumed_ratio": 0.1}, "Unknown parameter of defense 'median'"),
-        ("krum", {"assumed_ratio": 0.5}, "assumed_ratio = 0.5"),
+        ("krum", {"assumed_ratio": 1.0}, "assumed_ratio = 1.0"),
         ("krum", {"variant": "published"}, "variant = 'published'"),
     ],
 )
@@ -128,6 +130,33 @@ def test_a_defense_that_does_not_apply_to_a_model_is_one_line(monkeypatch: pytes
         with pytest.raises(UserError, match="defense 'ncf-only' does not apply to model 'mf'; it applies to ncf"):
             _ = Scenario("ml-100k", "mf", defense=name).id
         assert Scenario("ml-100k", "ncf", defense=name).id
+
+
+def test_a_part_is_not_told_what_only_another_one_declares() -> None:
+    told: list[float | None] = []
+
+    class Spy(Defense):
+        card = DefenseCard("spy", "Looks", "")
+
+        def filter(self, updates: Updates, server: ServerView) -> Updates:
+            told.append(server.malicious_ratio)
+            return updates
+
+        def aggregate(self, updates: Updates, server: ServerView) -> None:
+            told.append(server.malicious_ratio)
+
+    krum = DEFENSES.get("krum")
+    joined = Chain([krum(krum.Params()), Spy(NoParameters())])
+    assert "malicious_ratio" in joined.card.knowledge
+    updates = make_updates(5, 3, 2, 0, dense=False)
+    joined.filter(updates, server_of(updates, 3, 2, 0.2))
+    joined.aggregate(updates, server_of(updates, 3, 2, 0.2))
+    assert told == [None, None]
+
+
+def test_half_as_many_attackers_as_users_have_a_clean_twin() -> None:
+    attacked = Scenario("ml-100k", "mf", "pieck-uea", "trimmed-mean", 0.5)
+    assert attacked.clean.resolved.defenses[0][1].assumed_ratio == 0.5
 
 
 def test_the_clean_twin_keeps_the_share_that_the_defense_assumes() -> None:

@@ -174,6 +174,73 @@ def test_a_cold_item_is_not_defended_by_rules_that_round_down() -> None:
     assert one("median", attacked) == 19.0
 
 
+@pytest.mark.parametrize("name", ROBUST)
+@both_scopes
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e20])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_not_a_finite_number_is_left_out(name: str, scope: str, value: float, first: bool) -> None:
+    """One entry of two clients' uploads, of a row or of a dense gradient, by the lowest or the highest ids."""
+    updates = make_updates(14, 5, 3, 1, density=0.9)
+    order = torch.argsort(updates.clients, descending=not first)
+    bad = torch.isin(torch.arange(14), order[:2])
+    rows = updates.all_rows()
+    values = torch.where((bad[rows.client] & (rows.client == order[0]))[:, None], value, rows.values)
+    dense = dict(updates.dense.stacked())
+    dense["b1"] = torch.where((torch.arange(14) == order[1])[:, None], value, dense["b1"])
+    attacked = Updates(
+        updates.clients, (FullRows(rows.client, rows.item, values),), DenseGradients.of(dense), updates.weights
+    )
+    found = aggregated(name, attacked, 5, 3, 0.2, scope=scope)
+    expected = aggregated(name, updates.keep(~bad), 5, 3, 0.2, scope=scope)
+    for key, own in expected.items():
+        assert np.isfinite(own).all()
+        np.testing.assert_allclose(found[key], own, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("far", [1e4, 1e6, 1e8])
+@pytest.mark.parametrize("name", ["krum", "multi-krum", "bulyan"])
+@both_scopes
+def test_far_attackers_do_not_drown_the_distances_of_the_others(name: str, scope: str, far: float) -> None:
+    updates = make_updates(20, 3, 4, 6, density=1.0, dense=False)
+    rows = updates.all_rows()
+    honest = torch.argsort(updates.clients) < 18
+    values = torch.where(honest[rows.client][:, None], rows.values, far * rows.values.sign())
+    attacked = Updates(updates.clients, (FullRows(rows.client, rows.item, values),), updates.dense, updates.weights)
+    oracle = by_item if scope == "item" else by_client
+    expected = oracle(attacked, 3, 4, 0.1, RULES[name, "definition"])["items"]
+    np.testing.assert_allclose(
+        aggregated(name, attacked, 3, 4, 0.1, scope=scope)["items"], expected, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_shares_that_floats_do_not_hold_exactly_are_counted_right() -> None:
+    """100 x 0.07 is a little more than 7 in floating point, and 100 x 0.29 a little less than 29."""
+    values = column(*map(float, range(100)))
+    assert one("trimmed-mean", values, 0.07, scope="client") == pytest.approx(100 * 49.5)
+    ramp = column(*[float(2**k if k < 40 else 0) for k in range(100)])
+    seven = sorted([2.0**k for k in range(40)] + [0.0] * 60)[7:93]
+    assert one("trimmed-mean", ramp, 0.07, scope="client") == pytest.approx(100 * sum(seven) / 86)
+    many = sorted([2.0**k for k in range(40)] + [0.0] * 60)[29:71]
+    assert one("trimmed-mean", ramp, 0.29) == pytest.approx(100 * sum(many) / 42)
+
+
+def test_parameters_of_the_newcomers_are_used() -> None:
+    """RFA's smoothing, FoolsGold's confidence."""
+    outlier = column(0.0, 0.0, 0.0, 0.0, 100.0)
+    # nu above all distances: every weight is the same, and the mean stays.
+    assert one("rfa", outlier, smoothing=1e3) == pytest.approx(100.0)
+    rows = FullRows(torch.arange(3), torch.zeros(3, dtype=torch.int64), torch.tensor([[1.0, 0], [0.6, 0.8], [0, -1]]))
+    three = Updates(torch.arange(3), (rows,), DenseGradients.of({}), torch.ones(3))
+    # Cosines: 0.6 between the first two, below 0 with the third: a = 0.4, 0.4, 1; then kappa (ln(2/3) + 0.5) = 0.0945 kappa.
+    for kappa in (1.0, 0.5):
+        share = kappa * (np.log(0.4 / 0.6) + 0.5)
+        last = min(1.0, kappa * (np.log(99) + 0.5))
+        expected = [1.6 * share, 0.8 * share - last]
+        np.testing.assert_allclose(
+            aggregated("foolsgold", three, 1, 2, confidence=kappa)["items"], [expected], rtol=1e-4
+        )
+
+
 def test_a_stated_share_replaces_the_true_one() -> None:
     values = column(0.0, 1.0, 2.0, 4.0, 100.0)
     assert one("trimmed-mean", values, 0.2, assumed_ratio=0.0) == pytest.approx(107)

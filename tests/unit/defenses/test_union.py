@@ -134,6 +134,23 @@ def test_the_rule_for_lone_outliers_uses_the_assumed_number() -> None:
     assert len(without.clients) == len(nobody.clients) == 20
 
 
+def test_a_client_that_sends_what_is_not_a_number_cannot_blind_the_filter() -> None:
+    updates, view = collapsed(bad=3)
+    rows = updates.all_rows()
+    values = torch.where(rows.client[:, None] == 17, torch.nan, rows.values)
+    blinding = Updates(updates.clients, (FullRows(rows.client, rows.item, values),), updates.dense, updates.weights)
+    assert Union(Union.Params()).filter(blinding, view).clients.tolist() == list(range(17))
+
+
+def test_the_number_of_attackers_is_rounded_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 clients at 5 %: f = ceil(1.5) = 2, so a cluster of two goes although the gap statistic sees one cluster."""
+    minor = torch.arange(30) >= 28
+    monkeypatch.setattr("fedbench.defenses.union.two_clusters", lambda *_: (minor, torch.tensor(False)))
+    updates, view = collapsed(n=30)
+    for share, kept in ((0.05, 28), (2 / 30, 28), (1 / 30, 30), (0.03, 30)):
+        assert len(Union(Union.Params(assumed_ratio=share)).filter(updates, view).clients) == kept
+
+
 def test_one_client_is_never_filtered() -> None:
     updates, view = collapsed(n=1, bad=1)
     assert len(Union(Union.Params()).filter(updates, view).clients) == 1
