@@ -103,7 +103,8 @@ class Chain(Defense):
             paper="; ".join(part.card.paper for part in parts),
             family="+".join(dict.fromkeys(part.card.family for part in parts)),
             knowledge=frozenset().union(*(part.card.knowledge for part in parts)),
-            assumes="; ".join(dict.fromkeys(part.card.assumes for part in parts)),
+            assumes="; ".join(dict.fromkeys(part.card.assumes for part in parts if part.card.assumes != "nothing"))
+            or "nothing",
         )
 
     def regularize(

@@ -94,7 +94,8 @@ def test_a_chain_carries_the_families_and_knowledge_of_its_parts() -> None:
     assert card.name == "union+norm-bound"
     assert card.family == "filter+clipping"
     assert card.knowledge == {"malicious_ratio"}
-    assert "nothing" in card.assumes
+    assert card.assumes == chain("union").card.assumes
+    assert chain("norm-bound+median").card.assumes == "nothing"
 
 
 @pytest.mark.parametrize(
