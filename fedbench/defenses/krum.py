@@ -19,7 +19,9 @@ class KrumParameters(ShareParameters):
     """Parameters of the Krum family."""
 
     variant: Variant = Field(
-        "definition", description="as first defined, or as the ICDE'24 code computes it (see the class)"
+        "definition",
+        description="squared distances to the c - f - 2 nearest [definition], or distances, the c - f smallest; for multi-krum"
+        " and bulyan also repeated selection that stands for the c - 2 f selected [ICDE'24 code]",
     )
 
 

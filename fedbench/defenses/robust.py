@@ -28,7 +28,7 @@ from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.models.base import PublicParams
 
 GIVEN = "malicious_ratio"
-ASSUMES_SHARE = "the share of malicious clients: the true one (given), or assumed_ratio"
+ASSUMES_SHARE = "share of malicious clients: given (the true one) or assumed_ratio"
 
 
 class ScopeParameters(Parameters):
