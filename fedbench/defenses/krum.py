@@ -20,7 +20,7 @@ class KrumParameters(ShareParameters):
 
     variant: Variant = Field(
         "definition",
-        description="squared distances to the c - f - 2 nearest [definition], or distances, the c - f smallest; for multi-krum"
+        description="squared distances to the c - f - 2 nearest [definition], or distances, c - f of them; for multi-krum"
         " and bulyan also repeated selection that stands for the c - 2 f selected [ICDE'24 code]",
     )
 
