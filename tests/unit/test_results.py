@@ -98,7 +98,7 @@ def test_a_chain_records_what_its_parts_are(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(DEFENSES, "get", lambda name: Dropping if name == "dropping" else known(name))
     one = record(scenario("a-ra", "dropping+norm-bound"))
     assert (one.defense_family, one.defense_knowledge) == ("filter+clipping", ["n"])
-    assert one.defense_assumes == "a half; nothing"
+    assert one.defense_assumes == "a half"
 
 
 def test_scan_counts_whole_records_and_names_the_others(tmp_path: Path) -> None:
