@@ -82,10 +82,12 @@ def _select(distances: Floats, there: Bools, count: Integers, f: Integers, publi
 def _without_farthest(rows: Floats, t: Integers) -> tuple[Floats, Floats]:
     """Sum (float64) of each row without its ``t`` largest values, and the smallest of these; -1 stands for none."""
     ordered = np.sort(rows, axis=1)
-    c = ordered.shape[1]
-    counted = np.arange(c) < c - t[:, None]
-    total = np.where(counted, np.maximum(ordered, 0), 0).sum(1, dtype=np.float64)
-    return total, ordered[np.arange(len(ordered)), np.minimum(c - t, c - 1)]
+    c, most = ordered.shape[1], int(t.max())
+    edge = ordered[np.arange(len(ordered)), np.minimum(c - t, c - 1)]
+    np.maximum(ordered, 0, out=ordered)
+    if most:
+        ordered[:, c - most :][np.arange(most) >= most - t[:, None]] = 0
+    return ordered.sum(1, dtype=np.float64), edge
 
 
 def _by_nearest(score: Floats, distances: Floats, which: Integers) -> Floats:
