@@ -47,11 +47,20 @@ class Loss:
         assert batch.pair_negative is not None
         margin = logits.index_select(0, batch.pair_positive) - logits.index_select(0, batch.pair_negative)
         client = batch.client.index_select(0, batch.pair_positive)
-        pairs = torch.bincount(client, minlength=len(batch.clients)).to(logits.dtype)
-        slope = torch.sigmoid(-margin) * self._share(pairs).index_select(0, client)
+        slope = self.slope(margin, client, len(batch.clients))
         own = torch.zeros_like(logits).index_add_(0, batch.pair_positive, -slope)
         own.index_add_(0, batch.pair_negative, slope)
         return own, own
+
+    def slope(self, margin: torch.Tensor, client: torch.Tensor, num_clients: int) -> torch.Tensor:
+        """-dL/dm of every (positive, negative) pair for ``bpr``: float32 [Q].
+
+        Args:
+            margin: float32 [Q], the logit of the positive minus that of the negative. client: int64 [Q], whose pair it is.
+            num_clients: n.
+        """
+        pairs = torch.bincount(client, minlength=num_clients).to(margin.dtype)
+        return torch.sigmoid(-margin) * self._share(pairs).index_select(0, client)
 
     def value(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         """float32 [n]: every client's loss, without the regularisation. For oracles, tests and reports."""

@@ -49,6 +49,18 @@ class LocalStep:
     users: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Histories:
+    """The interactions of n users in the order of time, one user after the other.
+
+    Attributes:
+        starts: int64 [n + 1], where each user's begin. item: int64 [P].
+    """
+
+    starts: torch.Tensor
+    item: torch.Tensor
+
+
 class Recommender(ABC):
     """A model that scores (user, item); it has no state of its own: parameters are passed in."""
 
@@ -91,8 +103,24 @@ class Recommender(ABC):
     def score_all(self, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
         """float32 [B, M]: the logit of every item for each of the ``users`` [B, d]."""
 
+    def represent(self, params: PublicParams, users: torch.Tensor, histories: Histories) -> torch.Tensor:
+        """float32 [n, d]: what :meth:`score_all` takes for n users; their embeddings, unless a model makes it otherwise.
+
+        Args:
+            params: the public parameters. users: float32 [n, ...], what the table of users holds of them.
+            histories: what they have interacted with so far.
+        """
+        return users
+
     @abstractmethod
-    def local_step(self, params: PublicParams, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
+    def local_step(
+        self,
+        params: PublicParams,
+        users: torch.Tensor,
+        batch: Batch,
+        loss: Loss,
+        generator: torch.Generator | None = None,
+    ) -> LocalStep:
         """The gradients of every client's own loss at the received parameters.
 
         Args:
@@ -100,4 +128,5 @@ class Recommender(ABC):
             users: float32 [n, d], the clients' own embeddings.
             batch: their training rows.
             loss: a function of the logits.
+            generator: of dropout, in models that have it; None: no dropout.
         """

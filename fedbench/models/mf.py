@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from pydantic import Field
 
-from fedbench.cards import ModelCard, Parameters
+from fedbench.cards import LATER, ModelCard, Parameters
 from fedbench.federation.clients import Batch
 from fedbench.federation.losses import Loss
 from fedbench.federation.updates import DenseGradients, FullRows, OuterRows, Rows
@@ -23,6 +25,10 @@ class MatrixFactorization(Recommender):
 
     With ``e_uj = dL_u/ds_uj``, a client's own gradient is ``sum_j e_uj v_j`` and the row that it uploads for item j is
     ``e_uj u_u``: one scalar for each row times one vector, so the [R, d] rows are not made unless a defense reads them.
+
+    With ``dropout`` p the embeddings are multiplied in training by masks of 0 and 1 / (1 - p), independent for every
+    sample and coordinate: in each pair of the BPR loss one for the user, one for the positive, one for the negative
+    (AAAI'23 code); for pointwise losses one for the user and one for the item of each distinct item of a client.
     """
 
     card = ModelCard(name="mf", title="Matrix factorisation", paper="Koren et al., Computer 2009")
@@ -34,6 +40,14 @@ class MatrixFactorization(Recommender):
         init_std: float = Field(
             0.01, gt=0, description="standard deviation of the initial embeddings [all three codes: 0.01]"
         )
+        init: Literal["normal", "xavier"] = Field(
+            "normal",
+            description="N(0, init_std^2), or uniform within sqrt(6 / (rows + d)) for each table [AAAI'23 code]",
+            json_schema_extra=LATER,
+        )
+        dropout: float = Field(
+            0.0, ge=0, lt=1, description="share of looked-up coordinates left out in training", json_schema_extra=LATER
+        )
 
     params: MatrixFactorization.Params
 
@@ -42,10 +56,16 @@ class MatrixFactorization(Recommender):
         return self.params.embedding_size
 
     def init_params(self, num_items: int, generator: torch.Generator) -> PublicParams:
-        return PublicParams(torch.randn(num_items, self.embedding_size, generator=generator) * self.params.init_std, {})
+        return PublicParams(self._init(num_items, generator), {})
 
     def init_users(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        return torch.randn(count, self.embedding_size, generator=generator) * self.params.init_std
+        return self._init(count, generator)
+
+    def _init(self, rows: int, generator: torch.Generator) -> torch.Tensor:
+        d = self.embedding_size
+        if self.params.init == "xavier":
+            return xavier(rows, d, generator)
+        return torch.randn(rows, d, generator=generator) * self.params.init_std
 
     def logits(self, dense: Mapping[str, torch.Tensor], users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         return (users * items).sum(-1)
@@ -53,7 +73,16 @@ class MatrixFactorization(Recommender):
     def score_all(self, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
         return users @ params.items.T
 
-    def local_step(self, params: PublicParams, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
+    def local_step(
+        self,
+        params: PublicParams,
+        users: torch.Tensor,
+        batch: Batch,
+        loss: Loss,
+        generator: torch.Generator | None = None,
+    ) -> LocalStep:
+        if self.params.dropout and generator is not None:
+            return self._with_dropout(params.items, users, batch, loss, generator)
         logits = aligned_products(users, params.items, batch)
         own, uploaded = loss.derivative(logits, batch)
         user_grad = torch.nn.functional.embedding_bag(
@@ -65,6 +94,54 @@ class MatrixFactorization(Recommender):
             pull = loss.regularization * params.items.index_select(0, batch.item)
             rows = FullRows(batch.client, batch.item, rows.grad() + pull)
         return LocalStep((rows,), DenseGradients.of({}), user_grad)
+
+    def _with_dropout(
+        self, items: torch.Tensor, users: torch.Tensor, batch: Batch, loss: Loss, generator: torch.Generator
+    ) -> LocalStep:
+        d, p = self.embedding_size, self.params.dropout
+        rows = items.new_zeros(len(batch.item), d)
+        user_grad = loss.regularization * users if loss.regularization else torch.zeros_like(users)
+        if batch.pair_positive is not None and batch.pair_negative is not None:
+            plus, minus = batch.pair_positive, batch.pair_negative
+            client = batch.client.index_select(0, plus)
+            keep = dropout_masks((3, len(plus), d), p, generator, items.device)
+            user = users.index_select(0, client) * keep[0]
+            difference = items.index_select(0, batch.item.index_select(0, plus)) * keep[1]
+            difference -= items.index_select(0, batch.item.index_select(0, minus)) * keep[2]
+            slope = loss.slope((user * difference).sum(1), client, len(users))[:, None]
+            user *= slope
+            user_grad.index_add_(0, client, difference.mul_(slope).mul_(keep[0]), alpha=-1)
+            rows.index_add_(0, plus, keep[1].mul_(user), alpha=-1)
+            rows.index_add_(0, minus, keep[2].mul_(user))
+        else:
+            keep = dropout_masks((2, len(rows), d), p, generator, items.device)
+            user = users.index_select(0, batch.client) * keep[0]
+            item = items.index_select(0, batch.item) * keep[1]
+            own, uploaded = loss.derivative((user * item).sum(1), batch)
+            user_grad.index_add_(0, batch.client, item * keep[0] * own[:, None])
+            rows = user * keep[1] * uploaded[:, None]
+        if loss.regularization:
+            rows = rows + loss.regularization * items.index_select(0, batch.item)
+        return LocalStep((FullRows(batch.client, batch.item, rows),), DenseGradients.of({}), user_grad)
+
+
+def xavier(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
+    """float32 [rows, columns], uniform within ``sqrt(6 / (rows + columns))`` (Glorot and Bengio 2010, equation 16)."""
+    bound: float = (6 / (rows + columns)) ** 0.5
+    return (torch.rand(rows, columns, generator=generator) * 2 - 1) * bound
+
+
+def dropout_masks(shape: tuple[int, ...], p: float, generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    """float32 ``shape`` on ``device``: 0 with probability p (to within 2^-16), else 1 / (1 - p).
+
+    Four entries come from one 64-bit draw.
+    """
+    count = math.prod(shape)
+    bits = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device).random_(
+        -(2**63), None, generator=generator
+    )
+    kept = bits.view(torch.int16)[:count] >= round(p * 2**16) - 2**15
+    return kept.view(shape).to(device, torch.float32).mul_(1 / (1 - p))
 
 
 def aligned_products(users: torch.Tensor, items: torch.Tensor, batch: Batch) -> torch.Tensor:

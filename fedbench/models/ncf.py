@@ -93,7 +93,14 @@ class NeuralCollaborativeFiltering(Recommender):
             torch.mm(dense["h"], a, out=out.view(1, -1))
         return scores + dense["bh"] if "bh" in dense else scores
 
-    def local_step(self, params: PublicParams, users: torch.Tensor, batch: Batch, loss: Loss) -> LocalStep:
+    def local_step(
+        self,
+        params: PublicParams,
+        users: torch.Tensor,
+        batch: Batch,
+        loss: Loss,
+        generator: torch.Generator | None = None,
+    ) -> LocalStep:
         dense = params.dense
         d = self.embedding_size
         w_user, w_item = dense["W1"][:, :d], dense["W1"][:, d:]

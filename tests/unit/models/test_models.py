@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedbench.federation.clients import TrainingRows, draw_negatives
 from fedbench.federation.losses import Loss
 from fedbench.models import MODELS, PublicParams, Recommender
-from fedbench.models.mf import MatrixFactorization
+from fedbench.models.mf import MatrixFactorization, dropout_masks
 from fedbench.models.ncf import NeuralCollaborativeFiltering
 
 C, M = 12, 25
@@ -167,3 +167,58 @@ def test_loss_values_by_hand() -> None:
     assert Loss("bce").value(logits, batch).item() == pytest.approx(math.log1p(math.exp(-1)))
     assert Loss("bce", "sum").value(logits, batch).item() == pytest.approx(2 * math.log1p(math.exp(-1)))
     assert Loss("bpr").value(logits, batch).item() == pytest.approx(math.log1p(math.exp(-2)))
+
+
+@pytest.mark.parametrize("kind", ["bpr", "bce"])
+def test_gradients_of_mf_with_dropout_are_those_of_autograd_under_the_same_masks(kind: str) -> None:
+    model = MatrixFactorization(MatrixFactorization.Params(embedding_size=4, init_std=0.5, dropout=0.3))
+    g = torch.Generator().manual_seed(5)
+    params, users = model.init_params(M, g), model.init_users(C, g)
+    user, item = interactions()
+    drawn = draw_negatives(user, item, C, M, 2, g)
+    batch = TrainingRows.build(user, item, drawn, C, M, pairwise=kind == "bpr").select(torch.arange(C))
+    loss = Loss(kind, regularization=0.1)
+    step = model.local_step(params, users, batch, loss, torch.Generator().manual_seed(9))
+
+    again = torch.Generator().manual_seed(9)
+    v, u = params.items.clone().requires_grad_(), users.clone().requires_grad_()
+    total = torch.zeros(())
+    if kind == "bpr":
+        assert batch.pair_positive is not None
+        assert batch.pair_negative is not None
+        owner = batch.client[batch.pair_positive]
+        keep = dropout_masks((3, len(owner), 4), 0.3, again, v.device)
+        positive, negative = batch.item[batch.pair_positive], batch.item[batch.pair_negative]
+        for r in range(len(owner)):
+            x = u[owner[r]] * keep[0, r]
+            margin = x @ (v[positive[r]] * keep[1, r]) - x @ (v[negative[r]] * keep[2, r])
+            total = total - torch.nn.functional.logsigmoid(margin) / (owner == owner[r]).sum()
+    else:
+        keep = dropout_masks((2, len(batch.item), 4), 0.3, again, v.device)
+        logits = ((u[batch.client] * keep[0]) * (v[batch.item] * keep[1])).sum(1)
+        total = loss.value(logits, batch).sum()
+    total = total + 0.05 * (u.square().sum() + v[batch.item].square().sum())
+    by_item, by_user = torch.autograd.grad(total, [v, u])
+    assert torch.allclose(step.rows[0].sum(M), by_item, atol=1e-6)
+    assert torch.allclose(step.users, by_user, atol=1e-6)
+    assert torch.equal(
+        model.local_step(params, users, batch, loss).users, model.local_step(params, users, batch, loss).users
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(p=st.floats(0, 0.9), shape=st.tuples(st.integers(1, 4), st.integers(1, 50)), seed=st.integers(0, 99))
+def test_dropout_masks_hold_two_values_and_keep_the_mean(p: float, shape: tuple[int, int], seed: int) -> None:
+    keep = dropout_masks((*shape, 64), p, torch.Generator().manual_seed(seed), torch.device("cpu"))
+    count = keep.numel()
+    assert bool(((keep == 0) | ((keep - 1 / (1 - p)).abs() < 1e-6)).all())
+    share = float((keep > 0).float().mean())
+    assert abs(share - (1 - p)) < 6 * (p * (1 - p) / count) ** 0.5 + 1e-4
+
+
+def test_xavier_tables_fill_their_range() -> None:
+    model = MatrixFactorization(MatrixFactorization.Params(embedding_size=6, init="xavier"))
+    items = model.init_params(54, torch.Generator().manual_seed(0)).items
+    assert items.abs().max() <= (6 / 60) ** 0.5
+    assert items.abs().max() > 0.98 * (6 / 60) ** 0.5
+    assert abs(float(items.mean())) < 0.05
