@@ -67,6 +67,8 @@ class Knowledge(enum.StrEnum):
     """A public share of every user's training interactions, and the number of users."""
     COHORT_SIZE = "cohort_size"
     """How many clients a round samples and how many of them are expected to be malicious."""
+    HONEST_UPDATES = "honest_updates"
+    """What the honest clients of the round upload, before it is made: an omniscient attacker."""
 
 
 class DefenseFamily(enum.StrEnum):

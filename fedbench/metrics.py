@@ -33,9 +33,9 @@ def exposure_ratio(rank: torch.Tensor, counted: torch.Tensor, users: torch.Tenso
 def hits(rank: torch.Tensor, cutoff: int) -> torch.Tensor:
     """1 where the item is in the top ``cutoff``, else 0: float64, shaped as ``rank``, in which 0 is best.
 
-    Its mean over users with one held-out item each is HR@K by full ranking.
+    Its mean over users with one held-out item each is HR@K by full ranking. A rank between two places counts as the lower.
     """
-    return (rank < cutoff).double()
+    return (rank <= cutoff - 1).double()
 
 
 def discounted_gain(rank: torch.Tensor, cutoff: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fedbench.cards import Parameters, parse_parameters
+from fedbench.cards import LATER, Parameters, parse_parameters
 from fedbench.errors import unknown
 
 
@@ -29,6 +29,11 @@ class Protocol(Parameters):
     negatives_per_positive: int = Field(1, ge=1, description="q, negatives drawn for each positive")
     negatives: Literal["once", "epoch"] = Field("once", description="drawn once before training, or anew each epoch")
     local_batch: int | None = Field(None, ge=1, description="rows a client samples for its step; None: all of them")
+    negatives_exclude: Literal["train", "all"] = Field(
+        "train",
+        description="negatives are no training items of the client, or none of all its items, held-out ones too",
+        json_schema_extra=LATER,
+    )
     duplicate_rows: Literal["sum", "last"] = Field(
         "sum",
         description="repeats of an item in one upload: summed (the definition), or the last one kept (published code)",
@@ -40,6 +45,11 @@ class Protocol(Parameters):
     regularization: float = Field(
         0.0, ge=0, description="lambda of (lambda/2)(|u|^2 + sum of |v_j|^2) in an honest loss"
     )
+    regularized: Literal["touched", "all"] = Field(
+        "touched",
+        description="parameters in the L2 term: a client's own and its items', or all public ones, whether touched or not",
+        json_schema_extra=LATER,
+    )
     learning_rate: float = Field(1.0, gt=0, description="eta of clients and server")
 
     # Rounds.
@@ -50,8 +60,25 @@ class Protocol(Parameters):
         "shuffled",
         description="shuffled: each epoch all clients in random order, cut in cohorts; independent: drawn each round",
     )
+    rounds_per_epoch: int | None = Field(
+        None,
+        ge=1,
+        description="rounds between two counts of the epoch; None: as many as visit every client once",
+        json_schema_extra=LATER,
+    )
     epochs: int = Field(200, ge=1, description="length of training")
-    aggregation: Literal["sum", "mean"] = Field("sum", description="of the cohort's gradients, on the server")
+    aggregation: Literal["sum", "mean", "weighted"] = Field(
+        "sum", description="of the cohort's gradients, on the server; weighted: mean by numbers of samples"
+    )
+    server_optimizer: Literal["sgd", "adam"] = Field(
+        "sgd", description="how the public parameters follow the gradient", json_schema_extra=LATER
+    )
+    user_optimizer: Literal["sgd", "adam", "lazy-adam"] = Field(
+        "sgd",
+        description="how users' embeddings follow theirs; adam: one for the whole table, where absent users move by"
+        " momentum [AAAI'23 code]; lazy-adam: they stay",
+        json_schema_extra=LATER,
+    )
     row_clip: float | None = Field(
         None, gt=0, description="the server clips every uploaded row to this norm; None: not"
     )
@@ -59,6 +86,14 @@ class Protocol(Parameters):
     # Malicious clients.
     malicious_clients: Literal["injected", "compromised"] = Field(
         "injected", description="fake extra users, or real users that the attacker controls"
+    )
+    malicious_pool: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the users, drawn once for a dataset, among whom the compromised are and of whom none is"
+        " evaluated, whatever the malicious ratio; None: all users, and all honest ones are evaluated",
+        json_schema_extra=LATER,
     )
     attack_start: int = Field(
         1, ge=1, description="first epoch of the attack; compromised clients are honest before it"
@@ -73,11 +108,22 @@ class Protocol(Parameters):
     ranking: Literal["sampled", "full"] = Field(
         "sampled", description="headline HR@K: against 99 sampled negatives (exact expectation), or by full ranking"
     )
+    ties: Literal["against", "half"] = Field(
+        "against",
+        description="items that score as high as the measured one are ahead of it, or half of them are",
+        json_schema_extra=LATER,
+    )
+    seen_held_out: Literal["ranked", "missed"] = Field(
+        "ranked",
+        description="a held-out item that the user has in training too: ranked like any other, or never found",
+        json_schema_extra=LATER,
+    )
     evaluate_every: int = Field(10, ge=1, description="epochs between evaluations; the last epoch is always evaluated")
 
 
 # The presets, field by field where they differ from the defaults above (methods: ICDE'24 section VI and code;
-# IJCAI'22 section 5.1 and code; WSDM'22 experimental settings). Later entries win: protocol, then model, then dataset.
+# IJCAI'22 section 5.1 and code; WSDM'22 experimental settings; AAAI'23 section 5 and code). Later entries win: protocol,
+# then model, then dataset.
 _PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
     "icde24": {
         ("*", "*"): {},
@@ -114,6 +160,32 @@ _PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
         },
         ("*", "amazon-phones"): {"clients_per_round": 0.05},
     },
+    "aaai23": {
+        ("*", "*"): {
+            "split": "leave-one-out-validation",
+            "duplicates": "keep",
+            "negatives_exclude": "all",
+            "loss": "bpr",
+            "regularization": 1e-5,
+            "regularized": "all",
+            "learning_rate": 0.002,
+            "clients_per_round": 50,
+            "schedule": "independent",
+            "rounds_per_epoch": 200,
+            "epochs": 30,
+            "aggregation": "weighted",
+            "server_optimizer": "adam",
+            "user_optimizer": "adam",
+            "malicious_clients": "compromised",
+            "malicious_pool": 0.05,
+            "ranking": "full",
+            "ties": "half",
+            "seen_held_out": "missed",
+            "evaluate_every": 1,
+        },
+        ("mf", "gowalla"): {"regularization": 1e-6},
+        ("sasrec", "*"): {"learning_rate": 0.001},
+    },
 }
 
 _MODEL_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -123,12 +195,14 @@ _MODEL_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "ncf": {"embedding_size": 64, "hidden": [64, 32, 16], "output_bias": False, "init": "normal", "init_std": 1.0},
         "mf": {"embedding_size": 64, "init_std": 1.0},
     },
+    "aaai23": {"mf": {"embedding_size": 64, "init": "xavier", "dropout": 0.2}},
 }
 
 TITLES = {
     "icde24": "PIECK (ICDE 2024): BCE, sum of gradients, injected clients, leave-one-out, 99 negatives",
     "ijcai22": "A-ra and A-hum (IJCAI 2022): NCF, four negatives, 4:1 split, full ranking",
     "wsdm22": "PipAttack (WSDM 2022): mean of gradients, compromised clients, attack after clean epochs",
+    "aaai23": "ClusterAttack and UNION (AAAI 2023): BPR, FedAvg with Adam, compromised clients, full ranking, validation",
 }
 
 

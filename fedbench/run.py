@@ -21,12 +21,16 @@ import torch
 
 from fedbench.cards import identifying
 from fedbench.data import Split, load_split
+from fedbench.data.records import Pairs
 from fedbench.errors import Diverged, UserError
 from fedbench.federation.evaluation import EvaluationSettings, Evaluator
 from fedbench.federation.simulation import Federation, Task
+from fedbench.models.base import Histories
 from fedbench.randomness import derive_seed, generator
 from fedbench.results import RunRecord, environment, summarize_curve
 from fedbench.scenario import Scenario
+
+Ints = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ def execute(
         targets.to(where),
         count_malicious(split.num_users, scenario.malicious_ratio),
         _published_sample(split, attack.public_fraction, where),
+        _held_out(split, where),
     )
 
     curve: list[dict[str, float]] = []
@@ -90,25 +95,14 @@ def execute(
         federation = Federation(
             task, resolved.model, attack, resolved.defense(), scenario.malicious_ratio, protocol, seed, where
         )
-        evaluator = Evaluator(
-            num_users=split.num_users,
-            num_items=split.num_items,
-            train_user=task.train_user,
-            train_item=task.train_item,
-            test_user=torch.from_numpy(split.test.user).to(where),
-            test_item=torch.from_numpy(split.test.item).to(where),
-            targets=task.targets,
-            evaluated_users=federation.honest_users.to(where),
-            settings=EvaluationSettings(protocol.er_mask, protocol.er_eligible, protocol.er_denominator),
-            device=where,
-        )
+        evaluate = Evaluation(federation, split)
         setup = time.perf_counter() - begin
         for epoch in range(1, protocol.epochs + 1):
             federation.train_epoch()
             if epoch % protocol.evaluate_every == 0 or epoch == protocol.epochs:
                 before = time.perf_counter()
                 federation.check_finite()
-                metrics = evaluator(federation.model, federation.params, federation.users[: split.num_users])
+                metrics = evaluate()
                 federation.seconds.evaluate += time.perf_counter() - before
                 curve.append({"epoch": epoch, **metrics})
                 if on_evaluation is not None:
@@ -142,6 +136,63 @@ def execute(
     )
 
 
+class Evaluation:
+    """What is measured of a federation after an epoch.
+
+    The test items, ranked against what their users have neither in training nor in validation (whose models of sequences
+    may read both). Where the split has validation items, the same of them, among what is not in training, as
+    ``val_hr_full_K`` and ``val_ndcg_full_K``: to choose an epoch by.
+
+    Args:
+        federation: in training. split: its data.
+    """
+
+    def __init__(self, federation: Federation, split: Split) -> None:
+        self._federation = federation
+        p, task, device = federation.protocol, federation.task, federation.device
+        settings = EvaluationSettings(
+            p.er_mask, p.er_eligible, p.er_denominator, ties=p.ties, seen_held_out=p.seen_held_out
+        )
+
+        def evaluator(known: Ints, held_out: Pairs, targets: torch.Tensor) -> Evaluator:
+            return Evaluator(
+                num_users=task.num_users,
+                num_items=task.num_items,
+                train_user=known[0],
+                train_item=known[1],
+                test_user=torch.from_numpy(held_out.user).to(device),
+                test_item=torch.from_numpy(held_out.item).to(device),
+                targets=targets,
+                evaluated_users=federation.evaluated_users.to(device),
+                settings=settings,
+                device=device,
+            )
+
+        train = task.train_user, task.train_item
+        self._parts: list[tuple[str, Evaluator, Histories]] = []
+        known = train
+        if split.valid is not None:
+            self._add("val_", evaluator(train, split.valid, task.targets[:0]), train)
+            valid = torch.from_numpy(split.valid.user).to(device), torch.from_numpy(split.valid.item).to(device)
+            order = torch.argsort(torch.cat([train[0], valid[0]]), stable=True)
+            known = torch.cat([train[0], valid[0]])[order], torch.cat([train[1], valid[1]])[order]
+        self._add("", evaluator(known, split.test, task.targets), known)
+
+    def _add(self, prefix: str, evaluator: Evaluator, known: Ints) -> None:
+        histories = self._federation.histories(*known, self._federation.task.num_users)
+        self._parts.append((prefix, evaluator, histories))
+
+    def __call__(self) -> dict[str, float]:
+        """The metrics now. Raises :class:`Diverged`."""
+        f = self._federation
+        out = {}
+        for prefix, evaluator, histories in self._parts:
+            users = f.model.represent(f.params, f.users[: f.task.num_users], histories)
+            found = evaluator(f.model, f.params, users)
+            out.update({f"{prefix}{name}": value for name, value in found.items() if not prefix or "full" in name})
+        return out
+
+
 @functools.cache
 def keep_freed_memory() -> None:
     """Ask the C library to keep freed memory for the next round instead of handing it back to the system.
@@ -166,8 +217,11 @@ def choose_targets(scenario: Scenario, split: Split) -> torch.Tensor:
     """The target items, int64 [T], by the scenario's policy; the same for every seed.
 
     ``random:K``: the K-th fixed draw among the items that occur in the data, uniform, without repetition.
-    ``least-popular``: fewest interactions in train and test together, then the smallest id. ``fixed``: as given.
+    ``least-popular``: fewest interactions in train and test together, then the smallest id. ``fixed``: as given. ``none``: no
+    item, for attacks that promote none.
     """
+    if scenario.target == "none":
+        return torch.zeros(0, dtype=torch.int64)
     count = torch.bincount(torch.from_numpy(split.train.item), minlength=split.num_items)
     count += torch.bincount(torch.from_numpy(split.test.item), minlength=split.num_items)
     if scenario.target.startswith("fixed:"):
@@ -217,7 +271,7 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
         "defense_source_hash": source_hash(*(cls for cls, _ in r.defenses)),
         "malicious_ratio": scenario.malicious_ratio,
         "protocol": scenario.protocol,
-        "protocol_params": _json(r.protocol.model_dump(mode="json")),
+        "protocol_params": _json(identifying(r.protocol)),
         "target": scenario.target,
         "seed": seed,
     }
@@ -250,6 +304,15 @@ def _published_sample(split: Split, fraction: float, device: torch.device) -> tu
     if pairs is None:
         return None
     return torch.from_numpy(pairs.user).to(device), torch.from_numpy(pairs.item).to(device)
+
+
+def _held_out(split: Split, device: torch.device) -> Ints:
+    """User and item of all test and validation interactions."""
+    parts = [split.test] if split.valid is None else [split.valid, split.test]
+    return (
+        torch.cat([torch.from_numpy(pairs.user) for pairs in parts]).to(device),
+        torch.cat([torch.from_numpy(pairs.item) for pairs in parts]).to(device),
+    )
 
 
 def _json(value: Any) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from fedbench import protocols
 from fedbench.attacks import ATTACKS
 from fedbench.attacks.base import Attack
-from fedbench.cards import identifying, parse_parameters
+from fedbench.cards import Goal, identifying, parse_parameters
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.base import Chain, Defense
 from fedbench.errors import UserError
@@ -27,7 +27,7 @@ from fedbench.protocols import Protocol
 ID_VERSION = 1
 """Raised when the engine itself changes what every run computes."""
 
-TARGET_POLICIES = "'random:K' (the K-th fixed random draw), 'least-popular', or 'fixed:ITEM[,ITEM...]'"
+TARGET_POLICIES = "'random:K' (the K-th fixed random draw), 'least-popular', 'fixed:ITEM[,ITEM...]', or 'none'"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Scenario:
     """Malicious clients / genuine users of the dataset, 0 <= ratio < 1."""
     protocol: str = "icde24"
     target: str = "random:0"
-    """Which items are promoted: ``random:K``, ``least-popular`` or ``fixed:ITEM[,ITEM...]``."""
+    """Which items are promoted: ``random:K``, ``least-popular``, ``fixed:ITEM[,ITEM...]``, or ``none``."""
     num_targets: int = 1
     """How many targets ``random`` and ``least-popular`` choose."""
     model_params: Mapping[str, Any] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Scenario:
             )
         if self.attack != "none" and ratio == 0:
             raise UserError(f"scenario: attack {self.attack!r} needs malicious clients, but malicious_ratio = 0.")
-        if not re.fullmatch(r"random:\d+|least-popular|fixed:\d+(,\d+)*", self.target):
+        if not re.fullmatch(r"random:\d+|least-popular|fixed:\d+(,\d+)*|none", self.target):
             raise UserError(f"scenario: target = {self.target!r} must be {TARGET_POLICIES}.")
         if isinstance(self.num_targets, bool) or not isinstance(self.num_targets, int) or self.num_targets < 1:
             raise UserError(f"scenario: num_targets = {self.num_targets!r} must be a whole number of at least 1.")
@@ -93,6 +93,8 @@ class Scenario:
                 f"attack {self.attack!r} does not apply to model {self.model!r}; it applies to"
                 f" {', '.join(sorted(attack_cls.card.models))}."
             )
+        if self.target == "none" and attack_cls.card.goal in (Goal.PROMOTE, Goal.DEMOTE):
+            raise UserError(f"attack {self.attack!r} needs target items, but target = 'none'.")
         if self.attack != "none" and protocol.malicious_clients not in attack_cls.card.clients:
             raise UserError(
                 f"attack {self.attack!r} needs {' or '.join(sorted(attack_cls.card.clients))} clients, but protocol"
@@ -143,7 +145,7 @@ class Scenario:
             "attack": [self.attack, r.attack_class.card.version, identifying(r.attack_params)],
             "defense": [[cls.card.name, cls.card.version, identifying(params)] for cls, params in r.defenses],
             "malicious_ratio": self.malicious_ratio,
-            "protocol": r.protocol.model_dump(mode="json"),
+            "protocol": identifying(r.protocol),
             "target": self.target,
             "num_targets": 1 if self.target.startswith("fixed") else self.num_targets,
         }

@@ -13,6 +13,7 @@ from fedbench.models.base import LocalStep, PublicParams
 
 if TYPE_CHECKING:
     from fedbench.federation.clients import Batch
+    from fedbench.federation.server import ServerOptimizer
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,12 @@ class ServerView:
 
     Attributes:
         params: the public parameters that the round's clients received.
-        learning_rate: the server's. aggregation: ``"sum"`` or ``"mean"``.
+        learning_rate: the server's. aggregation: ``"sum"``, ``"mean"`` or ``"weighted"``, by numbers of samples.
         malicious_ratio: the scenario's true share of malicious clients; only a defense whose card declares knowledge
             ``malicious_ratio`` receives it, others get None.
         epoch: from 1. round: from 0, over the whole run.
         generator: the defense's own random stream.
+        optimizer: how the server steps, with its state; None: gradient descent.
     """
 
     params: PublicParams
@@ -35,6 +37,7 @@ class ServerView:
     epoch: int
     round: int
     generator: torch.Generator
+    optimizer: ServerOptimizer | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,11 @@ class Defense:
         return updates
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams | None:
-        """One gradient for the public parameters; None: the server's own sum or mean."""
+        """One gradient for the public parameters; None: the server's own sum or mean.
+
+        ``updates.rejected`` may name clients that a filter has dropped: unless a rule means to look at their uploads, it
+        begins with ``updates.settled()``.
+        """
         return None
 
 

@@ -67,7 +67,7 @@ class Bulyan(RobustAggregation):
                 dense |= self._bulyan_dense(updates, n, f)
         return PublicParams(items, dense)
 
-    def over_clients(self, updates: Updates, empty: PublicParams, f: int) -> PublicParams:
+    def over_clients(self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None) -> PublicParams:
         n = len(updates.clients)
         if f == 0 or n < 4 * f + 3:
             return PublicParams(updates.sum_rows(*empty.items.shape), dict(updates.dense.total()))

@@ -22,7 +22,8 @@ class HierarchicalClipping(Defense):
     State: a bank ``B`` float32 [M, d], zero at first. In every round, with M items and n clients::
 
         (1) g   <- g min(1, c1 / |g|)                 for every uploaded row
-        (2) B_j <- B_j + sum of the rows of item j    (divided by n where the server takes means)
+        (2) B_j <- B_j + sum of the rows of item j    (divided by n where the server takes means,
+                                                       weighted or not)
         (3) J    = the ceil(k M) items with the largest |B_j|; ties: the lowest item id
         (4) u_j  = B_j min(1, c2 / |B_j|)             for j in J, 0 elsewhere; c2 = mean of |B_j| over J
         (5) the gradient of the items is u; B_j <- 0  for j in J
@@ -73,8 +74,9 @@ class HierarchicalClipping(Defense):
         self.bank: torch.Tensor | None = None
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams:
+        updates = updates.settled()
         bound = self._bound(server)
-        share = 1.0 / max(len(updates.clients), 1) if server.aggregation == "mean" else 1.0
+        share = 1.0 if server.aggregation == "sum" else 1.0 / max(len(updates.clients), 1)
         num_items, size = server.params.items.shape
         total = clip_rows(updates, bound).sum_rows(num_items, size)
         bank = total * share if self.bank is None else self.bank + total * share

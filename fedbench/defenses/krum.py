@@ -59,6 +59,9 @@ class MultiKrum(WeightingRule):
 
     ``icde24-code``: Krum is repeated c - 2 f times, each time without the winners so far, and the winners are summed; with
     c < 4 f + 3 the sum. Ties: the lowest client ids.
+
+    After a filter that leaves rejected clients to look at (``union`` with ``order = "parallel"``), in client scope, the
+    scores are over all clients, and whom either of the two drops is left out [AAAI'23 code]; all stay if that is everybody.
     """
 
     card = DefenseCard(
@@ -75,6 +78,7 @@ class MultiKrum(WeightingRule):
         """Parameters."""
 
     params: MultiKrum.Params
+    sees_rejected = True
 
     def factors(self, gram: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
         if not bool((f > 0).any()):

@@ -50,6 +50,8 @@ class NormBound(Defense):
 
 
 def _clip_each_row(updates: Updates, bound: float) -> Updates:
+    updates = updates.explicit()
+
     def stacked() -> Tensors:
         return {name: value * _row_factors(value, bound) for name, value in updates.dense.stacked().items()}
 
@@ -66,17 +68,4 @@ def _row_factors(value: torch.Tensor, bound: float) -> torch.Tensor:
 
 
 def _clip_clients(updates: Updates, bound: float) -> Updates:
-    square = torch.zeros_like(updates.weights)
-    for block in updates.rows:
-        square = square.index_add(0, block.client, block.norms().square())
-    dense = updates.dense.stacked()
-    for value in dense.values():
-        square = square + value.flatten(1).square().sum(1)
-    factor = clip_factor(square.sqrt(), bound)
-    return replace(
-        updates,
-        rows=tuple(block.scaled(factor.index_select(0, block.client)) for block in updates.rows),
-        dense=DenseGradients.of(
-            {name: value * factor.view(-1, *[1] * (value.dim() - 1)) for name, value in dense.items()}
-        ),
-    )
+    return updates.scaled(clip_factor(updates.square_norms().sqrt(), bound))

@@ -7,7 +7,11 @@ M d + (dense) coordinates that are zero where a client touched nothing.
 
 A rule replaces the sum. It finds a typical gradient and multiplies it by the number of gradients that it stands for, as the
 published code does, so that a rule that drops nothing is exactly the sum. Under a protocol that averages, the result
-is divided by n, as the undefended sum is.
+is divided by n, as the undefended sum is. Where the average is weighted by numbers of samples, rules that choose or weight
+whole clients keep these weights among what they choose; medians and trimmed means do not, for ranks and weights do not mix.
+
+A gradient that all clients share (:class:`Common`) is left out of what the rules compare, and added to their result: nearly
+all of them are equivariant to translations.
 """
 
 from __future__ import annotations
@@ -63,12 +67,17 @@ class RobustAggregation(Defense):
     """
 
     params: ScopeParameters
+    sees_rejected = False
+    """Whether it looks at uploads that a filter has dropped."""
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams:
         usable = updates.usable()
         if not bool(usable.all()):
             # Distances to what is not a number say nothing: nobody honest sends it, and it would void every rule.
             updates = updates.keep(usable)
+        if not self.sees_rejected or self.params.scope == "item":
+            updates = updates.settled()
+        updates = updates.relative()
         num_items, size = server.params.items.shape
         n = len(updates.clients)
         empty = PublicParams(
@@ -78,19 +87,23 @@ class RobustAggregation(Defense):
         if not n:
             return empty
         share = self.share(server)
+        shared, updates = updates.common, replace(updates, common=None)
+        weights = updates.weights if server.aggregation == "weighted" else None
         seen, parts = updates, self.params.parts
         if parts == "items":
             seen, empty = replace(updates, dense=DenseGradients.of({})), PublicParams(empty.items, {})
         elif parts == "dense":
             seen = replace(updates, rows=())
         if self.params.scope == "client":
-            total = self.over_clients(seen, empty, min(math.ceil(n * share - 1e-9), (n - 1) // 2))
+            total = self.over_clients(seen, empty, min(math.ceil(n * share - 1e-9), (n - 1) // 2), weights)
         else:
             total = self.over_items(seen, empty, share)
         if parts == "items":
             total = PublicParams(total.items, dict(updates.dense.total()))
         elif parts == "dense":
             total = PublicParams(updates.sum_rows(num_items, size), total.dense)
+        if shared is not None:
+            total = PublicParams(total.items + n * shared.gradient, total.dense)
         if server.aggregation == "sum":
             return total
         return PublicParams(total.items / n, {name: value / n for name, value in total.dense.items()})
@@ -107,8 +120,8 @@ class RobustAggregation(Defense):
         """Item scope; ``empty`` holds zeros in the shape of the result."""
 
     @abstractmethod
-    def over_clients(self, updates: Updates, empty: PublicParams, f: int) -> PublicParams:
-        """Client scope."""
+    def over_clients(self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None) -> PublicParams:
+        """Client scope; ``weights`` float32 [n] are the clients' numbers of samples where the server averages by them."""
 
 
 def assumed(count: torch.Tensor, share: float) -> torch.Tensor:
@@ -132,7 +145,7 @@ class CoordinateRule(RobustAggregation):
         n = empty.items.new_tensor([len(updates.clients)], dtype=torch.int64)
         return replace(empty, dense=self._dense(updates, assumed(n, share)))
 
-    def over_clients(self, updates: Updates, empty: PublicParams, f: int) -> PublicParams:
+    def over_clients(self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None) -> PublicParams:
         n = len(updates.clients)
         rows = RowsByItem(updates, len(empty.items))
         for group in rows.groups(torch.inf):
@@ -188,7 +201,7 @@ class WeightingRule(RobustAggregation):
             for own, (name, value) in zip(factors, flat.items(), strict=True)
         }
 
-    def over_clients(self, updates: Updates, empty: PublicParams, f: int) -> PublicParams:
+    def over_clients(self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None) -> PublicParams:
         gram = client_gram(updates, len(empty.items))
         n = len(gram)
         there = torch.ones(1, n, dtype=torch.bool, device=gram.device)
@@ -196,6 +209,12 @@ class WeightingRule(RobustAggregation):
         found = self.factors(gram[None], there, count, assumed_attackers)[0]
         factors = torch.empty_like(found)
         factors[torch.argsort(updates.clients)] = found
+        if updates.rejected is not None:
+            kept = factors.masked_fill(updates.rejected, 0.0)
+            factors = torch.where(kept.any(), kept * (factors.sum() / kept.sum().clamp(min=1e-30)), factors)
+        if weights is not None:
+            factors = factors * weights
+            factors = factors * (n / factors.sum().clamp(min=1e-30))
         return weighted_sum(updates, factors.to(updates.weights.dtype), empty)
 
 
@@ -235,10 +254,8 @@ def dense_grams(flat: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def weighted_sum(updates: Updates, factors: torch.Tensor, empty: PublicParams) -> PublicParams:
     """The sum of all updates, each times its client's factor, float32 [n]."""
-    rows = tuple(block.scaled(factors.index_select(0, block.client)) for block in updates.rows)
-    items = replace(updates, rows=rows).sum_rows(*empty.items.shape)
-    dense = {name: torch.tensordot(factors, value, 1) for name, value in updates.dense.stacked().items()}
-    return PublicParams(items, dense)
+    chosen = updates.scaled(factors)
+    return PublicParams(chosen.sum_rows(*empty.items.shape), dict(chosen.dense.total()))
 
 
 def square_distances(gram: torch.Tensor) -> torch.Tensor:

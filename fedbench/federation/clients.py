@@ -179,7 +179,13 @@ def sample_rows(batch: Batch, count: int, generator: torch.Generator) -> Batch:
 
 
 def draw_negatives(
-    user: torch.Tensor, item: torch.Tensor, num_clients: int, num_items: int, q: int, generator: torch.Generator
+    user: torch.Tensor,
+    item: torch.Tensor,
+    num_clients: int,
+    num_items: int,
+    q: int,
+    generator: torch.Generator,
+    also: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Q negatives for each positive: uniform over the items outside the client's positives, with repetition.
 
@@ -189,12 +195,16 @@ def draw_negatives(
         user: int64 [P], ascending. item: int64 [P]; repeats are allowed.
         num_clients: C. num_items: M. q: negatives for each positive.
         generator: on any device; one on the CPU gives the same draws everywhere.
+        also: clients and items, int64 [Q] each, that are no negatives either; None: nothing.
 
     Returns:
         int64 [P, q], on the device of ``user``. A client that has every item gets the positive itself.
     """
     device = user.device
-    key = torch.unique(user * num_items + item)
+    taken = [user * num_items + item]
+    if also is not None:
+        taken.append(also[0].to(device) * num_items + also[1].to(device))
+    key = torch.unique(torch.cat(taken))
     owner = key // num_items
     starts = torch.searchsorted(owner, torch.arange(num_clients + 1, device=device))
     degree = starts[1:] - starts[:-1]

@@ -36,23 +36,27 @@ class EvaluationSettings:
         er_eligible: users are not counted who have the target in ``"train"``, or in ``"train+test"``.
         er_denominator: ``"eligible"`` users, or ``"all"`` (WSDM'22: a share of all users).
         num_negatives: sampled negatives of HR@K and NDCG@K.
+        ties: whether all competitors of equal score are ahead of a single held-out item (``"against"``), or half of them.
+        seen_held_out: whether a single held-out item that is a train item, too, is ``"ranked"``, or always ``"missed"``.
     """
 
     er_mask: Literal["train", "train+test"] = "train"
     er_eligible: Literal["train", "train+test"] = "train"
     er_denominator: Literal["eligible", "all"] = "eligible"
     num_negatives: int = 99
+    ties: Literal["against", "half"] = "against"
+    seen_held_out: Literal["ranked", "missed"] = "ranked"
 
 
 class Evaluator:
-    """Metrics of a model on one split, ties broken against the measured item.
+    """Metrics of a model on one split, ties broken against the measured item (unless the settings say otherwise).
 
     Always: ``er_K``, the exposure ratio ``|{u in U_t : t in the top K of u's unseen items}| / |U_t|``, mean over the
     targets t (ICDE'24, eq. 3); other targets compete. When users have at most one held-out item: HR@K and NDCG@K
     against sampled negatives, as exact expectations (``hr_K``, ``ndcg_K``), and by full ranking (``hr_full_K``,
     ``ndcg_full_K``). When they have several: ``recall_K``, ``precision_K`` and ``ndcg_full_K`` of the top-K lists
     without train items, with ``hr_full_K = recall_K``. Users without a held-out item do not count for these; when
-    nobody has one, only exposure is measured.
+    nobody has one, only exposure is measured. Without targets, it is not.
 
     A held-out item that is also in the user's train items (kept duplicates) is ranked like any other when it is the
     only one, as in the code of ICDE'24, and can never be found when there are several, as in that of IJCAI'22.
@@ -157,6 +161,11 @@ class Evaluator:
                     seen = _Seen.of(scores, self._train, block)
                 level = scores.gather(1, self._held_out[block, None])
                 test_rank[block] = _as_high(scores, level, buffer) - seen.as_high(level)
+                if self.settings.ties == "half":
+                    # An item in train and held out is not higher than itself.
+                    higher = torch.gt(scores, level, out=buffer).sum(1) - seen.as_high(level, strictly=True)
+                    higher -= self._leaked[block]
+                    test_rank[block] = (test_rank[block] + higher) / 2
             else:
                 counts, level = self._compare_lists(scores, block)
                 ahead.append(counts)
@@ -164,11 +173,14 @@ class Evaluator:
         if not bool(finite):
             raise Diverged("scores are not finite")
         # A masked item that is itself measured was subtracted from its own rank.
-        result = self._exposure(target_rank + self._target_masked)
+        result = self._exposure(target_rank + self._target_masked) if len(self.targets) else {}
         if len(self._tested) == 0:
             pass
         elif self._single:
-            result |= self._single_item((test_rank + self._leaked)[self._tested].long())
+            rank = test_rank + self._leaked
+            if self.settings.seen_held_out == "missed":
+                rank = torch.where(self._leaked > 0, float(self.num_items), rank)
+            result |= self._single_item(rank[self._tested])
         else:
             result |= self._several_items(torch.cat(ahead), torch.cat(held_out_scores))
         return dict(zip(result, torch.stack(list(result.values())).tolist(), strict=True))
@@ -179,7 +191,10 @@ class Evaluator:
 
     def _single_item(self, rank: torch.Tensor) -> dict[str, torch.Tensor]:
         chances = metrics.sampled_rank_distribution(
-            rank, self._pool[self._tested], self.settings.num_negatives, max(metrics.CUTOFFS)
+            rank.ceil().long().minimum(self._pool[self._tested]),
+            self._pool[self._tested],
+            self.settings.num_negatives,
+            max(metrics.CUTOFFS),
         )
         out = {}
         for k in metrics.CUTOFFS:
@@ -237,9 +252,10 @@ class _Seen:
         ends = pairs.starts[block.start + 1 : block.stop + 1] - pairs.starts[block.start]
         return cls(scores.view(-1).index_select(0, positions), owner, ends)
 
-    def as_high(self, level: torch.Tensor) -> torch.Tensor:
-        """float32 [b]: how many of a user's seen items score at least ``level`` [b, 1]."""
-        high = self.score >= level.squeeze(1).index_select(0, self.owner)
+    def as_high(self, level: torch.Tensor, strictly: bool = False) -> torch.Tensor:
+        """float32 [b]: how many of a user's seen items score at least ``level`` [b, 1], or higher."""
+        own = level.squeeze(1).index_select(0, self.owner)
+        high = self.score > own if strictly else self.score >= own
         total = high.cumsum(0, dtype=torch.int32)
         upto = torch.cat([total.new_zeros(1), total]).index_select(0, self.ends)
         return upto.diff(prepend=upto.new_zeros(1)).float()

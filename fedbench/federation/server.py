@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import torch
@@ -12,6 +14,7 @@ from fedbench.models.base import PublicParams
 
 def clip_rows(updates: Updates, bound: float) -> Updates:
     """Every uploaded row r as ``r * min(1, bound / |r|)`` (ICDE'22 code: the server's ``grad_limit``)."""
+    updates = updates.explicit()
     return replace(updates, rows=tuple(block.scaled(clip_factor(block.norms(), bound)) for block in updates.rows))
 
 
@@ -21,11 +24,14 @@ def clip_factor(norms: torch.Tensor, bound: float) -> torch.Tensor:
 
 
 def aggregate(updates: Updates, params: PublicParams, rule: str) -> PublicParams:
-    """The cohort's gradient: the sum of its clients' gradients, or the mean over all n clients.
+    """The cohort's gradient: the sum of its clients' gradients, or a mean over all n clients.
 
     Args:
-        updates: what arrived (after filters). params: for the shapes. rule: ``"sum"`` or ``"mean"``.
+        updates: what arrived (after filters). params: for the shapes.
+        rule: ``"sum"``, ``"mean"``, or ``"weighted"``, the mean weighted by the clients' numbers of samples.
     """
+    if rule == "weighted":
+        updates = updates.scaled(updates.weights / updates.weights.sum().clamp(min=torch.finfo(torch.float32).tiny))
     num_items, size = params.items.shape
     items = updates.sum_rows(num_items, size)
     dense = dict(updates.dense.total()) if params.dense else {}
@@ -36,9 +42,104 @@ def aggregate(updates: Updates, params: PublicParams, rule: str) -> PublicParams
     return PublicParams(items, dense)
 
 
-def step(params: PublicParams, gradient: PublicParams, learning_rate: float) -> PublicParams:
-    """One step of gradient descent on the public parameters."""
-    return PublicParams(
-        torch.sub(params.items, gradient.items, alpha=learning_rate),
-        {name: torch.sub(value, gradient.dense[name], alpha=learning_rate) for name, value in params.dense.items()},
-    )
+class ServerOptimizer(ABC):
+    """How the public parameters move, given the round's gradient."""
+
+    @abstractmethod
+    def step(self, params: PublicParams, gradient: PublicParams) -> PublicParams:
+        """The parameters after a step."""
+
+    @abstractmethod
+    def peek(self, params: PublicParams, ids: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The embeddings of some items after a step with ``gradient``, which is not taken.
+
+        Args:
+            params: the public parameters. ids: int64 [T]. gradient: float32 [..., T, d].
+
+        Returns:
+            float32 [..., T, d].
+        """
+
+
+class Descent(ServerOptimizer):
+    """Gradient descent, ``w - eta g``."""
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
+
+    def step(self, params: PublicParams, gradient: PublicParams) -> PublicParams:
+        return PublicParams(
+            torch.sub(params.items, gradient.items, alpha=self.learning_rate),
+            {
+                name: torch.sub(value, gradient.dense[name], alpha=self.learning_rate)
+                for name, value in params.dense.items()
+            },
+        )
+
+    def peek(self, params: PublicParams, ids: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        return params.items.index_select(0, ids) - self.learning_rate * gradient
+
+
+class Adam(ServerOptimizer):
+    """Adam (Kingma and Ba 2015) on the server, for items, dense parameters and, on request, the table of users.
+
+    ``m <- b1 m + (1 - b1) g``, ``s <- b2 s + (1 - b2) g^2``, ``w <- w - eta (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + eps)``
+    with b1 = 0.9, b2 = 0.999, eps = 1e-8 [AAAI'23 code]. Dense: a row without a gradient moves on by its momentum.
+    """
+
+    BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+    def __init__(self, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
+        self._moments: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._steps: dict[str, int] = {}
+
+    def step(self, params: PublicParams, gradient: PublicParams) -> PublicParams:
+        return PublicParams(
+            self.move("items", params.items, gradient.items),
+            {name: self.move(f"dense {name}", value, gradient.dense[name]) for name, value in params.dense.items()},
+        )
+
+    def move(self, name: str, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The tensor ``name`` after a step; its moments go on."""
+        t = self._steps.get(name, 0) + 1
+        self._steps[name] = t
+        if name not in self._moments:
+            self._moments[name] = (torch.zeros_like(value), torch.zeros_like(value))
+        m, s = self._moments[name]
+        m.lerp_(gradient, 1 - self.BETA1)
+        s.mul_(self.BETA2).addcmul_(gradient, gradient, value=1 - self.BETA2)
+        return self._stepped(value, m, s, t)
+
+    def move_rows(self, name: str, value: torch.Tensor, rows: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The same for some ``rows``, int64 [n], of a table alone: the others and their moments stay (lazy Adam)."""
+        t = self._steps.get(name, 0) + 1
+        self._steps[name] = t
+        if name not in self._moments:
+            self._moments[name] = (torch.zeros_like(value), torch.zeros_like(value))
+        m, s = self._moments[name]
+        own_m = m.index_select(0, rows).lerp_(gradient, 1 - self.BETA1)
+        own_s = s.index_select(0, rows).mul_(self.BETA2).addcmul_(gradient, gradient, value=1 - self.BETA2)
+        m.index_copy_(0, rows, own_m)
+        s.index_copy_(0, rows, own_s)
+        return value.index_copy(0, rows, self._stepped(value.index_select(0, rows), own_m, own_s, t))
+
+    def peek(self, params: PublicParams, ids: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        value = params.items.index_select(0, ids)
+        m, s = (
+            (moment.index_select(0, ids) for moment in self._moments["items"])
+            if "items" in self._moments
+            else (torch.zeros_like(value), torch.zeros_like(value))
+        )
+        m = torch.lerp(m.expand_as(gradient), gradient, 1 - self.BETA1)
+        s = (self.BETA2 * s).addcmul(gradient, gradient, value=1 - self.BETA2)
+        return self._stepped(value, m, s, self._steps.get("items", 0) + 1)
+
+    def _stepped(self, value: torch.Tensor, m: torch.Tensor, s: torch.Tensor, t: int) -> torch.Tensor:
+        root = s.sqrt().div_(math.sqrt(1 - self.BETA2**t)).add_(self.EPSILON)
+        return torch.addcdiv(value, m, root, value=-self.learning_rate / (1 - self.BETA1**t))
+
+
+def optimizer(kind: str, learning_rate: float) -> ServerOptimizer:
+    """The optimizer called ``"sgd"`` or ``"adam"``."""
+    return Adam(learning_rate) if kind == "adam" else Descent(learning_rate)

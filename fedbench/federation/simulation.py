@@ -13,20 +13,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from fedbench.attacks.base import Attack
 from fedbench.cards import Channel, Knowledge
 from fedbench.defenses.base import Defense, ServerView
-from fedbench.errors import Diverged, ThreatModelViolation
+from fedbench.errors import Diverged, ThreatModelViolation, UserError
 from fedbench.federation import server
-from fedbench.federation.clients import Batch, TrainingRows, draw_negatives, sample_rows
+from fedbench.federation.clients import Batch, TrainingRows, draw_negatives, ragged, sample_rows
 from fedbench.federation.losses import Loss
-from fedbench.federation.updates import FullRows, Updates, coalesced, concat, no_updates
+from fedbench.federation.updates import (
+    Common,
+    DenseGradients,
+    FullRows,
+    Tensors,
+    Updates,
+    coalesced,
+    concat,
+    no_updates,
+)
 from fedbench.federation.view import AttackerView, HonestStep, Profiles, PublicInteractions, RoundState, Surroundings
-from fedbench.models.base import LocalStep, PublicParams, Recommender
+from fedbench.models.base import Histories, LocalStep, PublicParams, Recommender
 from fedbench.protocols import Protocol
 from fedbench.randomness import generator
 
@@ -36,8 +45,10 @@ class Task:
     """What a federation trains on, as tensors on one device.
 
     Attributes:
-        num_users: N. num_items: M. train_user, train_item: int64 [P], sorted by user; may hold repeats.
+        num_users: N. num_items: M. train_user, train_item: int64 [P], sorted by user; may hold repeats. Models of
+            sequences take a user's rows for the order of time.
         targets: int64 [T]. num_malicious: m_tot.
+        held_out: user and item of all held-out interactions, which some protocols keep out of the negatives.
         public: the published attacker-visible sample (user, item), when there is one for the fraction asked for.
     """
 
@@ -48,6 +59,7 @@ class Task:
     targets: torch.Tensor
     num_malicious: int
     public: tuple[torch.Tensor, torch.Tensor] | None = None
+    held_out: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 @dataclass
@@ -86,10 +98,12 @@ class Federation:
     def __post_init__(self) -> None:
         t, p = self.task, self.protocol
         self.seconds = Seconds()
+        self._pull: torch.Tensor | None = None
         self.epoch = 0
         self.round = 0
         self.injected = p.malicious_clients == "injected"
-        self.loss = Loss(p.loss, p.reduction, p.regularization, p.duplicate_rows)
+        self.l2 = p.regularization if p.regularized == "all" else 0.0
+        self.loss = Loss(p.loss, p.reduction, 0.0 if self.l2 else p.regularization, p.duplicate_rows)
         self.fake_loss = Loss(p.loss, p.reduction, 0.0, p.duplicate_rows)
 
         params = self.model.init_params(t.num_items, self._stream("init", "params"))
@@ -101,16 +115,27 @@ class Federation:
             users = torch.cat([users, self.model.init_users(t.num_malicious, self._stream("init", "malicious"))])
             self.malicious = torch.arange(t.num_users, t.num_users + t.num_malicious)
         else:
-            drawn = torch.randperm(t.num_users, generator=self._stream("malicious"))[: t.num_malicious]
-            self.malicious = drawn.sort().values
+            pool = self._malicious_pool()
+            if t.num_malicious > len(pool):
+                raise UserError(
+                    f"malicious_ratio = {self.malicious_ratio:g}: {t.num_malicious} malicious clients are more than the"
+                    f" {len(pool)} users of malicious_pool = {p.malicious_pool:g}."
+                )
+            drawn = torch.randperm(len(pool), generator=self._stream("malicious"))[: t.num_malicious]
+            self.malicious = pool[drawn].sort().values
         self.users = users.to(self.device)
+        self.optimizer = server.optimizer(p.server_optimizer, p.learning_rate)
+        self._user_adam = None if p.user_optimizer == "sgd" else server.Adam(p.learning_rate)
+        self._user_gradients: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.num_clients = len(users)
         size = p.clients_per_round
         self.cohort_size = min(self.num_clients, max(1, round(size * self.num_clients)) if size < 1 else int(size))
         honest = torch.ones(t.num_users, dtype=torch.bool)
         if not self.injected:
             honest[self.malicious] = False
-        self.honest_users = honest.nonzero().squeeze(1)
+        if p.malicious_pool is not None:
+            honest[self._malicious_pool()] = False
+        self.evaluated_users = honest.nonzero().squeeze(1)
         self._malicious_index = torch.full((self.num_clients,), -1).index_copy_(
             0, self.malicious, torch.arange(t.num_malicious)
         )
@@ -119,14 +144,21 @@ class Federation:
         self._attack_stream = self._stream("attack", on_device=True)
         self._defense_stream = self._stream("defense", on_device=True)
         self._batch_streams = {name: self._stream("local batch", name) for name in ("honest", "malicious")}
+        self._dropout = {name: self._stream("dropout", name, on_device=True) for name in ("honest", "malicious")}
+        self._collusion = self._stream("collusion")
         self.fake_rows: TrainingRows | None = None
+        self.fake_pairs: tuple[torch.Tensor, torch.Tensor] | None = None
         if t.num_malicious:
             self._start_attack()
 
     # ------------------------------------------------------------------------------------------------- the loop
 
     def train_epoch(self) -> None:
-        """As many rounds as it takes to visit every client once. Raises :class:`ThreatModelViolation`."""
+        """As many rounds as it takes to visit every client once, or as the protocol says.
+
+        Raises:
+            ThreatModelViolation: when the attack reaches for what its card does not declare.
+        """
         self.epoch += 1
         if self.protocol.negatives == "epoch" and self.epoch > 1:
             self.rows = self._draw_rows(self.task.train_user, self.task.train_item, self.task.num_users, "negatives")
@@ -136,7 +168,7 @@ class Federation:
             updates = [self._honest_updates(cohort.honest, view)]
             between = time.perf_counter()
             if len(cohort.malicious):
-                updates.append(self._malicious_updates(cohort.malicious))
+                updates.append(self._malicious_updates(cohort.malicious, updates[0]))
             after = time.perf_counter()
             received = concat(updates)
             if self.protocol.row_clip is not None:
@@ -144,8 +176,9 @@ class Federation:
             kept = self.defense.filter(received, view)
             gradient = self.defense.aggregate(kept, view)
             if gradient is None:
-                gradient = server.aggregate(kept, self.params, self.protocol.aggregation)
-            self.params = server.step(self.params, gradient, self.protocol.learning_rate)
+                gradient = server.aggregate(kept.settled(), self.params, self.protocol.aggregation)
+            self.params = self.optimizer.step(self.params, gradient)
+            self._settle_users()
             self.round += 1
             self.seconds.attack += after - between
             self.seconds.train += time.perf_counter() - after + between - begin
@@ -158,7 +191,7 @@ class Federation:
         """
         honest_keys = self._stream("cohort", self.epoch)
         malicious_keys = self._stream("cohort", "malicious", self.epoch)
-        rounds = -(-self.num_clients // self.cohort_size)
+        rounds = self.protocol.rounds_per_epoch or -(-self.num_clients // self.cohort_size)
         shuffled = self.protocol.schedule == "shuffled"
         for r in range(rounds):
             if r == 0 or not shuffled:
@@ -182,11 +215,31 @@ class Federation:
         """One local step of honest clients: their private embeddings move, their uploads are returned."""
         batch = self._batch(self.rows, clients, "honest")
         users = self.users.index_select(0, batch.clients)
-        local = self.model.local_step(self.params, users, batch, self.loss)
+        local = self.model.local_step(self.params, users, batch, self.loss, self._dropout["honest"])
         local = self._regularized(local, users, batch, view)
         local = self.defense.client_update(local, self.params, users, batch, view)
-        self._move_users(batch.clients, users, local.users)
-        return Updates(batch.clients, local.rows, local.dense, batch.size)
+        upload, gradient = self._uploaded(local, users, batch, self.l2)
+        self._move_users(batch.clients, users, gradient)
+        return upload
+
+    def _uploaded(self, local: LocalStep, users: torch.Tensor, batch: Batch, l2: float) -> tuple[Updates, torch.Tensor]:
+        """What clients upload, and the gradient by their own embeddings, with ``l2 / 2`` times all squared parameters.
+
+        Biases, dense parameters whose name begins with b, are no part of that term.
+        """
+        if not l2:
+            return Updates(batch.clients, local.rows, local.dense, batch.size), local.users
+        pulls = {name: l2 * value for name, value in self.params.dense.items() if not name.startswith("b")}
+
+        def added(values: Tensors, times: int) -> Tensors:
+            return {name: value + times * pulls[name] if name in pulls else value for name, value in values.items()}
+
+        dense, n = local.dense, len(batch.clients)
+        dense = DenseGradients(lambda: added(local.dense.total(), n), lambda: added(local.dense.stacked(), 1))
+        if self._pull is None:
+            self._pull = l2 * self.params.items
+        common = Common(self._pull, torch.ones_like(batch.size))
+        return Updates(batch.clients, local.rows, dense, batch.size, common), local.users + l2 * users
 
     def _regularized(self, local: LocalStep, users: torch.Tensor, batch: Batch, view: ServerView) -> LocalStep:
         extra = self.defense.regularize(self.params, users, batch, view)
@@ -201,30 +254,22 @@ class Federation:
             rows = (coalesced(full, self.task.num_items),)
         return LocalStep(rows, local.dense, local.users if extra.users is None else local.users + extra.users)
 
-    def _malicious_updates(self, index: torch.Tensor) -> Updates:
-        """Uploads of the malicious clients ``index``: honest or silent before the attack starts, then crafted."""
+    def _malicious_updates(self, index: torch.Tensor, honest: Updates) -> Updates:
+        """Uploads of the malicious clients ``index``: honest or silent before the attack starts, then crafted.
+
+        Args:
+            index: int64 [m]. honest: what the honest clients of the round upload.
+        """
         clients = self.malicious[index].to(self.device)
         profile = self.attack.card.channel == Channel.PROFILE
         if self.epoch < self.protocol.attack_start:
             if self.injected:
                 return no_updates(clients, self.params.dense, self.model.embedding_size)
-            return self._own_step(index, genuine=True).updates
+            return _Own(self, index, genuine=True).step().updates
         if profile:
-            return self._own_step(index, genuine=False).updates
-        made: list[HonestStep] = []
-
-        def honest() -> HonestStep:
-            if not made:
-                made.append(self._own_step(index, genuine=not self.injected))
-            return made[0]
-
-        state = RoundState(
-            self.params,
-            index.to(self.device),
-            self.epoch,
-            self.round,
-            honest if self.fake_rows is not None or not self.injected else None,
-        )
+            return _Own(self, index, genuine=False).step().updates
+        own = _Own(self, index, genuine=not self.injected) if self.fake_rows is not None or not self.injected else None
+        state = RoundState(self.params, index.to(self.device), self.epoch, self.round, own, honest)
         watched = [self.params.items, *self.params.dense.values()]
         versions = [value._version for value in watched]
         crafted = self.attack.craft(self._view.in_round(state))
@@ -237,23 +282,36 @@ class Federation:
             raise ThreatModelViolation(
                 f"attack {name!r} returned uploads of {len(crafted.clients)} clients; {len(index)} of its were sampled."
             )
-        return Updates(clients, crafted.rows, crafted.dense, crafted.weights)
-
-    def _own_step(self, index: torch.Tensor, genuine: bool) -> HonestStep:
-        """An honest step of malicious clients on their own data: genuine interactions, or their fake profile."""
-        clients = self.malicious[index].to(self.device)
-        table = self.rows if genuine else self.fake_rows
-        assert table is not None
-        batch = self._batch(table, self.malicious[index] if genuine else index, "malicious")
-        users = self.users.index_select(0, clients)
-        local = self.model.local_step(self.params, users, batch, self.loss if genuine else self.fake_loss)
-        moved = self._move_users(clients, users, local.users)
-        return HonestStep(Updates(clients, local.rows, local.dense, batch.size), users, moved)
+        if self._user_adam is not None and own is not None:
+            own.step()  # a compromised user's own embedding follows its data, whatever is uploaded
+        return Updates(clients, crafted.rows, crafted.dense, crafted.weights, crafted.common)
 
     def _move_users(self, clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The embeddings of ``clients`` after their step; under Adam they move at the end of the round."""
+        if self._user_adam is not None:
+            self._user_gradients.append((clients, gradient))
+            return users
         moved = users - self.protocol.learning_rate * gradient
         self.users.index_copy_(0, clients, moved)
         return moved
+
+    def _settle_users(self) -> None:
+        """Adam's step of the table of users, and the end of what was only good for this round."""
+        self._pull = None
+        if self._user_adam is None or not self.users.shape[1]:
+            return
+        clients = torch.cat([clients for clients, _ in self._user_gradients])
+        gradient = torch.cat([gradient for _, gradient in self._user_gradients])
+        self._user_gradients.clear()
+        if self.protocol.user_optimizer == "adam":
+            full = torch.zeros_like(self.users).index_copy_(0, clients, gradient)
+            self.users = self._user_adam.move("users", self.users, full)
+        else:
+            self.users = self._user_adam.move_rows("users", self.users, clients, gradient)
+
+    def histories(self, user: torch.Tensor, item: torch.Tensor, count: int) -> Histories:
+        """Interactions by user, as models of sequences read them: rows sorted by user, for users 0 to ``count`` - 1."""
+        return Histories(torch.searchsorted(user, torch.arange(count + 1, device=user.device)), item)
 
     def _batch(self, table: TrainingRows, clients: torch.Tensor, stream: str) -> Batch:
         batch = table.select(clients)
@@ -274,11 +332,15 @@ class Federation:
             return
         self._view = self._make_view(fakes)
         order = torch.argsort(fakes.client * t.num_items + fakes.item)
+        self.fake_pairs = fakes.client[order], fakes.item[order]
         self.fake_rows = self._draw_rows(fakes.client[order], fakes.item[order], t.num_malicious, "negatives of fakes")
 
     def _draw_rows(self, user: torch.Tensor, item: torch.Tensor, num_clients: int, stream: str) -> TrainingRows:
         p, m = self.protocol, self.task.num_items
-        drawn = draw_negatives(user, item, num_clients, m, p.negatives_per_positive, self._stream(stream, self.epoch))
+        held_out = self.task.held_out if p.negatives_exclude == "all" and num_clients == self.task.num_users else None
+        drawn = draw_negatives(
+            user, item, num_clients, m, p.negatives_per_positive, self._stream(stream, self.epoch), held_out
+        )
         return TrainingRows.build(user, item, drawn, num_clients, m, pairwise=p.loss == "bpr")
 
     def _make_view(self, fakes: Profiles | None) -> AttackerView:
@@ -340,7 +402,80 @@ class Federation:
             self.epoch,
             self.round,
             self._defense_stream,
+            self.optimizer,
         )
+
+    def _malicious_pool(self) -> torch.Tensor:
+        """Users among whom the compromised are drawn: int64, all, or a share that is the same in every run."""
+        n, share = self.task.num_users, self.protocol.malicious_pool
+        if share is None:
+            return torch.arange(n)
+        return torch.randperm(n, generator=generator(0, "malicious pool"))[: int(n * share + 1e-9)]
 
     def _stream(self, *identity: str | int, on_device: bool = False) -> torch.Generator:
         return generator(self.seed, *identity, device=self.device if on_device else "cpu")
+
+
+class _Own:
+    """Honest work on the data of malicious clients in one round (:class:`fedbench.federation.view.OwnSteps`).
+
+    Args:
+        federation: at that round. index: int64 [m], the sampled malicious clients.
+        genuine: whether their data are genuine interactions, or a fake profile.
+    """
+
+    def __init__(self, federation: Federation, index: torch.Tensor, genuine: bool) -> None:
+        self._federation, self._index, self._genuine = federation, index, genuine
+        self._made: HonestStep | None = None
+        self._drawn: Batch | None = None
+
+    def step(self) -> HonestStep:
+        if self._made is None:
+            clients = self._clients(self._index)
+            batch = self.batch()
+            updates, gradient, users = self._work(clients, batch)
+            moved = self._federation._move_users(clients, users, gradient)
+            self._made = HonestStep(updates, users, moved)
+        return self._made
+
+    def batch(self) -> Batch:
+        if self._drawn is None:
+            self._drawn = self._rows_of(self._index)
+        return self._drawn
+
+    def users(self) -> torch.Tensor:
+        f = self._federation
+        clients = self._clients(self._index)
+        source = (f.task.train_user, f.task.train_item) if self._genuine else f.fake_pairs
+        assert source is not None
+        user, item = source
+        owners = clients if self._genuine else self._index.to(f.device)
+        every = f.histories(user, item, f.task.num_users if self._genuine else f.task.num_malicious)
+        index, starts, _ = ragged(every.starts, every.starts.cpu(), owners.cpu())
+        return f.model.represent(f.params, f.users.index_select(0, clients), Histories(starts, item[index]))
+
+    def trained(self, batch: Batch) -> Updates:
+        return self._work(self._clients(self._index), batch)[0]
+
+    def colluding(self, count: int) -> Updates:
+        f = self._federation
+        some = torch.randperm(f.task.num_malicious, generator=f._collusion)[:count]
+        return self._work(self._clients(some), self._rows_of(some))[0]
+
+    def _clients(self, index: torch.Tensor) -> torch.Tensor:
+        return self._federation.malicious[index].to(self._federation.device)
+
+    def _rows_of(self, index: torch.Tensor) -> Batch:
+        f = self._federation
+        table = f.rows if self._genuine else f.fake_rows
+        assert table is not None
+        return f._batch(table, f.malicious[index] if self._genuine else index, "malicious")
+
+    def _work(self, clients: torch.Tensor, batch: Batch) -> tuple[Updates, torch.Tensor, torch.Tensor]:
+        """Honest uploads on ``batch``, the gradient by the clients' embeddings, and these."""
+        f = self._federation
+        users = f.users.index_select(0, clients)
+        loss, l2 = (f.loss, f.l2) if self._genuine else (f.fake_loss, 0.0)
+        local = f.model.local_step(f.params, users, batch, loss, f._dropout["malicious"])
+        updates, gradient = f._uploaded(local, users, batch, l2)
+        return replace(updates, clients=clients), gradient, users

@@ -165,6 +165,18 @@ class DenseGradients:
 
 
 @dataclass(frozen=True)
+class Common:
+    """A gradient of all items that is part of many uploads, such as ``lambda V`` of an L2 term on all parameters.
+
+    Attributes:
+        gradient: float32 [M, d]. share: float32 [n], how often it is in each client's upload; 0: not at all.
+    """
+
+    gradient: torch.Tensor
+    share: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Updates:
     """What the server receives in one round from n clients.
 
@@ -173,24 +185,29 @@ class Updates:
         rows: blocks of gradient rows; no (client, item) occurs twice.
         dense: gradients of the dense parameters.
         weights: float32 [n], number of training samples behind each upload.
+        common: a gradient of all items that comes to the rows: client i uploads ``rows_i + share_i gradient``.
+        rejected: bool [n], clients that a filter has dropped and whose uploads a later rule still looks at (UNION's
+            parallel order); None: nobody.
     """
 
     clients: torch.Tensor
     rows: tuple[Rows, ...]
     dense: DenseGradients
     weights: torch.Tensor
+    common: Common | None = None
+    rejected: torch.Tensor | None = None
 
     def sum_rows(self, num_items: int, size: int) -> torch.Tensor:
-        """float32 [num_items, size]: for every item the sum of its rows over all clients."""
-        if not self.rows:
-            return self.weights.new_zeros(num_items, size)
-        total = self.rows[0].sum(num_items)
+        """float32 [num_items, size]: for every item the sum of what all clients send for it."""
+        total = self.weights.new_zeros(num_items, size) if not self.rows else self.rows[0].sum(num_items)
         for block in self.rows[1:]:
             total += block.sum(num_items)
+        if self.common is not None:
+            total = total + self.common.share.sum() * self.common.gradient
         return total
 
     def all_rows(self) -> FullRows:
-        """All blocks as one, with the rows made. For defenses that read rows."""
+        """All blocks as one, with the rows made, without what is common. For defenses that read rows."""
         if not self.rows:
             empty = self.clients.new_zeros(0)
             return FullRows(empty, empty, self.weights.new_zeros(0, 0))
@@ -199,6 +216,80 @@ class Updates:
             torch.cat([block.item for block in self.rows]),
             torch.cat([block.grad() for block in self.rows]),
         )
+
+    def scaled(self, factor: torch.Tensor) -> Updates:
+        """Every client's whole upload times its ``factor``, float32 [n]."""
+        rows = tuple(block.scaled(factor.index_select(0, block.client)) for block in self.rows)
+        common = None if self.common is None else replace(self.common, share=self.common.share * factor)
+        dense = self.dense
+        return replace(
+            self,
+            rows=rows,
+            common=common,
+            dense=DenseGradients(
+                lambda: {name: torch.tensordot(factor, value, 1) for name, value in dense.stacked().items()},
+                lambda: {
+                    name: value * factor.view(-1, *[1] * (value.dim() - 1)) for name, value in dense.stacked().items()
+                },
+            ),
+        )
+
+    def square_norms(self) -> torch.Tensor:
+        """float32 [n]: the squared Euclidean norm of every client's whole upload."""
+        square = torch.zeros_like(self.weights)
+        for block in self.rows:
+            square.index_add_(0, block.client, block.norms().square())
+        if self.common is not None:
+            gradient, share = self.common.gradient, self.common.share
+            inner = torch.zeros_like(square)
+            for block in self.rows:
+                products = (block.grad() * gradient.index_select(0, block.item)).sum(1)
+                inner.index_add_(0, block.client, products)
+            square = square + 2 * share * inner + share.square() * gradient.square().sum()
+        for value in self.dense.stacked().values():
+            square = square + value.flatten(1).square().sum(1)
+        return square.clamp(min=0)
+
+    def relative(self) -> Updates:
+        """The same with ``share`` 1 for everybody: rows relative to what is common.
+
+        Rules that are equivariant to a translation look at the rows alone then. Whoever had another share gets rows of
+        all items.
+        """
+        if self.common is None or not bool((self.common.share != 1).any()):
+            return self
+        return self._written(1.0)
+
+    def explicit(self) -> Updates:
+        """The same with what is common written into rows of all items, and ``common`` None."""
+        return self if self.common is None else replace(self._written(0.0), common=None)
+
+    def _written(self, share: float) -> Updates:
+        """The same with ``share`` for everybody; clients whose share changes get rows of all items."""
+        assert self.common is not None
+        gradient, own = self.common.gradient, self.common.share
+        num_items, size = gradient.shape
+        changed = own != share
+        which = changed.nonzero().squeeze(1)
+        place = changed.cumsum(0) - 1
+        full = (own.index_select(0, which) - share)[:, None, None] * gradient
+        full = full.view(-1, size)
+        kept: list[Rows] = []
+        for block in self.rows:
+            moved = changed.index_select(0, block.client)
+            taken = block.take(moved.nonzero().squeeze(1))
+            full.index_add_(0, place.index_select(0, taken.client) * num_items + taken.item, taken.grad())
+            kept.append(block.take((~moved).nonzero().squeeze(1)))
+        items = torch.arange(num_items, device=gradient.device).repeat(len(which))
+        kept.append(FullRows(which.repeat_interleave(num_items), items, full))
+        return replace(self, rows=tuple(kept), common=Common(gradient, torch.full_like(own, share)))
+
+    def settled(self) -> Updates:
+        """Without the clients that a filter rejected; all of them when it rejected everybody."""
+        if self.rejected is None:
+            return self
+        rejected, plain = self.rejected, replace(self, rejected=None)
+        return plain if bool(rejected.all()) else plain.keep(~rejected)
 
     def usable(self) -> torch.Tensor:
         """Bool [n]: clients none of whose gradients is NaN, infinite, or so large that its square is."""
@@ -226,6 +317,8 @@ class Updates:
                 lambda: {name: value[kept] for name, value in dense.stacked().items()},
             ),
             self.weights[kept],
+            None if self.common is None else replace(self.common, share=self.common.share[kept]),
+            None if self.rejected is None else self.rejected[kept],
         )
 
 
@@ -243,6 +336,11 @@ def concat(parts: Sequence[Updates]) -> Updates:
     parts = [part for part in parts if len(part.clients)] or list(parts[:1])
     if len(parts) == 1:
         return parts[0]
+    shared = next((part.common.gradient for part in parts if part.common is not None), None)
+    shares = []
+    if shared is not None:
+        parts = [part if part.common is None or part.common.gradient is shared else part.explicit() for part in parts]
+        shares = [torch.zeros_like(part.weights) if part.common is None else part.common.share for part in parts]
     rows: list[Rows] = []
     start = 0
     for part in parts:
@@ -262,6 +360,7 @@ def concat(parts: Sequence[Updates]) -> Updates:
         tuple(rows),
         DenseGradients(total, stacked),
         torch.cat([part.weights for part in parts]),
+        None if shared is None else Common(shared, torch.cat(shares)),
     )
 
 

@@ -6,13 +6,14 @@ attribute that the card does not grant raises :class:`ThreatModelViolation`, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
 from fedbench.cards import AttackCard, Knowledge
 from fedbench.errors import ThreatModelViolation
+from fedbench.federation.clients import Batch
 from fedbench.federation.updates import Updates
 from fedbench.models.base import PublicParams, Recommender
 
@@ -65,7 +66,7 @@ class Surroundings:
     Attributes:
         model: the recommender's structure.
         num_items: M. num_malicious: m_tot. learning_rate: the clients' and the server's.
-        aggregation: ``"sum"`` or ``"mean"``. targets: int64 [T]. device: where tensors live.
+        aggregation: ``"sum"``, ``"mean"`` or ``"weighted"``. targets: int64 [T]. device: where tensors live.
         generator: the attack's own random stream, on ``device``.
     """
 
@@ -79,6 +80,25 @@ class Surroundings:
     generator: torch.Generator
 
 
+class OwnSteps(Protocol):
+    """Honest work on the attacker's own data in one round."""
+
+    def step(self) -> HonestStep:
+        """The honest step of the sampled clients; made once a round."""
+
+    def batch(self) -> Batch:
+        """Their training rows."""
+
+    def users(self) -> torch.Tensor:
+        """float32 [m, d]: what scores items for them (:meth:`Recommender.represent`)."""
+
+    def trained(self, batch: Batch) -> Updates:
+        """What they would upload honestly had they these rows instead."""
+
+    def colluding(self, count: int) -> Updates:
+        """The honest uploads, at the current parameters, of ``count`` of all malicious clients, drawn anew."""
+
+
 @dataclass(frozen=True)
 class RoundState:
     """What an attacker sees of the round under way.
@@ -87,21 +107,24 @@ class RoundState:
         params: the public parameters as received; they must not be changed.
         clients: int64 [m], which malicious clients were sampled, 0 to m_tot - 1.
         epoch: from 1. round: from 0, over the whole run.
-        honest: the honest step of those clients, made when asked for; None without interactions of their own.
+        own: what those clients' own data give, made when asked for; None without interactions of their own.
+        honest_updates: what the honest clients of the round upload; None unless the card declares that knowledge.
     """
 
     params: PublicParams
     clients: torch.Tensor
     epoch: int
     round: int
-    honest: Callable[[], HonestStep] | None
+    own: OwnSteps | None = None
+    honest_updates: Updates | None = None
 
 
 class AttackerView:
     """The eyes of an attack. Always granted: ``model``, ``num_items``, ``num_malicious``, ``learning_rate``,
     ``aggregation``, ``targets``, ``device``, ``generator``, ``embedding_size``; in a round also ``params``,
     ``clients``, ``epoch``, ``round``. Only with the knowledge of the same name on the card: ``item_popularity``,
-    ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, and ``own_data`` with ``honest``.
+    ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, ``honest_updates``, and ``own_data`` with
+    ``honest``, ``own_batch``, ``own_users``, ``trained`` and ``colluding``.
     """
 
     def __init__(
@@ -125,8 +148,12 @@ class AttackerView:
         self._public_interactions = public_interactions if Knowledge.PUBLIC_INTERACTIONS in knows else None
         self._cohort_size = cohort_size if Knowledge.COHORT_SIZE in knows else None
         self._malicious_per_round = malicious_per_round if Knowledge.COHORT_SIZE in knows else None
-        if state is not None and Knowledge.OWN_DATA not in knows:
-            self._state = RoundState(state.params, state.clients, state.epoch, state.round, None)
+        if state is not None:
+            self._state = replace(
+                state,
+                own=state.own if Knowledge.OWN_DATA in knows else None,
+                honest_updates=state.honest_updates if Knowledge.HONEST_UPDATES in knows else None,
+            )
 
     def in_round(self, state: RoundState) -> AttackerView:
         """The same view in the round ``state``."""
@@ -209,11 +236,39 @@ class AttackerView:
 
     def honest(self) -> HonestStep:
         """What the sampled clients would have uploaded honestly."""
-        self._needs(Knowledge.OWN_DATA, "honest")
-        state = self._round("honest")
-        if state.honest is None:
-            raise ThreatModelViolation(f"attack {self._card.name!r} asked for honest(), but its clients have no data.")
-        return state.honest()
+        return self._own("honest").step()
+
+    @property
+    def own_batch(self) -> Batch:
+        """The training rows of the sampled clients."""
+        return self._own("own_batch").batch()
+
+    @property
+    def own_users(self) -> torch.Tensor:
+        """float32 [m, d]: what scores items for the sampled clients: ``model.score_all(params, own_users)``."""
+        return self._own("own_users").users()
+
+    def trained(self, batch: Batch) -> Updates:
+        """What the sampled clients would upload honestly, had they the training rows ``batch``.
+
+        The rows must lie as in ``own_batch``; their own embeddings do not move.
+        """
+        return self._own("trained").trained(batch)
+
+    def colluding(self, count: int) -> Updates:
+        """The honest uploads, at the current parameters, of ``count`` (or all) of the attacker's clients.
+
+        They are drawn anew at each call from all malicious clients, sampled in this round or not: they collude.
+        """
+        return self._own("colluding").colluding(count)
+
+    @property
+    def honest_updates(self) -> Updates:
+        """What the honest clients of this round upload."""
+        self._needs(Knowledge.HONEST_UPDATES, "honest_updates")
+        updates = self._round("honest_updates").honest_updates
+        assert updates is not None
+        return updates
 
     @property
     def item_popularity(self) -> torch.Tensor:
@@ -254,6 +309,13 @@ class AttackerView:
                 f"attack {self._card.name!r} reached for {name!r} (knowledge {knowledge.value!r});"
                 f" its card declares {declared}."
             )
+
+    def _own(self, name: str) -> OwnSteps:
+        self._needs(Knowledge.OWN_DATA, name)
+        own = self._round(name).own
+        if own is None:
+            raise ThreatModelViolation(f"attack {self._card.name!r} asked for {name}, but its clients have no data.")
+        return own
 
     def _round(self, name: str) -> RoundState:
         if self._state is None:

@@ -43,7 +43,7 @@ def build(dataset: str, model: str) -> tuple[Federation, Evaluator, Any]:
         test_user=torch.from_numpy(split.test.user),
         test_item=torch.from_numpy(split.test.item),
         targets=task.targets,
-        evaluated_users=federation.honest_users,
+        evaluated_users=federation.evaluated_users,
         settings=EvaluationSettings("train", "train", "eligible"),
         device=torch.device("cpu"),
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedbench.cards import AttackCard, Knowledge
-from fedbench.federation.clients import TrainingRows, draw_negatives
+from fedbench.federation.clients import Batch, TrainingRows, draw_negatives
 from fedbench.federation.losses import Loss
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles, PublicInteractions, RoundState, Surroundings
@@ -42,6 +42,8 @@ def _make_view(
     public_interactions: PublicInteractions | None = None,
     cohort_size: int = 10,
     malicious_per_round: float | None = None,
+    honest_updates: Updates | None = None,
+    loss: str = "bce",
     seed: int = 0,
 ) -> AttackerView:
     """A view as the engine would make it; equal arguments give equal views, attack stream included.
@@ -55,6 +57,7 @@ def _make_view(
         params: the public parameters (default: the model's own initial ones, plus a bias that is not zero).
         own_data: profiles of all malicious clients (default, for a card that knows them: 6 items each).
         users: float32 [m_tot, d], the malicious clients' embeddings for ``honest()`` (default: drawn).
+        honest_updates: what the honest clients upload. loss: of the malicious clients' own work.
     """
     cls = MODELS.get(model)
     values: dict[str, Any] = {"embedding_size": embedding_size, "init_std": init_std}
@@ -82,15 +85,33 @@ def _make_view(
     if users is None:
         users = recommender.init_users(total, draw)
 
-    def honest() -> HonestStep:
-        assert own_data is not None
+    class Own:
+        """Honest work on ``own_data``."""
+
+        def batch(self) -> Batch:
+            return rows.select(sampled)
+
+        def users(self) -> torch.Tensor:
+            return users[sampled]
+
+        def step(self) -> HonestStep:
+            mine, batch = users[sampled], self.batch()
+            step = recommender.local_step(params, mine, batch, Loss(loss))
+            return HonestStep(self.trained(batch), mine, mine - learning_rate * step.users)
+
+        def trained(self, batch: Batch) -> Updates:
+            step = recommender.local_step(params, users[batch.clients], batch, Loss(loss))
+            return Updates(batch.clients, step.rows, step.dense, batch.size)
+
+        def colluding(self, count: int) -> Updates:
+            some = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count]
+            return self.trained(rows.select(some))
+
+    if own_data is not None:
         order = torch.argsort(own_data.client * num_items + own_data.item)
         user, item = own_data.client[order], own_data.item[order]
         negatives = draw_negatives(user, item, total, num_items, 1, torch.Generator().manual_seed(seed))
-        batch = TrainingRows.build(user, item, negatives, total, num_items).select(sampled)
-        mine = users[sampled]
-        step = recommender.local_step(params, mine, batch, Loss())
-        return HonestStep(Updates(sampled, step.rows, step.dense, batch.size), mine, mine - learning_rate * step.users)
+        rows = TrainingRows.build(user, item, negatives, total, num_items, pairwise=loss == "bpr")
 
     surroundings = Surroundings(
         recommender,
@@ -102,7 +123,7 @@ def _make_view(
         torch.device("cpu"),
         torch.Generator().manual_seed(seed),
     )
-    state = RoundState(params, sampled, epoch, round, honest if own_data is not None else None)
+    state = RoundState(params, sampled, epoch, round, Own() if own_data is not None else None, honest_updates)
     return AttackerView(
         card,
         surroundings,

@@ -128,8 +128,8 @@ def test_compromised_clients_are_real_users_and_honest_before_the_attack() -> No
     federation = small_federation(attack=Push(NoParameters()), num_malicious=6, **options)
     clean = small_federation(clients_per_round=100)
     assert federation.num_clients == 30
-    assert len(federation.honest_users) == 24
-    assert not set(federation.malicious.tolist()) & set(federation.honest_users.tolist())
+    assert len(federation.evaluated_users) == 24
+    assert not set(federation.malicious.tolist()) & set(federation.evaluated_users.tolist())
     for each in (federation, clean):
         each.train_epoch()
     assert torch.allclose(federation.params.items, clean.params.items, atol=1e-6)

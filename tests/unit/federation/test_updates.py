@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedbench.federation.server import aggregate, clip_rows, step
+from fedbench.federation.server import Descent, aggregate, clip_rows
 from fedbench.federation.updates import (
     DenseGradients,
     FullRows,
@@ -83,7 +83,7 @@ def test_sum_and_mean_aggregation_and_the_step() -> None:
     mean = aggregate(updates, params, "mean")
     assert torch.allclose(mean.items * 3, total.items)
     assert torch.allclose(mean.dense["W"] * 3, total.dense["W"])
-    moved = step(params, total, 0.5)
+    moved = Descent(0.5).step(params, total)
     assert moved.items[:, 0].tolist() == [-2, -1, 0, -2, 0]
 
 
