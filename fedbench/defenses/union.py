@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from pydantic import Field
 
-from fedbench.cards import DefenseCard, DefenseFamily, Parameters
+from fedbench.cards import LATER, DefenseCard, DefenseFamily, Parameters
 from fedbench.defenses.base import ClientRegularization, Defense, ServerView
 from fedbench.defenses.gap_statistic import two_clusters
 from fedbench.defenses.robust import ASSUMES_SHARE, GIVEN
 from fedbench.federation.clients import Batch
+from fedbench.federation.server import Descent
 from fedbench.federation.updates import FullRows, Rows, Updates
 from fedbench.models.base import PublicParams
-from fedbench.models.mf import aligned_products
+from fedbench.models.mf import aligned_products, dropout_masks
 
 
 class Union(Defense):
@@ -62,6 +64,25 @@ class Union(Defense):
         distance: Literal["squared", "euclidean"] = Field(
             "squared", description="distance in the uniformity, squared [paper, equation 6] or not [code]"
         )
+        step: Literal["gradient", "server"] = Field(
+            "gradient",
+            description="the step before d_i is taken: V - eta g_i [paper], or that of the server's optimizer with its"
+            " state as it is [code: Adam]",
+            json_schema_extra=LATER,
+        )
+        dropout: float = Field(
+            0.0,
+            ge=0,
+            lt=1,
+            description="of anchors and candidates in the contrastive task [code: 0.2]",
+            json_schema_extra=LATER,
+        )
+        order: Literal["sequential", "parallel"] = Field(
+            "sequential",
+            description="a multi-krum that follows sees the clients that are left [paper], or all, and whom either drops is"
+            " left out [code]",
+            json_schema_extra=LATER,
+        )
         references: int = Field(50, ge=2, description="B, reference sets of the gap statistic [paper: 50]")
         lone_rule: bool = Field(True, description="also drop a cluster of at most f clients [code]")
         assumed_ratio: float | None = Field(
@@ -92,13 +113,25 @@ class Union(Defense):
         generator = server.generator
         count = min(self.params.sampled_items, len(items))
         sampled = torch.randperm(len(items), generator=generator, device=generator.device)[:count].to(items.device)
-        spread = uniformity(updates, items, sampled, server.learning_rate, self.params.distance)
+        spread = self._spread(updates, sampled, server)
         share = self.params.assumed_ratio
         share = share if share is not None else server.malicious_ratio or 0.0
         few = math.ceil(n * share - 1e-9) if self.params.lone_rule else 0
         minor, several = two_clusters(spread, self.params.references, generator)
         dropped = minor & (several | (minor.sum() <= few))
+        if self.params.order == "parallel":
+            return replace(updates, rejected=dropped)
         return updates.keep(~dropped) if bool(dropped.any()) else updates
+
+    def _spread(self, updates: Updates, sampled: torch.Tensor, server: ServerView) -> torch.Tensor:
+        """d_i of every client: float64 [n]."""
+        items, distance = server.params.items, self.params.distance
+        descends = self.params.step == "gradient" or server.optimizer is None
+        if descends and updates.common is None:
+            return uniformity(updates, items, sampled, server.learning_rate, distance)
+        optimizer = Descent(server.learning_rate) if descends or server.optimizer is None else server.optimizer
+        moved = optimizer.peek(server.params, sampled, sampled_gradients(updates, len(items), sampled))
+        return spread_of(moved, distance)
 
 
 def contrastive(
@@ -129,6 +162,10 @@ def contrastive(
     negatives = drawn if per_anchor else drawn.index_select(0, client)
     candidates = torch.cat([own.index_select(0, other)[:, None], negatives], dim=1)
 
+    if params.dropout:
+        scale = params.alpha / size * (size > 1)
+        rows, extra = _with_dropout(items, batch, anchors, other, candidates, scale, params.dropout, generator)
+        return ClientRegularization(rows, extra=extra)
     anchor = items.index_select(0, own)
     rows_of = Batch(
         own,
@@ -158,6 +195,96 @@ def contrastive(
         columns = residual[:, 1:].T.contiguous()
         values = torch.stack([_bag(own, items, column, count.cumsum(0) - count) for column in columns], 1).flatten(0, 1)
     return ClientRegularization(rows, extra=FullRows(key // num_items, key % num_items, values))
+
+
+def _with_dropout(
+    items: torch.Tensor,
+    batch: Batch,
+    anchors: torch.Tensor,
+    other: torch.Tensor,
+    candidates: torch.Tensor,
+    scale: torch.Tensor,
+    p: float,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, FullRows]:
+    """The gradient where every looked-up vector loses a share ``p`` of its coordinates, each time others.
+
+    Args:
+        items: float32 [M, d]. batch: the training rows. anchors: int64 [A], rows of the batch. other: int64 [A], index into
+            ``anchors``, the positives. candidates: int64 [A, 1 + P], items: the positive, then the others.
+        scale: float32 [A], factor of every anchor's loss. p: share. generator: of the masks.
+
+    Returns:
+        float32 [R, d], aligned with the batch's rows, and extra rows of the other candidates.
+    """
+    num_items, d = items.shape
+    client, own = batch.client.index_select(0, anchors), batch.item.index_select(0, anchors)
+    rows = items.new_zeros(len(batch.item), d)
+    positives = anchors.index_select(0, other)
+    extra = items.new_zeros(len(batch.clients) * num_items, d)
+    keys = client[:, None] * num_items + candidates[:, 1:]
+    step = max(1, 2**20 // (candidates.shape[1] * d))  # 4 MiB of candidates at a time stay in the cache
+    for k in range(0, len(own), step):
+        piece = slice(k, k + step)
+        shape = (*candidates[piece].shape, d)
+        keep_anchor = dropout_masks((shape[0], d), p, generator, items.device)
+        keep = dropout_masks(shape, p, generator, items.device)
+        anchor = items.index_select(0, own[piece]) * keep_anchor
+        looked_up = items.index_select(0, candidates[piece].flatten()).view(shape).mul_(keep)
+        residual = torch.softmax(torch.bmm(looked_up, anchor[:, :, None]).squeeze(2), dim=1)
+        residual[:, 0] -= 1
+        residual *= scale[piece, None]
+        rows.index_add_(0, anchors[piece], torch.bmm(residual[:, None], looked_up).squeeze(1) * keep_anchor)
+        gradient = keep.mul_(residual[:, :, None]).mul_(anchor[:, None])
+        rows.index_add_(0, positives[piece], gradient[:, 0])
+        extra.index_add_(0, keys[piece].flatten(), gradient[:, 1:].flatten(0, 1))
+    touched = torch.zeros(len(extra), dtype=torch.bool, device=items.device).index_fill_(0, keys.flatten(), True)
+    key = touched.nonzero().squeeze(1)
+    return rows, FullRows(key // num_items, key % num_items, extra.index_select(0, key))
+
+
+def sampled_gradients(updates: Updates, num_items: int, sampled: torch.Tensor) -> torch.Tensor:
+    """float32 [n, T, d]: what every client sends for the sampled items; 0 where it sends nothing.
+
+    Args:
+        updates: what arrived. num_items: M. sampled: int64 [T], different items.
+    """
+    n, t = len(updates.clients), len(sampled)
+    place = torch.full((num_items,), -1, device=sampled.device).index_copy_(
+        0, sampled, torch.arange(t, device=sampled.device)
+    )
+    rows = _within(updates, place)
+    size = rows.values.shape[1] if updates.common is None else updates.common.gradient.shape[1]
+    full = updates.weights.new_zeros(n * t, size)
+    if len(rows.item):
+        full.index_add_(0, rows.client * t + place.index_select(0, rows.item), rows.values)
+    full = full.view(n, t, size)
+    if updates.common is not None:
+        full += updates.common.share[:, None, None] * updates.common.gradient.index_select(0, sampled)
+    return full
+
+
+def spread_of(vectors: torch.Tensor, distance: str) -> torch.Tensor:
+    """Mean distance of all pairs of T vectors, for each of n sets: float64 [n].
+
+    Args:
+        vectors: float32 [n, T, d]. distance: ``"squared"`` or ``"euclidean"``.
+    """
+    n, t, _ = vectors.shape
+    # From a common origin near the vectors, for the sake of digits: clients differ in the fourth.
+    vectors = vectors - vectors.mean((0, 1))
+    if distance == "squared":
+        mean_square = vectors.square().sum(2, dtype=torch.float64).mean(1)
+        return (mean_square - vectors.mean(1, dtype=torch.float64).square().sum(1)) * 2 * t / (t - 1)
+    total = torch.empty(n, dtype=torch.float64, device=vectors.device)
+    step = max(1, 2**21 // t**2)
+    for k in range(0, n, step):
+        piece = vectors[k : k + step]
+        square = piece.square().sum(2)
+        squares = torch.baddbmm((square[:, :, None] + square[:, None, :]), piece, piece.transpose(1, 2), alpha=-2)
+        squares.clamp_(min=0).diagonal(dim1=1, dim2=2).zero_()
+        total[k : k + step] = squares.sqrt_().sum(2).sum(1, dtype=torch.float64)
+    return total / (t * (t - 1))
 
 
 def _bag(

@@ -179,7 +179,7 @@ class Evaluator:
         elif self._single:
             rank = test_rank + self._leaked
             if self.settings.seen_held_out == "missed":
-                rank = torch.where(self._leaked > 0, float(self.num_items), rank)
+                rank = torch.where(self._leaked > 0, float(self.num_items + max(metrics.CUTOFFS)), rank)
             result |= self._single_item(rank[self._tested])
         else:
             result |= self._several_items(torch.cat(ahead), torch.cat(held_out_scores))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +14,12 @@ from federations import small_federation
 from robust_oracles import make_updates, server_of
 
 from fedbench.defenses import ServerView
+from fedbench.defenses import union as union_module
 from fedbench.defenses.gap_statistic import dispersion, two_clusters
-from fedbench.defenses.union import Union, draw_outside, uniformity
-from fedbench.federation.updates import DenseGradients, FullRows, Updates, coalesced
+from fedbench.defenses.union import Union, contrastive, draw_outside, spread_of, uniformity
+from fedbench.federation.server import Adam, Descent, ServerOptimizer
+from fedbench.federation.updates import Common, DenseGradients, FullRows, Updates, coalesced
+from fedbench.models import PublicParams
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -255,3 +261,94 @@ def test_union_trains_and_sends_each_row_once(model: str, negatives_per: str) ->
     assert len(torch.unique(key)) == len(key)
     federation.train_epoch()
     federation.check_finite()
+
+
+# ------------------------------------------------------------------------- the readings of the AAAI'23 code
+
+
+def with_common(updates: Updates) -> Updates:
+    gradient = torch.randn(8, 3, generator=stream(7))
+    return replace(updates, common=Common(gradient, torch.linspace(0, 1, len(updates.clients))))
+
+
+@pytest.mark.parametrize("distance", ["squared", "euclidean"])
+@pytest.mark.parametrize("adam", [False, True])
+def test_uniformity_after_the_servers_own_step(distance: str, adam: bool) -> None:
+    """Every client's update as if it were the aggregate: a real step of a copy of the server."""
+    updates = with_common(make_updates(5, 8, 3, 2, density=0.5, dense=False))
+    params = PublicParams(torch.randn(8, 3, generator=stream()), {})
+    server: ServerOptimizer = Adam(0.3) if adam else Descent(0.3)
+    for seed in range(3):
+        gradient = torch.randn(8, 3, generator=stream(seed))
+        params = server.step(params, PublicParams(gradient, {}))
+    sampled = [6, 1, 3, 4]
+    expected = []
+    for client in range(5):
+        alone = updates.explicit().keep(torch.arange(5) == client).sum_rows(8, 3)
+        moved = copy.deepcopy(server).step(params, PublicParams(alone, {})).items.double()
+        pairs = [(moved[i] - moved[j]).norm() for i, j in itertools.combinations(sampled, 2)]
+        expected.append(sum(p**2 if distance == "squared" else p for p in pairs) / len(pairs))
+    view = replace(server_of(updates, 8, 3), params=params, learning_rate=0.3, optimizer=server)
+    union = Union(Union.Params(distance=distance, step="server" if adam else "gradient"))
+    found = union._spread(updates, torch.tensor(sampled), view)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("distance", ["squared", "euclidean"])
+def test_the_spread_of_sets_that_differ_in_the_fourth_digit_keeps_its_order(distance: str) -> None:
+    base = 3 + torch.randn(200, 16, generator=stream())
+    vectors = base * (1 + 1e-4 * torch.arange(6)[:, None, None])
+    found = spread_of(vectors, distance)
+    exact = torch.stack([torch.pdist(each.double()).pow(2 if distance == "squared" else 1).mean() for each in vectors])
+    assert found.argsort().tolist() == list(range(6))
+    torch.testing.assert_close(found, exact, rtol=1e-6, atol=0)
+
+
+def test_the_contrastive_gradient_with_dropout_is_that_of_autograd_under_the_same_masks() -> None:
+    federation = small_federation("mf")
+    batch = federation.rows.select(torch.tensor([3, 0, 7]))
+    items = federation.params.items
+    params = Union.Params(alpha=0.7, negatives=4, dropout=0.3)
+    drawn: list[torch.Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        original = union_module.dropout_masks
+
+        def noting(*args: Any) -> torch.Tensor:
+            drawn.append(original(*args))
+            return drawn[-1].clone()
+
+        lists: list[torch.Tensor] = []
+        inner = union_module._with_dropout
+
+        def noting_lists(*args: Any) -> Any:
+            lists.extend([args[2], args[3], args[4]])
+            return inner(*args)
+
+        patch.setattr(union_module, "dropout_masks", noting)
+        patch.setattr(union_module, "_with_dropout", noting_lists)
+        found = contrastive(items, batch, params, stream(4))
+    anchors, other, candidates = lists
+    keep_anchor, keep = drawn
+    v = items.clone().requires_grad_()
+    owners = batch.client[anchors]
+    total = torch.zeros(())
+    for a in range(len(anchors)):
+        assert candidates[a, 0] == batch.item[anchors[other[a]]]
+        anchor = v[batch.item[anchors[a]]] * keep_anchor[a]
+        scores = (v[candidates[a]] * keep[a]) @ anchor
+        total = total - 0.7 * scores.log_softmax(0)[0] / (owners == owners[a]).sum()
+    (expected,) = torch.autograd.grad(total, [v])
+    assert found.rows is not None
+    assert found.extra is not None
+    gradient = torch.zeros_like(items).index_add_(0, batch.item, found.rows)
+    gradient.index_add_(0, found.extra.item, found.extra.values)
+    assert torch.allclose(gradient, expected, atol=1e-6)
+    assert len(torch.unique(found.extra.client * 40 + found.extra.item)) == len(found.extra.item)
+
+
+def test_in_parallel_order_the_rejected_stay_to_be_looked_at() -> None:
+    updates, view = collapsed(bad=3)
+    left = Union(Union.Params(order="parallel")).filter(updates, view)
+    assert left.rejected is not None
+    assert left.rejected.nonzero().squeeze(1).tolist() == [17, 18, 19]
+    assert left.settled().clients.tolist() == list(range(17))

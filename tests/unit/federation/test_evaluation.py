@@ -358,3 +358,42 @@ def test_published_target_of_ml_100k_is_counted_over_878_users() -> None:
     assert found["hr_full_20"] * 943 == pytest.approx(round(found["hr_full_20"] * 943), abs=1e-9)
     # An untrained model places the held-out item anywhere among the 100.
     assert found["hr_10"] == pytest.approx(0.10, abs=0.03)
+
+
+def test_half_of_the_ties_are_ahead() -> None:
+    """Scores 5, 5, 5, 1, 9; the held-out item 0 ties with 1 and 2, one of which is in train; 4 is higher."""
+    scores = torch.tensor([[5.0, 5, 5, 1, 9]])
+    half = EvaluationSettings(ties="half")
+    alone = evaluate(evaluator((1, 5), [(0, 3)], [(0, 0)], [4], settings=half), scores)
+    # ahead: item 4, and half of items 1 and 2: rank 1 + 1 + 2 / 2 = 3
+    assert alone["ndcg_full_5"] == pytest.approx(1 / math.log2(4))
+    seen = evaluate(evaluator((1, 5), [(0, 1)], [(0, 0)], [3], settings=half), scores)
+    assert seen["ndcg_full_5"] == pytest.approx(1 / math.log2(1 + 2.5))
+    against = evaluate(evaluator((1, 5), [(0, 1)], [(0, 0)], [3]), scores)
+    assert against["ndcg_full_5"] == pytest.approx(1 / math.log2(1 + 3))
+
+
+def test_a_collapsed_model_is_at_chance_when_ties_count_by_half() -> None:
+    flat = torch.zeros(1, 41)
+    found = evaluate(evaluator((1, 41), [(0, 7)], [(0, 0)], [9], settings=EvaluationSettings(ties="half")), flat)
+    assert found["hr_full_20"] == 0  # 39 competitors: rank 1 + 39 / 2 = 20.5
+    fewer = torch.zeros(1, 40)
+    found = evaluate(evaluator((1, 40), [(0, 7)], [(0, 0)], [9], settings=EvaluationSettings(ties="half")), fewer)
+    assert found["hr_full_20"] == 1  # 38 competitors: rank 20
+
+
+@pytest.mark.parametrize("ties", ["against", "half"])
+def test_a_held_out_item_that_was_seen_is_ranked_or_missed(ties: Literal["against", "half"]) -> None:
+    scores = torch.tensor([[9.0, 5, 4, 1, 0, 0]])
+    train, test = [(0, 0), (0, 1)], [(0, 0)]
+    ranked = evaluate(evaluator((1, 6), train, test, [5], settings=EvaluationSettings(ties=ties)), scores)
+    assert ranked["ndcg_full_5"] == 1
+    missed = EvaluationSettings(ties=ties, seen_held_out="missed")
+    found = evaluate(evaluator((1, 6), train, test, [5], settings=missed), scores)
+    assert found["hr_full_20"] == found["ndcg_full_20"] == 0
+
+
+def test_without_targets_only_quality_is_measured() -> None:
+    found = evaluate(evaluator((1, 6), [(0, 1)], [(0, 0)], []), torch.tensor([[9.0, 5, 4, 1, 0, 0]]))
+    assert found["hr_full_5"] == 1
+    assert not any(name.startswith("er_") for name in found)
