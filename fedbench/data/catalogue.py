@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedbench.data.records import INTERACTIONS
-from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
+from fedbench.data.splits import MADE
 
 ICDE24 = "published-icde24"
 IJCAI22 = "published-ijcai22"
@@ -82,4 +82,4 @@ class Entry:
     def splits(self) -> tuple[str, ...]:
         """The splits that the dataset has, published ones last."""
         published = sorted({source.slot for source in self.sources} - {INTERACTIONS})
-        return (LEAVE_ONE_OUT, FOUR_TO_ONE, *published)
+        return (*MADE, *published)
