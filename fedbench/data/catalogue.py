@@ -69,6 +69,9 @@ class Entry:
     union_ordered: bool = False
     """Whether train, validation and test of that split follow each other in time."""
     download: Download | None = None
+    id_lists: Mapping[str, Download] = field(default_factory=dict)
+    """``user`` and ``item`` -> the list that selects and numbers them, where the download holds more than the dataset.
+    The checksum is that of the content, unpacked."""
     embedded: bool = False
     """Generated, see :mod:`fedbench.data.longtail`."""
     aliases: tuple[str, ...] = field(default=())

@@ -112,6 +112,8 @@ def _parse(data: bytes, layout: Layout) -> pa.Table:
     types: dict[str, pa.DataType] = {name: pa.string() for name in names}
     types.update({f"f{position}": pa.float64() for position, _ in layout.numbers})
     if not data.strip():
+        if layout.iso_time:
+            types[f"f{layout.time}"] = pa.float64()
         return pa.table({name: pa.array([], types[name]) for name in names})
     table = pacsv.read_csv(
         io.BytesIO(data),
@@ -124,6 +126,8 @@ def _parse(data: bytes, layout: Layout) -> pa.Table:
     required = {layout.user, layout.item}
     if not layout.blank_numbers:
         required.update(position for position, _ in layout.numbers)
+    if layout.iso_time and layout.time is not None:
+        required.add(layout.time)
     if any(table.column(f"f{position}").null_count for position in required):
         raise pa.ArrowInvalid("an empty field")
     for position, _ in layout.numbers:

@@ -133,7 +133,9 @@ def _at_hand(known: Entry, slot: str) -> Table | None:
     for source in known.sources:
         if source.slot == slot and _complete(source):
             paths = {part: find(file) for part, file in source.files.items()}
-            return cached(_identity(known, source), partial(_parse, source, paths))
+            table = cached(_identity(known, source), partial(_parse, source, paths))
+            # Not from the cache, which knows the files only: the catalogue's words may have changed since.
+            return table if slot == INTERACTIONS else replace(table, order=source.order, notes=source.notes)
     return None
 
 
@@ -146,8 +148,7 @@ def _identity(known: Entry, source: Source) -> str:
 def _parse(source: Source, paths: Mapping[str, Path]) -> Table:
     contents = {part: (str(path), read_whole(path)) for part, path in paths.items()}
     if source.slot != INTERACTIONS:
-        table = published_table(contents, source.layout, source.order)
-        return replace(table, notes=source.notes)
+        return published_table(contents, source.layout, source.order)
     name, data = contents["all"]
     if source.layout == "ml-1m-partial":
         return ml_1m_partial_table(read_columns(data, ML_1M_PARTIAL, name))

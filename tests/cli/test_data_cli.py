@@ -78,6 +78,14 @@ def test_info_of_absent_data_tells_the_traps_and_how_to_get_them() -> None:
     assert "fedbench data import amazon-music PATH" in text
 
 
+def test_info_of_gowalla_tells_its_traps() -> None:
+    text = " ".join(run("info", "gowalla").stdout.split())
+    assert "leave-one-out is random by seed unless the check-ins are imported" in text
+    assert "1,585,043" in text
+    assert "neither size nor checksum" in text
+    assert "loc-gowalla_totalCheckins.txt.gz" in text
+
+
 def test_info_does_not_generate_the_huge_dataset(home: Path) -> None:
     assert answer("info", "longtail-huge", "--json")["details"] == []
     assert not home.exists()

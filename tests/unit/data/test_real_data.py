@@ -183,3 +183,4 @@ def test_gowalla_without_check_ins_is_split_at_random() -> None:
     assert "the files have no timestamps" in made.report.method
     four = load_split("gowalla", "4:1")
     assert len(four.train) + len(four.test) == 1_027_370
+    assert any("no timestamps" in note for note in made.report.notes)
