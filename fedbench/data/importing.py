@@ -152,7 +152,7 @@ def detect(data: bytes, filename: str, where: str) -> str:
     """The format of a file, by its name and its first line; raises :class:`DataError` when it is none of ours."""
     if filename in _KNOWN_FILES:
         return _KNOWN_FILES[filename]
-    line = data.split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+    line = data[: data.find(b"\n") + 1 or len(data)].decode("utf-8", "replace").strip()
     tabs = line.split("\t")
     if line.startswith("{"):
         return "amazon"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +32,10 @@ def test_listed_check_ins_are_the_plain_loop(
         if user in users and item in items:
             expected.append((users.index(user), second, len(lines), items.index(item)))
     data = "\n".join(lines).encode()
-    table = listed_checkins(data, "c.txt", pa.array(users), pa.array(items), skip_malformed=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # Small blocks, so that sound and malformed lines are in different ones.
+        patch.setattr("fedbench.data.columns._BLOCK", 60)
+        table = listed_checkins(data, "c.txt", pa.array(users), pa.array(items), skip_malformed=True)
     rows = table.parts["all"]
     found = list(zip(rows.user.tolist(), rows.item.tolist(), strict=True))
     assert found == [(user, item) for user, _, _, item in sorted(expected)]
