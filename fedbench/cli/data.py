@@ -127,13 +127,10 @@ _MOST_COUNTED = 5_000_000
 def _overview(entry: Entry) -> dict[str, Any]:
     """What the catalogue (or the imported table) says of a dataset, as plain values."""
     from fedbench.data.load import load_table, where
-    from fedbench.data.records import INTERACTIONS
-    from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
+    from fedbench.data.splits import LEAVE_ONE_OUT
     from fedbench.data.summary import summarise
 
-    here = {
-        split: where(entry, INTERACTIONS if split in (LEAVE_ONE_OUT, FOUR_TO_ONE) else split) for split in entry.splits
-    }
+    here = {split: where(entry, split) for split in entry.splits}
     users, items, interactions, density = entry.users, entry.items, entry.interactions, entry.density
     if not interactions:
         summary = summarise(load_table(entry, LEAVE_ONE_OUT))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedbench.data.records import INTERACTIONS
-from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
+from fedbench.data.splits import MADE
 
 ICDE24 = "published-icde24"
 IJCAI22 = "published-ijcai22"
@@ -69,6 +69,9 @@ class Entry:
     union_ordered: bool = False
     """Whether train, validation and test of that split follow each other in time."""
     download: Download | None = None
+    id_lists: Mapping[str, Download] = field(default_factory=dict)
+    """``user`` and ``item`` -> the list that selects and numbers them, where the download holds more than the dataset.
+    The checksum is that of the content, unpacked."""
     embedded: bool = False
     """Generated, see :mod:`fedbench.data.longtail`."""
     aliases: tuple[str, ...] = field(default=())
@@ -82,4 +85,4 @@ class Entry:
     def splits(self) -> tuple[str, ...]:
         """The splits that the dataset has, published ones last."""
         published = sorted({source.slot for source in self.sources} - {INTERACTIONS})
-        return (LEAVE_ONE_OUT, FOUR_TO_ONE, *published)
+        return (*MADE, *published)

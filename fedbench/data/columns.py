@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,8 @@ Float64 = npt.NDArray[np.float64]
 
 
 _ISO = "%Y-%m-%dT%H:%M:%SZ"
+_BLOCK = 1 << 20
+"""Bytes, up to the next line end, that are looked at together when a file holds a malformed line."""
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?")
 
 
@@ -85,11 +87,7 @@ def read_columns(data: bytes, layout: Layout, where: str, *, skip_malformed: boo
         table = _parse(data, layout)
         malformed = 0
     except (pa.ArrowInvalid, pa.ArrowKeyError):
-        lines, malformed = _sift(data, layout, where, skip_malformed)
-        try:
-            table = _parse(b"\n".join(lines) + b"\n", layout)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{where}: cannot be read ({str(error).splitlines()[0]}).") from error
+        table, malformed = _parse_by_block(data, layout, where, skip_malformed)
     numbers = {name: _floats(table, position) for position, name in layout.numbers}
     time = None if layout.time is None else _floats(table, layout.time)
     return Columns(
@@ -111,27 +109,38 @@ def _parse(data: bytes, layout: Layout) -> pa.Table:
     names = [f"f{position}" for position in range(layout.width)]
     types: dict[str, pa.DataType] = {name: pa.string() for name in names}
     types.update({f"f{position}": pa.float64() for position, _ in layout.numbers})
-    if not data.strip():
-        return pa.table({name: pa.array([], types[name]) for name in names})
+    used = {layout.user, layout.item, *(position for position, _ in layout.numbers)}
+    if layout.time is not None:
+        used.add(layout.time)
+    wanted = [f"f{position}" for position in sorted(used)]
+    if not data or data.isspace():
+        if layout.iso_time:
+            types[f"f{layout.time}"] = pa.float64()
+        return pa.table({name: pa.array([], types[name]) for name in wanted})
     table = pacsv.read_csv(
         io.BytesIO(data),
         read_options=pacsv.ReadOptions(
             column_names=names, skip_rows=int(layout.header), use_threads=False, block_size=1 << 24
         ),
         parse_options=pacsv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=True),
-        convert_options=pacsv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True),
+        convert_options=pacsv.ConvertOptions(
+            column_types=types, null_values=[""], strings_can_be_null=True, include_columns=wanted
+        ),
     )
     required = {layout.user, layout.item}
     if not layout.blank_numbers:
         required.update(position for position, _ in layout.numbers)
+    if layout.iso_time and layout.time is not None:
+        required.add(layout.time)
     if any(table.column(f"f{position}").null_count for position in required):
         raise pa.ArrowInvalid("an empty field")
     for position, _ in layout.numbers:
         if pc.any(pc.invert(pc.is_finite(table.column(f"f{position}")))).as_py():
             raise pa.ArrowInvalid("a number that is not finite")
     if layout.iso_time and layout.time is not None:
-        stamp = pc.strptime(table.column(f"f{layout.time}"), format=_ISO, unit="s")
-        table = table.set_column(layout.time, f"f{layout.time}", pc.cast(pc.cast(stamp, pa.int64()), pa.float64()))
+        name = f"f{layout.time}"
+        stamp = pc.strptime(table.column(name), format=_ISO, unit="s")
+        table = table.set_column(wanted.index(name), name, pc.cast(pc.cast(stamp, pa.int64()), pa.float64()))
     return table
 
 
@@ -141,13 +150,40 @@ def _floats(table: pa.Table, position: int) -> Float64:
     return values
 
 
-def _sift(data: bytes, layout: Layout, where: str, skip_malformed: bool) -> tuple[list[bytes], int]:
-    """The well-formed lines (header first), and how many others there are; or the error that names the first."""
-    lines = data.splitlines()
-    kept: list[bytes] = lines[: int(layout.header)]
+def _parse_by_block(data: bytes, layout: Layout, where: str, skip_malformed: bool) -> tuple[pa.Table, int]:
+    """The table of the well-formed lines, and how many others there are; or the error that names the first.
+
+    Only blocks that Arrow refuses are looked at line by line.
+    """
+    tables: list[pa.Table] = []
+    malformed = lines = start = 0
+    while start < len(data):
+        end = data.find(b"\n", start + _BLOCK) + 1 or len(data)
+        block = data[start:end]
+        try:
+            tables.append(_parse(block, layout))
+        except (pa.ArrowInvalid, pa.ArrowKeyError):
+            kept, skipped = _sift(block, layout, where, lines, skip_malformed)
+            try:
+                tables.append(_parse(b"\n".join(kept), replace(layout, header=False)))
+            except pa.ArrowInvalid as error:
+                raise DataError(f"{where}: cannot be read ({str(error).splitlines()[0]}).") from error
+            malformed += skipped
+        lines += len(block.splitlines())
+        layout = replace(layout, header=False)
+        start = end
+    return pa.concat_tables(tables), malformed
+
+
+def _sift(block: bytes, layout: Layout, where: str, before: int, skip_malformed: bool) -> tuple[list[bytes], int]:
+    """The well-formed lines without a header, and how many others there are; or the error that names the first.
+
+    ``before``: how many lines of the file come before the block.
+    """
+    kept: list[bytes] = []
     malformed = 0
-    for number, line in enumerate(lines[len(kept) :], start=len(kept) + 1):
-        if not line:
+    for number, line in enumerate(block.splitlines(), start=1):
+        if not line or (layout.header and number == 1):
             continue
         problem = _problem(line, layout)
         if not problem:
@@ -155,7 +191,7 @@ def _sift(data: bytes, layout: Layout, where: str, skip_malformed: bool) -> tupl
         elif skip_malformed:
             malformed += 1
         else:
-            raise DataError(f"{where}:{number}: {problem}")
+            raise DataError(f"{where}:{before + number}: {problem}")
     return kept, malformed
 
 

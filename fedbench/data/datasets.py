@@ -20,6 +20,17 @@ _LONGTAIL_CITATION = "fedbench (synthetic)"
 _LONGTAIL_SOURCE = "generated on first use from a fixed seed, no download"
 _LONGTAIL_TRAP = "synthetic: for tests, demonstrations and scaling, not for claims about real users"
 
+_NGCF = (
+    "https://raw.githubusercontent.com/xiangwang1223/neural_graph_collaborative_filtering/"
+    "a718a4f2df7c3942ca0df6759926975762c61eed/Data/gowalla"
+)
+_GOWALLA_TIMES = (
+    "the published split has no timestamps: leave-one-out is random by seed unless the check-ins are imported"
+)
+_GOWALLA_PARTS = (
+    "train and validation together are the training set of NGCF and LightGCN; test is byte-identical to theirs"
+)
+
 _ICDE24_ORDER = "files of FedRecAttack (ICDE 2022) and PIECK (ICDE 2024), leave-one-out"
 _IJCAI22_ORDER = "files of PoisonFedDLRS (IJCAI 2022), about 4:1"
 
@@ -28,6 +39,11 @@ def _icde24(folder: str, train: tuple[str, str], test: tuple[str, str], public: 
     files = {"train": File(f"{folder}/{train[0]}", train[1]), "test": File(f"{folder}/{test[0]}", test[1])}
     files.update({f"public:{share}": File(f"{folder}/{name}", digest) for share, (name, digest) in public.items()})
     return Source(ICDE24, "lists", files, _ICDE24_ORDER)
+
+
+def _ngcf_list(kind: str, size: int, sha256: str) -> Download:
+    name = f"{kind}_list.txt"
+    return Download(f"{_NGCF}/{name}", name, "id-list", size, sha256, limit=16 << 20)
 
 
 def _longtail(size: str, users: int, items: int, interactions: int, aliases: tuple[str, ...] = ()) -> Entry:
@@ -302,8 +318,13 @@ ENTRIES: tuple[Entry, ...] = (
         licence="no licence stated upstream; research use with citation",
         citation="E. Cho, S. A. Myers and J. Leskovec, Friendship and Mobility, KDD 2011",
         traps=(
-            "the published split has no timestamps: leave-one-out is random unless the check-ins are imported",
-            "train and validation together are the training set of NGCF and LightGCN; test is byte-identical to theirs",
+            _GOWALLA_TIMES,
+            _GOWALLA_PARTS,
+            "the published split counts a location once for each user; the check-ins repeat: the 1,585,043 interactions of "
+            "Yu et al. (AAAI 2023) are those of the listed users at the listed locations, repeats kept "
+            "(duplicates = keep), without the first line of the file, which their code takes for a header",
+            "with repeated check-ins kept, a user's test item may also be in train",
+            "upstream states neither size nor checksum of the check-ins: the import tells those of the file it read",
         ),
         sources=(
             Source(
@@ -321,6 +342,7 @@ ENTRIES: tuple[Entry, ...] = (
                     ),
                 },
                 "files of LightGCN++ (RecSys 2024); a random split, there are no timestamps",
+                notes=(_GOWALLA_TIMES, _GOWALLA_PARTS),
             ),
         ),
         union_of=PUBLISHED,
@@ -333,6 +355,10 @@ ENTRIES: tuple[Entry, ...] = (
             sha256=None,
             limit=1 << 30,
         ),
+        id_lists={
+            "user": _ngcf_list("user", 351_203, "5344c4d0deef610e1f148f23ad216a0db03b36f88834cd39a06786a672c5f5a1"),
+            "item": _ngcf_list("item", 506_926, "6b186f92890cc3f0c15a6dae5d6285f125a302bb8c5ea0cd9a16cf9c16347139"),
+        },
     ),
     Entry(
         name="steam",

@@ -83,6 +83,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of_bytes(data: bytes) -> str:
+    """SHA-256 of a content, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name in the folder of ``path``; renamed to ``path`` at the end, removed if anything goes wrong."""

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedbench.data.catalogue import PUBLISHED, Entry
+from fedbench.data.checkins import core_checkins, id_list, listed_checkins
 from fedbench.data.columns import ML_1M, ML_100K, TRIPLES, Layout, read_columns
 from fedbench.data.datasets import entry
 from fedbench.data.files import LIMIT, read_whole
+from fedbench.data.home import sha256_of
 from fedbench.data.interactions import reindexed_table, table_of_columns
 from fedbench.data.library import check_name, write_imported
 from fedbench.data.lists import read_lists
@@ -19,7 +21,7 @@ from fedbench.data.published import published_table
 from fedbench.data.records import INTERACTIONS, Table
 from fedbench.data.summary import Summary, summarise
 from fedbench.data.unpack import unpack
-from fedbench.data.upstream import amazon_table, gowalla_table, inter_table
+from fedbench.data.upstream import amazon_table, inter_table
 from fedbench.errors import DataError, UserError
 
 Reader = Callable[[bytes, str, bool], Table]
@@ -53,8 +55,8 @@ FORMATS: dict[str, tuple[str, Reader]] = {
     "ml-1m": ("ratings.dat: user::movie::rating::timestamp", _columns(ML_1M)),
     "amazon": ("JSON reviews, one a line", lambda data, where, skip: amazon_table(data, where, skip_malformed=skip)),
     "gowalla": (
-        "SNAP check-ins; keeps the 10-core",
-        lambda d, where, skip: gowalla_table(d, where, skip_malformed=skip),
+        "SNAP check-ins; dataset gowalla: those of NGCF's lists, any other: the 10-core",
+        lambda d, where, skip: core_checkins(d, where, skip_malformed=skip),
     ),
     "inter": ("RecBole's .inter", lambda data, where, skip: inter_table(data, where, skip_malformed=skip)),
     "triples": ("user, item, timestamp separated by tabs", _columns(TRIPLES)),
@@ -76,8 +78,10 @@ def import_dataset(
 ) -> Imported:
     """Parse what is at ``path``, check it and keep it in the data home under ``name``.
 
-    A name of the catalogue fills that dataset (the counts are compared with the catalogue's); a new name makes a new
-    dataset. Single files are renumbered by first appearance; folders of train and test files keep their indices.
+    A name of the catalogue fills that dataset (the counts are compared with the catalogue's, and the checksum is
+    told where the catalogue has none to compare with); a new name makes a new dataset. Single files are renumbered by
+    first appearance, unless the catalogue has id lists for them, which are taken from the folder of the file or from
+    FEDBENCH_DATA; folders of train and test files keep their indices.
 
     Args:
         name: the dataset.
@@ -111,6 +115,9 @@ def import_dataset(
     if known is not None:
         name = known.name
         notes += _differences(known, slot, summary)
+        if slot == INTERACTIONS and path.is_file() and known.download is not None and known.download.sha256 is None:
+            size = path.stat().st_size
+            notes.append(f"{path.name}: {size:,} bytes, SHA-256 {sha256_of(path)} (upstream states none to compare)")
     table = replace(table, notes=tuple(notes))
     return Imported(name, slot, layout, write_imported(name, slot, table), summary, table.notes)
 
@@ -134,6 +141,10 @@ def _read(
     where = str(shown) if source == shown else f"{shown}/{source.name}"
     if layout == "auto":
         layout = detect(data, source.name, str(shown))
+    if layout == "gowalla" and known is not None and known.id_lists:
+        beside = (source.parent, shown.parent)
+        users, items = (id_list(known, kind, beside) for kind in ("user", "item"))
+        return listed_checkins(data, where, users, items, skip_malformed=skip), layout, INTERACTIONS
     return FORMATS[layout][1](data, where, skip), layout, INTERACTIONS
 
 
@@ -141,7 +152,7 @@ def detect(data: bytes, filename: str, where: str) -> str:
     """The format of a file, by its name and its first line; raises :class:`DataError` when it is none of ours."""
     if filename in _KNOWN_FILES:
         return _KNOWN_FILES[filename]
-    line = data.split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+    line = data[: data.find(b"\n") + 1 or len(data)].decode("utf-8", "replace").strip()
     tabs = line.split("\t")
     if line.startswith("{"):
         return "amazon"

@@ -18,7 +18,7 @@ from fedbench.data.library import imported_names, imported_path, imported_slots,
 from fedbench.data.longtail import SEED, SHAPES, generate
 from fedbench.data.published import published_table
 from fedbench.data.records import INTERACTIONS, Duplicates, Split, Table
-from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT, make_split
+from fedbench.data.splits import make_split, slot_of
 from fedbench.data.store import PARSER_VERSION, cached
 from fedbench.errors import DataError, UserError, unknown
 
@@ -28,7 +28,7 @@ def load_split(dataset: str, split: str, *, duplicates: Duplicates = "drop", see
 
     Args:
         dataset: a name of the catalogue, or of an imported dataset.
-        split: ``leave-one-out``, ``4:1``, or a published split of the dataset.
+        split: ``leave-one-out``, ``leave-one-out-validation``, ``4:1``, or a published split of the dataset.
         duplicates: ``drop`` removes repeated pairs, and held-out pairs that are also in train; ``keep`` leaves the
             rows as they are published. Both are counted in the report either way.
         seed: of the random splits; the published ones and those by time do not use it.
@@ -76,7 +76,7 @@ def load_table(known: Entry, split: str) -> Table:
     """The parsed table from which ``split`` is made: embedded, else imported, else from the data roots."""
     if known.embedded:
         return cached(embedded_identity(known), lambda: generate(SHAPES[known.name]))
-    slot = INTERACTIONS if split in (LEAVE_ONE_OUT, FOUR_TO_ONE) else split
+    slot = slot_of(split)
     table = _at_hand(known, slot)
     if table is None and slot == INTERACTIONS and known.union_of is not None:
         parts = _at_hand(known, known.union_of)
@@ -93,8 +93,12 @@ def embedded_identity(known: Entry) -> str:
     return f"{known.name}-seed{SEED}-v{PARSER_VERSION}"
 
 
-def missing(known: Entry, slot: str) -> DataError:
-    """The error for data that are nowhere on this machine: says where they were looked for and how to get them."""
+def missing(known: Entry, split: str) -> DataError:
+    """The error for data that are nowhere on this machine: says where they were looked for and how to get them.
+
+    ``split`` is a split or a slot.
+    """
+    slot = slot_of(split)
     get = f"run `fedbench data get {known.name}`, or " if known.download and slot == INTERACTIONS else ""
     what = "its interactions" if slot == INTERACTIONS else f"its split {slot!r}"
     return DataError(
@@ -103,8 +107,9 @@ def missing(known: Entry, slot: str) -> DataError:
     )
 
 
-def where(known: Entry, slot: str) -> str | None:
-    """Where the data of a slot are: ``embedded``, ``imported``, ``FEDBENCH_DATA``, or None. Opens no file."""
+def where(known: Entry, split: str) -> str | None:
+    """Where the data of a split or slot are: ``embedded``, ``imported``, ``FEDBENCH_DATA``, or None. Opens no file."""
+    slot = slot_of(split)
     if known.embedded:
         return "embedded"
     if imported_path(known.name, slot).is_file():
@@ -128,7 +133,9 @@ def _at_hand(known: Entry, slot: str) -> Table | None:
     for source in known.sources:
         if source.slot == slot and _complete(source):
             paths = {part: find(file) for part, file in source.files.items()}
-            return cached(_identity(known, source), partial(_parse, source, paths))
+            table = cached(_identity(known, source), partial(_parse, source, paths))
+            # Not from the cache, which knows the files only: the catalogue's words may have changed since.
+            return table if slot == INTERACTIONS else replace(table, order=source.order, notes=source.notes)
     return None
 
 
@@ -141,8 +148,7 @@ def _identity(known: Entry, source: Source) -> str:
 def _parse(source: Source, paths: Mapping[str, Path]) -> Table:
     contents = {part: (str(path), read_whole(path)) for part, path in paths.items()}
     if source.slot != INTERACTIONS:
-        table = published_table(contents, source.layout, source.order)
-        return replace(table, notes=source.notes)
+        return published_table(contents, source.layout, source.order)
     name, data = contents["all"]
     if source.layout == "ml-1m-partial":
         return ml_1m_partial_table(read_columns(data, ML_1M_PARTIAL, name))

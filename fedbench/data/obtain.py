@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from fedbench.data.catalogue import Entry
+from fedbench.data.checkins import find_id_list
 from fedbench.data.download import Progress, download
 from fedbench.data.home import cache_home
 from fedbench.data.importing import Imported, import_dataset
@@ -47,11 +48,16 @@ def get(name: str, *, force: bool = False, progress: Progress | None = None) -> 
 def _fetch(known: Entry, progress: Progress | None) -> Imported:
     spec = known.download
     assert spec is not None
+    folder = cache_home() / "downloads"
     try:
-        archive = download(spec, cache_home() / "downloads", progress=progress)
+        for kind, listed in known.id_lists.items():
+            if find_id_list(known, kind, (folder,)) is None:
+                download(listed, folder / known.name)
+        archive = download(spec, folder, progress=progress)
     except DataError as error:
+        needed = ", ".join([spec.filename, *(listed.filename for listed in known.id_lists.values())])
         raise DataError(
-            f"{error} Without a connection: bring {spec.filename} here and run "
+            f"{error} Without a connection: bring {needed} here and run "
             f"`fedbench data import {known.name} {spec.filename}`."
         ) from error
     if spec.member is None:

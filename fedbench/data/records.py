@@ -52,7 +52,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Interactions, sorted by (user, item). user, item: int64 [n]; repeats only with ``duplicates="keep"``."""
+    """Interactions. user, item: int64 [n]; repeats only with ``duplicates="keep"``.
+
+    Sorted by (user, item), but for :attr:`Split.train` of ``leave-one-out-validation``: see there.
+    """
 
     user: Int64
     item: Int64
@@ -101,8 +104,13 @@ class Split:
     num_users: int
     num_items: int
     train: Pairs
+    """Sorted by (user, item). Of the split ``leave-one-out-validation`` instead: grouped by user ascending and, inside
+    a user, oldest first (ties, and all rows of a table without times, in the order of the file), so that a sequential
+    recommender can read a user's rows as the sequence that precedes the held-out ones."""
     test: Pairs
+    """Sorted by (user, item), in every split."""
     valid: Pairs | None
+    """Sorted by (user, item); None where the split has no validation part."""
     public: Mapping[str, Pairs]
     """Published samples of the training pairs that an attacker may see, keyed by their share: ``"0.01"`` ..."""
     report: Report
@@ -121,7 +129,8 @@ def fingerprint(
     """SHA-256 that identifies what a split holds, and nothing of how it was stored or named.
 
     The digest runs over the two sizes, then for each part its name, its length and its user and item arrays as
-    little-endian int64. Equal splits have equal digests on every machine.
+    little-endian int64. Equal splits have equal digests on every machine. Where the order of train carries meaning
+    (``leave-one-out-validation``), another order is another split.
     """
     digest = hashlib.sha256(f"{num_users} {num_items}".encode())
     parts: list[tuple[str, Pairs]] = [("train", train), ("test", test)]

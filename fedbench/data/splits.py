@@ -1,4 +1,4 @@
-"""From a parsed table to a split: leave-one-out, 4:1, or the parts as published. Pure functions of arrays."""
+"""From a parsed table to a split: leave-one-out (also with validation), 4:1, or as published. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,30 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from fedbench.data.records import Duplicates, Int64, Ints, Pairs, Report, Rows, Split, Table, fingerprint
+from fedbench.data.records import (
+    INTERACTIONS,
+    Duplicates,
+    Int64,
+    Ints,
+    Pairs,
+    Report,
+    Rows,
+    Split,
+    Table,
+    fingerprint,
+)
 from fedbench.data.streams import stream
 
 LEAVE_ONE_OUT = "leave-one-out"
 FOUR_TO_ONE = "4:1"
+LEAVE_ONE_OUT_VALIDATION = "leave-one-out-validation"
+MADE = (LEAVE_ONE_OUT, FOUR_TO_ONE, LEAVE_ONE_OUT_VALIDATION)
+"""The splits that we make of unsplit interactions; every other split is published."""
+
+
+def slot_of(split: str) -> str:
+    """The slot whose table a split is made from: that of the unsplit interactions, or the published split's own."""
+    return INTERACTIONS if split in MADE else split
 
 
 def leave_one_out(table: Table, seed: int) -> tuple[Rows, Rows, str]:
@@ -26,11 +45,45 @@ def leave_one_out(table: Table, seed: int) -> tuple[Rows, Rows, str]:
         chosen: Ints = counts - 1
         method = f"leave-one-out: the latest interaction of each user is the test item ({table.order})"
     else:
-        draws = stream(seed, LEAVE_ONE_OUT).random(table.num_users)
-        chosen = np.minimum((draws * counts).astype(np.int64), counts - 1)
+        chosen = _drawn(seed, LEAVE_ONE_OUT, counts)
         method = f"leave-one-out: a random interaction of each user is the test item, seed {seed} ({table.order})"
     held = (position == chosen[rows.user]) & (counts[rows.user] >= 2)
     return Rows(rows.user[~held], rows.item[~held]), Rows(rows.user[held], rows.item[held]), method
+
+
+def leave_one_out_validation(table: Table, seed: int) -> tuple[Rows, Rows, Rows, str]:
+    """Train, validation and test rows and a sentence: of every user the last row is test, the one before validation.
+
+    The protocol of sequential recommenders (Kang and McAuley, SASRec, ICDM 2018, section IV.A) and of Yu et al.
+    (AAAI 2023). A user with two rows has a test row and no validation row, one with a single row keeps it. The test
+    rows are those of :func:`leave_one_out` for the same table and seed. Where the table is not ordered, the validation
+    row is drawn uniformly from the user's other rows, from the stream (``seed``, "leave-one-out-validation").
+
+    Train rows keep the order of the table: by user, and inside a user oldest first where the table is ordered, in the
+    order of the file otherwise.
+    """
+    rows = table.parts["all"]
+    counts, position = _positions(rows.user, table.num_users)
+    if table.ordered:
+        last: Ints = counts - 1
+        before: Ints = counts - 2
+        method = (
+            "leave-one-out with validation: the latest interaction of each user is the test item, the one before the "
+            f"validation item ({table.order}); train is in that order"
+        )
+    else:
+        last = _drawn(seed, LEAVE_ONE_OUT, counts)
+        before = _drawn(seed, LEAVE_ONE_OUT_VALIDATION, counts - 1)
+        before = before + (before >= last)
+        method = (
+            "leave-one-out with validation: two random interactions of each user are the test and the validation "
+            f"item, seed {seed} ({table.order}); train is in the order of the file, not of time"
+        )
+    count = counts[rows.user]
+    test = (position == last[rows.user]) & (count >= 2)
+    valid = (position == before[rows.user]) & (count >= 3)
+    train, held, tested = (Rows(rows.user[mask], rows.item[mask]) for mask in (~(test | valid), valid, test))
+    return train, held, tested, method
 
 
 def four_to_one(table: Table, seed: int) -> tuple[Rows, Rows, str]:
@@ -53,6 +106,9 @@ def make_split(dataset: str, split: str, table: Table, *, duplicates: Duplicates
     splitting where we split: the first occurrence stays), a test row whose pair is in train or validation is removed
     from the test, a validation row whose pair is in train from the validation, and published attacker-visible
     samples keep only training pairs. With ``"keep"`` nothing is removed; the counts are the same.
+
+    All parts are sorted by (user, item), but for train of ``leave-one-out-validation``, which stays in the order of
+    the table (see :attr:`Split.train`).
     """
     found = 0
     public: dict[str, Rows] = {}
@@ -64,8 +120,11 @@ def make_split(dataset: str, split: str, table: Table, *, duplicates: Duplicates
         if first is not None and duplicates == "drop":
             rows = table.parts["all"]
             table = replace(table, parts={"all": Rows(rows.user[first], rows.item[first])})
-        divide = leave_one_out if split == LEAVE_ONE_OUT else four_to_one
-        train, test, method = divide(table, seed)
+        if split == LEAVE_ONE_OUT_VALIDATION:
+            train, valid, test, method = leave_one_out_validation(table, seed)
+        else:
+            divide = leave_one_out if split == LEAVE_ONE_OUT else four_to_one
+            train, test, method = divide(table, seed)
     else:
         train, test, valid = table.parts["train"], table.parts["test"], table.parts.get("valid")
         public = {name.partition(":")[2]: rows for name, rows in table.parts.items() if name.startswith("public:")}
@@ -97,6 +156,9 @@ def make_split(dataset: str, split: str, table: Table, *, duplicates: Duplicates
 
     kept = len(train_keys) + len(test_keys) + (0 if valid_keys is None else len(valid_keys))
     train_pairs, test_pairs = _pairs(train_keys, size), _pairs(test_keys, size)
+    if split == LEAVE_ONE_OUT_VALIDATION:
+        # Nothing is left to remove here: with "drop" no pair of the table repeats any more.
+        train_pairs = Pairs(user=train.user.astype(np.int64), item=train.item.astype(np.int64))
     valid_pairs = None if valid_keys is None else _pairs(valid_keys, size)
     public_pairs = {share: _pairs(public_keys[share], size) for share in sorted(public_keys)}
     report = Report(
@@ -134,6 +196,12 @@ def _positions(user: Ints, num_users: int) -> tuple[Int64, Int64]:
     counts = np.bincount(user, minlength=num_users).astype(np.int64)
     starts = np.cumsum(counts) - counts
     return counts, np.arange(len(user)) - starts[user]
+
+
+def _drawn(seed: int, purpose: str, counts: Int64) -> Int64:
+    """For every user one of its places 0 .. counts - 1, uniformly; -1 where there is none. int64 [num_users]."""
+    draws = stream(seed, purpose).random(len(counts))
+    return np.minimum((draws * counts).astype(np.int64), counts - 1)
 
 
 def _keys(rows: Rows, num_items: int) -> Int64:

@@ -1,23 +1,16 @@
-"""Formats in which datasets are distributed, beyond plain columns: Amazon reviews, Gowalla check-ins, RecBole."""
+"""Formats in which datasets are distributed, beyond plain columns: Amazon reviews and RecBole."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from fedbench.data.columns import Columns, Layout, read_columns
-from fedbench.data.interactions import index_by_appearance, table_of_columns, unsplit
-from fedbench.data.records import Ints, Table
+from fedbench.data.interactions import table_of_columns
+from fedbench.data.records import Table
 from fedbench.errors import DataError
-
-CORE = 10
-"""Fewest different items of a user, and users of an item, that the Gowalla import keeps (as NGCF and LightGCN do)."""
-
-_CHECKINS = Layout("\t", 5, user=0, item=4, time=1, numbers=((2, "latitude"), (3, "longitude")), iso_time=True)
 
 
 def amazon_table(data: bytes, where: str, *, skip_malformed: bool = False) -> Table:
@@ -53,50 +46,6 @@ def amazon_table(data: bytes, where: str, *, skip_malformed: bool = False) -> Ta
     return table_of_columns(
         Columns(pa.array(users, pa.string()), pa.array(items, pa.string()), {}, np.array(times, np.float64), malformed)
     )
-
-
-def gowalla_table(data: bytes, where: str, *, skip_malformed: bool = False) -> Table:
-    """SNAP's check-ins (user, time, latitude, longitude, location): first visits of the 10-core.
-
-    A user's repeated check-ins at a location count once, at the time of the first. Then users with fewer than 10
-    locations and locations with fewer than 10 users are removed, again and again, until none is left to remove.
-    """
-    columns = read_columns(data, _CHECKINS, where, skip_malformed=skip_malformed)
-    if columns.time is None:
-        raise DataError(f"{where}: the check-ins have no time.")
-    user, _ = index_by_appearance(columns.user)
-    item, num_items = index_by_appearance(columns.item)
-    order = np.argsort(columns.time, kind="stable")
-    keys = user[order].astype(np.int64) * num_items + item[order]
-    _, first = np.unique(keys, return_index=True)
-    visits = order[np.sort(first)]
-    visits = visits[core(user[visits], item[visits], CORE)]
-    visits.sort()
-    user, num_users = index_by_appearance(pa.array(user[visits]))
-    item, num_items = index_by_appearance(pa.array(item[visits]))
-    note = (
-        f"{len(columns):,} check-ins, {len(first):,} different (user, location) pairs, {len(visits):,} of them in the "
-        f"{CORE}-core"
-    )
-    table = unsplit(
-        user, item, num_users, num_items, columns.time[visits], "by time of the first check-in", notes=(note,)
-    )
-    return replace(table, malformed=columns.malformed)
-
-
-def core(user: Ints, item: Ints, fewest: int) -> npt.NDArray[np.bool_]:
-    """Mask of the rows of the k-core: the largest subset where every user and item has ``fewest`` rows or more.
-
-    user, item: int [n], one row for each different pair.
-    """
-    kept = np.ones(len(user), dtype=bool)
-    while True:
-        of_user = np.bincount(user[kept], minlength=int(user.max(initial=-1)) + 1)
-        of_item = np.bincount(item[kept], minlength=int(item.max(initial=-1)) + 1)
-        thin = kept & ((of_user[user] < fewest) | (of_item[item] < fewest))
-        if not thin.any():
-            return kept
-        kept &= ~thin
 
 
 def inter_table(data: bytes, where: str, *, skip_malformed: bool = False) -> Table:

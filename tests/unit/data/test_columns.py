@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+import fedbench.data.columns as columns_module
 from fedbench.data.columns import ML_1M, ML_1M_PARTIAL, ML_100K, TRIPLES, Columns, Layout, read_columns
 from fedbench.data.interactions import ml_1m_partial_table, table_of_columns
 from fedbench.data.records import Table
@@ -70,8 +73,46 @@ def test_header_counts_as_the_first_line() -> None:
         read_columns(b"user,movie,rating,timestamp,chron_pos\n1,2,3,4,5\n1,2,3,4\n", ML_1M_PARTIAL, "x.csv")
 
 
-def test_empty_file_has_no_rows() -> None:
-    assert len(read_columns(b"", TRIPLES, "f")) == 0
+@pytest.mark.parametrize("block", [1, 9, 40, 1 << 20])
+def test_malformed_lines_are_counted_and_named_across_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedbench.data.columns._BLOCK", block)
+    lines = ["user,movie,rating,timestamp,chron_pos", *(f"{n},{n},3,{n},0" for n in range(20))]
+    broken = [*lines[:13], "7,7", *lines[13:15], "", "8,,3,1,0", *lines[15:]]
+    data = "\r\n".join(broken).encode()
+    with pytest.raises(DataError, match=r"^x\.csv:14: 2 fields"):
+        read_columns(data, ML_1M_PARTIAL, "x.csv")
+    with pytest.raises(DataError, match=r"^x\.csv:18: the item id is empty"):
+        read_columns(data.replace(b"7,7\r\n", b"7,7,3,7,0\r\n"), ML_1M_PARTIAL, "x.csv")
+    columns = read_columns(data, ML_1M_PARTIAL, "x.csv", skip_malformed=True)
+    assert columns.malformed == 2
+    assert columns.user.to_pylist() == [str(n) for n in range(20)]
+    assert columns.time is not None
+    assert columns.time.tolist() == list(range(20))
+
+
+def test_lines_are_not_read_one_by_one_where_they_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[bytes] = []
+    plain = columns_module._problem
+
+    def spy(line: bytes, layout: Layout) -> str:
+        looked_at.append(line)
+        return plain(line, layout)
+
+    monkeypatch.setattr(columns_module, "_problem", spy)
+    monkeypatch.setattr(columns_module, "_BLOCK", 1_000)
+    data = b"1\t2\t3\n" * 5_000 + b"broken\n" + b"1\t2\t3\n" * 5_000
+    assert len(read_columns(data, TRIPLES, "f", skip_malformed=True)) == 10_000
+    assert b"broken" in looked_at
+    assert len(looked_at) < 200
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b" \r\n\n"])
+@pytest.mark.parametrize("iso_time", [False, True])
+def test_empty_file_has_no_rows(data: bytes, iso_time: bool) -> None:
+    columns = read_columns(data, replace(TRIPLES, numbers=(), iso_time=iso_time) if iso_time else TRIPLES, "f")
+    assert len(columns) == 0
+    assert columns.time is not None
+    assert columns.time.dtype == np.float64
 
 
 def columns_of(text: str) -> Columns:

@@ -13,7 +13,7 @@ import pytest
 from data_server import Server
 
 from fedbench.data import ENTRIES, get, load_split, resolve
-from fedbench.data.load import where
+from fedbench.data.load import missing, where
 from fedbench.errors import DataError, UserError
 
 U_DATA = b"1\t10\t3\t30\n1\t11\t4\t20\n2\t10\t5\t1\n2\t12\t5\t2\n"
@@ -92,7 +92,8 @@ def test_unknown_dataset_and_split_are_one_line() -> None:
     ):
         load_split("gowala", "published")
     with pytest.raises(
-        UserError, match=r"'ml-100k' has no split 'published-ijcai22'\. It has: leave-one-out, 4:1, publ"
+        UserError,
+        match=r"'ml-100k' has no split 'published-ijcai22'\. It has: leave-one-out, 4:1, leave-one-out-validation, publ",
     ):
         load_split("ml-100k", "published-ijcai22")
     with pytest.raises(UserError, match="duplicates must be 'drop' or 'keep', not 'maybe'"):
@@ -109,6 +110,18 @@ def test_missing_data_name_the_ways_to_get_them() -> None:
     with pytest.raises(DataError, match="its split 'published-icde24' are not in FEDBENCH_DATA") as caught:
         load_split("ml-1m", "published-icde24")
     assert "data get" not in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["leave-one-out", "4:1", "leave-one-out-validation"])
+def test_where_takes_splits_as_well_as_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str) -> None:
+    known = resolve("ml-100k")
+    assert where(known, split) is None
+    assert str(missing(known, split)) == str(missing(known, "interactions"))
+    (tmp_path / "root" / "ml-100k").mkdir(parents=True)
+    (tmp_path / "root" / "ml-100k" / "u.data").write_bytes(U_DATA)
+    monkeypatch.setenv("FEDBENCH_DATA", str(tmp_path / "root"))
+    assert where(known, split) == "FEDBENCH_DATA"
+    assert where(known, "published-icde24") is None
 
 
 def test_file_with_the_wrong_content_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

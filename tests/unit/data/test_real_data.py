@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from pathlib import Path
 
@@ -22,6 +23,11 @@ def times_trained(split: Split, item: int) -> int:
 @pytest.mark.parametrize(
     ("dataset", "split", "users", "items", "train", "test", "valid"),
     [
+        ("ml-100k", "leave-one-out-validation", 943, 1_682, 98_114, 943, 943),
+        ("ml-1m", "leave-one-out-validation", 6_040, 3_706, 988_129, 6_040, 6_040),
+        ("amazon-phones", "leave-one-out-validation", 27_879, 10_429, 138_681, 27_879, 27_879),
+        ("gowalla", "leave-one-out", 29_858, 40_981, 997_512, 29_858, None),
+        ("gowalla", "leave-one-out-validation", 29_858, 40_981, 967_654, 29_858, 29_858),
         ("ml-100k", "published-icde24", 943, 1_682, 99_056, 943, None),
         ("ml-100k", "leave-one-out", 943, 1_682, 99_057, 943, None),
         ("ml-1m", "published-icde24", 6_040, 3_706, 994_169, 6_040, None),
@@ -141,3 +147,40 @@ def test_ml_1m_loads_fast_from_the_cache() -> None:
         load_split("ml-1m", "published-icde24")
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.3
+
+
+def test_ml_1m_sequences_do_not_go_back_in_time(real: Path) -> None:
+    made = load_split("ml-1m", "leave-one-out-validation")
+    time_of: dict[tuple[int, int], int] = {}
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    with gzip.open(real / "ml-1m" / "ratings_merged_partial.csv.gz", "rt") as lines:
+        next(lines)
+        for line in lines:
+            user, item, _, stamp, _ = line.rstrip("\n").split(",")
+            pair = users.setdefault(user, len(users)), items.setdefault(item, len(items))
+            if stamp:
+                time_of[pair] = int(stamp)
+    assert made.valid is not None
+    latest = dict.fromkeys(range(made.num_users), 0)
+    known = 0
+    for part in (made.train, made.valid, made.test):
+        for user, item in zip(part.user.tolist(), part.item.tolist(), strict=True):
+            stamp = time_of.get((user, item))
+            if stamp is not None:
+                known += 1
+                assert stamp >= latest[user]
+                latest[user] = stamp
+    assert known == 800_774
+    assert np.all(np.diff(made.train.user) >= 0)
+    assert not np.array_equal(made.train.item, load_split("ml-1m", "leave-one-out").train.item[: len(made.train)])
+
+
+def test_gowalla_without_check_ins_is_split_at_random() -> None:
+    made, other = (load_split("gowalla", "leave-one-out-validation", seed=seed) for seed in (0, 1))
+    assert made.fingerprint != other.fingerprint
+    assert "random" in made.report.method
+    assert "the files have no timestamps" in made.report.method
+    four = load_split("gowalla", "4:1")
+    assert len(four.train) + len(four.test) == 1_027_370
+    assert any("no timestamps" in note for note in made.report.notes)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fedbench.data.records import Pairs, Rows, Split, Table
-from fedbench.data.splits import make_split
+from fedbench.data.splits import MADE, make_split, slot_of
 
 
 def rows(*pairs: tuple[int, int]) -> Rows:
@@ -26,6 +27,7 @@ def split(source: Table, name: str, **options: Any) -> Split:
     return make_split("toy", name, source, **{"duplicates": "drop", "seed": 0, **options})
 
 
+UNSORTED = rows((0, 5), (0, 1), (0, 3), (0, 2), (1, 2), (2, 4), (2, 0))
 UNSPLIT = rows((0, 5), (0, 1), (0, 3), (1, 2), (2, 0), (2, 4))
 
 
@@ -46,6 +48,58 @@ def test_unordered_leave_one_out_is_drawn_from_the_seed() -> None:
     assert again.fingerprint == split(source, "leave-one-out", seed=7).fingerprint
     assert "random" in again.report.method
     assert "seed 7" in again.report.method
+
+
+def test_leave_one_out_validation_keeps_train_in_order_of_time() -> None:
+    made = split(table({"all": UNSORTED}), "leave-one-out-validation")
+    assert listed(made.train) == [(0, 5), (0, 1), (1, 2), (2, 4)]
+    assert listed(made.valid) == [(0, 3)]
+    assert listed(made.test) == [(0, 2), (2, 0)]
+    assert made.train.user.dtype == made.train.item.dtype == np.int64
+    assert (made.report.users_without_train, made.report.users_without_test, made.report.removed) == (1, 2, 0)
+    assert "train is in that order" in made.report.method
+    swapped = rows((0, 1), (0, 5), (0, 3), (0, 2), (1, 2), (2, 4), (2, 0))
+    assert split(table({"all": swapped}), "leave-one-out-validation").fingerprint != made.fingerprint
+    assert split(table({"all": swapped}), "4:1").fingerprint == split(table({"all": UNSORTED}), "4:1").fingerprint
+
+
+def test_leave_one_out_validation_with_repeats() -> None:
+    source = table({"all": rows((0, 1), (0, 2), (0, 1), (0, 3), (0, 1), (1, 4), (1, 4), (1, 4))})
+    dropped = split(source, "leave-one-out-validation")
+    assert (listed(dropped.train), listed(dropped.valid), listed(dropped.test)) == (
+        [(0, 1), (1, 4)],
+        [(0, 2)],
+        [(0, 3)],
+    )
+    assert (dropped.report.train_duplicates, dropped.report.leaked, dropped.report.removed) == (4, 0, 4)
+    kept = split(source, "leave-one-out-validation", duplicates="keep")
+    assert listed(kept.train) == [(0, 1), (0, 2), (0, 1), (1, 4)]
+    assert (listed(kept.valid), listed(kept.test)) == ([(0, 3), (1, 4)], [(0, 1), (1, 4)])
+    # User 0 tests an item of train, user 1 tests and validates one: three held-out rows.
+    assert (kept.report.train_duplicates, kept.report.leaked, kept.report.removed) == (4, 3, 0)
+
+
+def test_unordered_leave_one_out_validation_is_drawn_from_the_seed() -> None:
+    source = table({"all": UNSPLIT}, ordered=False)
+    found = set()
+    for seed in range(80):
+        made = split(source, "leave-one-out-validation", seed=seed)
+        assert listed(made.test) == listed(split(source, "leave-one-out", seed=seed).test)
+        assert made.valid is not None
+        found.add((made.test.item[0], *made.valid.item.tolist(), *made.train.item[:1].tolist()))
+        assert made.valid.user.tolist() == [0]
+    assert found == set(permutations((5, 1, 3)))
+    assert f"seed {seed}" in made.report.method
+    assert "in the order of the file, not of time" in made.report.method
+
+
+def test_unordered_train_stays_in_the_order_of_the_file() -> None:
+    items = [5, 0, 4, 1, 3, 2]
+    source = Table({"all": rows(*((0, item) for item in items))}, 1, 6, ordered=False, order="test data")
+    made = split(source, "leave-one-out-validation", seed=3)
+    left = [item for item in items if item not in (*made.test.item.tolist(), *made.valid.item.tolist())]  # type: ignore[union-attr]
+    assert made.train.item.tolist() == left
+    assert len(left) == 4
 
 
 def test_four_to_one_rounds_down_and_keeps_small_users_whole() -> None:
@@ -113,8 +167,14 @@ def test_fingerprint_tells_splits_apart() -> None:
     assert base == "254b9d27641b2b3c8523527952c2666e7704a0628752a36b15114291e51899f1"
 
 
-@pytest.mark.parametrize("name", ["leave-one-out", "4:1"])
+@pytest.mark.parametrize("name", ["leave-one-out", "4:1", "leave-one-out-validation"])
 def test_no_interaction_at_all(name: str) -> None:
     nothing = Rows(np.empty(0, np.int32), np.empty(0, np.int32))
     made = split(Table({"all": nothing}, 2, 3, False, ""), name)
     assert (len(made.train), len(made.test), made.report.users_without_train) == (0, 0, 2)
+
+
+def test_slot_of_a_split() -> None:
+    assert {slot_of(name) for name in MADE} == {"interactions"}
+    assert slot_of("published-icde24") == "published-icde24"
+    assert slot_of("interactions") == "interactions"

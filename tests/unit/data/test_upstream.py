@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from fedbench.data.records import Table
-from fedbench.data.upstream import amazon_table, core, gowalla_table, inter_table
+from fedbench.data.upstream import amazon_table, inter_table
 from fedbench.errors import DataError
 
 
@@ -45,40 +44,6 @@ def test_malformed_review_is_refused_or_counted(line: str, what: str) -> None:
     assert "\n" not in str(caught.value)
     table = amazon_table(data, "f.json", skip_malformed=True)
     assert (len(table.parts["all"]), table.malformed) == (1, 1)
-
-
-def checkins(users: range, places: range, day: int = 1) -> list[str]:
-    """Every user at every place, latest first, as in the original file."""
-    return [f"{u}\t2010-10-{day:02d}T00:{p:02d}:00Z\t1.5\t-2.5\t{p}" for u in users for p in reversed(places)]
-
-
-def test_gowalla_keeps_first_visits_of_the_10_core() -> None:
-    # 10 users x 10 places are a 10-core. User 77 visits 10 places, of which one has no other visitor: it is removed,
-    # and with it that place. Repeated check-ins of a later day change nothing.
-    lines = checkins(range(10), range(10), day=2) + checkins(range(10), range(10))
-    lines += [*checkins(range(77, 78), range(9)), "77\t2010-10-01T00:00:00Z\t0\t0\tlonely"]
-    table = gowalla_table("\r\n".join(lines).encode(), "checkins.txt")
-    assert (table.num_users, table.num_items) == (10, 10)
-    rows = table.parts["all"]
-    assert rows.user.tolist() == [u for u in range(10) for _ in range(10)]
-    # Indices are by first appearance in the file, which lists places 9 to 0; the order of time is 0 to 9.
-    assert rows.item[:10].tolist() == list(reversed(range(10)))
-    assert table.ordered
-    assert table.notes == ("210 check-ins, 110 different (user, location) pairs, 100 of them in the 10-core",)
-
-
-def test_gowalla_refuses_a_time_it_cannot_read() -> None:
-    lines = [*checkins(range(1), range(2)), "0\t2010-13-01T00:00:00Z\t0\t0\t5"]
-    with pytest.raises(DataError, match=r"^c\.txt:3: time '2010-13-01T00:00:00Z' is not of the form"):
-        gowalla_table("\n".join(lines).encode(), "c.txt")
-
-
-def test_core_cascades_and_may_be_empty() -> None:
-    # A chain: removing user 0 (one row) leaves item 0 with one row, which leaves user 1 with one row, and so on.
-    user, item = np.array([0, 1, 1, 2, 2]), np.array([0, 0, 1, 1, 2])
-    assert not core(user, item, 2).any()
-    square = core(np.append(user, [5, 5, 6, 6]), np.append(item, [7, 8, 7, 8]), 2)
-    assert square.tolist() == [False] * 5 + [True] * 4
 
 
 def test_inter_takes_columns_by_name() -> None:
