@@ -74,19 +74,8 @@ def execute(
     split = load_split(
         scenario.dataset, protocol.split, duplicates=protocol.duplicates, seed=derive_seed(seed, "split") % 2**31
     )
-    targets = choose_targets(scenario, split)
     attack = resolved.attack()
-    task = Task(
-        split.num_users,
-        split.num_items,
-        torch.from_numpy(split.train.user).to(where),
-        torch.from_numpy(split.train.item).to(where),
-        targets.to(where),
-        count_malicious(split.num_users, scenario.malicious_ratio),
-        _published_sample(split, attack.public_fraction, where),
-        _held_out(split, where),
-    )
-
+    task = task_of(scenario, split, where)
     curve: list[dict[str, float]] = []
     status, error = "ok", None
     federation: Federation | None = None
@@ -117,7 +106,7 @@ def execute(
         **identity(scenario, seed, suite),
         **_data_columns(split),
         num_malicious=task.num_malicious,
-        target_items=targets.tolist(),
+        target_items=task.targets.tolist(),
         status=status,
         error=error,
         epochs_planned=protocol.epochs,
@@ -133,6 +122,20 @@ def execute(
         peak_gpu_bytes=torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
         started_at=started,
         **environment(device),
+    )
+
+
+def task_of(scenario: Scenario, split: Split, device: torch.device) -> Task:
+    """What the federation of ``scenario`` trains on, as tensors on ``device``."""
+    return Task(
+        split.num_users,
+        split.num_items,
+        torch.from_numpy(split.train.user).to(device),
+        torch.from_numpy(split.train.item).to(device),
+        choose_targets(scenario, split).to(device),
+        count_malicious(split.num_users, scenario.malicious_ratio),
+        _published_sample(split, scenario.resolved.attack().public_fraction, device),
+        _held_out(split, device),
     )
 
 

@@ -136,8 +136,9 @@ class Adam(ServerOptimizer):
         return self._stepped(value, m, s, self._steps.get("items", 0) + 1)
 
     def _stepped(self, value: torch.Tensor, m: torch.Tensor, s: torch.Tensor, t: int) -> torch.Tensor:
-        root = s.sqrt().div_(math.sqrt(1 - self.BETA2**t)).add_(self.EPSILON)
-        return torch.addcdiv(value, m, root, value=-self.learning_rate / (1 - self.BETA1**t))
+        scale = math.sqrt(1 - self.BETA2**t)
+        root = s.sqrt().add_(self.EPSILON * scale)
+        return torch.addcdiv(value, m, root, value=-self.learning_rate * scale / (1 - self.BETA1**t))
 
 
 def optimizer(kind: str, learning_rate: float) -> ServerOptimizer:

@@ -78,6 +78,39 @@ class FullRows(Rows):
 
 
 @dataclass(frozen=True)
+class PiecedRows(Rows):
+    """Rows that are sums of pieces, as training on pairs makes them: ``grad[r] = sum of values[s] over place[s] = r``.
+
+    Attributes:
+        pieces: blocks of place, int64 [S], and values, float32 [S, d].
+    """
+
+    pieces: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+    def grad(self) -> torch.Tensor:
+        return self._into(len(self.item), None)
+
+    def sum(self, num_items: int) -> torch.Tensor:
+        return self._into(num_items, self.item)
+
+    def _into(self, count: int, names: torch.Tensor | None) -> torch.Tensor:
+        total = self.pieces[0][1].new_zeros(count, self.pieces[0][1].shape[1])
+        for place, values in self.pieces:
+            total.index_add_(0, place if names is None else names.index_select(0, place), values)
+        return total
+
+    def norms(self) -> torch.Tensor:
+        return self.grad().norm(dim=1)
+
+    def scaled(self, factor: torch.Tensor) -> PiecedRows:
+        pieces = tuple((place, values * factor.index_select(0, place)[:, None]) for place, values in self.pieces)
+        return replace(self, pieces=pieces)
+
+    def take(self, index: torch.Tensor) -> FullRows:
+        return FullRows(self.client, self.item, self.grad()).take(index)
+
+
+@dataclass(frozen=True)
 class OuterRows(Rows):
     """Rows ``coef[r] * vectors[source[r]]``, as matrix factorisation makes them.
 

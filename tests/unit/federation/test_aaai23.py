@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from federations import small_federation, small_task
+from untargeted_oracle import PlainUntargeted
 
 from fedbench.attacks.base import Attack
 from fedbench.cards import AttackCard, Channel, Goal, Knowledge, NoParameters
@@ -55,66 +56,41 @@ class Loyal(Attack):
         return view.honest().updates
 
 
-@pytest.mark.parametrize("user_optimizer", ["adam", "lazy-adam"])
+def drawn_cohorts(made: Federation) -> list[list[int]]:
+    """Those of the first epoch, users' ids."""
+    made.epoch = 1
+    cohorts = [torch.cat([each.honest, made.malicious[each.malicious]]).tolist() for each in made.cohorts()]
+    made.epoch = 0
+    return cohorts
+
+
 @pytest.mark.parametrize("attacked", [False, True])
-def test_rounds_agree_with_a_loop_over_clients_with_autograd_and_torchs_adam(
-    user_optimizer: str, attacked: bool
-) -> None:
+def test_rounds_agree_with_a_loop_over_clients_with_autograd_and_torchs_adam(attacked: bool) -> None:
     """Also with clients that are the attacker's, but upload honestly."""
-    ours = federation(
-        num_malicious=6 if attacked else 0,
-        attack=Loyal(NoParameters()) if attacked else None,
-        user_optimizer=user_optimizer,
-    )
+    ours = federation(num_malicious=6 if attacked else 0, attack=Loyal(NoParameters()) if attacked else None)
     task = ours.task
     negatives = draw_negatives(task.train_user, task.train_item, 30, 40, 1, ours._stream("negatives", 0))
-    items = ours.params.items.clone().requires_grad_()
-    users = [row.clone().requires_grad_() for row in ours.users]
-    table = ours.users.clone().requires_grad_()
-    server, devices = torch.optim.Adam([items], lr=0.05), torch.optim.Adam([table], lr=0.05)
-    lazy = {user: torch.optim.Adam([row], lr=0.05) for user, row in enumerate(users)}
-    cohorts = []
-    ours.epoch = 1
-    for cohort in ours.cohorts():
-        cohorts.append(torch.cat([cohort.honest, ours.malicious[cohort.malicious]]).tolist())
-    ours.epoch = 0
+    plain = PlainUntargeted(ours, negatives)
+    for cohort in drawn_cohorts(ours):
+        plain.round(cohort)
     ours.train_epoch()
-
-    for steps, cohort in enumerate(cohorts):
-        count = {user: int((task.train_user == user).sum()) for user in cohort}
-        total = torch.zeros_like(items)
-        table.grad = torch.zeros_like(table)
-        for user in cohort:
-            mine = (task.train_user == user).nonzero().squeeze(1)
-            v = items.detach().clone().requires_grad_()
-            u = table.detach()[user].clone().requires_grad_()
-            margin = v[task.train_item[mine]] @ u - v[negatives[mine, 0]] @ u
-            loss = -torch.nn.functional.logsigmoid(margin).mean() + LAMBDA / 2 * (v.square().sum() + u.square().sum())
-            by_item, by_user = torch.autograd.grad(loss, [v, u])
-            total += count[user] / sum(count.values()) * by_item
-            table.grad[user] = by_user
-        items.grad = total
-        server.step()
-        if user_optimizer == "adam":
-            devices.step()
-        else:
-            with torch.no_grad():
-                for user in cohort:
-                    users[user].grad = table.grad[user]
-                    for state in [lazy[user].state[users[user]]]:
-                        if state:
-                            state["step"].fill_(steps)
-                        else:
-                            state.update(
-                                step=torch.tensor(float(steps)),
-                                exp_avg=torch.zeros(4),
-                                exp_avg_sq=torch.zeros(4),
-                            )
-                    lazy[user].step()
-                    table[user] = users[user]
-    assert torch.allclose(ours.params.items, items.detach(), atol=1e-5)
-    assert torch.allclose(ours.users, table.detach(), atol=1e-5)
+    assert torch.allclose(ours.params.items, plain.items.detach(), atol=1e-5)
+    assert torch.allclose(ours.users, plain.users.detach(), atol=1e-5)
     assert ours.round == 5
+
+
+def test_with_lazy_adam_absent_users_stay() -> None:
+    ours = federation(user_optimizer="lazy-adam", rounds_per_epoch=1)
+    before = ours.users.clone()
+    (cohort,) = drawn_cohorts(ours)
+    ours.train_epoch()
+    ours.epoch = 1
+    absent = sorted(set(range(30)) - set(cohort))
+    assert torch.equal(ours.users[absent], before[absent])
+    assert bool((ours.users[cohort] != before[cohort]).any(1).all())
+    dense = federation(rounds_per_epoch=2)
+    dense.train_epoch()
+    assert (dense.users != before).any(1).sum() > 8
 
 
 def test_malicious_users_come_from_a_pool_that_no_run_changes_and_nobody_of_it_is_evaluated() -> None:

@@ -8,6 +8,7 @@ from fedbench.federation.updates import (
     DenseGradients,
     FullRows,
     OuterRows,
+    PiecedRows,
     ProjectedRows,
     Rows,
     Updates,
@@ -28,6 +29,14 @@ def all_kinds() -> list[Rows]:
         FullRows(CLIENT, ITEM, torch.randn(4, 2, generator=g)),
         OuterRows(CLIENT, ITEM, coef, CLIENT, vectors),
         ProjectedRows(CLIENT, ITEM, wide, matrix),
+        PiecedRows(
+            CLIENT,
+            ITEM,
+            (
+                (torch.tensor([1, 1, 3]), torch.randn(3, 2, generator=g)),
+                (torch.tensor([0, 1]), torch.randn(2, 2, generator=g)),
+            ),
+        ),
     ]
 
 
