@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from records import record, scenario, untargeted, write
 
 from fedbench.cards import DefenseCard
@@ -50,6 +52,16 @@ def test_the_best_epoch_is_the_first_with_the_highest_validation_hit_ratio() -> 
     assert (metrics["hr_full_5_best"], metrics["ndcg_full_20_best"], metrics["hr_full_10_best"]) == (0.2, 0.1, None)
     assert metrics["hr_full_5"] == 0.4
     assert summarize_curve([{"epoch": 1, "hr_full_5": 0.5}], 1)["metrics"]["hr_full_5_best"] is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 1)), min_size=1, max_size=8))
+def test_nothing_before_the_best_epoch_is_as_good_and_nothing_after_it_better(points: list[tuple[int, float]]) -> None:
+    curve = [{"epoch": n, "val_hr_full_5": v / 4, "hr_full_5": t} for n, (v, t) in enumerate(points)]
+    metrics = summarize_curve(curve, len(points))["metrics"]
+    best = metrics["best_epoch"]
+    assert all(v < points[best][0] for v, _ in points[:best])
+    assert all(v <= points[best][0] for v, _ in points[best:])
+    assert metrics["hr_full_5_best"] == points[best][1]
 
 
 def test_validation_metrics_are_written_and_read_back(tmp_path: Path) -> None:
