@@ -85,18 +85,20 @@ def test_both_tracks_are_shown_and_drawn(defended_results: Path, tmp_path: Path)
     ends = {"none": (0.04, 0.02), "mean": (0.03, 0.03), "drop": (0.039, 0.035)}
     for defense, hrs in ends.items():
         for attack, hr in zip(("none", "popular"), hrs, strict=True):
-            write(tmp_path / "untargeted", untargeted(attack, 0, hr, defense=defense))
+            one = untargeted(attack, 0, hr, defense=defense, fields={"target": "random:3"})
+            write(tmp_path / "untargeted", one)
     out, picture = tmp_path / "L.md", tmp_path / "d.svg"
     folders = ["--results", str(defended_results), "--results", str(tmp_path / "untargeted")]
-    shown = run(app, ["leaderboard", *folders, "--k", "5", "--out", str(out), "--picture", str(picture)])
+    shown = run(app, ["leaderboard", *folders, "--out", str(out), "--picture", str(picture)])
     assert shown.exit_code == 0, shown.output
-    assert "Attacks by ER@5, without a defense" in shown.stdout
-    assert "Untargeted: defenses by HR@5 recovered minus cost" in shown.stdout
+    assert "Attacks by ER@10, without a defense" in shown.stdout
+    assert "Untargeted: defenses by HR@10 recovered minus cost" in shown.stdout
     assert "attack by defense" not in shown.stdout
-    assert "## Untargeted: HR@5 loss % left on mf, attack by defense" in out.read_text(encoding="utf-8")
-    assert "recovered HR@5" in picture.read_text(encoding="utf-8")
+    assert "## Untargeted: HR@10 loss % left on mf, attack by defense" in out.read_text(encoding="utf-8")
+    assert "ER@10 reduction" in picture.read_text(encoding="utf-8")
+    assert "recovered HR@10" in picture.read_text(encoding="utf-8")
     query = "select attack, round(hr_loss, 6) as loss from untargeted_attacks where defense = 'none'"
-    answer = run(app, ["sql", query, *folders, "--k", "5", "--csv"])
+    answer = run(app, ["sql", query, *folders, "--csv"])
     assert answer.stdout.split() == ["attack,loss", "popular,0.5"]
 
 
