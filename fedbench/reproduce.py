@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
 
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.ranking import Estimate, clustered
+from fedbench.leaderboard.ranking import Estimate, clustered, mean_of
 from fedbench.leaderboard.render import escape
 from fedbench.suite import Expected, Planned, matches
+from fedbench.suite_file import DEGRADATION, is_degradation
 
-NEAR = {"hr": 2.0, "er": 10.0}
-"""Points within which a mean agrees with a published value; other metrics as HR."""
+NEAR = {"hr": 2.0, "er": 10.0, "degradation": 5.0, "ndcg_degradation": 5.0}
+"""Points within which a mean agrees with a published value that has no tolerance of its own; other metrics as HR."""
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -25,7 +26,8 @@ class Cell:
 
     Attributes:
         published, mean, low, high: percent; low and high bound one new run with 95 % (None: fewer than two runs).
-        n: runs with a score. verdict: ``agrees``, ``agrees (band)``, ``differs``, ``diverged`` or ``not run``.
+        n: runs with a score. verdict: ``agrees``, ``agrees (band)``, ``differs``, ``diverged``, ``without twin`` or
+            ``not run``.
     """
 
     expected: Expected
@@ -97,7 +99,7 @@ def compare(
                 for row in runs.get(each.scenario.id, [])
                 if (row["scenario_id"], row["seed"]) in wanted
             ]
-            cells.append(_cell(value, rows))
+            cells.append(_cell(value, rows, runs))
     groups: dict[tuple[str, str, str, str, float, str], list[Planned]] = {}
     for each in planned:
         s = each.scenario
@@ -122,7 +124,7 @@ def verdict(expected: Expected, values: Sequence[float]) -> str:
     """Whether our runs, in percent, agree with a published value.
 
     With a band: when the mean lies in it. Otherwise when the published value lies in the 95 % prediction interval, or
-    within 2 points (HR@K and others) or 10 points (ER@K) of the mean.
+    within :data:`NEAR` of the mean, or within the value's own ``near`` where it has one.
     """
     mean = statistics.fmean(values)
     published = 100 * expected.value
@@ -132,17 +134,23 @@ def verdict(expected: Expected, values: Sequence[float]) -> str:
     bounds = prediction_interval(values)
     if bounds is not None and bounds[0] <= published <= bounds[1]:
         return "agrees"
-    near = NEAR.get(expected.metric.partition("_")[0], NEAR["hr"])
+    if expected.near is not None:
+        near = 100 * expected.near + 1e-9
+    else:
+        name = expected.metric.rpartition("_")[0]
+        near = NEAR.get(name, NEAR.get(name.partition("_")[0], NEAR["hr"]))
     return "agrees" if abs(mean - published) <= near else "differs"
 
 
-def _cell(expected: Expected, rows: Sequence[Row]) -> Cell:
+def _cell(expected: Expected, rows: Sequence[Row], runs: Mapping[str, Sequence[Row]]) -> Cell:
     where = {key: value for key, value in expected.where.items() if not (key == "defense" and value == "none")}
     label = " ".join(str(value) for value in where.values() if not isinstance(value, dict | list))
-    scored = [value for row in rows if row["status"] == "ok" and (value := _value(expected, row)) is not None]
-    values = [100 * value for value in scored]
+    ended = [row for row in rows if row["status"] == "ok"]
+    values = [100 * value for row in ended if (value := _value(expected, row, runs)) is not None]
     if not values:
         state = "diverged" if any(row["status"] == "diverged" for row in rows) else "not run"
+        if ended and is_degradation(expected.metric):
+            state = "without twin"
         return Cell(expected, label, 100 * expected.value, None, None, None, 0, state)
     low, high = prediction_interval(values) or (None, None)
     return Cell(
@@ -157,14 +165,29 @@ def _cell(expected: Expected, rows: Sequence[Row]) -> Cell:
     )
 
 
-def _value(expected: Expected, row: Row) -> float | None:
-    """The statistic of a run that a published value is about."""
-    if expected.at_epoch is not None:
-        return next((point[expected.metric] for point in row["curve"] if point["epoch"] == expected.at_epoch), None)
+def _value(expected: Expected, row: Row, runs: Mapping[str, Sequence[Row]]) -> float | None:
+    """What a run has of a published value; a degradation is relative to the clean twin of the same seed."""
+    name, _, k = expected.metric.rpartition("_")
+    if name not in DEGRADATION:
+        return _statistic(expected, expected.metric, row)
+    twins = (each for each in runs.get(row["clean_id"], ()) if each["seed"] == row["seed"] and each["status"] == "ok")
+    twin, metric = next(twins, None), f"{DEGRADATION[name]}_{k}"
+    attacked, clean = (None if each is None else _statistic(expected, metric, each) for each in (row, twin))
+    return 1 - attacked / clean if attacked is not None and clean else None
+
+
+def _statistic(expected: Expected, metric: str, row: Row) -> float | None:
+    """The statistic of a run's metric that a published value is about."""
+    epoch = row["best_epoch"] if expected.statistic == "best-validation" else None
+    epoch = epoch if expected.at_epoch is None else expected.at_epoch
+    if epoch is not None:
+        return next((point[metric] for point in row["curve"] if point["epoch"] == epoch), None)
+    if expected.statistic == "best-validation":
+        return None
     if expected.statistic == "end":
-        value: float | None = row[expected.metric]
+        value: float | None = row[metric]
         return value
-    points = [(point["epoch"], point[expected.metric]) for point in row["curve"] if point[expected.metric] is not None]
+    points = [(point["epoch"], point[metric]) for point in row["curve"] if point[metric] is not None]
     if expected.statistic == "tail":
         points = [point for point in points if point[0] > 0.75 * row["epochs_planned"]]
         return statistics.fmean(value for _, value in points) if points else None
@@ -174,16 +197,18 @@ def _value(expected: Expected, row: Row) -> float | None:
 def _curve(key: tuple[str, str, str, str, float, str], planned: Sequence[Planned], runs: dict[str, list[Row]]) -> Curve:
     variant, dataset, model, attack, ratio, defense = key
     every = [[row for row in runs.get(p.scenario.id, []) if row["seed"] in p.seeds] for p in planned]
-    scored = [[row for row in own if row["status"] == "ok" and row["er"] is not None] for own in every]
+    scored = [[row for row in own if row["status"] == "ok" and row["curve"]] for own in every]
     scored = [own for own in scored if own]
     flat = [row for own in scored for row in own]
-    by_epoch: dict[int, list[tuple[float, float | None]]] = {}
+    exposed = [own for own in ([row for row in own if row["er"] is not None] for own in scored) if own]
+    shown = [row for own in exposed for row in own]
+    by_epoch: dict[int, list[tuple[float | None, float | None]]] = {}
     for row in flat:
         hr = "hr_full_10" if row["ranking"] == "full" else "hr_10"
         for point in row["curve"]:
-            by_epoch.setdefault(point["epoch"], []).append((100 * point["er_10"], _times100(point[hr])))
+            by_epoch.setdefault(point["epoch"], []).append((_times100(point["er_10"]), _times100(point[hr])))
     epochs = sorted(epoch for epoch, points in by_epoch.items() if len(points) == len(flat))
-    hrs = [[value for _, value in by_epoch[epoch] if value is not None] for epoch in epochs]
+    ers, hrs = ([[pair[n] for pair in by_epoch[epoch]] for epoch in epochs] for n in (0, 1))
     name = " ".join(
         part
         for part in (variant, dataset, model, attack, f"{100 * ratio:g} %", "" if defense == "none" else defense)
@@ -195,12 +220,12 @@ def _curve(key: tuple[str, str, str, str, float, str], planned: Sequence[Planned
         model,
         attack,
         epochs,
-        [statistics.fmean(value for value, _ in by_epoch[epoch]) for epoch in epochs],
-        [statistics.fmean(values) if values else None for values in hrs],
-        clustered([[100 * row["er"] for row in own] for own in scored]) if scored else None,
-        statistics.median(100 * row["er"] for row in flat) if flat else None,
-        statistics.fmean(100 * row["er_peak"] for row in flat) if flat else None,
-        statistics.fmean(100 * row["er_tail"] for row in flat if row["er_tail"] is not None) if flat else None,
+        [value for values in ers if (value := mean_of(values)) is not None],
+        [mean_of(values) for values in hrs],
+        clustered([[100 * row["er"] for row in own] for own in exposed]) if exposed else None,
+        statistics.median(100 * row["er"] for row in shown) if shown else None,
+        mean_of(_times100(row["er_peak"]) for row in shown),
+        mean_of(_times100(row["er_tail"]) for row in shown),
         len(flat),
         len(planned),
         sum(row["status"] == "diverged" for own in every for row in own),
@@ -225,16 +250,20 @@ def cell_rows(report: Report) -> list[tuple[str, ...]]:
     for cell in report.cells:
         note = f" [{cell.expected.note}]" if cell.expected.note else ""
         statistic = "" if cell.expected.statistic == "end" else f" {cell.expected.statistic}"
-        band = "" if cell.low is None or cell.high is None else f"{max(cell.low, 0):.1f} to {min(cell.high, 100):.1f}"
+        digits = 2 if cell.expected.near is not None and cell.expected.near < 0.01 else 1
+        band = ""
+        if cell.low is not None and cell.high is not None:
+            low = cell.low if is_degradation(cell.expected.metric) else max(cell.low, 0)
+            band = f"{low:.{digits}f} to {min(cell.high, 100):.{digits}f}"
         rows.append(
             (
                 cell.label + note,
                 cell.expected.metric + statistic,
-                _percent(cell.published),
-                "-" if cell.mean is None else _percent(cell.mean),
+                _percent(cell.published, digits),
+                "-" if cell.mean is None else _percent(cell.mean, digits),
                 band or "-",
                 str(cell.n),
-                "-" if cell.mean is None else f"{cell.mean - cell.published:+.1f}",
+                "-" if cell.mean is None else f"{cell.mean - cell.published:+.{digits}f}",
                 cell.verdict,
             )
         )
@@ -245,17 +274,16 @@ def curve_rows(report: Report) -> list[tuple[str, ...]]:
     """The curves, one line each."""
     rows = []
     for curve in report.curves:
-        if not curve.epochs or curve.end is None:
+        if not curve.epochs:
             rows.append((curve.label, *["-"] * 10, str(curve.n), str(curve.diverged)))
             continue
         last = curve.epochs[-1]
-        quarters = [
-            curve.er[min(range(len(curve.epochs)), key=lambda i: abs(curve.epochs[i] - last * q))]
-            for q in (0.25, 0.5, 0.75)
+        nearest = [
+            min(range(len(curve.epochs)), key=lambda i: abs(curve.epochs[i] - last * q)) for q in (0.25, 0.5, 0.75)
         ]
         bounds = (
             ""
-            if curve.end.low is None or curve.end.high is None
+            if curve.end is None or curve.end.low is None or curve.end.high is None
             else f" [{max(curve.end.low, 0):.1f}, {min(curve.end.high, 100):.1f}]"
         )
         points = [(value, epoch) for value, epoch in zip(curve.hr, curve.epochs, strict=True) if value is not None]
@@ -263,9 +291,9 @@ def curve_rows(report: Report) -> list[tuple[str, ...]]:
         rows.append(
             (
                 curve.label,
-                sparkline(curve.er),
-                *(f"{value:.1f}" for value in quarters),
-                f"{curve.end.mean:.1f}{bounds}",
+                sparkline(curve.er) or "-",
+                *(f"{curve.er[n]:.1f}" if curve.er else "-" for n in nearest),
+                "-" if curve.end is None else f"{curve.end.mean:.1f}{bounds}",
                 "-" if curve.median is None else f"{curve.median:.1f}",
                 "-" if curve.peak is None else f"{curve.peak:.1f}",
                 "-" if curve.tail is None else f"{curve.tail:.1f}",
@@ -290,12 +318,15 @@ def markdown(report: Report, picture: str | None = None) -> str:
     out = [f"# {escape(report.title)}", "", escape(report.paper), ""]
     if report.cells:
         agree = sum(cell.verdict.startswith("agrees") for cell in report.cells)
+        metrics = {cell.expected.metric for cell in report.cells}
+        more = ", 5 points (degradation)" if any(map(is_degradation, metrics)) else ""
+        own = " (or within the value's own tolerance)" if any(cell.expected.near for cell in report.cells) else ""
         out += [
             "## Published against ours",
             "",
             f"{agree} of {len(report.cells)} published values agree: our mean lies in the band that re-runs of the published"
             " code give, or the published value lies in the 95 % interval for one new run of ours, or within 2 points (HR)"
-            " or 10 points (ER) of our mean. Percent.",
+            f"{more} or 10 points (ER) of our mean{own}. Percent.",
             "",
             *_table(CELL_HEADINGS, cell_rows(report)),
         ]
@@ -329,7 +360,12 @@ def draw(report: Report, path: str) -> None:
         title = " ".join(part for part in name if part)
         for number, curve in enumerate(curves):
             style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--"}
-            left.plot(curve.epochs, curve.er, label=curve.label.removeprefix(f"{title} "), **style)
+            left.plot(
+                curve.epochs,
+                curve.er or [math.nan] * len(curve.epochs),
+                label=curve.label.removeprefix(f"{title} "),
+                **style,
+            )
             right.plot(curve.epochs, [math.nan if value is None else value for value in curve.hr], **style)
         left.set(title=title, ylabel="ER@10 (%)", ylim=(-2, 102), xlabel="epoch")
         right.set(ylabel="HR@10 (%)", xlabel="epoch")
@@ -346,5 +382,5 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _percent(value: float) -> str:
-    return f"{value:.2f}" if abs(value) < 1 else f"{value:.1f}"
+def _percent(value: float, digits: int) -> str:
+    return f"{value:.2f}" if abs(value) < 1 else f"{value:.{digits}f}"

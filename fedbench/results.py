@@ -24,8 +24,12 @@ import pyarrow.parquet as pq
 import fedbench
 from fedbench.errors import ResultsError
 
-SCHEMA_VERSION = 2
-"""2 added ``defense_family``, ``defense_knowledge`` and ``defense_assumes``; they are null in files of version 1."""
+SCHEMA_VERSION = 3
+"""What a version added is null in files of earlier ones.
+
+2: ``defense_family``, ``defense_knowledge``, ``defense_assumes``. 3: ``val_*`` in the points of the curve,
+``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``.
+"""
 
 EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
 METRICS = (
@@ -33,6 +37,11 @@ METRICS = (
     *(f"{name}_{k}" for name in ("hr", "ndcg", "hr_full", "ndcg_full", "recall", "precision") for k in (5, 10, 20)),
 )
 """Names of all metrics; a run has those that its protocol's split allows, the others are null."""
+SELECTED = tuple(f"{name}_{k}" for name in ("hr_full", "ndcg_full") for k in (5, 10, 20))
+"""Metrics that are also measured on validation items (``val_...``), and given at the best epoch (``..._best``)."""
+VALIDATION = tuple(f"val_{name}" for name in SELECTED)
+SELECTED_BY = "val_hr_full_5"
+"""The validation metric by which the best epoch is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +109,7 @@ class RunRecord:
     git_dirty: bool | None
     started_at: datetime
     metrics: Mapping[str, float | None]
-    """End, peak, peak epoch and tail of every metric, as :func:`summarize_curve` makes them; columns of their own."""
+    """What :func:`summarize_curve` makes of the curve; columns of their own."""
 
     @property
     def run_id(self) -> str:
@@ -122,7 +131,9 @@ def schema() -> pa.Schema:
         "defense_knowledge": pa.list_(pa.string()),
         "target_items": pa.list_(pa.int64()),
         "started_at": pa.timestamp("us", tz="UTC"),
-        "curve": pa.list_(pa.struct([("epoch", pa.int32()), *((name, pa.float64()) for name in METRICS)])),
+        "curve": pa.list_(
+            pa.struct([("epoch", pa.int32()), *((name, pa.float64()) for name in (*METRICS, *VALIDATION))])
+        ),
     }
     columns = [("schema_version", pa.int32()), ("run_id", pa.string())]
     for f in dataclasses.fields(RunRecord):
@@ -132,6 +143,8 @@ def schema() -> pa.Schema:
         columns.append((name, pa.float64()))
     for name in EXPOSURE:
         columns += [(f"{name}_peak", pa.float64()), (f"{name}_peak_epoch", pa.int32()), (f"{name}_tail", pa.float64())]
+    columns.append(("best_epoch", pa.int32()))
+    columns += [(f"{name}_best", pa.float64()) for name in SELECTED]
     return pa.schema(columns)
 
 
@@ -144,6 +157,8 @@ def summarize_curve(curve: Sequence[Mapping[str, float]], epochs: int) -> dict[s
     Returns:
         ``curve``, and ``metrics``: every metric at the last evaluation, and of every ER@K its peak, the epoch of the
         peak (the first, if several), and its tail, the mean over the evaluations in the last quarter of training.
+        With validation items, also ``best_epoch``, the evaluation with the highest :data:`SELECTED_BY` (the first, if
+        several), and HR@K and NDCG@K of the test items at it.
     """
     out: dict[str, float | None] = dict.fromkeys(METRICS)
     for name in METRICS:
@@ -156,6 +171,11 @@ def summarize_curve(curve: Sequence[Mapping[str, float]], epochs: int) -> dict[s
         out[f"{name}_peak"] = peak[1] if peak else None
         out[f"{name}_peak_epoch"] = peak[0] if peak else None
         out[f"{name}_tail"] = sum(tail) / len(tail) if tail else None
+    validated = [point for point in curve if point.get(SELECTED_BY) is not None]
+    best = max(validated, key=lambda point: point[SELECTED_BY], default=None)
+    out["best_epoch"] = int(best["epoch"]) if best else None
+    for name in SELECTED:
+        out[f"{name}_best"] = float(best[name]) if best and name in best else None
     return {"curve": [dict(point) for point in curve], "metrics": out}
 
 

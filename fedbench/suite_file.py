@@ -11,8 +11,12 @@ The file, from top to bottom::
     variant, seeds                  #   `variant` is a label by which expected values and --only tell groups apart
     [[override]] when, set          # in order; parameters are merged, other fields replaced
     [[exclude]]  when
-    [[expected]] where, metric, value, source, band, at_epoch, statistic, note
+    [[expected]] where, metric, value, source, band, near, at_epoch, statistic, note
     [[expected_table]]              # the same for a whole printed table: columns and rows
+
+A metric of an expected value is a column of the records (``hr_10``, ``hr_full_5`` ...), or ``degradation_K`` or
+``ndcg_degradation_K``: the share of HR@K or NDCG@K by full ranking that the attack takes, 1 - attacked / clean, from the
+clean twin of the same seed (the suite needs ``twins = true``).
 
 In ``when`` and ``where`` a field matches a value, a glob, or any of a list.
 """
@@ -23,7 +27,8 @@ import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from fedbench.errors import UserError, unknown
 from fedbench.scenario import Scenario
@@ -32,11 +37,23 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Scenario))
 LABELS = (*(name for name in FIELDS if not name.endswith("_params")), "variant")
 """What `--only` can name; ``when`` and ``where`` can name the parameters too."""
 
-Metric = Annotated[str, Field(pattern=r"^(er_30|(er|hr|ndcg|hr_full|ndcg_full|recall|precision)_(5|10|20))$")]
+Metric = Annotated[
+    str,
+    Field(pattern=r"^(er_30|(er|hr|ndcg|hr_full|ndcg_full|recall|precision|degradation|ndcg_degradation)_(5|10|20))$"),
+]
+DEGRADATION = {"degradation": "hr_full", "ndcg_degradation": "ndcg_full"}
+"""Metrics that are a relative loss, and of what."""
 Seeds = Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-Statistic = Literal["end", "peak", "tail"]
+Statistic = Literal["end", "peak", "tail", "best-validation"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Change = Annotated[float, Field(ge=-1, le=1)]
+Near = Annotated[float, Field(gt=0, le=1)]
 Matrix = dict[str, Annotated[list[Any], Field(min_length=1)]]
+
+
+def is_degradation(metric: str) -> bool:
+    """Whether a metric is a loss relative to the clean twin."""
+    return metric.rpartition("_")[0] in DEGRADATION
 
 
 class _Strict(BaseModel):
@@ -70,23 +87,43 @@ class Expected(_Strict):
 
     where: dict[str, Any]
     metric: Metric
-    value: Fraction
-    """As a fraction, also where the paper prints percent."""
+    value: Change
+    """As a fraction, also where the paper prints percent; only a degradation can be below 0."""
     source: str
-    band: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = None
+    band: Annotated[list[Change], Field(min_length=2, max_length=2)] | None = None
     """Lowest and highest mean that counts as a reproduction."""
+    near: Near | None = None
+    """How far from the value, as a fraction, a mean still agrees; None: the metric's usual tolerance, see ``reproduce``."""
     at_epoch: int | None = None
     """Epoch of the published value; None: the last."""
     statistic: Statistic = "end"
+    """At the end of training, its peak or its mean over the last quarter, or at the evaluation that is best on validation
+    items (highest HR@5)."""
     note: str = ""
+
+    @field_validator("value", "band")
+    @classmethod
+    def _no_negative_share(cls, value: float | list[float] | None, info: ValidationInfo) -> float | list[float] | None:
+        lowest = min(value) if isinstance(value, list) else value
+        if lowest is not None and lowest < 0 and not is_degradation(info.data.get("metric", "")):
+            raise PydanticCustomError("greater_than_equal", "Input should be greater than or equal to 0")
+        return value
+
+    @field_validator("statistic")
+    @classmethod
+    def _a_loss_has_no_peak(cls, value: str, info: ValidationInfo) -> str:
+        if value in ("peak", "tail") and is_degradation(info.data.get("metric", "")):
+            raise PydanticCustomError("degradation", "a degradation is measured at the end or at best-validation")
+        return value
 
 
 class ExpectedTable(_Strict):
-    """A printed table: the columns are fields of scenarios and metrics; a cell is a value or {value, band, note}."""
+    """A printed table: the columns are fields of scenarios and metrics; a cell is a value or {value, band, near, note}."""
 
     source: str
     where: dict[str, Any] = {}
     statistic: Statistic = "end"
+    near: Near | None = None
     at_epoch: int | None = None
     columns: list[str]
     rows: list[list[Any]]
@@ -98,7 +135,7 @@ class ExpectedTable(_Strict):
                 raise UserError(f"{place}: row {number} has {len(row)} values for {len(self.columns)} columns.")
             cells = dict(zip(self.columns, row, strict=True))
             where = self.where | {key: value for key, value in cells.items() if key in LABELS}
-            common = {"source": self.source, "statistic": self.statistic, "at_epoch": self.at_epoch}
+            common = {name: getattr(self, name) for name in ("source", "statistic", "near", "at_epoch")}
             for key, value in cells.items():
                 if key not in LABELS:
                     own = value if isinstance(value, Mapping) else {"value": value}

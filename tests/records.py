@@ -102,6 +102,44 @@ def defended(
     )
 
 
+def untargeted(
+    attack: str = "none",
+    seed: int = 0,
+    hr: float | Sequence[float] = 0.04,
+    val: Sequence[float] = (),
+    *,
+    ndcg: float = 0.5,
+    defense: str = "none",
+    fields: dict[str, Any] | None = None,
+    card: dict[str, Any] | None = None,
+    **columns: Any,
+) -> RunRecord:
+    """A record of the untargeted track: full ranking, no target, HR@K as given for every K, and NDCG@K a share of it.
+
+    Args:
+        attack, seed, defense, fields, card: as :func:`defended` takes them. hr: at the end or at every evaluation.
+        val: validation HR@5 of every evaluation; without it, the run has no validation items. ndcg: NDCG@K / HR@K.
+        columns: of the record.
+    """
+    hrs = [hr] if isinstance(hr, float) else list(hr)
+    curve = []
+    for n, value in enumerate(hrs):
+        point: dict[str, float] = {"epoch": 10 * (n + 1)}
+        point |= {f"hr_full_{k}": value for k in (5, 10, 20)} | {f"ndcg_full_{k}": value * ndcg for k in (5, 10, 20)}
+        curve.append(point | ({"val_hr_full_5": val[n]} if val else {}))
+    columns = {
+        "ranking": "full",
+        "target": "none",
+        "target_items": [],
+        "attack_goal": "none" if attack == "none" else "degrade",
+        **summarize_curve(curve, 10 * len(curve)),
+        **columns,
+    }
+    if defense == "none":
+        return record(scenario(attack, **(fields or {})), seed, **columns)
+    return defended(defense, attack, seed, fields=fields, **(card or {}), **columns)
+
+
 def write(folder: Path, *records: RunRecord) -> Path:
     """Write the records into ``folder``."""
     for each in records:

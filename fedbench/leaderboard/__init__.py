@@ -5,15 +5,22 @@ from __future__ import annotations
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.ranking_attacks import AttackRow, CellRow, rank_attacks
 from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
+from fedbench.leaderboard.ranking_untargeted import UntargetedAttackRow, rank_untargeted
+from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, Track
 from fedbench.leaderboard.under_defenses import UnderRow, attacks_under_defenses
 
 __all__ = [
+    "TARGETED",
+    "UNTARGETED",
     "AttackRow",
     "CellRow",
     "Database",
     "DefenseRow",
+    "Track",
     "UnderRow",
+    "UntargetedAttackRow",
     "attacks_under_defenses",
     "rank_attacks",
     "rank_defenses",
+    "rank_untargeted",
 ]

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedbench.leaderboard.database import Database
-from fedbench.leaderboard.ranking_attacks import AttackRow, attack_cells, rank_attacks
+from fedbench.leaderboard.notes import targeted_notes, untargeted_notes
+from fedbench.leaderboard.ranking_attacks import S, Standing, attack_cells, rank_attacks
 from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
+from fedbench.leaderboard.ranking_untargeted import rank_untargeted, untargeted_cells
 from fedbench.leaderboard.sheets import (
     Sheet,
     attack_sheet,
     cell_sheets,
+    change,
     defense_sheet,
     hit_cut,
     matrix_sheet,
+    share,
     under_sheet,
+    untargeted_sheet,
 )
+from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, Track
 from fedbench.leaderboard.under_defenses import attacks_under_defenses
 
 
 @dataclass(frozen=True)
 class Board:
-    """A whole leaderboard, ready to be shown: notes say how it was made, warnings what is lacking."""
+    """A whole leaderboard, ready to be shown: notes say how it was made, warnings what is lacking.
+
+    ``tracks`` are those that it has attacks of; ``defenses`` are ranked in each of them.
+    """
 
     k: int
     count: int
@@ -34,114 +43,155 @@ class Board:
     warnings: list[str]
     data: dict[str, Any]
     defenses: list[DefenseRow]
+    tracks: list[Track]
 
 
 def make_board(database: Database) -> Board:
     """Rank what the database holds."""
-    k = database.k
     (head,) = database.rows("select count(*) n, string_agg(distinct dataset, ', ' order by dataset) d from runs")
-    models = [row["model"] for row in database.rows("select distinct model from attacks order by model")]
-    overall, defenses = rank_attacks(database), rank_defenses(database)
-    data: dict[str, Any] = {"k": k, "records": head["n"], "attacks": _plain(overall), "defenses": _plain(defenses)}
-    sheets = _attack_sheets(database, overall, models, data)
-    if defenses:
-        sheets += _defense_sheets(database, defenses, models, data)
-    warnings = _warnings(database, overall, defenses)
+    data: dict[str, Any] = {"k": database.k, "records": head["n"]}
+    targeted, untargeted = _targeted(database, data), _untargeted(database, data)
+    # Without any attack it is a board of the targeted track, as it always was.
+    parts = [part for part in (targeted, untargeted) if part.sheets] or [targeted]
+    notes = [note for part in parts for note in part.notes]
+    warnings = [*(text for part in parts for text in _lacking(part)), *_without_score(database)]
     data["warnings"] = warnings
-    return Board(k, head["n"], head["d"], sheets, _notes(database, defenses), warnings, data, defenses)
+    sheets = [sheet for part in parts for sheet in part.sheets]
+    defenses = [row for part in parts for row in part.defenses]
+    tracks = [part.track for part in parts]
+    return Board(database.k, head["n"], head["d"], sheets, notes, warnings, data, defenses, tracks)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One track of a board."""
+
+    track: Track
+    attacks: Sequence[Standing]
+    defenses: Sequence[DefenseRow]
+    sheets: list[Sheet]
+    notes: list[str]
+
+
+def _targeted(database: Database, data: dict[str, Any]) -> _Part:
+    k, h, models = database.k, hit_cut(database.k), _models(database, "<>")
+    title = f"Attacks by ER@{k}, without a defense"
+    attacks, sheets = _attack_sheets(
+        TARGETED,
+        models,
+        data,
+        lambda model: rank_attacks(database, model=model),
+        title,
+        lambda name, rows: attack_sheet(name, rows, k),
+    )
+    cells = attack_cells(database)
+    data["cells"] = _plain(cells)
+    sheets += cell_sheets(cells, lambda cell: share(cell.er), f"ER@{k}")
+    defenses, more = _defense_sheets(
+        database, TARGETED, models, data, f"Defenses by ER@{k} reduction minus HR@{h} loss", f"ER@{k}"
+    )
+    return _Part(TARGETED, attacks, defenses, sheets + more, targeted_notes(k, bool(defenses)))
+
+
+def _untargeted(database: Database, data: dict[str, Any]) -> _Part:
+    k, h, models = database.k, hit_cut(database.k), _models(database, "=")
+    title = f"Untargeted: attacks by loss of HR@{h}, without a defense"
+    attacks, sheets = _attack_sheets(
+        UNTARGETED, models, data, lambda model: rank_untargeted(database, model), title,
+        lambda name, rows: untargeted_sheet(name, rows, k),
+    )  # fmt: skip
+    cells = untargeted_cells(database)
+    data["untargeted_cells"] = _plain(cells)
+    sheets += cell_sheets(cells, lambda cell: change(cell.loss), f"Untargeted: HR@{h} loss %")
+    defenses, more = _defense_sheets(
+        database,
+        UNTARGETED,
+        models,
+        data,
+        f"Untargeted: defenses by HR@{h} recovered minus cost",
+        f"HR@{h} loss % left",
+    )
+    return _Part(UNTARGETED, attacks, defenses, sheets + more, untargeted_notes(h, bool(defenses)))
+
+
+def _models(database: Database, compared: str) -> list[str]:
+    """Models that were attacked with an aim that is, or is not, to degrade; ``compared``: ``=`` or ``<>``."""
+    query = f"select distinct model from attacks where attack_goal {compared} 'degrade' order by model"
+    return [row["model"] for row in database.rows(query)]
 
 
 def _attack_sheets(
-    database: Database, overall: Sequence[AttackRow], models: Sequence[str], data: dict[str, Any]
-) -> list[Sheet]:
-    k = database.k
-    sheets = [attack_sheet(f"Attacks by ER@{k}, without a defense", overall, k)] if overall else []
-    data["attacks_by_model"] = {}
-    for model in models if len(models) > 1 else []:
-        rows = rank_attacks(database, model=model)
-        sheets.append(attack_sheet(f"Attacks on {model}", rows, k))
-        data["attacks_by_model"][model] = _plain(rows)
-    cells = attack_cells(database)
-    data["cells"] = _plain(cells)
-    return sheets + cell_sheets(cells, k)
+    track: Track,
+    models: Sequence[str],
+    data: dict[str, Any],
+    rank: Callable[[str | None], list[S]],
+    title: str,
+    sheet: Callable[[str, list[S]], Sheet],
+) -> tuple[list[S], list[Sheet]]:
+    """Attacks on all models together and, where there are several, on each."""
+    overall = rank(None)
+    sheets = [sheet(title, overall)] if overall else []
+    by_model = {model: rank(model) for model in models} if len(models) > 1 else {}
+    sheets += [sheet(track.title(f"attacks on {model}"), rows) for model, rows in by_model.items()]
+    data[f"{track.key}attacks"] = _plain(overall)
+    data[f"{track.key}attacks_by_model"] = {model: _plain(rows) for model, rows in by_model.items()}
+    return overall, sheets
 
 
 def _defense_sheets(
-    database: Database, overall: Sequence[DefenseRow], models: Sequence[str], data: dict[str, Any]
-) -> list[Sheet]:
+    database: Database, track: Track, models: Sequence[str], data: dict[str, Any], title: str, measure: str
+) -> tuple[list[DefenseRow], list[Sheet]]:
     """Defenses and attacks under them, of all models together and of each, and for each model attack x defense."""
-    k = database.k
-    under = attacks_under_defenses(database)
-    title = f"Defenses by ER@{k} reduction minus HR@{hit_cut(k)} loss"
-    defended = [defense_sheet(title, overall, k)]
+    k, names = database.k, _UNTARGETED_NAMES if track == UNTARGETED else {}
+    overall = rank_defenses(database, None, track)
+    data[f"{track.key}defenses"] = _plain(overall, names)
+    if not overall:
+        return [], []
+    under = attacks_under_defenses(database, None, track)
+    defended = [defense_sheet(title, overall, k, (), track)]
     attacked = [under_sheet("Attacks under defenses", under, k)]
-    data["attacks_under_defenses"] = _plain(under)
-    data["defenses_by_model"], data["attacks_under_defenses_by_model"] = {}, {}
+    defenses_by_model: dict[str, Any] = {}
+    under_by_model: dict[str, Any] = {}
     matrices = []
     listed = [run for row in overall for run in row.runs]
     for model in models:
-        own, below = (overall, under) if len(models) == 1 else (rank_defenses(database, model), None)
+        own, below = (overall, under) if len(models) == 1 else (rank_defenses(database, model, track), None)
         if below is None:
-            below = attacks_under_defenses(database, model)
+            below = attacks_under_defenses(database, model, track)
             if own:
-                defended.append(defense_sheet(f"Defenses on {model}", own, k, listed))
+                defended.append(defense_sheet(track.title(f"defenses on {model}"), own, k, listed, track))
                 attacked.append(under_sheet(f"Attacks under defenses, {model}", below, k))
-            data["defenses_by_model"][model] = _plain(own)
-            data["attacks_under_defenses_by_model"][model] = _plain(below)
+            defenses_by_model[model] = _plain(own, names)
+            under_by_model[model] = _plain(below, names)
         if own:
-            matrices.append(matrix_sheet(f"ER@{k} on {model}, attack by defense", below, [row.defense for row in own]))
-    return [*defended, *attacked, *matrices]
+            name = track.title(f"{measure} on {model}, attack by defense")
+            matrices.append(matrix_sheet(name, below, [row.defense for row in own]))
+    data[f"{track.key}attacks_under_defenses"] = _plain(under, names)
+    data[f"{track.key}defenses_by_model"] = defenses_by_model
+    data[f"{track.key}attacks_under_defenses_by_model"] = under_by_model
+    return overall, [*defended, *(attacked if track == TARGETED else []), *matrices]
 
 
-def _notes(database: Database, defenses: Sequence[DefenseRow]) -> list[str]:
-    k, h = database.k, hit_cut(database.k)
-    notes = [
-        f"ER@{k}: share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean"
-        " over seeds. The interval is that of a bootstrap over scenarios and their seeds, or the t interval over the seeds of"
-        " a single scenario.",
-        "peak and tail: the highest value of a run, and its mean over the last quarter of training; averaged likewise.",
-        f"HR@{h} change: attacked run minus its clean twin of the same seed, in points.",
-        "rank: by the mean in which a scenario that only diverged counts as no exposure; the mean shown is over runs with"
-        " a score. Compared are the scenarios that at least half of the attacks ran; an attack that lacks one of them has no"
-        " rank.",
-        "first: (dataset, model) pairs of which it has all scenarios and no other such attack has a higher mean.",
-    ]
-    if defenses:
-        notes += [
-            f"Defenses: reduction is ER@{k} of the undefended twin minus the defense's own; loss is HR@{h} without attack and"
-            " defense minus HR with the defense alone; net is reduction minus loss; pairs of the same seed. Compared are the"
-            " scenarios (attack, dataset, model, ratio ...) that at least half of the defenses ran; a defense that lacks one,"
-            " or a run without an attack, has no rank.",
-            "An attacked run that diverged under a defense counts as no exposure; a run without an attack that diverged under"
-            f" it counts as a loss of the whole HR@{h}. Both are counted in columns of their own.",
-            "front: no other ranked defense, nor having none (0 reduction at 0 loss), is at least as good in both and better"
-            " in one, by the means.",
-            f"ER@{k} left: at the end of training; at peak: the highest ER@{k} during training. A defense that ends near 0"
-            " after a high peak was overrun early. worst attack: the one that keeps the most; least prevented: the one whose"
-            f" ER@{k} falls least.",
-            "ms a round: extra training time of a round against the undefended twin on the same hardware, median over pairs.",
-            "Attacks under defenses: all numbers of a row are over the same scenarios, those that at least half of the"
-            " defenses that faced the attack ran; defenses that lack one are left out. The best defense is the one with the"
-            f" highest net on these scenarios (by the least ER@{k}, one that ruins the recommender could win). It is chosen"
-            " for each attack and after the fact, which is optimistic for the server. A chain counts for the families of"
-            " all its parts.",
-        ]
-    return notes
-
-
-def _warnings(database: Database, attacks: Sequence[AttackRow], defenses: Sequence[DefenseRow]) -> list[str]:
-    """What has no score, and why: scenarios that were not run, diverged and failed runs, damaged files."""
+def _lacking(part: _Part) -> list[str]:
+    """Scenarios that entries lack, or have beyond the comparison."""
     out = []
-    for kind, rows in (("attacks", attacks), ("defenses", defenses)):
-        for row in rows:
-            name = row.attack if isinstance(row, AttackRow) else row.defense
-            if row.missing:
-                more = f"; and {len(row.missing) - 6} more" if len(row.missing) > 6 else ""
-                out.append(f"{name} lacks {_scenarios(len(row.missing))}: {'; '.join(row.missing[:6])}{more}.")
-            if row.apart:
-                out.append(
-                    f"{name} ran {_scenarios(row.apart)} more, which fewer than half of the {kind} ran: not compared."
-                )
+    named: list[tuple[str, str, Standing | DefenseRow]] = [("attacks", row.attack, row) for row in part.attacks]
+    named += [("defenses", row.defense, row) for row in part.defenses]
+    for kind, entry, row in named:
+        name = part.track.prefix + entry
+        if row.missing:
+            more = f"; and {len(row.missing) - 6} more" if len(row.missing) > 6 else ""
+            out.append(f"{name} lacks {_scenarios(len(row.missing))}: {'; '.join(row.missing[:6])}{more}.")
+        if row.apart:
+            out.append(
+                f"{name} ran {_scenarios(row.apart)} more, which fewer than half of the {kind} ran: not compared."
+            )
+    return out
+
+
+def _without_score(database: Database) -> list[str]:
+    """Diverged and failed runs, and damaged files."""
+    out = []
     bad = database.rows(
         "select status, attack, defense, dataset, model, malicious_ratio, count(*) n, min(error) e from runs"
         " where status <> 'ok' group by all order by all"
@@ -160,5 +210,15 @@ def _scenarios(count: int) -> str:
     return "1 scenario" if count == 1 else f"{count} scenarios"
 
 
-def _plain(rows: Iterable[Any]) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(row) for row in rows]
+_UNTARGETED_NAMES = {"er": "left", "reduction": "recovered", "loss": "cost", "cost": "round_ms"}
+"""What the fields of defenses' rows are called in the untargeted track."""
+
+
+def _plain(value: Any, names: Mapping[str, str] | None = None) -> Any:
+    """Rows as plain data; ``names`` replaces those of their fields."""
+    names = names or {}
+    if dataclasses.is_dataclass(value):
+        return {names.get(f.name, f.name): _plain(getattr(value, f.name), names) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(each, names) for key, each in value.items()}
+    return [_plain(each, names) for each in value] if isinstance(value, list | tuple) else value

@@ -19,7 +19,8 @@ Row = dict[str, Any]
 
 
 class Database:
-    """The views ``runs``, ``headline``, ``curves``, ``attacks`` and ``defenses`` over all whole records.
+    """All whole records as the views ``runs``, ``headline``, ``curves``, ``attacks``, ``defenses``, ``quality``,
+    ``untargeted_attacks`` and ``untargeted_defenses``.
 
     Everything is read into memory first; after that the connection can neither read nor write a file. A run that several
     files hold counts once: the newest record that did not fail.

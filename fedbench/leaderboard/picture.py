@@ -12,11 +12,12 @@ from fedbench.errors import ResultsError, UserError
 from fedbench.leaderboard.ranking import Estimate
 from fedbench.leaderboard.ranking_defenses import DefenseRow, pareto_front
 from fedbench.leaderboard.sheets import hit_cut
+from fedbench.leaderboard.tracks import TARGETED, UNTARGETED
 from fedbench.leaderboard.under_defenses import family_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import FigureBase
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLORS = {"aggregation": "#0072B2", "clipping": "#E69F00", "client-side": "#009E73", "filter": "#CC79A7"}
@@ -29,11 +30,12 @@ Point = tuple[float, float]
 def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
     """ER@K reduction against HR@K loss of every ranked defense, with intervals and the Pareto front, as PNG or SVG.
 
-    Points are numbered by rank and named in the legend. Those that are not on the front are paler. Equal rows give equal
-    files.
+    Defenses that are ranked against untargeted attacks have a panel of their own: recovered HR@K against its cost. Points
+    are numbered by rank and named in the legend. Those that are not on the front are paler. Equal rows give equal files.
 
     Args:
-        rows: of :func:`~fedbench.leaderboard.rank_defenses`. path: ends in ``.png`` or ``.svg``. k: of the metrics.
+        rows: of :func:`~fedbench.leaderboard.rank_defenses`, of either track or both.
+        path: ends in ``.png`` or ``.svg``. k: of the metrics.
 
     Raises:
         UserError: for another ending, when no defense has a rank, or without matplotlib. ResultsError: when the file
@@ -46,32 +48,45 @@ def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("a picture needs matplotlib: pip install 'fedbench[plot]'.") from None
-    marks = [
-        Mark(row.defense, row.family, row.rank, row.loss, row.reduction, bool(row.front))
-        for row in rows
-        if row.rank is not None and row.loss is not None and row.reduction is not None
-    ]
-    if not marks:
+    panels = [(words, marks) for goal, words in panel_words(k).items() if (marks := _marks(rows, goal))]
+    if not panels:
         raise UserError(
             "no defense has a rank, so there is nothing to draw; `fedbench leaderboard` says what is lacking."
         )
-    figure = Figure(figsize=(10, 6.5), dpi=130, layout="constrained")
-    axes = figure.subplots()
-    axes.set(
-        xlabel=f"HR@{hit_cut(k)} loss without an attack (points)",
-        ylabel=f"ER@{k} reduction (points)",
-        title="Defenses: what they prevent against what they cost",
-    )
-    _draw_marks(axes, marks)
-    _draw_legend(figure, marks)
+    figure = Figure(figsize=(10, 6.5 * len(panels)), dpi=130, layout="constrained")
+    drawn = []
+    for part, (words, marks) in zip(figure.subfigures(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
+        axes = part.subplots()
+        axes.set(**words)
+        _draw_marks(axes, marks)
+        _draw_legend(part, marks)
+        drawn.append((axes, marks))
     figure.draw_without_rendering()  # fixes the layout, on which the labels' places depend
-    _draw_labels(axes, marks, 72 / figure.dpi)
+    for axes, marks in drawn:
+        _draw_labels(axes, marks, 72 / figure.dpi)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with rc_context({"svg.hashsalt": "fedbench"}):
             figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     except OSError as error:
         raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None
+
+
+def panel_words(k: int) -> dict[str, dict[str, str]]:
+    """Title and axes of each track's panel, by the goal of its attacks, in order."""
+    h = hit_cut(k)
+    return {
+        TARGETED.goal: {
+            "xlabel": f"HR@{h} loss without an attack (points)",
+            "ylabel": f"ER@{k} reduction (points)",
+            "title": "Defenses: what they prevent against what they cost",
+        },
+        UNTARGETED.goal: {
+            "xlabel": f"cost: HR@{h} lost without an attack (% of the baseline)",
+            "ylabel": f"recovered HR@{h} (% of the baseline)",
+            "title": "Defenses against untargeted attacks: what they recover against what they cost",
+        },
+    }
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,15 @@ class Mark:
         return 1.0 if self.front else 0.45
 
 
+def _marks(rows: Sequence[DefenseRow], goal: str) -> list[Mark]:
+    """The ranked defenses of a track."""
+    return [
+        Mark(row.defense, row.family, row.rank, row.loss, row.reduction, bool(row.front))
+        for row in rows
+        if row.goal == goal and row.rank is not None and row.loss is not None and row.reduction is not None
+    ]
+
+
 def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     axes.axhline(0, color="0.85", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.85", linewidth=0.8, zorder=0)
@@ -116,7 +140,7 @@ def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     axes.step(xs, ys, where="post", color="0.35", linewidth=1.0, linestyle="--", zorder=1)
 
 
-def _draw_legend(figure: Figure, marks: Sequence[Mark]) -> None:
+def _draw_legend(figure: FigureBase, marks: Sequence[Mark]) -> None:
     """Families in bold, their defenses below them."""
     from matplotlib.lines import Line2D
 

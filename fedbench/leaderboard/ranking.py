@@ -97,7 +97,10 @@ def cell_of(row: Row, columns: Iterable[str] = CELL) -> Cell:
 def say(cell: Cell) -> str:
     """A cell of :data:`CELL` or :data:`PLACE` for people."""
     dataset, model, protocol, ratio, target, count, *_ = cell
-    return f"{dataset} {model} {protocol} {ratio:g} {target}" + (f" x{count}" if count not in (None, 1) else "")
+    place = f"{dataset} {model} {protocol} {ratio:g}"
+    if target == "none":
+        return place
+    return f"{place} {target}" + (f" x{count}" if count not in (None, 1) else "")
 
 
 def common(ran: Mapping[str, set[Cell]]) -> set[Cell]:

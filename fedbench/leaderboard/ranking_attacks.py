@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.ranking import (
@@ -24,46 +25,120 @@ from fedbench.leaderboard.ranking import (
     say,
 )
 
+S = TypeVar("S", bound="Standing")
 
-@dataclass(frozen=True)
-class AttackRow:
-    """An attack on the leaderboard.
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What every attack on the leaderboard has, in either track.
 
     Attributes:
-        rank: place by mean ER@K, None when a scenario of the comparison is missing. er: over scenarios and seeds.
-        peak, tail: mean ER@K at its highest, and over the last quarter of training. hr_change: against the clean twin.
-        first: in how many (dataset, model) pairs it has all scenarios and no other attack that has them a higher mean.
-        runs: ids behind the numbers. scenarios: how many of the comparison. diverged, failed: runs without a score.
+        rank: its place, None when a scenario of the comparison is missing. runs: ids behind the numbers.
+        scenarios: how many of the comparison. diverged, failed: runs that did not end well.
         missing: scenarios of the comparison that it lacks. apart: how many it has beyond the comparison.
     """
 
     attack: str
     knowledge: str
-    rank: int | None
+    rank: int | None = None
+    runs: list[str]
+    scenarios: int
+    diverged: int
+    failed: int
+    missing: list[str]
+    apart: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRow(Standing):
+    """An attack that promotes.
+
+    Attributes:
+        er: ER@K over scenarios and seeds, by whose mean it is ranked. peak, tail: mean ER@K at its highest, and over the
+            last quarter of training. hr_change: against the clean twin.
+        first: in how many (dataset, model) pairs it has all scenarios and no other attack that has them a higher mean.
+    """
+
     er: Estimate | None
     peak: float | None
     tail: float | None
     hr_change: Estimate | None
     first: int
-    runs: list[str]
-    scenarios: int
-    diverged: int
-    failed: int
-    missing: list[str] = field(default_factory=list)
-    apart: int = 0
 
 
-@dataclass(frozen=True)
-class CellRow:
-    """Mean ER@K and HR@K of one attack on one dataset, model and malicious ratio, and the runs behind them."""
+@dataclass(frozen=True, kw_only=True)
+class RatioCell:
+    """One attack on one dataset, model and malicious ratio, and the runs behind its numbers."""
 
     dataset: str
     model: str
     malicious_ratio: float
     attack: str
+    runs: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRow(RatioCell):
+    """Mean ER@K and HR@K."""
+
     er: Estimate
     hr: float
-    runs: list[str]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The attacks of a table, and what they are compared on.
+
+    Attributes:
+        rows: runs of each attack, by its name; of those that have a result, only the ones that are compared.
+        cells: scenarios of which each has a result. compared: those that at least half of the attacks have.
+        knowledge: what each attack knows.
+    """
+
+    rows: dict[str, list[Row]]
+    cells: dict[str, set[Cell]]
+    compared: set[Cell]
+    knowledge: dict[str, str]
+
+    def standing(self, name: str) -> dict[str, Any]:
+        """The fields of :class:`Standing` but for the rank."""
+        own, cells = self.rows[name], self.cells[name]
+        return {
+            "attack": name,
+            "knowledge": self.knowledge[name] or "none",
+            "runs": [row["run_id"] for row in own],
+            "scenarios": len(cells & self.compared),
+            "diverged": sum(row["status"] == "diverged" for row in own),
+            "failed": sum(row["status"] == "failed" for row in own),
+            "missing": sorted({say(cell) for cell in self.compared - cells}),
+            "apart": len(cells - self.compared),
+        }
+
+
+def attack_entries(rows: Sequence[Row], counts: Callable[[Row], bool]) -> Entries:
+    """Runs by attack, and the scenarios that at least half of the attacks ran.
+
+    Args:
+        rows: of one of the views of attacks. counts: whether a run is a result for its scenario.
+    """
+    names = entry_names(rows)
+    by_entry = {names[group[0]["run_id"]]: group for group in grouped(rows, lambda row: names[row["run_id"]])}
+    cells = {entry: {cell_of(row) for row in own if counts(row)} for entry, own in by_entry.items()}
+    compared = common(cells)
+    kept = {
+        entry: [row for row in own if not counts(row) or cell_of(row) in compared] for entry, own in by_entry.items()
+    }
+    return Entries(kept, cells, compared, {entry: own[0]["knowledge"] for entry, own in by_entry.items()})
+
+
+def placed(rows: Iterable[S], scores: Mapping[str, float]) -> list[S]:
+    """Attacks with their ranks, the highest score first; those that lack a scenario or a score come last, without one."""
+    found = sorted(
+        rows,
+        key=lambda row: (bool(row.missing) or row.attack not in scores, -scores.get(row.attack, -math.inf), row.attack),
+    )
+    ranks = places({row.attack: scores[row.attack] for row in found if not row.missing and row.attack in scores})
+    return [replace(row, rank=ranks.get(row.attack)) for row in found]
 
 
 def rank_attacks(database: Database, defense: str = "none", model: str | None = None) -> list[AttackRow]:
@@ -79,62 +154,59 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
     """
     query = "select * from attacks where defense = ? and attack_goal = 'promote'"
     rows = database.rows(query + " and (? is null or model = ?) order by run_id", [defense, model, model])
-    names = entry_names(rows)
-    by_entry = {names[group[0]["run_id"]]: group for group in grouped(rows, lambda row: names[row["run_id"]])}
-    knowledge = {entry: own[0]["knowledge"] for entry, own in by_entry.items()}
-    cells = {entry: {cell_of(row) for row in own if row["status"] != "failed"} for entry, own in by_entry.items()}
-    compared = common(cells)
-    by_entry = {
-        entry: [row for row in own if row["status"] == "failed" or cell_of(row) in compared]
-        for entry, own in by_entry.items()
-    }
-    first = _first_places(by_entry, compared)
+    entries = attack_entries(rows, lambda row: row["status"] != "failed")
+    first = _first_places(entries.rows, entries.compared)
     found = []
-    for entry, own in by_entry.items():
+    for entry, own in entries.rows.items():
         scored = [row for row in own if row["status"] == "ok" and row["er"] is not None]
         by_cell = grouped(scored, cell_of)
         changes = grouped([row for row in scored if row["hr_change"] is not None], cell_of)
         found.append(
             AttackRow(
-                entry,
-                knowledge[entry] or "none",
-                None,
-                clustered([[100 * row["er"] for row in group] for group in by_cell]) if by_cell else None,
-                mean_of(mean_of(100 * row["er_peak"] for row in group) for group in by_cell),
-                mean_of(
+                **entries.standing(entry),
+                er=clustered([[100 * row["er"] for row in group] for group in by_cell]) if by_cell else None,
+                peak=mean_of(mean_of(100 * row["er_peak"] for row in group) for group in by_cell),
+                tail=mean_of(
                     mean_of(100 * row["er_tail"] for row in group if row["er_tail"] is not None) for group in by_cell
                 ),
-                clustered([[100 * row["hr_change"] for row in group] for group in changes]) if changes else None,
-                first[entry],
-                [row["run_id"] for row in own],
-                len(cells[entry] & compared),
-                sum(row["status"] == "diverged" for row in own),
-                sum(row["status"] == "failed" for row in own),
-                sorted({say(cell) for cell in compared - cells[entry]}),
-                len(cells[entry] - compared),
+                hr_change=clustered([[100 * row["hr_change"] for row in group] for group in changes])
+                if changes
+                else None,
+                first=first[entry],
             )
         )
-    order = {row.attack: _with_diverged(by_entry[row.attack]) for row in found}
-    found.sort(key=lambda row: (bool(row.missing), -order[row.attack], row.attack))
-    ranks = places({row.attack: order[row.attack] for row in found if not row.missing})
-    return [replace(row, rank=ranks.get(row.attack)) for row in found]
+    return placed(found, {entry: _with_diverged(own) for entry, own in entries.rows.items()})
 
 
 def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
-    """ER@K and HR@K of every attack for each dataset, model and ratio."""
-    rows = database.rows("select * from attacks where defense = ? order by run_id", [defense])
-    names = entry_names(rows)
-    scored = [row for row in rows if row["status"] == "ok" and row["er"] is not None]
+    """ER@K and HR@K of every attack that has a target, for each dataset, model and ratio."""
+    query = "select * from attacks where defense = ? and attack_goal <> 'degrade' order by run_id"
     out = []
-    for group in grouped(scored, lambda r: (r["dataset"], r["model"], r["malicious_ratio"], names[r["run_id"]])):
-        one = group[0]
+    for place, group in ratio_groups(
+        database.rows(query, [defense]), lambda r: r["status"] == "ok" and r["er"] is not None
+    ):
         values = clustered([[100 * row["er"] for row in cell] for cell in grouped(group, cell_of)])
         hr = mean_of(100 * row["hr"] for row in group)
         assert hr is not None
-        runs = [row["run_id"] for row in group]
-        place = (one["dataset"], one["model"], one["malicious_ratio"], names[one["run_id"]])
-        out.append(CellRow(*place, values, hr, runs))
+        out.append(CellRow(**place, er=values, hr=hr))
     return out
+
+
+def ratio_groups(rows: Sequence[Row], counts: Callable[[Row], bool]) -> list[tuple[dict[str, Any], list[Row]]]:
+    """The runs of each attack on each dataset, model and ratio that have a result, after the fields of :class:`RatioCell`."""
+    names = entry_names(rows)
+    place = ("dataset", "model", "malicious_ratio")
+    groups = grouped(
+        [row for row in rows if counts(row)], lambda row: (*(row[key] for key in place), names[row["run_id"]])
+    )
+    return [
+        (
+            {key: own[0][key] for key in place}
+            | {"attack": names[own[0]["run_id"]], "runs": [row["run_id"] for row in own]},
+            own,
+        )
+        for own in groups
+    ]
 
 
 def _first_places(by_entry: Mapping[str, Sequence[Row]], compared: Iterable[Cell]) -> Counter[str]:

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from fedbench.cards import Goal
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.ranking import (
     CLEAN_PLACE,
@@ -24,6 +25,7 @@ from fedbench.leaderboard.ranking import (
     places,
     say,
 )
+from fedbench.leaderboard.tracks import TARGETED, Track
 
 FACING = ("attack", "attack_params", *PLACE)
 """A scenario that defenses can be compared on: an attack in a place."""
@@ -32,6 +34,10 @@ FACING = ("attack", "attack_params", *PLACE)
 @dataclass(frozen=True)
 class DefenseRow:
     """A defense on the leaderboard.
+
+    The numbers are those of the targeted track, ER@K that is prevented and HR@K that is lost, in points. In the untargeted
+    track (``goal`` "degrade") all are percent of the baseline's HR@K: ``reduction`` is what the defense recovers, ``loss``
+    what it costs, ``er`` the relative loss that is left, ``peak`` None.
 
     Attributes:
         family, knowledge, assumes: what its card says; empty where the records do not tell.
@@ -47,7 +53,7 @@ class DefenseRow:
         runs: ids behind the numbers. scenarios: how many of the comparison. diverged, failed: attacked runs that did not
             end well. clean_diverged: clean scenarios and seeds in which it diverged. unpaired: runs that have no
             undefended twin. missing: scenarios of the comparison that it lacks, and clean ones. apart: how many scenarios
-            it has beyond the comparison.
+            it has beyond the comparison. goal: of the attacks that it faces.
     """
 
     defense: str
@@ -72,37 +78,42 @@ class DefenseRow:
     unpaired: int
     missing: list[str] = field(default_factory=list)
     apart: int = 0
+    goal: str = Goal.PROMOTE
 
 
 @dataclass(frozen=True)
 class Facing:
-    """Attacked and defended runs of attacks that promote, by defense.
+    """Attacked and defended runs of one track, by defense.
 
     Attributes:
-        rows: of the view ``defenses``, by the defense's name. attacks: name on the leaderboard of the attack of every run.
+        rows: of the track's view, by the defense's name. attacks: name on the leaderboard of the attack of every run.
     """
 
     rows: Mapping[str, Sequence[Row]]
     attacks: Mapping[str, str]
 
 
-def facing(database: Database, model: str | None = None) -> Facing:
+def facing(database: Database, model: str | None = None, track: Track = TARGETED) -> Facing:
     """The records of defenses, under the names that the tables give to them and to the attacks.
 
     Args:
-        database: the records. model: only this one; None: all.
+        database: the records. model: only this one; None: all. track: which attacks they face.
     """
-    which = "attack_goal = 'promote' and (? is null or model = ?) order by run_id"
-    rows = database.rows(f"select * from defenses where {which}", [model, model])
+    which = "attack_goal = ? and (? is null or model = ?) order by run_id"
+    asked = [str(track.goal), model, model]
+    rows = database.rows(f"select * from {track.defenses} where {which}", asked)
     names = entry_names(rows, "defense")
     # Undefended runs are named along: an attack is called the same here as in the tables of attacks.
-    attacks = entry_names(database.rows(f"select * from attacks where {which}", [model, model]))
+    attacks = entry_names(database.rows(f"select * from attacks where {which}", asked))
     return Facing({names[own[0]["run_id"]]: own for own in grouped(rows, lambda row: names[row["run_id"]])}, attacks)
 
 
-def paired(row: Row) -> bool:
-    """Whether a run says how much a defense prevents: it did not fail, and its undefended twin has a score."""
-    return row["er_reduction"] is not None
+def paired(row: Row, track: Track) -> bool:
+    """Whether a run says how much a defense prevents: it did not fail, and its undefended twin has a score.
+
+    In the untargeted track the baseline must have one, too.
+    """
+    return row[track.prevented] is not None
 
 
 def scenario_mean(rows: Sequence[Row], column: str) -> float | None:
@@ -117,30 +128,30 @@ def scenario_estimate(rows: Sequence[Row], column: str) -> Estimate | None:
     return clustered([[100 * row[column] for row in own] for own in by_scenario]) if by_scenario else None
 
 
-def quality_loss(rows: Sequence[Row]) -> Estimate | None:
-    """HR@K without attack and defense minus HR@K with the defense alone.
+def quality_loss(rows: Sequence[Row], column: str) -> Estimate | None:
+    """HR@K without attack and defense minus HR@K with the defense alone, as ``column`` has it.
 
     Attacks, ratios and targets share their clean twins: each pair of clean runs counts once. (A defense that assumes a
     share of attackers has a clean twin for each share.)
     """
     twin = (*CLEAN_PLACE, "clean_params")
-    pairs = {(cell_of(row, twin), row["seed"]): row["hr_loss"] for row in rows if row["hr_loss"] is not None}
+    pairs = {(cell_of(row, twin), row["seed"]): row[column] for row in rows if row[column] is not None}
     by_place = grouped(pairs.items(), lambda pair: pair[0][0])
     return clustered([[100 * value for _, value in own] for own in by_place]) if by_place else None
 
 
-def rank_defenses(database: Database, model: str | None = None) -> list[DefenseRow]:
-    """Defenses by ER@K reduction minus HR@K loss, best first; those that miss scenarios come last, without a rank.
+def rank_defenses(database: Database, model: str | None = None, track: Track = TARGETED) -> list[DefenseRow]:
+    """Defenses by what they prevent minus what they cost, best first; those that miss scenarios come last, without a rank.
 
-    Compared are the scenarios (an attack that promotes, in a place) that at least half of the defenses ran, and the same
-    places without an attack. An attacked run that diverged counts as no exposure; a clean run that diverged counts as a
-    loss of the whole HR@K.
+    Compared are the scenarios (an attack of the track, in a place) that at least half of the defenses ran, and the same
+    places without an attack. An attacked run that diverged counts as no exposure, or as the whole HR@K lost; a clean run that
+    diverged counts as a loss of the whole HR@K.
 
     Args:
-        database: the records. model: only this one; None: all.
+        database: the records. model: only this one; None: all. track: which attacks they face.
     """
-    found = facing(database, model)
-    ran = {name: {cell_of(row, FACING) for row in own if paired(row)} for name, own in found.rows.items()}
+    found = facing(database, model, track)
+    ran = {name: {cell_of(row, FACING) for row in own if paired(row, track)} for name, own in found.rows.items()}
     compared = common(ran)
     needed = {
         cell_of(row, CLEAN_PLACE): f"{row['dataset']} {row['model']} {row['protocol']} without an attack"
@@ -148,7 +159,7 @@ def rank_defenses(database: Database, model: str | None = None) -> list[DefenseR
         for row in own
         if cell_of(row, FACING) in compared
     }
-    rows = [_row(name, own, found.attacks, compared, needed) for name, own in found.rows.items()]
+    rows = [_row(name, own, found.attacks, compared, needed, track) for name, own in found.rows.items()]
     nets = {row.defense: row.net for row in rows if row.net is not None and not row.missing}
     ranks = places(nets)
     ranked = [row for row in rows if row.defense in ranks]
@@ -176,19 +187,20 @@ def _row(
     attacks: Mapping[str, str],
     compared: set[Cell],
     needed: Mapping[Cell, str],
+    track: Track,
 ) -> DefenseRow:
     family, knowledge, assumes = card_of(everything)
-    ran = {cell_of(row, FACING) for row in everything if paired(row)}
-    own = [row for row in everything if not paired(row) or cell_of(row, FACING) in compared]
-    pairs = [row for row in own if paired(row)]
-    reduction, loss = scenario_estimate(pairs, "er_reduction"), quality_loss(pairs)
+    ran = {cell_of(row, FACING) for row in everything if paired(row, track)}
+    own = [row for row in everything if not paired(row, track) or cell_of(row, FACING) in compared]
+    pairs = [row for row in own if paired(row, track)]
+    reduction, loss = scenario_estimate(pairs, track.prevented), quality_loss(pairs, track.loss)
     left, prevented = {}, {}
     for group in grouped(pairs, lambda row: attacks[row["run_id"]]):
         attack = attacks[group[0]["run_id"]]
-        left[attack] = scenario_mean(group, "er_defended") or 0.0
-        prevented[attack] = scenario_mean(group, "er_reduction") or 0.0
+        left[attack] = scenario_mean(group, track.left) or 0.0
+        prevented[attack] = scenario_mean(group, track.prevented) or 0.0
     costs = [row["cost_ms"] for row in pairs if row["cost_ms"] is not None]
-    clean = {cell_of(row, CLEAN_PLACE) for row in pairs if row["hr_loss"] is not None}
+    clean = {cell_of(row, CLEAN_PLACE) for row in pairs if row[track.loss] is not None}
     lacks = {f"{cell[0]} on {say(cell[2:])}" for cell in compared - ran}
     return DefenseRow(
         defense=name,
@@ -200,8 +212,8 @@ def _row(
         loss=loss,
         net=None if reduction is None or loss is None else reduction.mean - loss.mean,
         front=None,
-        er=scenario_mean(pairs, "er_defended"),
-        peak=scenario_mean(pairs, "er_peak"),
+        er=scenario_mean(pairs, track.left),
+        peak=scenario_mean(pairs, track.peak) if track.peak else None,
         worst=max(left.items(), key=lambda item: item[1], default=None),
         least=min(prevented.items(), key=lambda item: item[1], default=None),
         cost=statistics.median(costs) if costs else None,
@@ -212,9 +224,10 @@ def _row(
         clean_diverged=len(
             {(cell_of(row, CLEAN_PLACE), row["seed"]) for row in pairs if row["clean_status"] == "diverged"}
         ),
-        unpaired=sum(row["status"] != "failed" and not paired(row) for row in own),
+        unpaired=sum(row["status"] != "failed" and not paired(row, track) for row in own),
         missing=sorted(lacks | {text for place, text in needed.items() if place not in clean}),
         apart=len(ran - compared),
+        goal=track.goal,
     )
 
 

@@ -7,12 +7,15 @@ import re
 
 from fedbench.leaderboard.board import Board
 from fedbench.leaderboard.sheets import hit_cut
+from fedbench.leaderboard.tracks import TARGETED, Track
 
 
 def headline(board: Board) -> str:
     """What the board is about, in a line."""
     runs = "1 run" if board.count == 1 else f"{board.count:,} runs"
-    return f"{runs} on {board.datasets}; ER@{board.k} and HR@{hit_cut(board.k)} in percent, intervals 95 %"
+    h = hit_cut(board.k)
+    measures = f"ER@{board.k} and HR@{h}" if TARGETED in board.tracks else f"HR@{h} and NDCG@{h}"
+    return f"{runs} on {board.datasets}; {measures} in percent, intervals 95 %"
 
 
 def markdown(board: Board) -> str:
@@ -41,7 +44,8 @@ def markdown(board: Board) -> str:
         "<details><summary>Queries behind the tables</summary>",
         "",
         "```sql",
-        *_QUERIES,
+        "-- views of `fedbench sql`; the rankings average over seeds, then over scenarios",
+        *(query for track in board.tracks for query in _queries(track)),
         "```",
         "",
         "</details>",
@@ -50,11 +54,12 @@ def markdown(board: Board) -> str:
     return "\n".join(out)
 
 
-_QUERIES = (
-    "-- views of `fedbench sql`; the rankings average over seeds, then over scenarios",
-    "select * from attacks where defense = 'none' and attack_goal = 'promote' order by run_id;",
-    "select * from defenses where attack_goal = 'promote' order by run_id;",
-)
+def _queries(track: Track) -> tuple[str, str]:
+    where = f"attack_goal = '{track.goal}' order by run_id;"
+    return (
+        f"select * from {track.attacks} where defense = 'none' and {where}",
+        f"select * from {track.defenses} where {where}",
+    )
 
 
 def _short(run: str) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from fedbench.leaderboard.ranking import Estimate
-from fedbench.leaderboard.ranking_attacks import AttackRow, CellRow
+from fedbench.leaderboard.ranking_attacks import AttackRow, RatioCell, Standing
 from fedbench.leaderboard.ranking_defenses import DefenseRow
+from fedbench.leaderboard.ranking_untargeted import UntargetedAttackRow
+from fedbench.leaderboard.tracks import TARGETED, Track
 from fedbench.leaderboard.under_defenses import Left, UnderRow, family_order
+
+C = TypeVar("C", bound=RatioCell)
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Sheet:
     wide: bool = False
     """Whether it is left out on a screen."""
     text: frozenset[str] = frozenset(
-        {"attack", "knows", "defense", "family", "assumes", "worst attack", "least prevented"}
+        {"attack", "knows", "defense", "family", "assumes", "worst attack", "least prevented", "least recovered"}
     )
     """Headings of the columns that hold words: they are set flush left."""
     spare: tuple[str, ...] = ()
@@ -62,18 +67,14 @@ def attack_sheet(title: str, rows: Sequence[AttackRow], k: int) -> Sheet:
     )  # fmt: skip
     lines = [
         (
-            str(row.rank or "-"),
-            row.attack,
+            *_named_place(row),
             _estimate(row.er),
             _number(row.peak),
             _number(row.tail),
             _estimate(row.hr_change, signed=True),
             row.knowledge,
             str(row.first),
-            str(row.scenarios),
-            str(len(row.runs)),
-            str(row.diverged),
-            str(row.failed),
+            *_counted(row),
             str(len(row.missing)),
         )
         for row in rows
@@ -82,36 +83,82 @@ def attack_sheet(title: str, rows: Sequence[AttackRow], k: int) -> Sheet:
     return Sheet(title, headings, lines, runs, spare=("diverged", "scenarios", "first", "knows"))
 
 
-def cell_sheets(cells: Iterable[CellRow], k: int) -> list[Sheet]:
-    """One table for each dataset and model: attack x malicious ratio."""
-    groups: dict[tuple[str, str], dict[str, dict[float, CellRow]]] = {}
+def untargeted_sheet(title: str, rows: Sequence[UntargetedAttackRow], k: int) -> Sheet:
+    """Untargeted attacks by relative loss."""
+    h = hit_cut(k)
+    headings = (
+        "rank", "attack", f"HR@{h} loss %", f"NDCG@{h} loss %", "loss at the end %", f"HR@{h}", f"clean HR@{h}", "knows",
+        "scenarios", "runs", "diverged", "failed", "without twin", "missing",
+    )  # fmt: skip
+    lines = [
+        (
+            *_named_place(row),
+            _estimate(row.loss, signed=True),
+            _estimate(row.ndcg_loss, signed=True),
+            _number(row.loss_end, signed=True),
+            _number(row.hr, digits=2),
+            _number(row.clean_hr, digits=2),
+            row.knowledge,
+            *_counted(row),
+            str(row.unpaired),
+            str(len(row.missing)),
+        )
+        for row in rows
+    ]
+    runs = {row.attack: row.runs for row in rows}
+    spare = ("diverged", "runs", "scenarios", f"clean HR@{h}", "knows", f"HR@{h}", "loss at the end %")
+    return Sheet(title, headings, lines, runs, spare=spare)
+
+
+def _named_place(row: Standing) -> tuple[str, str]:
+    return str(row.rank or "-"), row.attack
+
+
+def _counted(row: Standing) -> tuple[str, ...]:
+    return str(row.scenarios), str(len(row.runs)), str(row.diverged), str(row.failed)
+
+
+def cell_sheets(cells: Iterable[C], value: Callable[[C], str], measure: str) -> list[Sheet]:
+    """One table for each dataset and model: attack x malicious ratio.
+
+    Args:
+        cells: of one track. value: what a cell shows. measure: what that is, for the title.
+    """
+    groups: dict[tuple[str, str], dict[str, dict[float, C]]] = {}
     for cell in cells:
         groups.setdefault((cell.dataset, cell.model), {}).setdefault(cell.attack, {})[cell.malicious_ratio] = cell
     sheets = []
     for (dataset, model), by_attack in sorted(groups.items()):
         ratios = sorted({ratio for own in by_attack.values() for ratio in own})
         rows = [
-            (attack, *(_estimate(own[ratio].er) if ratio in own else "-" for ratio in ratios))
+            (attack, *(value(own[ratio]) if ratio in own else "-" for ratio in ratios))
             for attack, own in sorted(by_attack.items())
         ]
         headings = ("attack", *(f"{100 * ratio:g} %" for ratio in ratios))
         runs = {
             attack: [run for cell in own.values() for run in cell.runs] for attack, own in sorted(by_attack.items())
         }
-        sheets.append(Sheet(f"ER@{k} on {dataset}, {model}, by malicious ratio", headings, rows, runs))
+        sheets.append(Sheet(f"{measure} on {dataset}, {model}, by malicious ratio", headings, rows, runs))
     return sheets
 
 
-def defense_sheet(title: str, rows: Sequence[DefenseRow], k: int, listed: Iterable[str] = ()) -> Sheet:
+def defense_sheet(
+    title: str, rows: Sequence[DefenseRow], k: int, listed: Iterable[str] = (), track: Track = TARGETED
+) -> Sheet:
     """Defenses by what they prevent and cost.
 
     Args:
         title, rows, k: of the table. listed: runs that another table names; rows with only those do not name them again.
+        track: of the rows.
     """
+    if track == TARGETED:
+        prevented, loss, left, least = f"ER@{k} reduction", f"HR@{hit_cut(k)} loss", f"ER@{k} left", "least prevented"
+    else:
+        prevented, loss, left, least = "recovered %", "cost %", f"HR@{hit_cut(k)} loss left %", "least recovered"
     headings = (
-        "rank", "defense", "family", f"ER@{k} reduction", f"HR@{hit_cut(k)} loss", "net", "front", f"ER@{k} left", "at peak",
-        "worst attack", "least prevented", "ms a round", "knows", "assumes", "scenarios", "runs", "diverged",
-        "diverged clean", "failed", "without twin", "missing",
+        "rank", "defense", "family", prevented, loss, "net", "front", left, *(("at peak",) if track.peak else ()),
+        "worst attack", least, "ms a round", "knows", "assumes", "scenarios", "runs", "diverged", "diverged clean", "failed",
+        "without twin", "missing",
     )  # fmt: skip
     lines = [
         (
@@ -123,7 +170,7 @@ def defense_sheet(title: str, rows: Sequence[DefenseRow], k: int, listed: Iterab
             _number(row.net, signed=True),
             "-" if row.front is None else "yes" if row.front else "no",
             _number(row.er),
-            _number(row.peak),
+            *((_number(row.peak),) if track.peak else ()),
             f"{row.worst[0]} {_number(row.worst[1])}" if row.worst else "-",
             f"{row.least[0]} {_number(row.least[1], signed=True)}" if row.least else "-",
             _number(row.cost, signed=True),
@@ -142,9 +189,18 @@ def defense_sheet(title: str, rows: Sequence[DefenseRow], k: int, listed: Iterab
     known = set(listed)
     runs = {row.defense: row.runs for row in rows if not known.issuperset(row.runs)}
     spare = (
-        "least prevented", "diverged", "runs", "scenarios", "knows", "ms a round", "at peak", "family", "worst attack",
-        "front", f"ER@{k} left",
-    )  # fmt: skip
+        least,
+        "diverged",
+        "runs",
+        "scenarios",
+        "knows",
+        "ms a round",
+        "at peak",
+        "family",
+        "worst attack",
+        "front",
+        left,
+    )
     return Sheet(title, headings, lines, runs, spare=spare)
 
 
@@ -175,7 +231,7 @@ def under_sheet(title: str, rows: Sequence[UnderRow], k: int) -> Sheet:
 
 
 def matrix_sheet(title: str, rows: Sequence[UnderRow], defenses: Sequence[str]) -> Sheet:
-    """Mean ER@K of every attack under every defense, over the same scenarios within a row.
+    """What is left of every attack under every defense (mean ER@K, or relative loss), over the same scenarios within a row.
 
     Args:
         title, rows: of the table. defenses: the columns, in order.
@@ -195,6 +251,16 @@ def _named(left: Left | None) -> str:
     return "-" if left is None else f"{_number(left.er.mean)} {left.defense}"
 
 
+def share(value: Estimate) -> str:
+    """An estimate between 0 and 100 %."""
+    return _estimate(value)
+
+
+def change(value: Estimate) -> str:
+    """An estimate of a difference, with its sign."""
+    return _estimate(value, signed=True)
+
+
 def _estimate(value: Estimate | None, signed: bool = False) -> str:
     """``41.2 [30.5, 52.0]``; bounds of a share are cut to 0 and 100."""
     if value is None:
@@ -205,7 +271,7 @@ def _estimate(value: Estimate | None, signed: bool = False) -> str:
     return f"{_number(value.mean, signed)} [{_number(low, signed)}, {_number(high, signed)}]"
 
 
-def _number(value: float | None, signed: bool = False) -> str:
+def _number(value: float | None, signed: bool = False, digits: int = 1) -> str:
     if value is None:
         return "-"
-    return f"{value:+.1f}" if signed else f"{value:.1f}"
+    return f"{value:{'+' if signed else ''}.{digits}f}"

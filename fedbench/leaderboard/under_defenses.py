@@ -19,11 +19,12 @@ from fedbench.leaderboard.ranking_defenses import (
     quality_loss,
     scenario_estimate,
 )
+from fedbench.leaderboard.tracks import TARGETED, Track
 
 
 @dataclass(frozen=True)
 class Left:
-    """What one defense leaves of one attack.
+    """What one defense leaves of one attack; in the untargeted track, ``er`` is the relative loss and ``loss`` the cost.
 
     Attributes:
         defense: its name on the leaderboard. er: ER@K that is left. loss: HR@K that the defense costs in these places without
@@ -40,7 +41,7 @@ class Left:
 
 @dataclass(frozen=True)
 class UnderRow:
-    """An attack under defenses; every number is over the same scenarios.
+    """An attack under defenses; every number is over the same scenarios. ``er`` as for :class:`Left`.
 
     Attributes:
         er: ER@K without a defense, over the scenarios and seeds that some defense ran, too.
@@ -58,7 +59,7 @@ class UnderRow:
     apart: list[str] = field(default_factory=list)
 
 
-def attacks_under_defenses(database: Database, model: str | None = None) -> list[UnderRow]:
+def attacks_under_defenses(database: Database, model: str | None = None, track: Track = TARGETED) -> list[UnderRow]:
     """What defenses leave of each attack, the most under the best defense first.
 
     An attack's scenarios are those that at least half of the defenses that faced it ran, with their undefended twins;
@@ -69,15 +70,15 @@ def attacks_under_defenses(database: Database, model: str | None = None) -> list
     attacked run that diverged counts as no exposure, a clean one that diverged as a loss of the whole HR@K.
 
     Args:
-        database: the records. model: only this one; None: all.
+        database: the records. model: only this one; None: all. track: which attacks.
     """
-    found = facing(database, model)
+    found = facing(database, model, track)
     families = {name: _parts(card_of(own)[0]) for name, own in found.rows.items()}
     faced: dict[str, dict[str, list[Row]]] = {}
     for name, own in found.rows.items():
-        for group in grouped([row for row in own if paired(row)], lambda row: found.attacks[row["run_id"]]):
+        for group in grouped([row for row in own if paired(row, track)], lambda row: found.attacks[row["run_id"]]):
             faced.setdefault(found.attacks[group[0]["run_id"]], {})[name] = group
-    rows = [_row(attack, by_defense, families) for attack, by_defense in faced.items()]
+    rows = [_row(attack, by_defense, families, track) for attack, by_defense in faced.items()]
     return sorted(rows, key=lambda row: (-row.best.er.mean if row.best else 0.0, -row.er.mean, row.attack))
 
 
@@ -87,7 +88,7 @@ def family_order(families: Iterable[str]) -> list[str]:
     return sorted(set(families), key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
-def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str, list[str]]) -> UnderRow:
+def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str, list[str]], track: Track) -> UnderRow:
     cells = {name: {cell_of(row, FACING) for row in own} for name, own in by_defense.items()}
     compared = common(cells)
     kept = {
@@ -102,9 +103,9 @@ def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str
         for row in own
         if (cell := cell_of(row, FACING)) in compared
     }
-    undefended = scenario_estimate(list(twins.values()), "er_undefended")
+    undefended = scenario_estimate(list(twins.values()), track.undefended)
     assert undefended is not None
-    under = {name: _left(name, own, families[name]) for name, own in kept.items()}
+    under = {name: _left(name, own, families[name], track) for name, own in kept.items()}
     there = family_order(family for left in under.values() for family in left.families)
     best = {family: _best(left for left in under.values() if family in left.families) for family in there}
     return UnderRow(
@@ -118,13 +119,13 @@ def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str
     )
 
 
-def _left(name: str, rows: Sequence[Row], families: list[str]) -> Left:
-    er, reduction, loss = scenario_estimate(rows, "er_defended"), scenario_estimate(rows, "er_reduction"), None
+def _left(name: str, rows: Sequence[Row], families: list[str], track: Track) -> Left:
+    er, reduction, loss = scenario_estimate(rows, track.left), scenario_estimate(rows, track.prevented), None
     assert er is not None
     assert reduction is not None
-    clean = {cell_of(row, CLEAN_PLACE) for row in rows if row["hr_loss"] is not None}
+    clean = {cell_of(row, CLEAN_PLACE) for row in rows if row[track.loss] is not None}
     if all(cell_of(row, CLEAN_PLACE) in clean for row in rows):
-        loss = quality_loss(rows)
+        loss = quality_loss(rows, track.loss)
     return Left(
         defense=name,
         families=families,

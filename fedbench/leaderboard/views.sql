@@ -1,11 +1,14 @@
 -- Views over the records of runs. $K is the list length of the ranking, 5, 10, 20 or 30.
 
--- One row a run. hr is the headline hit ratio: against sampled negatives, or by full ranking, as its protocol says.
+-- One row a run. hr is the headline hit ratio: against sampled negatives, or by full ranking, as its protocol says; hr_chosen
+-- and ndcg_chosen are by the same ranking at the evaluation that is best on validation items, without any at the last one.
 create or replace view headline as
 select *,
        er_$K as er, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
        cast(json_extract(scenario_json, '$.num_targets') as integer) as num_targets,
-       case when ranking = 'full' then hr_full_$H else hr_$H end as hr
+       case when ranking = 'full' then hr_full_$H else hr_$H end as hr,
+       case when ranking = 'full' then coalesce(hr_full_$H_best, hr_full_$H) else hr_$H end as hr_chosen,
+       case when ranking = 'full' then coalesce(ndcg_full_$H_best, ndcg_full_$H) else ndcg_$H end as ndcg_chosen
 from runs;
 
 -- One row for each evaluation of each run.
@@ -45,3 +48,44 @@ left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and 
 left join headline d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
 left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
 where r.attack <> 'none' and r.defense <> 'none';
+
+-- Headline quality where a run that diverged has none left, and a run that failed has no number.
+create or replace view quality as
+select * replace (
+       case status when 'ok' then hr when 'diverged' then 0 end as hr,
+       case status when 'ok' then hr_chosen when 'diverged' then 0 end as hr_chosen,
+       case status when 'ok' then ndcg_chosen when 'diverged' then 0 end as ndcg_chosen)
+from headline;
+
+-- Runs under an untargeted attack beside their clean twin of the same seed: the shares of HR@K and NDCG@K that it takes, at the
+-- chosen evaluation and (hr_loss_end) at the last one.
+create or replace view untargeted_attacks as
+select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
+       r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
+       r.num_targets, r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
+       array_to_string(r.attack_knowledge, ', ') as knowledge, r.best_epoch,
+       r.hr_chosen as hr, c.hr_chosen as clean_hr, r.ndcg_chosen as ndcg, c.ndcg_chosen as clean_ndcg,
+       1 - r.hr_chosen / nullif(c.hr_chosen, 0) as hr_loss, 1 - r.ndcg_chosen / nullif(c.ndcg_chosen, 0) as ndcg_loss,
+       1 - r.hr / nullif(c.hr, 0) as hr_loss_end
+from quality r
+left join quality c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
+where r.attack_goal = 'degrade';
+
+-- Defended runs under an untargeted attack, all as shares of the baseline's HR@K (no attack, no defense, same seed): what the
+-- defense brings back, what it costs without the attack, and what is still lost.
+create or replace view untargeted_defenses as
+select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r.protocol, r.protocol_params,
+       r.model_params, r.malicious_ratio, r.target, r.num_targets,
+       r.attack, r.attack_params, r.attack_goal, r.defense, r.defense_params,
+       r.defense_family, array_to_string(r.defense_knowledge, ', ') as defense_knowledge, r.defense_assumes,
+       b.hr_chosen as hr_baseline, u.hr_chosen as hr_undefended, r.hr_chosen as hr_defended, d.hr_chosen as hr_clean,
+       (hr_defended - hr_undefended) / nullif(hr_baseline, 0) as hr_recovered,
+       (hr_baseline - hr_clean) / nullif(hr_baseline, 0) as hr_cost,
+       1 - hr_undefended / nullif(hr_baseline, 0) as hr_lost, 1 - hr_defended / nullif(hr_baseline, 0) as hr_left,
+       d.status as clean_status, d.defense_params as clean_params, t.cost_ms
+from quality r
+left join quality u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status in ('ok', 'diverged')
+left join quality d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
+left join quality b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
+left join (select run_id, cost_ms from defenses) t on t.run_id = r.run_id
+where r.attack_goal = 'degrade' and r.defense <> 'none';

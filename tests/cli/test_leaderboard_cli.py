@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from records import defended, record, scenario, write
+from records import defended, record, scenario, untargeted, write
 from typer.testing import CliRunner
 
 from fedbench.cli import app
@@ -78,6 +78,28 @@ def test_defenses_are_shown_and_drawn(defended_results: Path, tmp_path: Path) ->
     text = out.read_text(encoding="utf-8")
     assert "| a half |" in text
     assert "## ER@10 on mf, attack by defense" in text
+
+
+def test_both_tracks_are_shown_and_drawn(defended_results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    ends = {"none": (0.04, 0.02), "mean": (0.03, 0.03), "drop": (0.039, 0.035)}
+    for defense, hrs in ends.items():
+        for attack, hr in zip(("none", "popular"), hrs, strict=True):
+            one = untargeted(attack, 0, hr, defense=defense, fields={"target": "random:3"})
+            write(tmp_path / "untargeted", one)
+    out, picture = tmp_path / "L.md", tmp_path / "d.svg"
+    folders = ["--results", str(defended_results), "--results", str(tmp_path / "untargeted")]
+    shown = run(app, ["leaderboard", *folders, "--out", str(out), "--picture", str(picture)])
+    assert shown.exit_code == 0, shown.output
+    assert "Attacks by ER@10, without a defense" in shown.stdout
+    assert "Untargeted: defenses by HR@10 recovered minus cost" in shown.stdout
+    assert "attack by defense" not in shown.stdout
+    assert "## Untargeted: HR@10 loss % left on mf, attack by defense" in out.read_text(encoding="utf-8")
+    assert "ER@10 reduction" in picture.read_text(encoding="utf-8")
+    assert "recovered HR@10" in picture.read_text(encoding="utf-8")
+    query = "select attack, round(hr_loss, 6) as loss from untargeted_attacks where defense = 'none'"
+    answer = run(app, ["sql", query, *folders, "--csv"])
+    assert answer.stdout.split() == ["attack,loss", "popular,0.5"]
 
 
 def test_a_picture_that_cannot_be_drawn_is_one_line(results: Path, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from records import record, scenario, write
+from pydantic import ValidationError
+from records import record, scenario, untargeted, write
 from scipy import stats
 
 from fedbench.leaderboard import Database
-from fedbench.reproduce import compare, curve_rows, draw, markdown, prediction_interval, sparkline, verdict
+from fedbench.reproduce import cell_rows, compare, curve_rows, draw, markdown, prediction_interval, sparkline, verdict
 from fedbench.suite import Expected, Planned
+from fedbench.suite_file import ExpectedTable
 
 
 def expected(metric: str = "er_10", value: float = 0.5, **more: Any) -> Expected:
@@ -35,6 +37,16 @@ def test_the_prediction_interval_is_that_of_one_new_run() -> None:
         (expected(value=0.9, band=[0.2, 0.4]), [30.0], "agrees (band)"),
         (expected(value=0.3, band=[0.2, 0.4]), [41.0], "differs"),
         (expected(value=0.0, band=[0.0, 0.01]), [0.0], "agrees (band)"),
+        (expected("hr_full_5", value=0.035), [2.5], "agrees"),  # within 2 points, which says nothing here
+        (expected("hr_full_5", value=0.035, near=0.005), [2.9], "differs"),
+        (expected("hr_full_5", value=0.035, near=0.005), [3.0], "agrees"),
+        (expected("hr_full_5", value=0.035, near=0.001), [2.0, 5.0], "agrees"),  # in the interval for one run
+        (expected("er_10", value=0.5, near=0.01), [48.0], "differs"),
+        (expected("degradation_5", value=0.309), [26.0], "agrees"),  # within 5 points
+        (expected("degradation_5", value=0.309), [25.8], "differs"),
+        (expected("ndcg_degradation_5", value=-0.003), [4.6], "agrees"),
+        (expected("ndcg_degradation_5", value=-0.003), [4.8], "differs"),
+        (expected("degradation_5", value=0.0, near=0.02), [-2.1], "differs"),
     ],
 )
 def test_verdicts(value: Expected, values: list[float], says: str) -> None:
@@ -61,6 +73,56 @@ def test_the_statistic_is_the_one_that_was_published(tmp_path: Path, more: dict[
     write(tmp_path, record(scenario("a-ra"), er=[0.1, 0.9, 0.5, 0.4, 0.4, 0.4, 0.3, 0.2]))
     (cell,) = compare("", "", planned(scenario("a-ra")), [expected(**more)], Database([tmp_path])).cells
     assert cell.mean == pytest.approx(mean)
+
+
+def losses(folder: Path, metric: str, **more: Any) -> tuple[float | None, int, str]:
+    plan = planned(scenario("a-ra"))
+    (cell,) = compare("", "", plan, [expected(metric, 0.5, **more)], Database([folder])).cells
+    return cell.mean, cell.n, cell.verdict
+
+
+def test_the_best_validation_statistic_is_taken_at_the_best_epoch(tmp_path: Path) -> None:
+    write(
+        tmp_path, untargeted("a-ra", 0, [0.1, 0.4, 0.2], [0.1, 0.3, 0.2]), untargeted("a-ra", 1, [0.6, 0.1], [0.2, 0.1])
+    )
+    assert losses(tmp_path, "hr_full_5", statistic="best-validation")[:2] == (pytest.approx(50), 2)
+    assert losses(tmp_path, "ndcg_full_10", statistic="best-validation")[0] == pytest.approx(25)
+    assert losses(tmp_path, "hr_full_5")[0] == pytest.approx(15)
+    assert losses(tmp_path, "hr_full_5", statistic="best-validation", at_epoch=10)[0] == pytest.approx(35)
+    assert losses(tmp_path, "er_10", statistic="best-validation") == (None, 0, "not run")
+
+
+def test_a_degradation_is_relative_to_the_clean_twin_of_the_same_seed(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        untargeted("none", 0, [0.40, 0.20], [0.2, 0.1]),
+        untargeted("none", 1, [0.10, 0.50], [0.1, 0.2]),
+        untargeted("a-ra", 0, [0.10, 0.15], [0.2, 0.1]),
+        untargeted("a-ra", 1, [0.10, 0.25], [0.1, 0.2]),
+    )
+    assert losses(tmp_path, "degradation_5")[:2] == (pytest.approx((25 + 50) / 2), 2)
+    assert losses(tmp_path, "ndcg_degradation_5")[0] == pytest.approx((25 + 50) / 2)
+    assert losses(tmp_path, "degradation_20", statistic="best-validation")[0] == pytest.approx((75 + 50) / 2)
+    assert losses(tmp_path, "degradation_5", at_epoch=10)[0] == pytest.approx((75 + 0) / 2)
+
+
+def test_a_degradation_without_a_clean_twin_is_said(tmp_path: Path) -> None:
+    write(tmp_path, untargeted("a-ra", 0, 0.02), untargeted("none", 1, 0.04))
+    assert losses(tmp_path, "degradation_5") == (None, 0, "without twin")
+    write(tmp_path, untargeted("none", 0, 0.0))
+    assert losses(tmp_path, "degradation_5") == (None, 0, "without twin"), "nothing can be lost of nothing"
+
+
+def test_runs_without_a_target_have_curves_of_quality_only(tmp_path: Path) -> None:
+    write(tmp_path, untargeted("a-ra", 0, [0.02, 0.06]), untargeted("a-ra", 1, [0.04, 0.08]))
+    value = expected("hr_full_5", 0.0712, near=0.005)
+    report = compare("", "", planned(scenario("a-ra")), [value], Database([tmp_path]))
+    (curve,) = report.curves
+    assert (curve.er, curve.end, curve.peak, curve.n) == ([], None, None, 2)
+    assert curve.hr == [pytest.approx(3), pytest.approx(7)]
+    assert curve_rows(report)[0][1:] == ("-", "-", "-", "-", "-", "-", "-", "-", "7.0", "7.0 @ 20", "2", "0")
+    assert cell_rows(report)[0][2:] == ("7.12", "7.00", "0.00 to 29.01", "2", "-0.12", "agrees")
+    assert "(or within the value's own tolerance)" in markdown(report)
 
 
 def test_what_has_no_score_is_said(tmp_path: Path) -> None:
@@ -119,3 +181,24 @@ def test_the_report_is_written_with_its_picture(tmp_path: Path) -> None:
     assert text.startswith("# A title \\[1\\]\n\nA paper &lt;b&gt;")
     assert "1 of 1 published values agree" in text
     assert "](x.png)" in text
+
+
+def test_a_table_can_state_its_tolerance_and_a_value_its_own() -> None:
+    table = ExpectedTable(source="", near=0.01, columns=["hr_full_5"], rows=[[0.2], [{"value": 0.3, "near": 0.02}]])
+    assert [value.near for value in table.cells("t")] == [0.01, 0.02]
+
+
+@pytest.mark.parametrize(
+    ("metric", "wrong"),
+    [
+        ("hr_full_5", {"value": -0.01}),
+        ("hr_full_5", {"band": [-0.01, 0.1]}),
+        ("hr_full_5", {"near": 0.0}),
+        ("degradation_5", {"statistic": "peak"}),
+        ("degradation_30", {}),
+    ],
+)
+def test_impossible_expectations_are_refused(metric: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        expected(metric, **wrong)
+    assert expected("degradation_5", value=-0.003, band=[-0.02, 0.01]).value == -0.003

@@ -8,7 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from records import record, scenario, write
+from hypothesis import given
+from hypothesis import strategies as st
+from records import record, scenario, untargeted, write
 
 from fedbench.cards import DefenseCard
 from fedbench.defenses import DEFENSES, Defense
@@ -38,6 +40,37 @@ def test_a_curve_is_summed_up_by_end_peak_and_tail() -> None:
     assert metrics["er_10_tail"] == pytest.approx(0.25)  # epochs 80 and 100, after three quarters
     assert metrics["hr_10"] == 0.5
     assert metrics["er_5"] is None
+
+
+def test_the_best_epoch_is_the_first_with_the_highest_validation_hit_ratio() -> None:
+    curve = [
+        {"epoch": e, "val_hr_full_5": v, "hr_full_5": t, "ndcg_full_20": t / 2}
+        for e, v, t in [(200, 0.1, 0.9), (400, 0.3, 0.2), (600, 0.3, 0.8), (800, 0.2, 0.4)]
+    ]
+    metrics = summarize_curve(curve, 800)["metrics"]
+    assert metrics["best_epoch"] == 400
+    assert (metrics["hr_full_5_best"], metrics["ndcg_full_20_best"], metrics["hr_full_10_best"]) == (0.2, 0.1, None)
+    assert metrics["hr_full_5"] == 0.4
+    assert summarize_curve([{"epoch": 1, "hr_full_5": 0.5}], 1)["metrics"]["hr_full_5_best"] is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 1)), min_size=1, max_size=8))
+def test_nothing_before_the_best_epoch_is_as_good_and_nothing_after_it_better(points: list[tuple[int, float]]) -> None:
+    curve = [{"epoch": n, "val_hr_full_5": v / 4, "hr_full_5": t} for n, (v, t) in enumerate(points)]
+    metrics = summarize_curve(curve, len(points))["metrics"]
+    best = metrics["best_epoch"]
+    assert all(v < points[best][0] for v, _ in points[:best])
+    assert all(v <= points[best][0] for v, _ in points[best:])
+    assert metrics["hr_full_5_best"] == points[best][1]
+
+
+def test_validation_metrics_are_written_and_read_back(tmp_path: Path) -> None:
+    path = write_record(untargeted("a-ra", hr=[0.04, 0.03, 0.02], val=[0.1, 0.3, 0.2]), tmp_path)
+    (row,) = pq.read_table(path).to_pylist()
+    assert (row["best_epoch"], row["hr_full_10_best"], row["ndcg_full_10_best"]) == (20, 0.03, 0.015)
+    assert (row["er_10"], row["target_items"]) == (None, [])
+    assert [point["val_hr_full_5"] for point in row["curve"]] == [0.1, 0.3, 0.2]
+    assert {point["val_ndcg_full_20"] for point in row["curve"]} == {None}
 
 
 def test_an_empty_curve_has_no_numbers() -> None:
@@ -152,6 +185,10 @@ def test_packed_records_are_read_like_single_ones(tmp_path: Path) -> None:
     assert found.status == scan([tmp_path / "many"]).status
     assert scan([tmp_path / "one" / "all.parquet"]).status == found.status
     assert len(Database([tmp_path / "one"]).rows("select * from runs")) == 3
+    history = Path(__file__).parents[1] / "historic_results"
+    assert pack([tmp_path / "many", history], tmp_path / "old" / "all.parquet") == 3 + SCHEMA_VERSION
+    old = Database([tmp_path / "old"]).rows("select er_10 = curve[len(curve)].er_10 as same from runs")
+    assert [row["same"] for row in old] == [True] * (3 + SCHEMA_VERSION), "points have kept their fields"
     with pytest.raises(ResultsError, match="no results in"):
         pack([tmp_path / "nothing"], tmp_path / "x.parquet")
 
@@ -166,7 +203,10 @@ def test_results_of_every_past_schema_still_load() -> None:
     rows = database.rows("select *, len(curve) as points from runs order by schema_version")
     assert [row["schema_version"] for row in rows] == versions
     assert all(row["attack"] == "pieck-uea" and row["er_10"] > 0.5 and row["points"] > 0 for row in rows)
-    old, new, *_ = rows
+    old, new, latest = rows
+    assert [row["best_epoch"] for row in rows] == [None, None, 20]
+    assert [[point["val_hr_full_5"] for point in row["curve"]][-1] for row in rows] == [None, None, 0.25]
+    assert (latest["hr_full_5_best"], latest["ndcg_full_20_best"], latest["defense_family"]) == (0.125, 0.0625, "none")
     assert (old["defense_family"], old["defense_knowledge"], old["defense_assumes"]) == (None, None, None)
     assert (new["defense_family"], new["defense_knowledge"], new["defense_assumes"]) == ("clipping", [], "nothing")
 

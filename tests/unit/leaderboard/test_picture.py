@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,22 @@ def test_a_picture_names_every_ranked_defense(ranked: list[DefenseRow], tmp_path
     assert "<!-- HR@20 loss without an attack (points) -->" in first
     draw_defenses(ranked, svg, 30)
     assert svg.read_text(encoding="utf-8") == first
+
+
+def test_each_track_has_a_panel_of_its_own(ranked: list[DefenseRow], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    svg = tmp_path / "d.svg"
+    against = [replace(row, defense=f"{row.defense} again", goal="degrade") for row in ranked]
+    draw_defenses([*ranked, *against], svg, 5)
+    both = svg.read_text(encoding="utf-8")
+    assert all(f"<!-- {row.rank}  {row.defense} -->" in both for row in (*ranked, *against))
+    assert both.count("<!-- Pareto front -->") == 2
+    assert "<!-- ER@5 reduction (points) -->" in both
+    assert "<!-- recovered HR@5 (% of the baseline) -->" in both
+    draw_defenses(against, svg, 5)
+    alone = svg.read_text(encoding="utf-8")
+    assert "untargeted" in alone
+    assert "ER@5" not in alone
 
 
 def test_what_cannot_be_drawn_is_said_in_a_line(

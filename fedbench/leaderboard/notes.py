@@ -1,0 +1,85 @@
+"""How to read the tables of the leaderboard."""
+
+from __future__ import annotations
+
+from fedbench.leaderboard.sheets import hit_cut
+
+
+def targeted_notes(k: int, defended: bool) -> list[str]:
+    """On the tables of attacks that promote.
+
+    Args:
+        k: of ER@K. defended: whether there are tables of defenses.
+    """
+    h = hit_cut(k)
+    notes = [
+        f"ER@{k}: share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean"
+        " over seeds. The interval is that of a bootstrap over scenarios and their seeds, or the t interval over the seeds of"
+        " a single scenario.",
+        "peak and tail: the highest value of a run, and its mean over the last quarter of training; averaged likewise.",
+        f"HR@{h} change: attacked run minus its clean twin of the same seed, in points.",
+        "rank: by the mean in which a scenario that only diverged counts as no exposure; the mean shown is over runs with"
+        " a score. Compared are the scenarios that at least half of the attacks ran; an attack that lacks one of them has no"
+        " rank.",
+        "first: (dataset, model) pairs of which it has all scenarios and no other such attack has a higher mean.",
+    ]
+    if defended:
+        notes += [
+            f"Defenses: reduction is ER@{k} of the undefended twin minus the defense's own; loss is HR@{h} without attack and"
+            " defense minus HR with the defense alone; net is reduction minus loss; pairs of the same seed. Compared are the"
+            " scenarios (attack, dataset, model, ratio ...) that at least half of the defenses ran; a defense that lacks one,"
+            " or a run without an attack, has no rank.",
+            "An attacked run that diverged under a defense counts as no exposure; a run without an attack that diverged under"
+            f" it counts as a loss of the whole HR@{h}. Both are counted in columns of their own.",
+            "front: no other ranked defense, nor having none (0 reduction at 0 loss), is at least as good in both and better"
+            " in one, by the means.",
+            f"ER@{k} left: at the end of training; at peak: the highest ER@{k} during training. A defense that ends near 0"
+            " after a high peak was overrun early. worst attack: the one that keeps the most; least prevented: the one whose"
+            f" ER@{k} falls least.",
+            "ms a round: extra training time of a round against the undefended twin on the same hardware, median over pairs.",
+            "Attacks under defenses: all numbers of a row are over the same scenarios, those that at least half of the"
+            " defenses that faced the attack ran; defenses that lack one are left out. The best defense is the one with the"
+            f" highest net on these scenarios (by the least ER@{k}, one that ruins the recommender could win). It is chosen"
+            " for each attack and after the fact, which is optimistic for the server. A chain counts for the families of"
+            " all its parts.",
+        ]
+    return notes
+
+
+def untargeted_notes(h: int, defended: bool) -> list[str]:
+    """On the tables of attacks that degrade.
+
+    Args:
+        h: the K of HR@K. defended: whether there are tables of defenses.
+    """
+    notes = [
+        f"HR@{h} loss % (untargeted): the share of the clean twin's HR@{h} that the attacked run of the same seed lacks,"
+        f" 100 (1 - attacked / clean); NDCG@{h} loss % likewise. Mean over scenarios of the mean over seeds; the interval is"
+        " that of a bootstrap over scenarios and their seeds, or the t interval over the seeds of a single scenario.",
+        "It is measured at the evaluation that is best on validation items (the highest HR@5 by full ranking), of each run"
+        " its own; where a protocol has no such items, at the end of training.",
+        "loss at the end %: the same at the last evaluation, which a server gets that cannot choose by clean validation"
+        " items.",
+        f"HR@{h} and clean HR@{h}: attacked runs and their clean twins, in percent, where the loss is measured.",
+        "A run that diverged has lost everything: it counts as a loss of 100 % in every mean, and so in the order.",
+        "rank (untargeted): by the mean loss. Compared are the scenarios that at least half of the attacks ran and that have"
+        " a clean twin; an attack that lacks one of them has no rank.",
+        "without twin: runs whose clean twin is missing, diverged or failed, or finds nothing; no loss can be told.",
+    ]
+    if defended:
+        notes += [
+            f"Defenses against untargeted attacks: all shares are of the baseline, the HR@{h} without attack and defense of"
+            " the same seed. Compared are the scenarios that at least half of the defenses ran; a defense that lacks one, or"
+            " a run without an attack, has no rank.",
+            f"recovered %: HR@{h} under attack with the defense minus that without it; cost %: the baseline minus HR@{h} with"
+            " the defense alone; net: recovered minus cost.",
+            "front (untargeted): no other ranked defense, nor having none (0 recovered at 0 cost), is at least as good in"
+            " both and better in one, by the means.",
+            f"HR@{h} loss left %: what the attacked and defended run lacks of the baseline. worst attack: the one that leaves"
+            " the highest loss; least recovered: the one against which the defense brings back least.",
+            "ms a round (untargeted): extra training time of a round against the undefended twin on the same hardware,"
+            " median over pairs.",
+            "attack by defense: what is lost of the baseline, without a defense and under each; within a row all over the"
+            " same scenarios, those that at least half of the defenses ran.",
+        ]
+    return notes

@@ -1,0 +1,53 @@
+"""The two tracks of the leaderboard: attacks with a target, and attacks without one; they are never ranked together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedbench.cards import Goal
+
+
+@dataclass(frozen=True)
+class Track:
+    """What the attacks of one goal, and defenses against them, are measured by: views and columns of the database.
+
+    Attributes:
+        goal: of the attacks. attacks: the view of attacked runs. defenses: that of defended ones.
+        prevented: what a defense prevents of an attack. loss: what it costs without one. left: what the attack still does.
+        undefended: what it does without a defense. peak: the most it did during training, None where that is not measured.
+        prefix: of the titles of its tables. key: prefix of its entries in the plain data of the board.
+    """
+
+    goal: Goal
+    attacks: str
+    defenses: str
+    prevented: str
+    loss: str
+    left: str
+    undefended: str
+    peak: str | None
+    prefix: str = ""
+    key: str = ""
+
+    def title(self, text: str) -> str:
+        """``text`` as the title of one of the track's tables."""
+        return self.prefix + text if self.prefix else text[:1].upper() + text[1:]
+
+
+TARGETED = Track(
+    Goal.PROMOTE, "attacks", "defenses", "er_reduction", "hr_loss", "er_defended", "er_undefended", "er_peak"
+)
+"""Exposure of the targets, in points of ER@K; costs in points of HR@K."""
+UNTARGETED = Track(
+    Goal.DEGRADE,
+    "untargeted_attacks",
+    "untargeted_defenses",
+    "hr_recovered",
+    "hr_cost",
+    "hr_left",
+    "hr_lost",
+    None,
+    "Untargeted: ",
+    "untargeted_",
+)
+"""Lost quality; everything in percent of the baseline's HR@K."""
