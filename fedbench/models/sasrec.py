@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -21,8 +21,14 @@ from fedbench.models.mf import dropout_masks, xavier
 EPSILON = 1e-8
 """Added to the variance in layer normalisation [Kang and McAuley's code]."""
 
-BUCKET_TOKENS = {"cpu": 2**11, "cuda": 2**17}
+BUCKET_TOKENS = {"cpu": 3 * 2**10, "cuda": 2**17}
 """Events that go through the network at a time: on a CPU about as many as its cache holds the activations of."""
+
+SPAN = 64
+"""Queries whose attention is computed at a time."""
+
+SHORTEST = 0.6
+"""On a CPU a bucket's shortest sequence has about this share of its longest, or more: what fills up is work too."""
 
 KEPT_TOKENS = 2**17
 """Up to so many events of a cohort, what the gradients client by client need is kept (about 8 KiB an event)."""
@@ -126,11 +132,12 @@ class SelfAttentiveSequentialRecommender(Recommender):
         """float32 [n, d]: F at the last event of each of n users without dropout; zeros for an empty history."""
         length = histories.starts.diff()
         out = params.items.new_zeros(len(length), self.embedding_size)
+        weights = _Weights(params.dense)
         for bucket in _buckets(histories.starts[1:] - length, length, self.params.max_length):
             item = histories.item.index_select(0, bucket.events().flatten())
             x = self._embed(params, item, bucket)
             last = (bucket.length - 1)[:, None]
-            out[bucket.client] = self._transform(_Layers(params.dense), x, last)[:, 0]
+            out[bucket.client] = self._transform(_Layers(weights), x, last)[:, 0]
         return out
 
     def local_step(
@@ -156,22 +163,17 @@ class SelfAttentiveSequentialRecommender(Recommender):
         buckets = list(_buckets(pairs.cumsum(0) - pairs, length, self.params.max_length))
         state = generator.get_state() if generator is not None and self.params.dropout else None
         rows = params.items.new_zeros(len(batch.item), self.embedding_size)
+        sums = {name: torch.zeros_like(value) for name, value in params.dense.items()}
+        weights = _Weights(params.dense)
         kept: list[_Record] = []
         tokens = 0
-        sums: list[Tensors] = []
         for bucket in buckets:
-            record = self._backward(params, batch, loss, bucket, generator, rows)
-            sums.append(record.total(params.dense))
+            record = self._backward(params, weights, batch, loss, bucket, generator, rows)
+            record.add_total(sums)
             tokens += record.tokens
             kept = [*kept, record] if tokens <= KEPT_TOKENS else []
         if loss.regularization:
             rows += loss.regularization * params.items.index_select(0, batch.item)
-
-        def total() -> Tensors:
-            return {
-                name: torch.stack([each[name] for each in sums]).sum(0) if sums else torch.zeros_like(value)
-                for name, value in params.dense.items()
-            }
 
         def stacked() -> Tensors:
             out = {name: value.new_zeros(n, *value.shape) for name, value in params.dense.items()}
@@ -181,19 +183,20 @@ class SelfAttentiveSequentialRecommender(Recommender):
                 if state is not None and generator is not None:
                     again = torch.Generator(generator.device)
                     again.set_state(state)
-                records = (self._backward(params, batch, loss, bucket, again) for bucket in buckets)
+                records = (self._backward(params, weights, batch, loss, bucket, again) for bucket in buckets)
             for record in records:
                 for name, value in record.stacked().items():
                     out[name].index_copy_(0, record.bucket.client, value)
             return out
 
         return LocalStep(
-            (FullRows(batch.client, batch.item, rows),), DenseGradients(total, stacked), torch.zeros_like(users)
+            (FullRows(batch.client, batch.item, rows),), DenseGradients(lambda: sums, stacked), torch.zeros_like(users)
         )
 
     def _backward(
         self,
         params: PublicParams,
+        weights: _Weights,
         batch: Batch,
         loss: Loss,
         bucket: _Bucket,
@@ -208,7 +211,7 @@ class SelfAttentiveSequentialRecommender(Recommender):
         source = batch.pair_positive.index_select(0, event)
         target = batch.pair_positive.index_select(0, event + 1)
         negative = batch.pair_negative.index_select(0, event + 1)
-        layers = _Layers(params.dense, self.params.dropout if generator is not None else 0.0, generator)
+        layers = _Layers(weights, self.params.dropout if generator is not None else 0.0, generator)
         with torch.no_grad():
             x = self._embed(params, batch.item.index_select(0, source), bucket)
             keep = layers.mask(x.shape, x.device)
@@ -248,20 +251,13 @@ class SelfAttentiveSequentialRecommender(Recommender):
 
     def _transform(self, layers: _Layers, h: torch.Tensor, last: torch.Tensor | None = None) -> torch.Tensor:
         """F: float32 [b, t, d] from the embedded events; at the events ``last`` [b, 1] only, when given: [b, 1, d]."""
-        b, t, d = h.shape
-        mask = torch.full((t, t), -torch.inf, device=h.device).triu_(1)[None]
         for i in range(1, self.params.blocks + 1):
-            queried = h
-            if last is not None and i == self.params.blocks:
-                queried = h.gather(1, last[:, :, None].expand(b, 1, d))
-                mask = mask[0].index_select(0, last.flatten())[:, None]
-            h = self._block(layers, i, h, queried, mask)
+            h = self._block(layers, i, h, last if i == self.params.blocks else None)
         return layers.norm("_last", h)
 
-    def _block(
-        self, layers: _Layers, i: int, h: torch.Tensor, queried: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
-        """One block: its output for the events ``queried`` [b, s, d] among h [b, t, d], of which they see ``mask``."""
+    def _block(self, layers: _Layers, i: int, h: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
+        """One block of h [b, t, d]: float32 [b, t, d], or of the events ``last`` only, when given: [b, 1, d]."""
+        queried = h if last is None else h.gather(1, last[:, :, None].expand(-1, 1, h.shape[2]))
         x = layers.norm(f"{i}_attention", queried)
         original = self.params.residual == "query"
         if original:
@@ -273,23 +269,82 @@ class SelfAttentiveSequentialRecommender(Recommender):
             query = layers.project((f"{i}_query",), x)
             everything = layers.norm(f"{i}_attention", h)
             key, value = layers.project((f"{i}_key", f"{i}_value"), everything).chunk(2, dim=2)
-        attended = layers.project((f"{i}_output",), self._attend(layers, query, key, value, mask))
+        attended = layers.project((f"{i}_output",), self._attend(layers, query, key, value, last))
         h = (x if original else queried) + attended
         x = layers.norm(f"{i}_feedforward", h)
         inner = layers.drop(layers.project((f"{i}_inner",), x).relu())
         return (x if original else h) + layers.drop(layers.project((f"{i}_outer",), inner))
 
     def _attend(
-        self, layers: _Layers, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
+        self,
+        layers: _Layers,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        last: torch.Tensor | None,
     ) -> torch.Tensor:
-        """``Dropout(softmax(q k^T / sqrt(d / heads) + mask)) v`` of every head, side by side: float32 [b, s, d]."""
+        """``Dropout(softmax(q k^T / sqrt(d / heads))) v`` of every head, side by side: float32 [b, s, d]."""
         heads = self.params.heads
         b, s, d = query.shape
         query, key, value = (_heads(x, heads) for x in (query, key, value))
-        mask = mask.repeat_interleave(heads, dim=0) if len(mask) > 1 else mask
-        logits = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=math.sqrt(heads / d))
-        out = torch.bmm(layers.drop(torch.softmax(logits, dim=2)), value)
+        if last is not None:
+            later = torch.arange(key.shape[1], device=last.device) > last
+            hidden = later.repeat_interleave(heads, dim=0)[:, None]
+            logits = torch.bmm(query, key.transpose(1, 2)).mul_(math.sqrt(heads / d))
+            out = torch.bmm(torch.softmax(logits.masked_fill_(hidden, -torch.inf), dim=2), value)
+        else:
+            spans = [(start, min(start + SPAN, s)) for start in range(0, s, SPAN)]
+            shapes = [torch.Size((b * heads, end - start, end)) for start, end in spans]
+            keep = [layers.mask(shape, query.device) for shape in shapes]
+            out = _CausalAttention.apply(query, key, value, spans, keep)  # type: ignore[no-untyped-call]
         return out.view(b, heads, s, d // heads).transpose(1, 2).reshape(b, s, d)
+
+
+class _CausalAttention(torch.autograd.Function):
+    """``(M * softmax(q k^T / sqrt(d) + causal)) v``, M being masks of dropout.
+
+    Queries go through in spans, each with the keys up to its end: less than half of the other products are made. With
+    ``A = M * P`` and upstream gradient G the derivative by the logits is ``A * (G v^T) - P * rowsum(G * out)``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        spans: list[tuple[int, int]],
+        keep: list[torch.Tensor | None],
+    ) -> torch.Tensor:
+        """float32 [b, t, d] from query, key and value [b, t, d]; ``keep`` [b, end - start, end] for every span."""
+        ctx.spans = spans
+        ctx.scale = query.shape[2] ** -0.5
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        weights = []
+        for (start, end), mask in zip(spans, keep, strict=True):
+            later = torch.full((end - start, end), -torch.inf, device=query.device).triu_(start + 1)[None]
+            logits = torch.baddbmm(later, query[:, start:end], key[:, :end].transpose(1, 2), alpha=ctx.scale)
+            p = torch.softmax(logits, dim=2)
+            dropped = p if mask is None else mask.mul_(p)
+            out[:, start:end] = torch.bmm(dropped, value[:, :end])
+            weights += [p, dropped]
+        ctx.save_for_backward(query, key, value, out, *weights)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The derivatives by query, key and value: float32 [b, t, d]."""
+        query, key, value, out, *weights = ctx.saved_tensors
+        by_query, by_key, by_value = (torch.zeros_like(out) for _ in range(3))
+        along = (grad * out).sum(2, keepdim=True)
+        for (start, end), p, dropped in zip(ctx.spans, weights[::2], weights[1::2], strict=True):
+            upstream = grad[:, start:end]
+            by_logit = torch.bmm(upstream, value[:, :end].transpose(1, 2)).mul_(dropped)
+            by_logit.addcmul_(p, along[:, start:end], value=-1)
+            by_value[:, :end].baddbmm_(dropped.transpose(1, 2), upstream)
+            by_query[:, start:end] = torch.bmm(by_logit, key[:, :end])
+            by_key[:, :end].baddbmm_(by_logit.transpose(1, 2), query[:, start:end], alpha=ctx.scale)
+        return by_query.mul_(ctx.scale), by_key, by_value, None, None
 
 
 def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -345,11 +400,32 @@ def _buckets(start: torch.Tensor, length: torch.Tensor, limit: int) -> Iterator[
     if not len(host):
         return
     part = (host.cumsum(0) - host) // BUCKET_TOKENS["cuda" if length.is_cuda else "cpu"]
+    if not length.is_cuda:
+        part += (torch.log(host / host[0]) / math.log(SHORTEST)).long()
     begins = torch.cat([torch.ones(1, dtype=torch.bool), part.diff() > 0]).nonzero().squeeze(1)
     bounds = [*begins.tolist(), len(host)]
     longest = host[begins].tolist()
     for a, b, t in zip(bounds[:-1], bounds[1:], longest, strict=True):
         yield _Bucket(client[a:b], start[a:b], length[a:b], t, limit)
+
+
+class _Weights:
+    """The dense parameters; matrices that meet the same input are put side by side once.
+
+    Args:
+        dense: name -> tensor.
+    """
+
+    def __init__(self, dense: Mapping[str, torch.Tensor]) -> None:
+        self.dense = dense
+        self._made: dict[tuple[str, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def side_by_side(self, names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """float32 [k d, d] and [k d]: weights and biases of k layers."""
+        if names not in self._made:
+            pair = (torch.cat([self.dense[letter + name] for name in names]) for letter in "Wb")
+            self._made[names] = next(pair), next(pair)
+        return self._made[names]
 
 
 @dataclass
@@ -360,7 +436,7 @@ class _Layers:
         linear: names, input and output of every linear layer. norms: name, normalised input and output of every norm.
     """
 
-    dense: Mapping[str, torch.Tensor]
+    weights: _Weights
     dropout: float = 0.0
     generator: torch.Generator | None = None
     linear: list[tuple[tuple[str, ...], torch.Tensor, torch.Tensor]] = field(default_factory=list)
@@ -368,9 +444,7 @@ class _Layers:
 
     def project(self, names: tuple[str, ...], x: torch.Tensor) -> torch.Tensor:
         """The linear layers ``names`` of x, side by side."""
-        weight = torch.cat([self.dense["W" + name] for name in names])
-        bias = torch.cat([self.dense["b" + name] for name in names])
-        z = torch.nn.functional.linear(x, weight, bias)
+        z = torch.nn.functional.linear(x, *self.weights.side_by_side(names))
         if z.requires_grad:
             self.linear.append((names, x, z))
         return z
@@ -378,7 +452,7 @@ class _Layers:
     def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """``g (x - mean(x)) / sqrt(var(x) + EPSILON) + b`` over the last dimension."""
         normal = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
-        y = torch.addcmul(self.dense["b" + name], normal, self.dense["g" + name])
+        y = torch.addcmul(self.weights.dense["b" + name], normal, self.weights.dense["g" + name])
         if y.requires_grad:
             self.norms.append((name, normal, y))
         return y
@@ -412,18 +486,16 @@ class _Record:
     def tokens(self) -> int:
         return self.first.shape[0] * self.first.shape[1]
 
-    def total(self, like: Tensors) -> Tensors:
-        """Name -> float32 [*shape], the sum over the clients."""
-        out: dict[str, torch.Tensor] = {}
+    def add_total(self, sums: Tensors) -> None:
+        """Add the sums over the clients to ``sums``, name -> float32 [*shape]."""
         for names, x, delta in self.linear:
             weight = delta.flatten(0, 1).T @ x.flatten(0, 1)
-            out |= _named(names, weight, delta.sum((0, 1)), 0)
+            for name, value in _named(names, weight, delta.sum((0, 1)), 0).items():
+                sums[name].add_(value)
         for name, normal, delta in self.norms:
-            out |= {"g" + name: (delta * normal).sum((0, 1)), "b" + name: delta.sum((0, 1))}
-        out["P"] = torch.zeros_like(like["P"]).index_add_(
-            0, self.bucket.positions().flatten(), self.first.flatten(0, 1)
-        )
-        return out
+            sums["g" + name].add_((delta * normal).sum((0, 1)))
+            sums["b" + name].add_(delta.sum((0, 1)))
+        sums["P"].index_add_(0, self.bucket.positions().flatten(), self.first.flatten(0, 1))
 
     def stacked(self) -> Tensors:
         """Name -> float32 [b, *shape], client by client."""

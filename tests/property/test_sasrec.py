@@ -94,7 +94,7 @@ def test_a_later_event_changes_no_earlier_output(
     [bucket] = sasrec._buckets(start, full, LIMIT)
 
     def every_output(items: torch.Tensor) -> torch.Tensor:
-        return model._transform(sasrec._Layers(params.dense), model._embed(params, items, bucket))[0]
+        return model._transform(sasrec._Layers(sasrec._Weights(params.dense)), model._embed(params, items, bucket))[0]
 
     before, after = every_output(item), every_output(altered)
     assert close(before, outputs(model, params, item))

@@ -83,11 +83,19 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize("residual", ["query", "input"])
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("tokens", [3, 2**11])
+@pytest.mark.parametrize(("tokens", "shortest", "span"), [(3, 0.6, 64), (2**11, 0.9, 3), (2**11, 1e-9, 64)])
 def test_gradients_are_those_of_each_clients_own_loss(
-    residual: str, heads: int, reduction: str, tokens: int, monkeypatch: pytest.MonkeyPatch
+    residual: str,
+    heads: int,
+    reduction: str,
+    tokens: int,
+    shortest: float,
+    span: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sasrec.BUCKET_TOKENS, "cpu", tokens)
+    monkeypatch.setattr(sasrec, "SHORTEST", shortest)
+    monkeypatch.setattr(sasrec, "SPAN", span)
     model = recommender(residual=residual, heads=heads)
     params = noisy(model.init_params(M, torch.Generator().manual_seed(1)))
     positives, negatives, rows = sequences(LENGTHS, M)
@@ -113,12 +121,17 @@ def test_gradients_are_those_of_each_clients_own_loss(
         assert close(total[name], value), name
 
 
-def test_gradients_with_dropout_are_those_of_autograd_under_the_same_masks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Masks are drawn bucket by bucket, for [b, t, d] embeddings, then in each block for [b heads, t, t] attention
+@pytest.mark.parametrize("span", [4, 64])
+def test_gradients_with_dropout_are_those_of_autograd_under_the_same_masks(
+    span: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks are drawn bucket by bucket, for [b, t, d] embeddings, then in each block for [b heads, s, up to t]
 
-    weights and the two [b, t, d] of the feed-forward layer. What is drawn again for the gradients client by client,
-    when they were not kept, is the same.
+    attention weights of each span of s queries and the two [b, t, d] of the feed-forward layer. What is drawn again
+    for the gradients client by client, when they were not kept, is the same.
     """
+    monkeypatch.setattr(sasrec, "SPAN", span)
+    monkeypatch.setattr(sasrec, "SHORTEST", 1e-9)
     model = recommender(heads=2, dropout=0.3)
     params = noisy(model.init_params(M, torch.Generator().manual_seed(1)))
     positives, negatives, rows = sequences(LENGTHS, M)
@@ -129,8 +142,20 @@ def test_gradients_with_dropout_are_those_of_autograd_under_the_same_masks(monke
     order = sorted((c for c in range(n) if LENGTHS[c] > 1), key=lambda c: -min(LENGTHS[c] - 1, 10))
     b, t = len(order), 10
     again = torch.Generator().manual_seed(9)
-    shapes = [(b, t, d)] + 2 * [(2 * b, t, t), (b, t, d), (b, t, d)]
-    masks = [dropout_masks(shape, 0.3, again, params.items.device) for shape in shapes]
+
+    def draw(*shape: int) -> torch.Tensor:
+        return dropout_masks(shape, 0.3, again, params.items.device)
+
+    def draw_attention() -> torch.Tensor:
+        mask = torch.zeros(2 * b, t, t)
+        for start in range(0, t, span):
+            end = min(start + span, t)
+            mask[:, start:end, :end] = draw(2 * b, end - start, end)
+        return mask
+
+    masks = [draw(b, t, d)]
+    for _ in range(2):
+        masks += [draw_attention(), draw(b, t, d), draw(b, t, d)]
     expected = torch.zeros(M, d)
     for place, client in enumerate(order):
         mine = iter(masks)
