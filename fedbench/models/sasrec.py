@@ -30,8 +30,11 @@ SPAN = 64
 SHORTEST = 0.6
 """On a CPU a bucket's shortest sequence has about this share of its longest, or more: what fills up is work too."""
 
-KEPT_TOKENS = 2**17
-"""Up to so many events of a cohort, what the gradients client by client need is kept (about 8 KiB an event)."""
+KEPT_TOKENS = 2**15
+"""Up to so many events of a cohort, what the gradients client by client need is kept (about 8 KiB an event).
+
+Of larger cohorts it is computed again when they are asked for, under the same masks of dropout.
+"""
 
 
 class SelfAttentiveSequentialRecommender(Recommender):
@@ -56,8 +59,8 @@ class SelfAttentiveSequentialRecommender(Recommender):
 
     All parameters are public (``exchange="all"``): item table and transformer. Users have no private embedding (tables
     of width 0); :meth:`represent` gives F at the last event. The reading in which only the item table is exchanged and
-    every client keeps a transformer of its own is left out: it takes 63 thousand numbers a client, and cannot reach
-    the published figures. Blocks, heads, positions and the loss's positions are not in AAAI'23; those of the original
+    every client keeps a transformer of its own, trained on its own sequence alone, is left out: it takes 63 thousand
+    numbers a client. Blocks, heads, positions and the loss's positions are not in AAAI'23; those of the original
     are taken (blocks and heads: its code's for ML-1M).
 
     Dense parameters, for block i from 1: ``Wi_query, Wi_key, Wi_value, Wi_output, Wi_inner, Wi_outer`` [d, d] with
