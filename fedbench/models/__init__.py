@@ -8,7 +8,11 @@ from fedbench.registry import Registry
 MODELS: Registry[Recommender] = Registry(
     "model",
     "fedbench.models.base:Recommender",
-    {"mf": "fedbench.models.mf:MatrixFactorization", "ncf": "fedbench.models.ncf:NeuralCollaborativeFiltering"},
+    {
+        "mf": "fedbench.models.mf:MatrixFactorization",
+        "ncf": "fedbench.models.ncf:NeuralCollaborativeFiltering",
+        "sasrec": "fedbench.models.sasrec:SelfAttentiveSequentialRecommender",
+    },
     group="fedbench.models",
 )
 

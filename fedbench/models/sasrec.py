@@ -1,0 +1,519 @@
+"""SASRec: a causal transformer over a client's sequence of items; its output stands for the client."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+
+from fedbench.cards import ModelCard, Parameters
+from fedbench.errors import UserError
+from fedbench.federation.clients import Batch
+from fedbench.federation.losses import Loss
+from fedbench.federation.updates import DenseGradients, FullRows, Tensors
+from fedbench.models.base import Histories, LocalStep, PublicParams, Recommender
+from fedbench.models.mf import dropout_masks, xavier
+
+EPSILON = 1e-8
+"""Added to the variance in layer normalisation [Kang and McAuley's code]."""
+
+BUCKET_TOKENS = {"cpu": 3 * 2**10, "cuda": 2**17}
+"""Events that go through the network at a time: on a CPU about as many as its cache holds the activations of."""
+
+SPAN = 64
+"""Queries whose attention is computed at a time."""
+
+SHORTEST = 0.6
+"""On a CPU a bucket's shortest sequence has about this share of its longest, or more: what fills up is work too."""
+
+KEPT_TOKENS = 2**15
+"""Up to so many events of a cohort, what the gradients client by client need is kept (about 8 KiB an event).
+
+Of larger cohorts it is computed again when they are asked for, under the same masks of dropout.
+"""
+
+
+class SelfAttentiveSequentialRecommender(Recommender):
+    """``s_tj = F_t . v_j``, F being a causal transformer over the sequence s_1 .. s_t (Kang and McAuley, ICDM 2018).
+
+    The input is ``h = Dropout(sqrt(d) v_s + P)``, position L - 1 belonging to the newest event. A block (``residual``
+    "query", the original order) is
+
+        q = LN(h);  h = q + MHA(q, h, h);  h = LN(h);  h = h + Dropout(W_outer Dropout(relu(W_inner h)))
+
+    and "input" (pre-norm) ``x = LN(h); h = h + MHA(x, x, x); h = h + FFN(LN(h))``. MHA has projections of query, key,
+    value and output with biases, ``softmax(q k^T / sqrt(d / heads))`` over the events up to the query's, and dropout on
+    these weights. F is the last block's output under a last LN.
+
+    A client's loss is the mean over its positions t of ``-log sigma(F_t . v_target - F_t . v_negative)`` with target
+    s_(t+1) and the one fixed negative of it (AAAI'23, whose paper says BPR; the original has cross-entropy). The order
+    of a client's positives in the batch is its sequence; the first has no history and yields no position, and no more
+    than the last L targets count. All sequences are kept left-aligned in buckets of similar lengths: events that fill
+    up come after all others, so that the causal mask alone keeps them out, and nothing is computed twice for the
+    gradients client by client: the derivative by the output of each layer, times its input, gives the sum over
+    clients or each one's.
+
+    All parameters are public (``exchange="all"``): item table and transformer. Users have no private embedding (tables
+    of width 0); :meth:`represent` gives F at the last event. The reading in which only the item table is exchanged and
+    every client keeps a transformer of its own, trained on its own sequence alone, is left out: it takes 63 thousand
+    numbers a client. Blocks, heads, positions and the loss's positions are not in AAAI'23; those of the original
+    are taken (blocks and heads: its code's for ML-1M).
+
+    Dense parameters, for block i from 1: ``Wi_query, Wi_key, Wi_value, Wi_output, Wi_inner, Wi_outer`` [d, d] with
+    biases ``bi_...`` [d]; layer norms ``gi_attention, bi_attention, gi_feedforward, bi_feedforward`` [d]; then
+    ``g_last, b_last`` [d] and ``P`` [L, d]. Tables and weights start Xavier-uniform, biases 0, gains 1.
+    """
+
+    card = ModelCard(
+        name="sasrec",
+        title="Self-attentive sequential recommendation",
+        paper="Kang and McAuley, ICDM 2018",
+        notes="A client's sequence is the order of its training rows: that of time in the split"
+        " leave-one-out-validation, that of item ids in others. Needs the BPR loss with one negative for each positive.",
+    )
+
+    class Params(Parameters):
+        """Hyper-parameters."""
+
+        embedding_size: int = Field(64, ge=1, description="d [AAAI'23: 64]")
+        max_length: int = Field(200, ge=1, description="L, events that count [AAAI'23: 200; Gowalla: 100]")
+        blocks: int = Field(2, ge=1, description="blocks of attention and feed-forward layers [ICDM'18: 2]")
+        heads: int = Field(1, ge=1, description="attention heads, a divisor of d [ICDM'18: 1]")
+        dropout: float = Field(
+            0.2,
+            ge=0,
+            lt=1,
+            description="share left out of inputs, attention weights and feed-forward layers [AAAI'23: 0.2]",
+        )
+        residual: Literal["query", "input"] = Field(
+            "query",
+            description="what attention is added to: its normalised query [ICDM'18 code] or its input (pre-norm)",
+        )
+
+        @field_validator("heads")
+        @classmethod
+        def _divides(cls, heads: int, info: ValidationInfo) -> int:
+            if info.data.get("embedding_size", heads) % heads:
+                raise ValueError(f"must divide embedding_size = {info.data['embedding_size']}")
+            return heads
+
+    params: SelfAttentiveSequentialRecommender.Params
+
+    @property
+    def embedding_size(self) -> int:
+        return self.params.embedding_size
+
+    def init_params(self, num_items: int, generator: torch.Generator) -> PublicParams:
+        p, d = self.params, self.embedding_size
+        items = xavier(num_items, d, generator)
+        dense: dict[str, torch.Tensor] = {}
+        for i in range(1, p.blocks + 1):
+            for layer in ("query", "key", "value", "output", "inner", "outer"):
+                dense[f"W{i}_{layer}"], dense[f"b{i}_{layer}"] = xavier(d, d, generator), torch.zeros(d)
+            for layer in ("attention", "feedforward"):
+                dense[f"g{i}_{layer}"], dense[f"b{i}_{layer}"] = torch.ones(d), torch.zeros(d)
+        dense |= {"g_last": torch.ones(d), "b_last": torch.zeros(d), "P": xavier(p.max_length, d, generator)}
+        return PublicParams(items, dense)
+
+    def init_users(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.zeros(count, 0)
+
+    def logits(self, dense: Mapping[str, torch.Tensor], users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """The inner product of representations F and item embeddings; the transformer that makes F has no part in it."""
+        return (users * items).sum(-1)
+
+    def score_all(self, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
+        """float32 [B, M]: ``F . v_j`` for the representations ``users`` [B, d] and every item."""
+        return users @ params.items.T
+
+    @torch.no_grad()
+    def represent(self, params: PublicParams, users: torch.Tensor, histories: Histories) -> torch.Tensor:
+        """float32 [n, d]: F at the last event of each of n users without dropout; zeros for an empty history."""
+        length = histories.starts.diff()
+        out = params.items.new_zeros(len(length), self.embedding_size)
+        weights = _Weights(params.dense)
+        for bucket in _buckets(histories.starts[1:] - length, length, self.params.max_length):
+            item = histories.item.index_select(0, bucket.events().flatten())
+            x = self._embed(params, item, bucket)
+            last = (bucket.length - 1)[:, None]
+            out[bucket.client] = self._transform(_Layers(weights), x, last)[:, 0]
+        return out
+
+    def local_step(
+        self,
+        params: PublicParams,
+        users: torch.Tensor,
+        batch: Batch,
+        loss: Loss,
+        generator: torch.Generator | None = None,
+    ) -> LocalStep:
+        """The gradients of every client's own loss; the pairs of ``batch``, in their order, are the sequences.
+
+        Raises:
+            UserError: when the loss is not pairwise, or has not one negative for each positive.
+        """
+        if loss.kind != "bpr" or batch.pair_positive is None or batch.pair_negative is None:
+            raise UserError("model 'sasrec' trains with the pairwise loss: set the protocol's loss = \"bpr\".")
+        n = len(batch.clients)
+        pairs = torch.bincount(batch.client.index_select(0, batch.pair_positive), minlength=n)
+        if int(batch.positive.sum()) != len(batch.pair_positive):
+            raise UserError("model 'sasrec' takes one negative for each positive: set negatives_per_positive = 1.")
+        length = (pairs - 1).clamp(min=0)
+        buckets = list(_buckets(pairs.cumsum(0) - pairs, length, self.params.max_length))
+        state = generator.get_state() if generator is not None and self.params.dropout else None
+        rows = params.items.new_zeros(len(batch.item), self.embedding_size)
+        sums = {name: torch.zeros_like(value) for name, value in params.dense.items()}
+        weights = _Weights(params.dense)
+        kept: list[_Record] = []
+        tokens = 0
+        for bucket in buckets:
+            record = self._backward(params, weights, batch, loss, bucket, generator, rows)
+            record.add_total(sums)
+            tokens += record.tokens
+            kept = [*kept, record] if tokens <= KEPT_TOKENS else []
+        if loss.regularization:
+            rows += loss.regularization * params.items.index_select(0, batch.item)
+
+        def stacked() -> Tensors:
+            out = {name: value.new_zeros(n, *value.shape) for name, value in params.dense.items()}
+            records: Iterator[_Record] = iter(kept)
+            if len(kept) < len(buckets):
+                again = None
+                if state is not None and generator is not None:
+                    again = torch.Generator(generator.device)
+                    again.set_state(state)
+                records = (self._backward(params, weights, batch, loss, bucket, again) for bucket in buckets)
+            for record in records:
+                for name, value in record.stacked().items():
+                    out[name].index_copy_(0, record.bucket.client, value)
+            return out
+
+        return LocalStep(
+            (FullRows(batch.client, batch.item, rows),), DenseGradients(lambda: sums, stacked), torch.zeros_like(users)
+        )
+
+    def _backward(
+        self,
+        params: PublicParams,
+        weights: _Weights,
+        batch: Batch,
+        loss: Loss,
+        bucket: _Bucket,
+        generator: torch.Generator | None,
+        rows: torch.Tensor | None = None,
+    ) -> _Record:
+        """Forward and backward of one bucket; adds to the gradient ``rows`` [R, d] of the batch's rows, if given."""
+        assert batch.pair_positive is not None
+        assert batch.pair_negative is not None
+        b, t, d = len(bucket.client), bucket.longest, self.embedding_size
+        event = bucket.events().flatten()
+        source = batch.pair_positive.index_select(0, event)
+        target = batch.pair_positive.index_select(0, event + 1)
+        negative = batch.pair_negative.index_select(0, event + 1)
+        layers = _Layers(weights, self.params.dropout if generator is not None else 0.0, generator)
+        with torch.no_grad():
+            x = self._embed(params, batch.item.index_select(0, source), bucket)
+            keep = layers.mask(x.shape, x.device)
+            x = x if keep is None else x.mul_(keep)
+            difference = params.items.index_select(0, batch.item.index_select(0, target))
+            difference -= params.items.index_select(0, batch.item.index_select(0, negative))
+        with torch.enable_grad():
+            x.requires_grad_()
+            final = self._transform(layers, x)
+        outputs = [x, *(z for _, _, z in layers.linear), *(y for _, _, y in layers.norms)]
+        f = final.detach().view(b * t, d)
+        margin = (f * difference).sum(1)
+        # What fills up belongs to a client after the last, whose share of the loss is then left out.
+        real = bucket.real()
+        owner = torch.where(real, torch.arange(b, device=real.device)[:, None], b).flatten()
+        slope = (loss.slope(margin, owner, b + 1) * real.flatten())[:, None]
+        deltas = torch.autograd.grad(final, outputs, difference.mul_(-slope).view(b, t, d))
+        first = deltas[0] if keep is None else deltas[0] * keep
+        if rows is not None:
+            f = f * slope
+            rows.index_add_(0, negative, f)
+            rows.index_add_(0, target, f, alpha=-1)
+            rows.index_add_(0, source, first.view(b * t, d), alpha=math.sqrt(d))
+        split = 1 + len(layers.linear)
+        return _Record(
+            bucket,
+            first,
+            [(names, a.detach(), z) for (names, a, _), z in zip(layers.linear, deltas[1:split], strict=True)],
+            [(name, a.detach(), y) for (name, a, _), y in zip(layers.norms, deltas[split:], strict=True)],
+        )
+
+    def _embed(self, params: PublicParams, item: torch.Tensor, bucket: _Bucket) -> torch.Tensor:
+        """float32 [b, t, d]: ``sqrt(d) v_s + P`` for the items [b t] of a bucket."""
+        position = params.dense["P"].index_select(0, bucket.positions().flatten())
+        x = position.add_(params.items.index_select(0, item), alpha=math.sqrt(self.embedding_size))
+        return x.view(len(bucket.client), bucket.longest, -1)
+
+    def _transform(self, layers: _Layers, h: torch.Tensor, last: torch.Tensor | None = None) -> torch.Tensor:
+        """F: float32 [b, t, d] from the embedded events; at the events ``last`` [b, 1] only, when given: [b, 1, d]."""
+        for i in range(1, self.params.blocks + 1):
+            h = self._block(layers, i, h, last if i == self.params.blocks else None)
+        return layers.norm("_last", h)
+
+    def _block(self, layers: _Layers, i: int, h: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
+        """One block of h [b, t, d]: float32 [b, t, d], or of the events ``last`` only, when given: [b, 1, d]."""
+        queried = h if last is None else h.gather(1, last[:, :, None].expand(-1, 1, h.shape[2]))
+        x = layers.norm(f"{i}_attention", queried)
+        original = self.params.residual == "query"
+        if original:
+            query = layers.project((f"{i}_query",), x)
+            key, value = layers.project((f"{i}_key", f"{i}_value"), h).chunk(2, dim=2)
+        elif queried is h:
+            query, key, value = layers.project((f"{i}_query", f"{i}_key", f"{i}_value"), x).chunk(3, dim=2)
+        else:
+            query = layers.project((f"{i}_query",), x)
+            everything = layers.norm(f"{i}_attention", h)
+            key, value = layers.project((f"{i}_key", f"{i}_value"), everything).chunk(2, dim=2)
+        attended = layers.project((f"{i}_output",), self._attend(layers, query, key, value, last))
+        h = (x if original else queried) + attended
+        x = layers.norm(f"{i}_feedforward", h)
+        inner = layers.drop(layers.project((f"{i}_inner",), x).relu())
+        return (x if original else h) + layers.drop(layers.project((f"{i}_outer",), inner))
+
+    def _attend(
+        self,
+        layers: _Layers,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        last: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """``Dropout(softmax(q k^T / sqrt(d / heads))) v`` of every head, side by side: float32 [b, s, d]."""
+        heads = self.params.heads
+        b, s, d = query.shape
+        query, key, value = (_heads(x, heads) for x in (query, key, value))
+        if last is not None:
+            later = torch.arange(key.shape[1], device=last.device) > last
+            hidden = later.repeat_interleave(heads, dim=0)[:, None]
+            logits = torch.bmm(query, key.transpose(1, 2)).mul_(math.sqrt(heads / d))
+            out = torch.bmm(torch.softmax(logits.masked_fill_(hidden, -torch.inf), dim=2), value)
+        else:
+            spans = [(start, min(start + SPAN, s)) for start in range(0, s, SPAN)]
+            shapes = [torch.Size((b * heads, end - start, end)) for start, end in spans]
+            keep = [layers.mask(shape, query.device) for shape in shapes]
+            out = _CausalAttention.apply(query, key, value, spans, keep)  # type: ignore[no-untyped-call]
+        return out.view(b, heads, s, d // heads).transpose(1, 2).reshape(b, s, d)
+
+
+class _CausalAttention(torch.autograd.Function):
+    """``(M * softmax(q k^T / sqrt(d) + causal)) v``, M being masks of dropout.
+
+    Queries go through in spans, each with the keys up to its end: less than half of the other products are made. With
+    ``A = M * P`` and upstream gradient G the derivative by the logits is ``A * (G v^T) - P * rowsum(G * out)``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        spans: list[tuple[int, int]],
+        keep: list[torch.Tensor | None],
+    ) -> torch.Tensor:
+        """float32 [b, t, d] from query, key and value [b, t, d]; ``keep`` [b, end - start, end] for every span."""
+        ctx.spans = spans
+        ctx.scale = query.shape[2] ** -0.5
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        weights = []
+        for (start, end), mask in zip(spans, keep, strict=True):
+            later = torch.full((end - start, end), -torch.inf, device=query.device).triu_(start + 1)[None]
+            logits = torch.baddbmm(later, query[:, start:end], key[:, :end].transpose(1, 2), alpha=ctx.scale)
+            p = torch.softmax(logits, dim=2)
+            dropped = p if mask is None else mask.mul_(p)
+            out[:, start:end] = torch.bmm(dropped, value[:, :end])
+            weights += [p, dropped]
+        ctx.save_for_backward(query, key, value, out, *weights)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The derivatives by query, key and value: float32 [b, t, d]."""
+        query, key, value, out, *weights = ctx.saved_tensors
+        by_query, by_key, by_value = (torch.zeros_like(out) for _ in range(3))
+        along = (grad * out).sum(2, keepdim=True)
+        for (start, end), p, dropped in zip(ctx.spans, weights[::2], weights[1::2], strict=True):
+            upstream = grad[:, start:end]
+            by_logit = torch.bmm(upstream, value[:, :end].transpose(1, 2)).mul_(dropped)
+            by_logit.addcmul_(p, along[:, start:end], value=-1)
+            by_value[:, :end].baddbmm_(dropped.transpose(1, 2), upstream)
+            by_query[:, start:end] = torch.bmm(by_logit, key[:, :end])
+            by_key[:, :end].baddbmm_(by_logit.transpose(1, 2), query[:, start:end], alpha=ctx.scale)
+        return by_query.mul_(ctx.scale), by_key, by_value, None, None
+
+
+def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """float32 [b heads, t, d / heads] from [b, t, d]."""
+    b, t, d = x.shape
+    return x if heads == 1 else x.view(b, t, heads, d // heads).transpose(1, 2).reshape(b * heads, t, d // heads)
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """Clients of similar lengths, whose events are laid out [b, t], left-aligned.
+
+    Attributes:
+        client: int64 [b]. start, length: int64 [b], where each one's events begin, and how many there are.
+        longest: t. limit: L.
+    """
+
+    client: torch.Tensor
+    start: torch.Tensor
+    length: torch.Tensor
+    longest: int
+    limit: int
+
+    def _place(self) -> torch.Tensor:
+        """int64 [b, t]: 0, 1, ...; places past a client's last event repeat that event."""
+        place = torch.arange(self.longest, device=self.length.device)
+        return torch.minimum(place, self.length[:, None] - 1)
+
+    def events(self) -> torch.Tensor:
+        """int64 [b, t]: indices of the events."""
+        return self.start[:, None] + self._place()
+
+    def positions(self) -> torch.Tensor:
+        """int64 [b, t]: positions, the newest event having L - 1."""
+        return self._place() + (self.limit - self.length)[:, None]
+
+    def real(self) -> torch.Tensor:
+        """Bool [b, t]: whether there is an event."""
+        return torch.arange(self.longest, device=self.length.device) < self.length[:, None]
+
+
+def _buckets(start: torch.Tensor, length: torch.Tensor, limit: int) -> Iterator[_Bucket]:
+    """Buckets of the last ``limit`` events of each client that has any, the longest sequences first.
+
+    Args:
+        start, length: int64 [n], where each one's events begin, and how many there are. limit: L.
+    """
+    start = start + (length - limit).clamp(min=0)
+    length, client = length.clamp(max=limit).sort(descending=True, stable=True)
+    start = start.index_select(0, client)
+    host = length.cpu()  # the one transfer of a step: shapes depend on it
+    host = host[host > 0]
+    if not len(host):
+        return
+    part = (host.cumsum(0) - host) // BUCKET_TOKENS["cuda" if length.is_cuda else "cpu"]
+    if not length.is_cuda:
+        part += (torch.log(host / host[0]) / math.log(SHORTEST)).long()
+    begins = torch.cat([torch.ones(1, dtype=torch.bool), part.diff() > 0]).nonzero().squeeze(1)
+    bounds = [*begins.tolist(), len(host)]
+    longest = host[begins].tolist()
+    for a, b, t in zip(bounds[:-1], bounds[1:], longest, strict=True):
+        yield _Bucket(client[a:b], start[a:b], length[a:b], t, limit)
+
+
+class _Weights:
+    """The dense parameters; matrices that meet the same input are put side by side once.
+
+    Args:
+        dense: name -> tensor.
+    """
+
+    def __init__(self, dense: Mapping[str, torch.Tensor]) -> None:
+        self.dense = dense
+        self._made: dict[tuple[str, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def side_by_side(self, names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """float32 [k d, d] and [k d]: weights and biases of k layers."""
+        if names not in self._made:
+            pair = (torch.cat([self.dense[letter + name] for name in names]) for letter in "Wb")
+            self._made[names] = next(pair), next(pair)
+        return self._made[names]
+
+
+@dataclass
+class _Layers:
+    """The layers with parameters and the dropout of one forward pass; under autograd, what went through them.
+
+    Attributes:
+        linear: names, input and output of every linear layer. norms: name, normalised input and output of every norm.
+    """
+
+    weights: _Weights
+    dropout: float = 0.0
+    generator: torch.Generator | None = None
+    linear: list[tuple[tuple[str, ...], torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    norms: list[tuple[str, torch.Tensor, torch.Tensor]] = field(default_factory=list)
+
+    def project(self, names: tuple[str, ...], x: torch.Tensor) -> torch.Tensor:
+        """The linear layers ``names`` of x, side by side."""
+        z = torch.nn.functional.linear(x, *self.weights.side_by_side(names))
+        if z.requires_grad:
+            self.linear.append((names, x, z))
+        return z
+
+    def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """``g (x - mean(x)) / sqrt(var(x) + EPSILON) + b`` over the last dimension."""
+        normal = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
+        y = torch.addcmul(self.weights.dense["b" + name], normal, self.weights.dense["g" + name])
+        if y.requires_grad:
+            self.norms.append((name, normal, y))
+        return y
+
+    def mask(self, shape: torch.Size, device: torch.device) -> torch.Tensor | None:
+        """A mask of dropout, or None without."""
+        if not self.dropout or self.generator is None:
+            return None
+        return dropout_masks(tuple(shape), self.dropout, self.generator, device)
+
+    def drop(self, x: torch.Tensor) -> torch.Tensor:
+        keep = self.mask(x.shape, x.device)
+        return x if keep is None else x * keep
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the gradients of the dense parameters are made of, for one bucket.
+
+    Attributes:
+        first: float32 [b, t, d], dL/dP at each event. linear: names, input and dL/doutput of every linear layer.
+        norms: name, normalised input and dL/doutput of every norm.
+    """
+
+    bucket: _Bucket
+    first: torch.Tensor
+    linear: list[tuple[tuple[str, ...], torch.Tensor, torch.Tensor]]
+    norms: list[tuple[str, torch.Tensor, torch.Tensor]]
+
+    @property
+    def tokens(self) -> int:
+        return self.first.shape[0] * self.first.shape[1]
+
+    def add_total(self, sums: Tensors) -> None:
+        """Add the sums over the clients to ``sums``, name -> float32 [*shape]."""
+        for names, x, delta in self.linear:
+            weight = delta.flatten(0, 1).T @ x.flatten(0, 1)
+            for name, value in _named(names, weight, delta.sum((0, 1)), 0).items():
+                sums[name].add_(value)
+        for name, normal, delta in self.norms:
+            sums["g" + name].add_((delta * normal).sum((0, 1)))
+            sums["b" + name].add_(delta.sum((0, 1)))
+        sums["P"].index_add_(0, self.bucket.positions().flatten(), self.first.flatten(0, 1))
+
+    def stacked(self) -> Tensors:
+        """Name -> float32 [b, *shape], client by client."""
+        out: dict[str, torch.Tensor] = {}
+        for names, x, delta in self.linear:
+            out |= _named(names, delta.transpose(1, 2) @ x, delta.sum(1), 1)
+        for name, normal, delta in self.norms:
+            out |= {"g" + name: (delta * normal).sum(1), "b" + name: delta.sum(1)}
+        b, _, d = self.first.shape
+        index = self.bucket.positions()[:, :, None].expand_as(self.first)
+        out["P"] = self.first.new_zeros(b, self.bucket.limit, d).scatter_add_(1, index, self.first)
+        return out
+
+
+def _named(names: tuple[str, ...], weight: torch.Tensor, bias: torch.Tensor, dim: int) -> Tensors:
+    """Gradients of layers that were computed side by side, each by its name."""
+    parts = zip(names, weight.chunk(len(names), dim), bias.chunk(len(names), dim), strict=True)
+    return {letter + name: value for name, w, b in parts for letter, value in (("W", w), ("b", b))}
