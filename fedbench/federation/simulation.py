@@ -227,8 +227,9 @@ class Federation:
 
         Biases, dense parameters whose name begins with b, are no part of that term.
         """
+        samples = self.model.samples(batch)
         if not l2:
-            return Updates(batch.clients, local.rows, local.dense, batch.size), local.users
+            return Updates(batch.clients, local.rows, local.dense, samples), local.users
         pulls = {name: l2 * value for name, value in self.params.dense.items() if not name.startswith("b")}
 
         def added(values: Tensors, times: int) -> Tensors:
@@ -238,8 +239,8 @@ class Federation:
         dense = DenseGradients(lambda: added(local.dense.total(), n), lambda: added(local.dense.stacked(), 1))
         if self._pull is None:
             self._pull = l2 * self.params.items
-        common = Common(self._pull, torch.ones_like(batch.size))
-        return Updates(batch.clients, local.rows, dense, batch.size, common), local.users + l2 * users
+        common = Common(self._pull, torch.ones_like(samples))
+        return Updates(batch.clients, local.rows, dense, samples, common), local.users + l2 * users
 
     def _regularized(self, local: LocalStep, users: torch.Tensor, batch: Batch, view: ServerView) -> LocalStep:
         extra = self.defense.regularize(self.params, users, batch, view)

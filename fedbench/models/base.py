@@ -112,6 +112,10 @@ class Recommender(ABC):
         """
         return users
 
+    def samples(self, batch: Batch) -> torch.Tensor:
+        """float32 [n]: the number of training samples behind each client's gradient, by which servers may weight."""
+        return batch.size
+
     @abstractmethod
     def local_step(
         self,

@@ -143,6 +143,13 @@ class SelfAttentiveSequentialRecommender(Recommender):
             out[bucket.client] = self._transform(_Layers(weights), x, last)[:, 0]
         return out
 
+    def samples(self, batch: Batch) -> torch.Tensor:
+        """Positions that have a target: one fewer than the sequence has events, and at most L."""
+        assert batch.pair_positive is not None
+        owner = batch.client.index_select(0, batch.pair_positive)
+        events = torch.bincount(owner, minlength=len(batch.clients))
+        return (events - 1).clamp(min=0, max=self.params.max_length).to(batch.size.dtype)
+
     def local_step(
         self,
         params: PublicParams,

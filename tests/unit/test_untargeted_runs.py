@@ -1,0 +1,106 @@
+"""Whole runs of protocol aaai23 on the embedded data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedbench.attacks import ATTACKS
+from fedbench.cards import Goal
+from fedbench.errors import UserError
+from fedbench.results import RunRecord
+from fedbench.run import execute
+from fedbench.scenario import Scenario
+
+SMALL = {"clients_per_round": 20, "rounds_per_epoch": 6, "epochs": 3}
+MODELS: dict[str, dict[str, Any]] = {
+    "mf": {"embedding_size": 8},
+    "sasrec": {"embedding_size": 8, "max_length": 20, "blocks": 1},
+}
+DEGRADING = [name for name in ATTACKS.names() if ATTACKS.get(name).card.goal == Goal.DEGRADE]
+
+
+def run(model: str, attack: str = "none", defense: str = "none", **more: Any) -> RunRecord:
+    scenario = Scenario(
+        "longtail-small",
+        model,
+        attack,
+        defense,
+        0.0 if attack == "none" else 0.04,
+        "aaai23",
+        "none",
+        model_params=MODELS[model],
+        protocol_params=SMALL,
+        **more,
+    )
+    record = execute(scenario, 0)
+    assert record.status == "ok", record.error
+    return record
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_measures_test_and_validation_items_and_no_exposure(model: str) -> None:
+    record = run(model)
+    assert record.rounds == 18
+    assert record.target_items == []
+    assert len(record.curve) == 3
+    for point in record.curve:
+        assert {"hr_full_5", "ndcg_full_5", "val_hr_full_5", "val_ndcg_full_5"} <= set(point)
+        assert not any(name.startswith("er_") for name in point)
+    best = max(record.curve, key=lambda point: point["val_hr_full_5"])
+    assert record.metrics["best_epoch"] == best["epoch"]
+    assert record.metrics["hr_full_5_best"] == best["hr_full_5"]
+    assert record.metrics["hr_full_5"] == record.curve[-1]["hr_full_5"]
+    assert record.metrics["er_10"] is None
+
+
+def test_training_teaches_something() -> None:
+    longer = Scenario(
+        "longtail-small", "mf", protocol="aaai23", target="none", protocol_params=SMALL | {"epochs": 40}
+    )
+    curve = execute(longer, 0).curve
+    assert curve[-1]["hr_full_20"] > 2 * 20 / 400
+    assert curve[-1]["hr_full_20"] > curve[0]["hr_full_20"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("attack", DEGRADING)
+def test_every_attack_that_degrades_runs_and_changes_something(model: str, attack: str) -> None:
+    attacked = run(model, attack)
+    assert attacked.attack_goal == "degrade"
+    assert attacked.num_malicious == 12
+    assert attacked.curve != run(model).curve
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("defense", "params"),
+    [
+        ("norm-bound", {"scope": "client", "bound": 0.1}),
+        ("norm-bound", {"scope": "row", "bound": 0.01}),
+        ("median", {"scope": "client"}),
+        ("trimmed-mean", {"scope": "client"}),
+        ("krum", {"scope": "client"}),
+        ("multi-krum", {"scope": "client"}),
+        ("multi-krum", {"scope": "item"}),
+        ("bulyan", {"scope": "client"}),
+        ("rfa", {"scope": "client"}),
+        ("foolsgold", {"scope": "client"}),
+        ("dnc", {}),
+        ("hics", {}),
+        ("fl-wbc", {"scale": 0.001}),
+        ("union", {"step": "server", "distance": "euclidean", "dropout": 0.2}),
+        ("union+multi-krum", {"union": {"step": "server", "order": "parallel"}, "multi-krum": {"scope": "client"}}),
+        ("union+norm-bound", {"norm-bound": {"scope": "client", "bound": 0.1}}),
+    ],
+)
+def test_every_defense_runs(model: str, defense: str, params: dict[str, Any]) -> None:
+    defended = run(model, "cluster-attack", defense, defense_params=params)
+    assert defended.curve[-1]["hr_full_20"] >= 0
+
+
+def test_attacks_that_promote_need_targets() -> None:
+    scenario = Scenario("longtail-small", "mf", "pieck-ipe", malicious_ratio=0.05, protocol="aaai23", target="none")
+    with pytest.raises(UserError, match=r"attack 'pieck-ipe' needs target items, but target = 'none'"):
+        _ = scenario.id
