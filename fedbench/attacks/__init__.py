@@ -25,6 +25,8 @@ ATTACKS: Registry[Attack] = Registry(
         "psmu": "fedbench.attacks.psmu:SyntheticMaliciousUsers",
         "cluster-attack": "fedbench.attacks.cluster_attack:ClusterAttack",
         "cluster-attack-cl": "fedbench.attacks.cluster_attack:ContrastiveClusterAttack",
+        "spattack-o": "fedbench.attacks.spattack:OmniscientSpattack",
+        "spattack-l": "fedbench.attacks.spattack:IgnorantSpattack",
     },
     group="fedbench.attacks",
 )
