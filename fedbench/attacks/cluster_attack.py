@@ -256,7 +256,7 @@ class SharedRows(Rows):
     """Rows ``coef[r] * table[item[r]]``: clients that send the same row of an item but for a factor.
 
     Attributes:
-        coef: float32 [R]. table: float32 [M, d].
+        coef: float32 [R]. table: float32 [M, d], of all items: what renumbers ``item`` must write the rows out first.
     """
 
     coef: torch.Tensor
