@@ -23,6 +23,10 @@ ATTACKS: Registry[Attack] = Registry(
         "pieck-ipe": "fedbench.attacks.pieck_ipe:PieckIPE",
         "pieck-uea": "fedbench.attacks.pieck_uea:PieckUEA",
         "psmu": "fedbench.attacks.psmu:SyntheticMaliciousUsers",
+        "cluster-attack": "fedbench.attacks.cluster_attack:ClusterAttack",
+        "cluster-attack-cl": "fedbench.attacks.cluster_attack:ContrastiveClusterAttack",
+        "spattack-o": "fedbench.attacks.spattack:OmniscientSpattack",
+        "spattack-l": "fedbench.attacks.spattack:IgnorantSpattack",
     },
     group="fedbench.attacks",
 )
