@@ -23,6 +23,7 @@ ATTACKS: Registry[Attack] = Registry(
         "pieck-ipe": "fedbench.attacks.pieck_ipe:PieckIPE",
         "pieck-uea": "fedbench.attacks.pieck_uea:PieckUEA",
         "psmu": "fedbench.attacks.psmu:SyntheticMaliciousUsers",
+        "label-flip": "fedbench.attacks.label_flip:LabelFlip",
     },
     group="fedbench.attacks",
 )
