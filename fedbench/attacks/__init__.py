@@ -24,6 +24,7 @@ ATTACKS: Registry[Attack] = Registry(
         "pieck-uea": "fedbench.attacks.pieck_uea:PieckUEA",
         "psmu": "fedbench.attacks.psmu:SyntheticMaliciousUsers",
         "label-flip": "fedbench.attacks.label_flip:LabelFlip",
+        "fed-attack": "fedbench.attacks.fed_attack:FedAttack",
     },
     group="fedbench.attacks",
 )
