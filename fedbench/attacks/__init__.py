@@ -25,6 +25,9 @@ ATTACKS: Registry[Attack] = Registry(
         "psmu": "fedbench.attacks.psmu:SyntheticMaliciousUsers",
         "label-flip": "fedbench.attacks.label_flip:LabelFlip",
         "fed-attack": "fedbench.attacks.fed_attack:FedAttack",
+        "gaussian": "fedbench.attacks.statistical:Gaussian",
+        "lie": "fedbench.attacks.statistical:Lie",
+        "fang": "fedbench.attacks.statistical:Fang",
     },
     group="fedbench.attacks",
 )
