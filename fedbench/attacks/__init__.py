@@ -28,6 +28,7 @@ ATTACKS: Registry[Attack] = Registry(
         "gaussian": "fedbench.attacks.statistical:Gaussian",
         "lie": "fedbench.attacks.statistical:Lie",
         "fang": "fedbench.attacks.statistical:Fang",
+        "ua-fedrec": "fedbench.attacks.ua_fedrec:UAFedRec",
     },
     group="fedbench.attacks",
 )
