@@ -27,6 +27,12 @@ ATTACKS: Registry[Attack] = Registry(
         "cluster-attack-cl": "fedbench.attacks.cluster_attack:ContrastiveClusterAttack",
         "spattack-o": "fedbench.attacks.spattack:OmniscientSpattack",
         "spattack-l": "fedbench.attacks.spattack:IgnorantSpattack",
+        "label-flip": "fedbench.attacks.label_flip:LabelFlip",
+        "fed-attack": "fedbench.attacks.fed_attack:FedAttack",
+        "gaussian": "fedbench.attacks.statistical:Gaussian",
+        "lie": "fedbench.attacks.statistical:Lie",
+        "fang": "fedbench.attacks.statistical:Fang",
+        "ua-fedrec": "fedbench.attacks.ua_fedrec:UAFedRec",
     },
     group="fedbench.attacks",
 )

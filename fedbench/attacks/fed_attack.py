@@ -1,0 +1,120 @@
+"""FedAttack: honest training on the samples that are hardest for the client's own user."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from fedbench.attacks.base import Attack
+from fedbench.attacks.own_data import random_profiles
+from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.federation.clients import Batch
+from fedbench.federation.updates import Updates
+from fedbench.federation.view import AttackerView, Profiles
+
+
+class FedAttack(Attack):
+    """Each client's negatives are drawn from the items that score highest for it, its positives from the lowest.
+
+    Wu et al. (KDD 2022). With the items in descending order of the client's scores, every negative sample becomes one of
+    the first ``pool`` items and every positive one of the last ``pool``, uniformly and independently; the client then
+    trains honestly on them and uploads that. It has as many samples as before. Scores are those of the current model and
+    the client's current representation, equal ones in the order of item ids.
+
+    Readings:
+
+    * ``pool``: the authors' code takes the first and the last item, the same for all of a client's pairs (``pool=1``);
+      the paper draws among the hardest candidates so that uploads stay varied, without a size. Default (ours): as many
+      as the client has positives, so that it touches about as many items as before. At most half of the items, so that
+      both ends stay apart.
+    * A negative that would be its own pair's positive is replaced by the item after the pool, as in the code; other
+      items of the client are not avoided. Pointwise losses keep no pairs, and nothing is avoided.
+    * The code ranks by users' initial embeddings, which it never updates, and by items one client old: slips, not ported.
+    """
+
+    card = AttackCard(
+        name="fed-attack",
+        title="FedAttack (hard sampling)",
+        paper="Wu et al., KDD 2022",
+        goal=Goal.DEGRADE,
+        channel=Channel.GRADIENT,
+        knowledge=frozenset({Knowledge.OWN_DATA}),
+        notes="Data poisoning: what is uploaded is honest training on samples chosen by the attacker.",
+    )
+
+    class Params(Parameters):
+        """Parameters."""
+
+        pool: int | None = Field(
+            None,
+            ge=1,
+            description="hardest items among which a sample is drawn; None: as many as the client has positives"
+            " [code: 1; paper: not stated]",
+        )
+        profile_size: int = Field(
+            30, ge=1, description="items of an injected client's random profile [ours, as p2: 30]"
+        )
+
+    params: FedAttack.Params
+
+    def profiles(self, view: AttackerView) -> Profiles:
+        return random_profiles(view, self.params.profile_size)
+
+    def craft(self, view: AttackerView) -> Updates:
+        order = view.model.score_all(view.params, view.own_users).argsort(dim=1, descending=True, stable=True)
+        upload = view.trained(hardest(view.own_batch, order, self.params.pool, view.generator))
+        # After the upload: under gradient descent it moves the clients' own embeddings.
+        view.honest()
+        return upload
+
+
+def hardest(batch: Batch, order: torch.Tensor, pool: int | None, generator: torch.Generator) -> Batch:
+    """The batch with every sample replaced by a hard one; pairs keep their order.
+
+    Args:
+        batch: of m clients.
+        order: int64 [m, M], the items in descending order of each client's scores.
+        pool: how many items at either end; None: the client's number of positives.
+        generator: on the device of the result.
+    """
+    m, num_items = order.shape
+    if batch.pair_positive is not None:
+        plus = minus = batch.client.index_select(0, batch.pair_positive)
+    else:
+        plus = batch.client.repeat_interleave(batch.positive.long())
+        minus = batch.client.repeat_interleave((batch.weight - batch.positive).long())
+    if pool is None:
+        size = torch.zeros_like(batch.size).index_add_(0, batch.client, batch.positive).long()
+    else:
+        size = batch.starts.new_full((m,), pool)
+    size = size.clamp(min=1, max=max(1, num_items // 2))
+    positive = order[plus, num_items - 1 - _ranks(size.index_select(0, plus), generator)]
+    negative = order[minus, _ranks(size.index_select(0, minus), generator)]
+    if batch.pair_positive is not None:
+        own = batch.item.index_select(0, batch.pair_positive)
+        following = order[minus, size.index_select(0, minus).clamp(max=num_items - 1)]
+        negative = torch.where(negative == own, following, negative)
+
+    key = torch.cat([plus * num_items + positive, minus * num_items + negative])
+    key, place, count = torch.unique(key, return_inverse=True, return_counts=True)
+    client = key // num_items
+    is_positive = place[: len(plus)]
+    labels = batch.positive.new_zeros(len(key)).index_add_(0, is_positive, batch.positive.new_ones(len(plus)))
+    paired = batch.pair_positive is not None
+    return Batch(
+        batch.clients,
+        torch.searchsorted(client, torch.arange(m + 1, device=client.device)),
+        client,
+        key % num_items,
+        count.to(labels.dtype),
+        labels,
+        batch.size,
+        is_positive if paired else None,
+        place[len(plus) :] if paired else None,
+    )
+
+
+def _ranks(size: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Uniform numbers from 0 to ``size`` - 1, one for each entry: int64 [n]."""
+    uniform = torch.rand(len(size), generator=generator, device=generator.device, dtype=torch.float64)
+    return (uniform * size).long()
