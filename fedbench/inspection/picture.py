@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 BENIGN, MALICIOUS = "#0072B2", "#D55E00"
 """Of Okabe and Ito's colours, which colour-blind people can tell apart."""
 PANELS, BINS = 4, 40
+HEIGHT, MARGINS = 3.2, 0.7
+"""Inches of a line of axes with its labels, and of what is above and below all of them."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -51,12 +53,13 @@ def draw_run(found: Inspected, path: Path, rounds: Sequence[int] | None = None) 
     if not wide:
         raise UserError(f"run {record['run_id']} has neither a curve nor diagnostics: nothing to draw.")
 
-    figure = Figure(figsize=(12, 0.7 + 3.2 * _rows(len(chosen), PANELS) + 3 * _rows(len(wide), 2)), dpi=110)
-    figure.set_layout_engine("constrained")
+    figure = Figure(figsize=(12, MARGINS + HEIGHT * (_rows(len(chosen), PANELS) + _rows(len(wide), 2))), dpi=110)
     figure.suptitle(
         f"{record['dataset']}, {record['model']}, {record['attack']} ({record['malicious_ratio']:g})"
         f" against {record['defense']}, seed {record['seed']}",
         fontsize=11,
+        y=1 - 0.15 / figure.get_figheight(),
+        va="top",
     )
     above, below = _split(figure, len(chosen), len(wide))
     for axes, number in zip(above, chosen, strict=False):
@@ -67,7 +70,7 @@ def draw_run(found: Inspected, path: Path, rounds: Sequence[int] | None = None) 
         axes.tick_params(labelsize=8)
     if kept is not None:
         handles, labels = _legend(bool(kept.filters))
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+        figure.legend(handles, labels, loc="lower center", ncols=3, fontsize=8, frameon=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with rc_context({"svg.hashsalt": "fedbench"}):
@@ -100,7 +103,7 @@ def _over_training(found: Inspected, rounds: Rounds | None) -> list[Callable[[Ax
     if rounds is not None:
         out.append(lambda axes: _draw_groups(axes, rounds, rounds["norm"], "norm of the upload", log=True))
         if np.isfinite(rounds["uniformity"]).any():
-            label = "uniformity d: deviations from the benign mean"
+            label = "uniformity: shift from benign (deviations)"
             out.append(lambda axes: _draw_groups(axes, rounds, rounds.shift(), label))
         if rounds.filters and rounds.malicious.any():
             out.append(lambda axes: _draw_filters(axes, rounds))
@@ -217,7 +220,11 @@ def binned(rounds: Ints, of: Bools) -> tuple[Floats, list[Bools]]:
 def _split(figure: Figure, uploads: int, wide: int) -> tuple[list[Axes], list[Axes]]:
     """Axes for the uploads of rounds, :data:`PANELS` in a line, and below them those over training, two in a line."""
     above, below = _rows(uploads, PANELS), _rows(wide, 2)
-    grid = figure.add_gridspec(above + below, PANELS, height_ratios=[3.2] * above + [3.0] * below)
+    # In fixed places: matplotlib's layout engines move axes by last bits from one call to the next.
+    tall = figure.get_figheight()
+    grid = figure.add_gridspec(
+        above + below, PANELS, left=0.06, right=0.985, bottom=0.8 / tall, top=1 - 0.65 / tall, wspace=0.36, hspace=0.34
+    )
     half = PANELS // 2
     return (
         [figure.add_subplot(grid[n // PANELS, n % PANELS]) for n in range(uploads)],
