@@ -285,7 +285,7 @@ def scan(folders: Iterable[Path]) -> Found:
     damaged: dict[str, str] = {}
     for folder in folders:
         for path in [folder] if folder.is_file() else sorted(folder.rglob("*.parquet")):
-            if path.name.startswith("."):
+            if path.name.startswith(".") or path.name.endswith(".rounds.parquet"):
                 continue
             try:
                 rows = pq.ParquetFile(path).read(columns=_IDENTITY, use_threads=False).to_pylist()

@@ -49,6 +49,7 @@ def execute(
     device: str = "cpu",
     suite: str | None = None,
     on_evaluation: Callable[[Progress], None] | None = None,
+    on_start: Callable[[Federation], None] | None = None,
 ) -> RunRecord:
     """Run ``scenario`` once with ``seed``.
 
@@ -57,7 +58,7 @@ def execute(
     Args:
         scenario: what to run. seed: root of all its random streams.
         device: ``"cpu"`` or ``"cuda"``. suite: the name to note in the record.
-        on_evaluation: called after every evaluation.
+        on_evaluation: called after every evaluation. on_start: called before the first round.
 
     Raises:
         UserError: for what no run can mend: unknown names, impossible combinations, missing data.
@@ -85,6 +86,8 @@ def execute(
             task, resolved.model, attack, resolved.defense(), scenario.malicious_ratio, protocol, seed, where
         )
         evaluate = Evaluation(federation, split)
+        if on_start is not None:
+            on_start(federation)
         setup = time.perf_counter() - begin
         for epoch in range(1, protocol.epochs + 1):
             federation.train_epoch()

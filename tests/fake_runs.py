@@ -21,13 +21,14 @@ def by_attack(
     device: str = "cpu",
     suite: str | None = None,
     on_evaluation: Callable[[Progress], None] | None = None,
+    **options: Any,
 ) -> RunRecord:
     """The real thing, except that ``random`` kills its process, ``popular`` is refused and ``a-ra`` fails."""
     if scenario.attack == "random":
         os._exit(7)
     if scenario.attack == "popular":
         raise UserError("the target is not among the items.")
-    record = execute(scenario, seed, device=device, suite=suite, on_evaluation=on_evaluation)
+    record = execute(scenario, seed, device=device, suite=suite, on_evaluation=on_evaluation, **options)
     if scenario.attack == "a-ra":
         return dataclasses.replace(record, status="failed", error="ValueError: by design\ntraceback")
     return record

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from fedbench import __version__
 from fedbench.cli.catalogue import list_entries, show
 from fedbench.cli.data import data_app
+from fedbench.cli.inspect import inspect
 from fedbench.cli.leaderboard import leaderboard, pack, sql
 from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
@@ -75,6 +76,7 @@ app.command(
         "fedbench run smoke",
         "fedbench run core --only dataset=ml-100k,model=mf --seeds 3 --jobs 8",
         "fedbench run icde24-table3 --only variant=published --dry-run",
+        "fedbench run smoke --diagnostics --diagnose-every 5",
     ),
 )(run)
 app.command(
@@ -102,6 +104,13 @@ app.command(
         "fedbench reproduce ijcai22 --seeds 3 --out ijcai22.md",
     ),
 )(reproduce)
+app.command(
+    "inspect",
+    epilog=_examples(
+        "fedbench inspect 19886c9cc51c7114-s0",
+        "fedbench inspect results/19886c9cc51c7114-s0.parquet --out run.png --rounds 0,400",
+    ),
+)(inspect)
 app.command("list", epilog=_examples("fedbench list attacks", "fedbench list suites --json"))(list_entries)
 app.command(
     "show", epilog=_examples("fedbench show pieck-uea", "fedbench show core", "fedbench show none --kind defense")

@@ -37,6 +37,16 @@ def run(
     results: Results = DEFAULT_RESULTS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run everything again, also what is there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and for how long.")] = False,
+    diagnostics: Annotated[
+        bool,
+        typer.Option(
+            "--diagnostics",
+            help="Keep what clients uploaded and filters dropped, for `inspect`; runs without it are run again.",
+        ),
+    ] = False,
+    diagnose_every: Annotated[
+        int | None, typer.Option(metavar="N", help="Keep every N-th round; means --diagnostics. [default: 10]")
+    ] = None,
 ) -> None:
     """Run a suite. What is there already is kept; failed runs are run again."""
     from fedbench.cli.lazy import defer_torch
@@ -50,13 +60,14 @@ def run(
     workers = choose_jobs(jobs) or default_jobs(where)
     loaded = load_suite(suite)
     planned = loaded.plan(only or (), seeds)
-    plan = make_plan(planned, results, fresh)
+    every = choose_every(diagnostics, diagnose_every)
+    plan = make_plan(planned, results, fresh, every is not None)
     for name, reason in plan.damaged.items():
         console(err=True).print(f"warning: {name} is no whole record and does not count: {reason}", soft_wrap=True)
     if dry_run:
         _print_dry_run(planned, plan, workers)
         return
-    summary = run_shown(plan, loaded.name, results, where, workers)
+    summary = run_shown(plan, loaded.name, results, where, workers, every)
     _print_summary(summary, results)
     if summary.interrupted:
         options = [part for each in only or () for part in ("--only", each)]
@@ -64,20 +75,32 @@ def run(
         options += ["--device", device] if device != "auto" else []
         options += ["--jobs", str(jobs)] if jobs else []
         options += ["--results", str(results)] if results != DEFAULT_RESULTS else []
+        options += ["--diagnostics"] if diagnostics else []
+        options += ["--diagnose-every", str(diagnose_every)] if diagnose_every is not None else []
         command = shlex.join(["fedbench", "run", suite, *options])
         old = " (runs that --fresh had not reached keep their old results)" if fresh else ""
         console(err=True).print(f"interrupted; {summary.left} left{old}. Resume with: {command}", soft_wrap=True)
     raise typer.Exit(summary.exit_code)
 
 
-def run_shown(plan: Plan, suite: str, results: Path, device: str, jobs: int) -> Summary:
+def run_shown(
+    plan: Plan, suite: str, results: Path, device: str, jobs: int, diagnose_every: int | None = None
+) -> Summary:
     """Run a plan with its progress on stderr."""
     from fedbench.cli.progress import progress
     from fedbench.execution import run_plan
 
     jobs = max(1, min(jobs, len(plan.todo)))
     with progress(suite, plan, jobs) as reporter:
-        return run_plan(plan, results=results, suite=suite, device=device, jobs=jobs, reporter=reporter)
+        return run_plan(
+            plan,
+            results=results,
+            suite=suite,
+            device=device,
+            jobs=jobs,
+            reporter=reporter,
+            diagnose_every=diagnose_every,
+        )
 
 
 def choose_device(name: str) -> str:
@@ -104,6 +127,16 @@ def choose_jobs(jobs: int | None) -> int | None:
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs} must be at least 1.")
     return jobs
+
+
+def choose_every(diagnostics: bool, every: int | None) -> int | None:
+    """Every how many rounds diagnostics are kept; None: never."""
+    from fedbench.diagnostics import EVERY
+    from fedbench.errors import UserError
+
+    if every is not None and every < 1:
+        raise UserError(f"--diagnose-every {every} must be at least 1.")
+    return every if every is not None else EVERY if diagnostics else None
 
 
 def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int) -> None:

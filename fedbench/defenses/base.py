@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,19 @@ from fedbench.models.base import LocalStep, PublicParams
 if TYPE_CHECKING:
     from fedbench.federation.clients import Batch
     from fedbench.federation.server import ServerOptimizer
+
+
+@dataclass
+class Notes:
+    """What defenses say of a round whose diagnostics are kept. They write here and read nothing.
+
+    Attributes:
+        filtered: name of each part of a chain, with what its filter received and left.
+        uniformity: clients int64 [n] and d_i float64 [n], where UNION estimates it.
+    """
+
+    filtered: list[tuple[str, Updates, Updates]] = field(default_factory=list)
+    uniformity: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class ServerView:
         epoch: from 1. round: from 0, over the whole run.
         generator: the defense's own random stream.
         optimizer: how the server steps, with its state; None: gradient descent.
+        notes: where a defense may note what it did, in rounds whose diagnostics are kept.
     """
 
     params: PublicParams
@@ -38,6 +52,7 @@ class ServerView:
     round: int
     generator: torch.Generator
     optimizer: ServerOptimizer | None = None
+    notes: Notes | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +157,9 @@ class Chain(Defense):
 
     def filter(self, updates: Updates, server: ServerView) -> Updates:
         for part in self.parts:
-            updates = part.filter(updates, _for(part, server))
+            before, updates = updates, part.filter(updates, _for(part, server))
+            if server.notes is not None:
+                server.notes.filtered.append((part.card.name, before, updates))
         return updates
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams | None:

@@ -114,6 +114,8 @@ class Union(Defense):
         count = min(self.params.sampled_items, len(items))
         sampled = torch.randperm(len(items), generator=generator, device=generator.device)[:count].to(items.device)
         spread = self._spread(updates, sampled, server)
+        if server.notes is not None:
+            server.notes.uniformity = updates.clients, spread
         share = self.params.assumed_ratio
         share = share if share is not None else server.malicious_ratio or 0.0
         few = math.ceil(n * share - 1e-9) if self.params.lone_rule else 0

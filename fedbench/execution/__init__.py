@@ -40,6 +40,7 @@ def run_suite(
     jobs: int | None = None,
     fresh: bool = False,
     reporter: Reporter | None = None,
+    diagnose_every: int | None = None,
 ) -> Summary:
     """Run what is missing of the scenarios in ``planned``.
 
@@ -53,12 +54,19 @@ def run_suite(
         jobs: worker processes; None: one for each core, one on a GPU.
         fresh: run everything again.
         reporter: is told what happens.
+        diagnose_every: keep diagnostics of every so many rounds beside the records, and run again what has none.
 
     Raises:
         UserError: missing data, a folder that cannot be written to, and other mistakes of the user's.
     """
     return run_plan(
-        make_plan(planned, results, fresh), results=results, suite=suite, device=device, jobs=jobs, reporter=reporter
+        make_plan(planned, results, fresh, diagnose_every is not None),
+        results=results,
+        suite=suite,
+        device=device,
+        jobs=jobs,
+        reporter=reporter,
+        diagnose_every=diagnose_every,
     )
 
 
@@ -71,10 +79,13 @@ def run_plan(
     jobs: int | None = None,
     reporter: Reporter | None = None,
     execute: str = EXECUTE,
+    diagnose_every: int | None = None,
 ) -> Summary:
     """Run ``plan.todo``; arguments as for :func:`run_suite`."""
     if jobs is not None and jobs < 1:
         raise UserError(f"jobs = {jobs} must be at least 1.")
+    if diagnose_every is not None and diagnose_every < 1:
+        raise UserError(f"diagnose_every = {diagnose_every} must be at least 1.")
     check_data(run.scenario for run in plan.todo)
     check_writable(results)
     summary = run_local(
@@ -85,5 +96,6 @@ def run_plan(
         jobs=jobs or default_jobs(device),
         reporter=reporter or Silent(),
         execute=execute,
+        diagnose_every=diagnose_every,
     )
     return dataclasses.replace(summary, kept=len(plan.kept))

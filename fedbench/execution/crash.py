@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+from fedbench.diagnostics import discard
 from fedbench.execution.worker import Order
 from fedbench.results import RunRecord, environment, summarize_curve, write_record
 from fedbench.scenario import Scenario
@@ -44,4 +45,5 @@ def record_crash(order: Order, error: str, seconds: float) -> None:
         started_at=datetime.now(UTC),
         **environment(order.device),
     )
+    discard(order.results, record.run_id)
     write_record(record, order.results)

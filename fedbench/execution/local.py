@@ -43,6 +43,7 @@ def run_local(
     jobs: int,
     reporter: Reporter,
     execute: str = EXECUTE,
+    diagnose_every: int | None = None,
 ) -> Summary:
     """Run everything in ``jobs`` worker processes; each record is written by its worker as soon as it is there.
 
@@ -53,7 +54,7 @@ def run_local(
         ResultsError: results can no longer be written; what was written before stays.
         FedbenchError: worker processes cannot start.
     """
-    orders = {run: Order(run.scenario.key, run.seed, suite, device, results, execute) for run in runs}
+    orders = {run: Order(run.scenario.key, run.seed, suite, device, results, execute, diagnose_every) for run in runs}
     pool = _Pool(1 if device == "cpu" else None)
     summary = Summary(total=len(runs))
     waiting = deque(runs)

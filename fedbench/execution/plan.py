@@ -48,7 +48,7 @@ class Plan:
     seconds: Mapping[Run, float | None]
 
 
-def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False) -> Plan:
+def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, diagnostics: bool = False) -> Plan:
     """Sort the runs of ``planned`` into those to run and those that are there.
 
     The order: one dataset after the other, so that its parsed data stay warm; within a dataset all scenarios with the
@@ -56,13 +56,17 @@ def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False) ->
 
     Args:
         planned: the scenarios and their seeds. results: the folder of the records. fresh: run everything again.
+        diagnostics: run again what has none.
     """
+    from fedbench.diagnostics import rounds_path
     from fedbench.results import scan
 
     _check_folder(results)
     found = scan([results])
     runs = in_order(planned)
     kept = [] if fresh else [run for run in runs if found.status.get((run.scenario.id, run.seed)) in KEPT]
+    if diagnostics:
+        kept = [run for run in kept if rounds_path(results, run.id).exists()]
     skip = set(kept)
     todo = [run for run in runs if run not in skip]
     return Plan(todo, kept, found.damaged, expected_seconds(todo, found.files))

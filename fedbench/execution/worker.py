@@ -32,6 +32,8 @@ class Order:
     device: str
     results: Path
     execute: str = EXECUTE
+    diagnose_every: int | None = None
+    """Keep diagnostics of every so many rounds; None: none."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class _Keeper:
 
 
 def _serve(order: Order, connection: Connection, keeper: _Keeper) -> Message:
+    from fedbench.diagnostics import Diagnostics, discard
     from fedbench.results import write_record
 
     def report(progress: Any) -> None:
@@ -126,12 +129,21 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> Message:
     module, _, name = order.execute.partition(":")
     execute = getattr(importlib.import_module(module), name)
     scenario = Scenario(**json.loads(order.scenario))
+    options: dict[str, Any] = {"device": order.device, "suite": order.suite, "on_evaluation": report}
+    diagnostics = Diagnostics(order.diagnose_every) if order.diagnose_every is not None else None
+    if diagnostics is not None:
+        options["on_start"] = diagnostics.watch
     try:
-        record = execute(scenario, order.seed, device=order.device, suite=order.suite, on_evaluation=report)
+        record = execute(scenario, order.seed, **options)
     except UserError as error:
         return Refused(str(error))
     try:
         with keeper:
+            # First the diagnostics: where a record is, nothing of its run is still to come.
+            if diagnostics is not None:
+                diagnostics.write(order.results, record.run_id)
+            else:
+                discard(order.results, record.run_id)
             write_record(record, order.results)
     except ResultsError as error:
         return Refused(str(error), fatal=True)

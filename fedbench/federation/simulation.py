@@ -14,12 +14,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Protocol as Interface
 
 import torch
 
 from fedbench.attacks.base import Attack
 from fedbench.cards import Channel, Knowledge
-from fedbench.defenses.base import Defense, ServerView
+from fedbench.defenses.base import Defense, Notes, ServerView
 from fedbench.errors import Diverged, ThreatModelViolation, UserError
 from fedbench.federation import server
 from fedbench.federation.clients import Batch, TrainingRows, draw_negatives, ragged, sample_rows
@@ -79,6 +80,16 @@ class Cohort:
     malicious: torch.Tensor
 
 
+class Observer(Interface):
+    """Looks at rounds without a part in them."""
+
+    def wants(self, number: int) -> bool:
+        """Whether it looks at the round of this number."""
+
+    def look(self, received: Updates, kept: Updates, server: ServerView) -> float:
+        """What arrived and what filters left of it; returns the seconds that looking took."""
+
+
 @dataclass
 class Federation:
     """Clients, a server, perhaps an attacker; ``train_epoch`` moves all of them on by one epoch.
@@ -94,6 +105,7 @@ class Federation:
     protocol: Protocol
     seed: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    observer: Observer | None = None
 
     def __post_init__(self) -> None:
         t, p = self.task, self.protocol
@@ -174,6 +186,8 @@ class Federation:
             if self.protocol.row_clip is not None:
                 received = server.clip_rows(received, self.protocol.row_clip)
             kept = self.defense.filter(received, view)
+            if self.observer is not None and view.notes is not None:
+                begin += self.observer.look(received, kept, view)  # no part of the seconds of training
             gradient = self.defense.aggregate(kept, view)
             if gradient is None:
                 gradient = server.aggregate(kept.settled(), self.params, self.protocol.aggregation)
@@ -404,6 +418,7 @@ class Federation:
             self.round,
             self._defense_stream,
             self.optimizer,
+            Notes() if self.observer is not None and self.observer.wants(self.round) else None,
         )
 
     def _malicious_pool(self) -> torch.Tensor:

@@ -1,0 +1,70 @@
+"""Find a run by its id or its file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedbench.diagnostics import SUFFIX, rounds_path
+from fedbench.errors import UserError
+from fedbench.inspection.rounds import Rounds, read_rounds
+from fedbench.leaderboard import Database
+
+SHOWN = 4
+"""How many ids an error names."""
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A run.
+
+    Attributes:
+        record: its columns. rounds: its diagnostics; None: it has none. damaged: files that do not count, with the reason.
+    """
+
+    record: dict[str, Any]
+    rounds: Rounds | None
+    damaged: dict[str, str]
+
+
+def find_run(name: str, folders: Sequence[Path]) -> Inspected:
+    """The run of that id, or in that file.
+
+    Args:
+        name: a run id, the beginning of one, or the path of a record or of its diagnostics. folders: where records lie, as
+            folders or packed files; not looked at for a path.
+
+    Raises:
+        UserError: no such run, or several. ResultsError: no records there, or damaged diagnostics.
+    """
+    path = Path(name)
+    if path.name.endswith(SUFFIX) and path.is_file():
+        path = path.with_name(path.name.removesuffix(SUFFIX) + ".parquet")
+        if not path.is_file():
+            raise UserError(f"{name} has no record {path.name} beside it.")
+    by_path = path.is_file()
+    if not by_path and (path.suffix == ".parquet" or len(path.parts) > 1):
+        raise UserError(f"no file {name!r}.")
+    database = Database([path] if by_path else folders)
+    ids = [row["run_id"] for row in database.rows("select run_id from runs order by run_id")]
+    found = ids if by_path else [name] if name in ids else [each for each in ids if name and each.startswith(name)]
+    if not found:
+        where = ", ".join(map(str, folders))
+        close = difflib.get_close_matches(name, ids, SHOWN)
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"Ids: {_some(ids)}."
+        raise UserError(f"no run {name!r} in {where}. {hint}")
+    if len(found) > 1:
+        what = f"{name} holds {len(found)} runs" if by_path else f"{name!r} begins the ids of {len(found)} runs"
+        raise UserError(f"{what}: {_some(found)}." + (f" Name one with --results {name}." if by_path else ""))
+    (record,) = database.rows("select * from runs where run_id = ?", [found[0]])
+    beside = {rounds_path(file.parent, found[0]) for file in database.found.files}
+    there = sorted((file for file in beside if file.is_file()), key=lambda file: file.stat().st_mtime)
+    return Inspected(record, read_rounds(there[-1]) if there else None, dict(database.found.damaged))
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return ", ".join(ids[:SHOWN]) + more
