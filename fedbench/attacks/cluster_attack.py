@@ -166,6 +166,7 @@ class ContrastiveClusterAttack(ClusterAttack):
 
         alpha: float = Field(1.0, ge=0, description="weight of the contrastive loss [paper: 1]")
         negatives: int = Field(15, ge=1, description="P, its negatives for every anchor [paper: 15]")
+        dropout: float = Field(0.2, ge=0, lt=1, description="of anchors and candidates, as UNION's [UNION's code: 0.2]")
         cl_reduction: Literal["mean", "sum"] = Field(
             "mean", description="over a client's anchors [mean: UNION's code; sum: paper, eq. 4]"
         )
@@ -178,7 +179,10 @@ class ContrastiveClusterAttack(ClusterAttack):
             return super()._rows(view, gradient, bounds)
         m, num_items = bounds.shape
         added = contrastive(
-            view.params.items, batch, Union.Params(alpha=p.alpha, negatives=p.negatives), self._contrast
+            view.params.items,
+            batch,
+            Union.Params(alpha=p.alpha, negatives=p.negatives, dropout=p.dropout),
+            self._contrast,
         )
         assert added.rows is not None
         assert added.extra is not None

@@ -132,12 +132,16 @@ def rule_z(cohort: int, malicious: int) -> float:
 
 
 class Fang(StatisticalAttack):
-    """``mu - sign(mu) a sigma``, ``a ~ U[low, high]`` by coordinate, the same for every client; ``sign(0) = 0``.
+    """``mu - sign(mu) a sigma`` or ``mu + sign(mu) a sigma``, ``a ~ U[low, high]``; ``sign(0) = 0``.
 
     Fang et al. (USENIX Security 2020), the attack on the trimmed mean with partial knowledge: honest values are taken to
     lie within 3 to 4 sigma of mu, and the upload just beyond them on the side that the honest gradient does not point
-    to, ``[mu - 4 sigma, mu - 3 sigma]`` where mu > 0 and its mirror image where mu < 0. The draws are made once for all
-    clients of a round (original: for each); UA-FedRec's code has a = 3 (``low = high = 3``).
+    to, ``[mu - 4 sigma, mu - 3 sigma]`` where mu > 0 and its mirror image where mu < 0 (``side = "against"``).
+    UA-FedRec's code has a = 3 (``low = high = 3``).
+
+    The first release of AAAI'23's code, which made its table, goes to the other side (``side = "along"``): the upload
+    points where the honest gradient does, and overshoots. There a is one number for each client and round
+    (``scale_per = "client"``).
     """
 
     card = AttackCard(
@@ -155,6 +159,12 @@ class Fang(StatisticalAttack):
 
         low: float = Field(3.0, ge=0, description="smallest a [original: 3; UA-FedRec code: 3]")
         high: float = Field(4.0, ge=0, description="largest a [original: 4; UA-FedRec code: 3]")
+        side: Literal["against", "along"] = Field(
+            "against", description="of the mean honest gradient [against: original; along: AAAI'23 code]"
+        )
+        scale_per: Literal["coordinate", "client"] = Field(
+            "coordinate", description="whose a is drawn by itself [coordinate: original; client: AAAI'23 code]"
+        )
 
         @model_validator(mode="after")
         def _ordered(self) -> Self:
@@ -166,6 +176,8 @@ class Fang(StatisticalAttack):
 
     def poisoned(self, view: AttackerView, seen: Spread) -> torch.Tensor:
         low, high = self.params.low, self.params.high
-        reach = torch.rand(seen.mean.shape, generator=view.generator, device=view.device)
-        reach.mul_(high - low).add_(low).mul_(seen.std).mul_(seen.mean.sign())
-        return torch.sub(seen.mean, reach)
+        one = self.params.scale_per == "client"
+        shape = (len(view.clients), *[1] * seen.mean.dim()) if one else seen.mean.shape
+        reach = torch.rand(shape, generator=view.generator, device=view.device).mul_(high - low).add_(low)
+        toward = seen.std * seen.mean.sign()
+        return seen.mean + (toward if self.params.side == "along" else -toward) * reach
