@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 
@@ -51,6 +53,11 @@ class FedAttack(Attack):
             description="hardest items among which a sample is drawn; None: as many as the client has positives"
             " [code: 1; paper: not stated]",
         )
+        draw: Literal["uniform", "each-once"] = Field(
+            "uniform",
+            description="each sample is drawn from the pool; or every pair has the last item of all as positive, and the"
+            " pool's items in turn as negatives [AAAI'23 code]",
+        )
         profile_size: int = Field(
             30, ge=1, description="items of an injected client's random profile [ours, as p2: 30]"
         )
@@ -62,56 +69,76 @@ class FedAttack(Attack):
 
     def craft(self, view: AttackerView) -> Updates:
         order = view.model.score_all(view.params, view.own_users).argsort(dim=1, descending=True, stable=True)
-        upload = view.trained(hardest(view.own_batch, order, self.params.pool, view.generator))
+        upload = view.trained(hardest(view.own_batch, order, self.params, view.generator, view.model.reads_sequences))
         # After the upload: under gradient descent it moves the clients' own embeddings.
         view.honest()
         return upload
 
 
-def hardest(batch: Batch, order: torch.Tensor, pool: int | None, generator: torch.Generator) -> Batch:
+def hardest(
+    batch: Batch,
+    order: torch.Tensor,
+    params: FedAttack.Params,
+    generator: torch.Generator,
+    keep_sequences: bool = False,
+) -> Batch:
     """The batch with every sample replaced by a hard one; pairs keep their order.
 
     Args:
-        batch: of m clients.
-        order: int64 [m, M], the items in descending order of each client's scores.
-        pool: how many items at either end; None: the client's number of positives.
-        generator: on the device of the result.
+        batch: of m clients. order: int64 [m, M], the items in descending order of each client's scores.
+        params: how many items at either end, and how they are drawn. generator: on the device of the result.
+        keep_sequences: whether what models of sequences read stays as it was.
     """
     m, num_items = order.shape
+    paired = batch.pair_positive is not None
     if batch.pair_positive is not None:
         plus = minus = batch.client.index_select(0, batch.pair_positive)
     else:
         plus = batch.client.repeat_interleave(batch.positive.long())
         minus = batch.client.repeat_interleave((batch.weight - batch.positive).long())
-    if pool is None:
+    if params.pool is None:
         size = torch.zeros_like(batch.size).index_add_(0, batch.client, batch.positive).long()
     else:
-        size = batch.starts.new_full((m,), pool)
+        size = batch.starts.new_full((m,), params.pool)
     size = size.clamp(min=1, max=max(1, num_items // 2))
-    positive = order[plus, num_items - 1 - _ranks(size.index_select(0, plus), generator)]
-    negative = order[minus, _ranks(size.index_select(0, minus), generator)]
-    if batch.pair_positive is not None:
-        own = batch.item.index_select(0, batch.pair_positive)
-        following = order[minus, size.index_select(0, minus).clamp(max=num_items - 1)]
-        negative = torch.where(negative == own, following, negative)
+    if params.draw == "each-once":
+        positive = order[plus, -1]
+        negative = order[minus, _turns(minus, m) % size.index_select(0, minus)]
+    else:
+        positive = order[plus, num_items - 1 - _ranks(size.index_select(0, plus), generator)]
+        negative = order[minus, _ranks(size.index_select(0, minus), generator)]
+        if batch.pair_positive is not None:
+            own = batch.item.index_select(0, batch.pair_positive)
+            following = order[minus, size.index_select(0, minus).clamp(max=num_items - 1)]
+            negative = torch.where(negative == own, following, negative)
 
-    key = torch.cat([plus * num_items + positive, minus * num_items + negative])
-    key, place, count = torch.unique(key, return_inverse=True, return_counts=True)
+    keys = [plus * num_items + positive, minus * num_items + negative]
+    if keep_sequences and batch.pair_positive is not None:
+        read = batch.pair_positive if batch.sequence is None else batch.sequence
+        keys.append(plus * num_items + batch.item.index_select(0, read))
+    key, place = torch.unique(torch.cat(keys), return_inverse=True)
     client = key // num_items
-    is_positive = place[: len(plus)]
+    is_positive, is_negative = place[: len(plus)], place[len(plus) : len(plus) + len(minus)]
     labels = batch.positive.new_zeros(len(key)).index_add_(0, is_positive, batch.positive.new_ones(len(plus)))
-    paired = batch.pair_positive is not None
+    weight = labels.index_add(0, is_negative, labels.new_ones(len(minus)))
     return Batch(
         batch.clients,
         torch.searchsorted(client, torch.arange(m + 1, device=client.device)),
         client,
         key % num_items,
-        count.to(labels.dtype),
+        weight,
         labels,
         batch.size,
         is_positive if paired else None,
-        place[len(plus) :] if paired else None,
+        is_negative if paired else None,
+        place[len(plus) + len(minus) :] if len(keys) > 2 else None,
     )
+
+
+def _turns(owner: torch.Tensor, count: int) -> torch.Tensor:
+    """0, 1, 2, ... within each owner's entries, which stand together: int64 [n]."""
+    length = torch.bincount(owner, minlength=count)
+    return torch.arange(len(owner), device=owner.device) - (length.cumsum(0) - length).index_select(0, owner)
 
 
 def _ranks(size: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

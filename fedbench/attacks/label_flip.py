@@ -53,10 +53,11 @@ class LabelFlip(Attack):
 
 
 def flipped(batch: Batch) -> Batch:
-    """The batch with positives and negatives exchanged, in rows and in pairs."""
+    """The batch with positives and negatives exchanged, in rows and in pairs; sequences are read as they were."""
     return replace(
         batch,
         positive=batch.weight - batch.positive,
         pair_positive=batch.pair_negative,
         pair_negative=batch.pair_positive,
+        sequence=batch.pair_positive if batch.sequence is None else batch.sequence,
     )

@@ -25,6 +25,7 @@ class Batch:
         positive: float32 [R], those of them that are positive.
         size: float32 [n], |D_u|, the client's number of samples, repeats included.
         pair_positive, pair_negative: int64 [Q], rows of each (positive, negative) pair; only for pairwise losses.
+        sequence: int64 [Q], rows of what models of sequences read at each pair; None: of ``pair_positive``.
     """
 
     clients: torch.Tensor
@@ -36,6 +37,7 @@ class Batch:
     size: torch.Tensor
     pair_positive: torch.Tensor | None = None
     pair_negative: torch.Tensor | None = None
+    sequence: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ class Recommender(ABC):
     """A model that scores (user, item); it has no state of its own: parameters are passed in."""
 
     card: ClassVar[ModelCard]
+    reads_sequences: ClassVar[bool] = False
+    """Whether the order of a client's pairs matters to it, and what it reads at each of them."""
 
     class Params(NoParameters):
         """Replaced by each model: its hyper-parameters."""

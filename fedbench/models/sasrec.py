@@ -76,6 +76,8 @@ class SelfAttentiveSequentialRecommender(Recommender):
         " leave-one-out-validation, that of item ids in others. Needs the BPR loss with one negative for each positive.",
     )
 
+    reads_sequences = True
+
     class Params(Parameters):
         """Hyper-parameters."""
 
@@ -218,7 +220,8 @@ class SelfAttentiveSequentialRecommender(Recommender):
         assert batch.pair_negative is not None
         b, t, d = len(bucket.client), bucket.longest, self.embedding_size
         event = bucket.events().flatten()
-        source = batch.pair_positive.index_select(0, event)
+        read = batch.pair_positive if batch.sequence is None else batch.sequence
+        source = read.index_select(0, event)
         target = batch.pair_positive.index_select(0, event + 1)
         negative = batch.pair_negative.index_select(0, event + 1)
         layers = _Layers(weights, self.params.dropout if generator is not None else 0.0, generator)
@@ -241,10 +244,11 @@ class SelfAttentiveSequentialRecommender(Recommender):
         deltas = torch.autograd.grad(final, outputs, difference.mul_(-slope).view(b, t, d))
         first = deltas[0] if keep is None else deltas[0] * keep
         if rows is not None:
+            # Without the argument alpha, which takes four times as long on a CPU.
             f = f * slope
             rows.index_add_(0, negative, f)
-            rows.index_add_(0, target, f, alpha=-1)
-            rows.index_add_(0, source, first.view(b * t, d), alpha=math.sqrt(d))
+            rows.index_add_(0, target, -f)
+            rows.index_add_(0, source, first.view(b * t, d) * math.sqrt(d))
         split = 1 + len(layers.linear)
         return _Record(
             bucket,

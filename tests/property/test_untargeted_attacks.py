@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedbench.attacks.clean_statistics import CleanStatistics, Spread, clean_statistics, upload_of_all_items
-from fedbench.attacks.fed_attack import hardest
+from fedbench.attacks.fed_attack import FedAttack, hardest
 from fedbench.attacks.label_flip import flipped
 from fedbench.attacks.statistical import Fang, Gaussian, Lie
 from fedbench.attacks.ua_fedrec import extremes, similarity_gradient
@@ -183,7 +183,7 @@ def test_hard_samples_are_as_many_as_before_and_harder(case: tuple[Batch, int], 
     batch, num_items = case
     g = torch.Generator().manual_seed(seed)
     scores = torch.randn(len(batch.clients), num_items, generator=g)
-    hard = hardest(batch, scores.argsort(dim=1, descending=True), pool, g)
+    hard = hardest(batch, scores.argsort(dim=1, descending=True), FedAttack.Params(pool=pool), g)
     assert torch.equal(hard.size, batch.size)
     key = hard.client * num_items + hard.item
     assert bool((key[1:] > key[:-1]).all())

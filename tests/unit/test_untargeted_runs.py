@@ -56,9 +56,7 @@ def test_a_run_measures_test_and_validation_items_and_no_exposure(model: str) ->
 
 
 def test_training_teaches_something() -> None:
-    longer = Scenario(
-        "longtail-small", "mf", protocol="aaai23", target="none", protocol_params=SMALL | {"epochs": 40}
-    )
+    longer = Scenario("longtail-small", "mf", protocol="aaai23", target="none", protocol_params=SMALL | {"epochs": 40})
     curve = execute(longer, 0).curve
     assert curve[-1]["hr_full_20"] > 2 * 20 / 400
     assert curve[-1]["hr_full_20"] > curve[0]["hr_full_20"]

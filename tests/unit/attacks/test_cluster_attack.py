@@ -303,7 +303,9 @@ def test_the_contrastive_variant_agrees_with_plain_loops(reduction: str, norm: s
     view = make_view(ContrastiveClusterAttack.card, m=3, loss="bpr", targets=())
     made = attack(view, ContrastiveClusterAttack, negatives=2, alpha=0.7, cl_reduction=reduction, norm=norm)
     batch = view.own_batch
-    added = contrastive(view.params.items, batch, Union.Params(alpha=0.7, negatives=2), made._contrast.clone_state())
+    added = contrastive(
+        view.params.items, batch, Union.Params(alpha=0.7, negatives=2, dropout=0.2), made._contrast.clone_state()
+    )
     own = torch.zeros(3, 20, 4)
     assert added.rows is not None
     assert added.extra is not None

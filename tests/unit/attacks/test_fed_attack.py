@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedbench.attacks.fed_attack import FedAttack, hardest
+from fedbench.attacks.label_flip import flipped
 from fedbench.federation.clients import Batch, TrainingRows, draw_negatives
 from fedbench.federation.view import AttackerView
 
@@ -53,7 +54,7 @@ def test_the_published_code_by_hand() -> None:
     # One client with the positives 3 and 0; item 3 scores highest, then 1; item 2 lowest.
     rows = TrainingRows.build(torch.tensor([0, 0]), torch.tensor([3, 0]), torch.tensor([[1], [2]]), 1, 5, True)
     order = torch.tensor([[3, 1, 0, 4, 2]])
-    hard = hardest(rows.select(torch.tensor([0])), order, 1, generator())
+    hard = hardest(rows.select(torch.tensor([0])), order, FedAttack.Params(pool=1), generator())
     # The first pair may not have its own positive 3 as negative and takes the next; the second may.
     assert pairs_of(hard) == [(0, 2, 1), (0, 2, 3)]
     assert hard.item.tolist() == [1, 2, 3]
@@ -72,7 +73,7 @@ def test_samples_come_from_the_ends_and_the_rest_stays(
 ) -> None:
     num_items, m = 30, len(degrees)
     batch, order = batch_of(degrees, num_items, q, pairwise), orders(m, num_items)
-    hard = hardest(batch, order, pool, generator())
+    hard = hardest(batch, order, FedAttack.Params(pool=pool), generator())
     size = [min(max(1, k if pool is None else pool), num_items // 2) for k in degrees]
     if pairwise:
         before, after = pairs_of(batch), pairs_of(hard)
@@ -100,13 +101,15 @@ def test_samples_come_from_the_ends_and_the_rest_stays(
 def test_draws_are_uniform_over_the_pools() -> None:
     user = torch.zeros(30_000, dtype=torch.long)
     rows = TrainingRows.build(user, user, user[:, None] + 1, 1, 10, True)
-    hard = hardest(rows.select(torch.tensor([0])), torch.arange(9, -1, -1)[None], 3, generator())
+    hard = hardest(rows.select(torch.tensor([0])), torch.arange(9, -1, -1)[None], FedAttack.Params(pool=3), generator())
     pairs = pairs_of(hard)
     for place, items in ((1, [0, 1, 2]), (2, [7, 8, 9])):
         share = [sum(pair[place] == item for pair in pairs) / len(pairs) for item in items]
         assert share == pytest.approx([1 / 3] * 3, abs=0.02)
     # 0 scores lowest here, so that no negative had to be moved; from the other side every third one does.
-    turned = pairs_of(hardest(rows.select(torch.tensor([0])), torch.arange(10)[None], 3, generator()))
+    turned = pairs_of(
+        hardest(rows.select(torch.tensor([0])), torch.arange(10)[None], FedAttack.Params(pool=3), generator())
+    )
     share = [sum(pair[2] == item for pair in turned) / len(turned) for item in range(4)]
     assert share == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3], abs=0.02)
 
@@ -114,7 +117,7 @@ def test_draws_are_uniform_over_the_pools() -> None:
 @pytest.mark.parametrize("num_items", [1, 2, 3])
 def test_few_items_are_enough(num_items: int) -> None:
     batch = batch_of([1], num_items)
-    hard = hardest(batch, orders(1, num_items), None, generator())
+    hard = hardest(batch, orders(1, num_items), FedAttack.Params(pool=None), generator())
     assert set(hard.item.tolist()) <= set(range(num_items))
 
 
@@ -130,7 +133,7 @@ def test_uploads_are_the_gradients_of_the_hard_samples(
     users, rows = view.own_users, sent.all_rows()
     scores = torch.stack([view.model.logits(view.params.dense, u.expand(20, -1), view.params.items) for u in users])
     order = torch.tensor([sorted(range(20), key=lambda i, s=s: -s[i]) for s in scores.tolist()])  # type: ignore[misc]
-    hard = hardest(view.own_batch, order, pool, view.generator)
+    hard = hardest(view.own_batch, order, FedAttack.Params(pool=pool), view.generator)
     for c in range(3):
         items = view.params.items.clone().requires_grad_()
 
@@ -151,3 +154,38 @@ def test_uploads_are_the_gradients_of_the_hard_samples(
         got.index_add_(0, rows.item[rows.client == c], rows.values[rows.client == c])
         assert torch.allclose(got, expected, atol=1e-6)
     assert torch.equal(sent.weights, view.own_batch.size)
+
+
+def test_as_in_the_code_of_aaai23_every_pair_has_one_positive_and_a_negative_of_its_own() -> None:
+    """Two clients with 3 and 2 positives of 10 items; the orders of their scores are descending and ascending ids."""
+    rows = TrainingRows.build(
+        torch.tensor([0, 0, 0, 1, 1]),
+        torch.tensor([1, 4, 6, 0, 3]),
+        torch.tensor([[2], [3], [5], [7], [8]]),
+        2,
+        10,
+        pairwise=True,
+    )
+    batch = rows.select(torch.arange(2))
+    order = torch.stack([torch.arange(9, -1, -1), torch.arange(10)])
+    hard = hardest(batch, order, FedAttack.Params(draw="each-once"), generator())
+    assert hard.pair_positive is not None
+    assert hard.pair_negative is not None
+    assert hard.item[hard.pair_positive].tolist() == [0, 0, 0, 9, 9]
+    assert hard.item[hard.pair_negative].tolist() == [9, 8, 7, 0, 1]
+    assert hard.sequence is None
+
+
+def test_what_models_of_sequences_read_stays() -> None:
+    rows = TrainingRows.build(
+        torch.tensor([0, 0, 0]), torch.tensor([6, 1, 4]), torch.tensor([[2], [3], [5]]), 1, 10, pairwise=True
+    )
+    batch = rows.select(torch.tensor([0]))
+    hard = hardest(batch, torch.arange(10)[None], FedAttack.Params(), generator(), keep_sequences=True)
+    assert hard.sequence is not None
+    assert hard.item[hard.sequence].tolist() == [6, 1, 4]
+    assert hard.weight.sum() == 6
+    assert hard.positive.sum() == 3
+    swapped = flipped(batch)
+    assert swapped.sequence is not None
+    assert swapped.item[swapped.sequence].tolist() == [6, 1, 4]
