@@ -132,6 +132,8 @@ def brief(run: Run) -> str:
 
 
 def headline(run: Run, metrics: Mapping[str, float]) -> str:
-    """ER@10 and the protocol's HR@10."""
+    """ER@10 and the protocol's HR@10; HR@5 and NDCG@5 by full ranking where no target is promoted."""
+    if run.scenario.target == "none":
+        return f"HR@5 {percent(metrics.get('hr_full_5'), 2)}  NDCG@5 {percent(metrics.get('ndcg_full_5'), 2)}"
     hr = "hr_full_10" if run.scenario.resolved.protocol.ranking == "full" else "hr_10"
     return f"ER@10 {percent(metrics.get('er_10'))}  HR@10 {percent(metrics.get(hr))}"
