@@ -246,11 +246,15 @@ class Federation:
             return Updates(batch.clients, local.rows, local.dense, samples), local.users
         pulls = {name: l2 * value for name, value in self.params.dense.items() if not name.startswith("b")}
 
-        def added(values: Tensors, times: int) -> Tensors:
+        def added(values: Tensors, times: float | torch.Tensor) -> Tensors:
             return {name: value + times * pulls[name] if name in pulls else value for name, value in values.items()}
 
-        dense, n = local.dense, len(batch.clients)
-        dense = DenseGradients(lambda: added(local.dense.total(), n), lambda: added(local.dense.stacked(), 1))
+        own, n = local.dense, len(batch.clients)
+        dense = DenseGradients(
+            lambda: added(own.total(), n),
+            lambda: added(own.stacked(), 1),
+            lambda factor: added(own.scaled(factor).total(), factor.sum()),
+        )
         if self._pull is None:
             self._pull = l2 * self.params.items
         common = Common(self._pull, torch.ones_like(samples))

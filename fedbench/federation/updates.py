@@ -186,15 +186,31 @@ class DenseGradients:
     Attributes:
         total: gives name -> float32 [*shape], the sum over the clients.
         stacked: gives name -> float32 [n, *shape].
+        weighted: gives the sum over the clients, each times its factor, float32 [n]; None: made from ``stacked``.
     """
 
     total: Callable[[], Tensors]
     stacked: Callable[[], Tensors]
+    weighted: Callable[[torch.Tensor], Tensors] | None = None
 
     @classmethod
     def of(cls, stacked: Tensors) -> DenseGradients:
         """From gradients that are already there client by client."""
         return cls(lambda: {name: value.sum(0) for name, value in stacked.items()}, lambda: stacked)
+
+    def scaled(self, factor: torch.Tensor) -> DenseGradients:
+        """Every client's gradients times its ``factor``, float32 [n]."""
+
+        def stacked() -> Tensors:
+            values = self.stacked()
+            return {name: value * factor.view(-1, *[1] * (value.dim() - 1)) for name, value in values.items()}
+
+        def total() -> Tensors:
+            if self.weighted is not None:
+                return self.weighted(factor)
+            return {name: torch.tensordot(factor, value, 1) for name, value in self.stacked().items()}
+
+        return DenseGradients(total, stacked)
 
 
 @dataclass(frozen=True)
@@ -254,18 +270,7 @@ class Updates:
         """Every client's whole upload times its ``factor``, float32 [n]."""
         rows = tuple(block.scaled(factor.index_select(0, block.client)) for block in self.rows)
         common = None if self.common is None else replace(self.common, share=self.common.share * factor)
-        dense = self.dense
-        return replace(
-            self,
-            rows=rows,
-            common=common,
-            dense=DenseGradients(
-                lambda: {name: torch.tensordot(factor, value, 1) for name, value in dense.stacked().items()},
-                lambda: {
-                    name: value * factor.view(-1, *[1] * (value.dim() - 1)) for name, value in dense.stacked().items()
-                },
-            ),
-        )
+        return replace(self, rows=rows, common=common, dense=self.dense.scaled(factor))
 
     def square_norms(self) -> torch.Tensor:
         """float32 [n]: the squared Euclidean norm of every client's whole upload."""
@@ -388,10 +393,15 @@ def concat(parts: Sequence[Updates]) -> Updates:
         each = [part.dense.stacked() for part in parts]
         return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
+    def weighted(factor: torch.Tensor) -> Tensors:
+        own = factor.split([len(part.clients) for part in parts])
+        sums = [part.dense.scaled(each).total() for part, each in zip(parts, own, strict=True)]
+        return {name: torch.stack([each[name] for each in sums]).sum(0) for name in sums[0]}
+
     return Updates(
         torch.cat([part.clients for part in parts]),
         tuple(rows),
-        DenseGradients(total, stacked),
+        DenseGradients(total, stacked, weighted),
         torch.cat([part.weights for part in parts]),
         None if shared is None else Common(shared, torch.cat(shares)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -177,33 +177,41 @@ class SelfAttentiveSequentialRecommender(Recommender):
         rows = params.items.new_zeros(len(batch.item), self.embedding_size)
         sums = {name: torch.zeros_like(value) for name, value in params.dense.items()}
         weights = _Weights(params.dense)
+        keep = sum(len(bucket.client) * bucket.longest for bucket in buckets) <= KEPT_TOKENS
         kept: list[_Record] = []
-        tokens = 0
         for bucket in buckets:
             record = self._backward(params, weights, batch, loss, bucket, generator, rows)
-            record.add_total(sums)
-            tokens += record.tokens
-            kept = [*kept, record] if tokens <= KEPT_TOKENS else []
+            if keep:
+                kept.append(record)
+            else:
+                record.add_total(sums)
         if loss.regularization:
             rows += loss.regularization * params.items.index_select(0, batch.item)
 
+        def records() -> Iterable[_Record]:
+            if keep:
+                return kept
+            again = None
+            if state is not None and generator is not None:
+                again = torch.Generator(generator.device)
+                again.set_state(state)
+            return (self._backward(params, weights, batch, loss, bucket, again) for bucket in buckets)
+
         def stacked() -> Tensors:
             out = {name: value.new_zeros(n, *value.shape) for name, value in params.dense.items()}
-            records: Iterator[_Record] = iter(kept)
-            if len(kept) < len(buckets):
-                again = None
-                if state is not None and generator is not None:
-                    again = torch.Generator(generator.device)
-                    again.set_state(state)
-                records = (self._backward(params, weights, batch, loss, bucket, again) for bucket in buckets)
-            for record in records:
+            for record in records():
                 for name, value in record.stacked().items():
                     out[name].index_copy_(0, record.bucket.client, value)
             return out
 
-        return LocalStep(
-            (FullRows(batch.client, batch.item, rows),), DenseGradients(lambda: sums, stacked), torch.zeros_like(users)
-        )
+        def weighted(factor: torch.Tensor | None) -> Tensors:
+            out = {name: torch.zeros_like(value) for name, value in params.dense.items()}
+            for record in records():
+                record.add_total(out, factor)
+            return out
+
+        dense = DenseGradients((lambda: weighted(None)) if keep else (lambda: sums), stacked, weighted)
+        return LocalStep((FullRows(batch.client, batch.item, rows),), dense, torch.zeros_like(users))
 
     def _backward(
         self,
@@ -500,16 +508,20 @@ class _Record:
     def tokens(self) -> int:
         return self.first.shape[0] * self.first.shape[1]
 
-    def add_total(self, sums: Tensors) -> None:
-        """Add the sums over the clients to ``sums``, name -> float32 [*shape]."""
-        for names, x, delta in self.linear:
+    def add_total(self, sums: Tensors, factor: torch.Tensor | None = None) -> None:
+        """Add the sums over the clients, each times its factor, float32 [n], to ``sums``, name -> float32 [*shape]."""
+        share = None if factor is None else factor.index_select(0, self.bucket.client)[:, None, None]
+        for names, x, each in self.linear:
+            delta = each if share is None else each * share
             weight = delta.flatten(0, 1).T @ x.flatten(0, 1)
             for name, value in _named(names, weight, delta.sum((0, 1)), 0).items():
                 sums[name].add_(value)
-        for name, normal, delta in self.norms:
+        for name, normal, each in self.norms:
+            delta = each if share is None else each * share
             sums["g" + name].add_((delta * normal).sum((0, 1)))
             sums["b" + name].add_(delta.sum((0, 1)))
-        sums["P"].index_add_(0, self.bucket.positions().flatten(), self.first.flatten(0, 1))
+        first = self.first if share is None else self.first * share
+        sums["P"].index_add_(0, self.bucket.positions().flatten(), first.flatten(0, 1))
 
     def stacked(self) -> Tensors:
         """Name -> float32 [b, *shape], client by client."""

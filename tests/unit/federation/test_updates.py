@@ -108,3 +108,14 @@ def test_the_server_clips_rows_to_a_bound() -> None:
     rows = FullRows(CLIENT, ITEM, torch.tensor([[3.0, 4], [0.3, 0.4], [0, 0], [0, 2]]))
     clipped = clip_rows(updates_of(rows), 1.0).rows[0].grad()
     assert torch.allclose(clipped, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0, 0], [0, 1]]))
+
+
+def test_dense_gradients_with_factors_of_the_clients() -> None:
+    first, second = updates_of(all_kinds()[0]), updates_of(all_kinds()[1])
+    factor = torch.tensor([1.0, 0.0, -2.0, 0.5, 3.0, 1.0])
+    both = concat([first, second]).scaled(factor)
+    each = torch.cat([first.dense.stacked()["W"], second.dense.stacked()["W"]]) * factor[:, None, None]
+    assert torch.allclose(both.dense.stacked()["W"], each)
+    assert torch.allclose(both.dense.total()["W"], each.sum(0))
+    twice = both.scaled(factor)
+    assert torch.allclose(twice.dense.total()["W"], (each * factor[:, None, None]).sum(0))

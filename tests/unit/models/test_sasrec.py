@@ -183,6 +183,9 @@ def test_gradients_with_dropout_are_those_of_autograd_under_the_same_masks(
         assert torch.equal(stream.get_state(), moved)
         for name, value in step.dense.total().items():
             assert close(stacked[name].sum(0), value), name
+        factor = torch.linspace(-1, 2, len(next(iter(stacked.values()))))
+        for name, value in step.dense.scaled(factor).total().items():
+            assert close(torch.tensordot(factor, stacked[name], 1), value), name
 
 
 def test_dropout_is_off_without_a_stream() -> None:
