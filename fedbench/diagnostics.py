@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ import torch
 from fedbench.cards import DefenseFamily
 from fedbench.defenses.base import Chain, ServerView
 from fedbench.defenses.robust import client_gram
-from fedbench.errors import ResultsError, UserError
+from fedbench.errors import UserError
 from fedbench.federation.updates import Updates
 
 if TYPE_CHECKING:
@@ -245,21 +244,10 @@ class Diagnostics:
         Raises:
             ResultsError: when the folder cannot be written to.
         """
-        import pyarrow.parquet as pq
+        from fedbench.results import write_whole
 
         final = rounds_path(folder, run_id)
-        temporary = folder / f".{final.name}.{os.getpid()}.tmp"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as out:
-                pq.write_table(self.table(run_id), out, compression="zstd")
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(temporary, final)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise ResultsError(f"cannot write the diagnostics {final}: {error.strerror or error}.") from None
+        write_whole(self.table(run_id), final)
         return final
 
 

@@ -244,13 +244,27 @@ def write_record(record: RunRecord, folder: Path) -> Path:
         ResultsError: when the folder cannot be written to or the disk is full; nothing is left behind.
     """
     final = path_of(folder, record.scenario_id, record.seed)
-    temporary = folder / f".{final.name}.{os.getpid()}.tmp"
-    table = pa.Table.from_pylist([record.row()], schema=schema())
+    # Of a single row, statistics and dictionaries would be 40 % of the file.
+    write_whole(
+        pa.Table.from_pylist([record.row()], schema=schema()), final, write_statistics=False, use_dictionary=False
+    )
+    return final
+
+
+def write_whole(table: pa.Table, final: Path, **options: Any) -> None:
+    """Write a parquet file under a temporary name in the same folder, flush it to the disk, and rename it.
+
+    Args:
+        table, final: what, and where. options: of ``pyarrow.parquet.write_table``.
+
+    Raises:
+        ResultsError: when the folder cannot be written to or the disk is full; nothing is left behind.
+    """
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as out:
-            # Of a single row, statistics and dictionaries would be 40 % of the file.
-            pq.write_table(table, out, compression="zstd", write_statistics=False, use_dictionary=False)
+            pq.write_table(table, out, compression="zstd", **options)
             out.flush()
             os.fsync(out.fileno())
         os.replace(temporary, final)
@@ -258,7 +272,6 @@ def write_record(record: RunRecord, folder: Path) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise ResultsError(f"cannot write the result {final}: {error.strerror or error}.") from None
-    return final
 
 
 @dataclass(frozen=True)
@@ -318,13 +331,5 @@ def pack(folders: Sequence[Path], file: Path) -> int:
         raise ResultsError(f"no results in {', '.join(map(str, folders))}.")
     tables = [pq.read_table(path) for path in found.files]
     table = pa.concat_tables([schema().empty_table(), *tables], promote_options="default").sort_by("run_id")
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, temporary, compression="zstd")
-        os.replace(temporary, file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise ResultsError(f"cannot write {file}: {error.strerror or error}.") from None
+    write_whole(table, file)
     return len(table)

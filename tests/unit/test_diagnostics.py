@@ -250,7 +250,7 @@ def test_the_file(tmp_path: Path) -> None:
     discard(path.parent, "r")
     assert not path.exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResultsError, match="cannot write the diagnostics"):
+    with pytest.raises(ResultsError, match="cannot write the result"):
         diagnostics.write(tmp_path / "file", "r")
 
 
