@@ -57,7 +57,7 @@ class Spattack(Attack, ABC):
         return random_profiles(view, self.params.profile_size)
 
     def craft(self, view: AttackerView) -> Updates:
-        mask, weights = self._sent(view), view.own_batch.size
+        mask, weights = self._sent(view), view.model.samples(view.own_batch)
         coef, table, dense = self.poison(view, mask, weights)
         m = len(view.clients)
         if self.params.poison_dense:

@@ -10,9 +10,14 @@ from federations import small_federation, small_task
 
 from fedbench.attacks import ATTACKS
 from fedbench.attacks.spattack import IgnorantSpattack, OmniscientSpattack, Spattack, draw_by_popularity
+from fedbench.cards import NoParameters
+from fedbench.defenses.none import NoDefense
 from fedbench.federation import server
+from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Common, DenseGradients, FullRows, Updates, concat
 from fedbench.federation.view import AttackerView
+from fedbench.models import MODELS
+from fedbench.protocols import Protocol
 
 MakeView = Callable[..., AttackerView]
 AGGREGATIONS = ("sum", "mean", "weighted")
@@ -271,3 +276,32 @@ def test_items_stay_where_they_are_when_every_round_has_a_malicious_client(aggre
         federation.train_epoch()
     assert torch.allclose(federation.params.items, before, atol=1e-5)
     assert float((federation.users - users).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["spattack-o", "spattack-l"])
+def test_sequences_count_as_an_honest_client_counts_them(name: str) -> None:
+    """SASRec weighs by positions with a target, not by rows: an upload must not claim twice as many."""
+    cls = ATTACKS.get(name)
+    seen: list[tuple[Updates, Updates]] = []
+
+    class Spy(cls):  # type: ignore[misc, valid-type]
+        def craft(self, view: AttackerView) -> Updates:
+            crafted: Updates = super().craft(view)
+            seen.append((crafted, view.honest().updates))
+            return crafted
+
+    task = replace(small_task(num_malicious=4), targets=torch.empty(0, dtype=torch.int64))
+    model = MODELS.get("sasrec")
+    federation = Federation(
+        task,
+        model(model.Params(embedding_size=4, max_length=6, blocks=1)),
+        Spy(cls.Params()),
+        NoDefense(NoParameters()),
+        4 / 30,
+        Protocol(**{"clients_per_round": 8} | AAAI23),
+        0,
+    )
+    federation.train_epoch()
+    assert seen
+    for crafted, honest in seen:
+        assert torch.equal(crafted.weights, honest.weights)
