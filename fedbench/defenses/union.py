@@ -128,12 +128,16 @@ class Union(Defense):
     def _spread(self, updates: Updates, sampled: torch.Tensor, server: ServerView) -> torch.Tensor:
         """d_i of every client: float64 [n]."""
         items, distance = server.params.items, self.params.distance
-        descends = self.params.step == "gradient" or server.optimizer is None
+        optimizer = None if self.params.step == "gradient" else server.optimizer
+        descends = optimizer is None or isinstance(optimizer, Descent)
         if descends and updates.common is None:
             return uniformity(updates, items, sampled, server.learning_rate, distance)
-        optimizer = Descent(server.learning_rate) if descends or server.optimizer is None else server.optimizer
-        moved = optimizer.peek(server.params, sampled, sampled_gradients(updates, len(items), sampled))
-        return spread_of(moved, distance)
+        gradients = sampled_gradients(updates, len(items), sampled)
+        if optimizer is None or descends:
+            # In float64: a step of gradient descent at Adam's learning rate moves rows by less than float32 can tell apart.
+            start = items.index_select(0, sampled).double()
+            return spread_of(start - server.learning_rate * gradients.double(), distance)
+        return spread_of(optimizer.peek(server.params, sampled, gradients), distance)
 
 
 def contrastive(
@@ -270,7 +274,7 @@ def spread_of(vectors: torch.Tensor, distance: str) -> torch.Tensor:
     """Mean distance of all pairs of T vectors, for each of n sets: float64 [n].
 
     Args:
-        vectors: float32 [n, T, d]. distance: ``"squared"`` or ``"euclidean"``.
+        vectors: float32 or float64 [n, T, d]. distance: ``"squared"`` or ``"euclidean"``.
     """
     n, t, _ = vectors.shape
     # From a common origin near the vectors, for the sake of digits: clients differ in the fourth.

@@ -295,6 +295,30 @@ def test_uniformity_after_the_servers_own_step(distance: str, adam: bool) -> Non
 
 
 @pytest.mark.parametrize("distance", ["squared", "euclidean"])
+def test_clients_are_told_apart_after_a_step_smaller_than_float32_resolves(distance: str) -> None:
+    """Items in two tight clusters, rows of 1e-4 and a learning rate of 2e-3, as in protocol aaai23."""
+    items = torch.randn(2, 16, generator=stream()).repeat(50, 1) * 0.3
+    items += 2e-3 * torch.randn(100, 16, generator=stream(1))
+    rows = make_updates(12, 100, 16, 3, density=0.2, dense=False).all_rows()
+    updates = Updates(
+        torch.arange(12),
+        (replace(rows, values=1e-4 * rows.values),),
+        make_updates(12, 100, 16, 3, dense=False).dense,
+        torch.ones(12),
+        Common(1e-5 * items, torch.ones(12)),
+    )
+    whole = updates.explicit().all_rows()
+    moved = items.double().repeat(12, 1, 1)
+    moved.index_put_((whole.client, whole.item), -2e-3 * whole.values.double(), accumulate=True)
+    distances = torch.stack([torch.pdist(each) for each in moved])
+    expected = (distances.square() if distance == "squared" else distances).mean(1)
+    view = replace(server_of(updates, 100, 16), params=PublicParams(items, {}), learning_rate=2e-3)
+    found = Union(Union.Params(distance=distance))._spread(updates, torch.arange(100), view)
+    error = (found - found.mean()) - (expected - expected.mean())
+    assert error.std() < 1e-2 * expected.std()
+
+
+@pytest.mark.parametrize("distance", ["squared", "euclidean"])
 def test_the_spread_of_sets_that_differ_in_the_fourth_digit_keeps_its_order(distance: str) -> None:
     base = 3 + torch.randn(200, 16, generator=stream())
     vectors = base * (1 + 1e-4 * torch.arange(6)[:, None, None])
