@@ -317,11 +317,11 @@ class Federation:
     def _settle_users(self) -> None:
         """Adam's step of the table of users, and the end of what was only good for this round."""
         self._pull = None
+        moves, self._user_gradients = self._user_gradients, []
         if self._user_adam is None or not self.users.shape[1]:
             return
-        clients = torch.cat([clients for clients, _ in self._user_gradients])
-        gradient = torch.cat([gradient for _, gradient in self._user_gradients])
-        self._user_gradients.clear()
+        clients = torch.cat([clients for clients, _ in moves])
+        gradient = torch.cat([gradient for _, gradient in moves])
         if self.protocol.user_optimizer == "adam":
             full = torch.zeros_like(self.users).index_copy_(0, clients, gradient)
             self.users = self._user_adam.move("users", self.users, full)

@@ -327,3 +327,13 @@ def test_a_federation_trains_it(defended: bool) -> None:
         federation.train_epoch()
     federation.check_finite()
     assert rank_of_the_next() < 0.6 * before
+
+
+def test_nothing_of_a_round_is_kept_for_users_without_an_embedding() -> None:
+    g = torch.Generator().manual_seed(3)
+    user = torch.arange(6).repeat_interleave(5)
+    task = Task(6, 20, user, torch.randint(0, 20, (30,), generator=g), torch.tensor([19]), 0)
+    protocol = Protocol(loss="bpr", clients_per_round=3, user_optimizer="adam")
+    federation = Federation(task, recommender(), NoAttack(NoParameters()), NoDefense(NoParameters()), 0.0, protocol, 0)
+    federation.train_epoch()
+    assert federation._user_gradients == []
