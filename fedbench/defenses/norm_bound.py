@@ -68,4 +68,6 @@ def _row_factors(value: torch.Tensor, bound: float) -> torch.Tensor:
 
 
 def _clip_clients(updates: Updates, bound: float) -> Updates:
-    return updates.scaled(clip_factor(updates.square_norms().sqrt(), bound))
+    clipped = updates.scaled(clip_factor(updates.square_norms().sqrt(), bound))
+    # Made once, and summed client by client: a matrix product of factors and gradients rounds otherwise.
+    return replace(clipped, dense=DenseGradients.of(clipped.dense.stacked()))

@@ -48,6 +48,15 @@ def test_a_whole_update_is_clipped_as_one_vector() -> None:
         assert torch.allclose(torch.cat(after), whole / max(1.0, whole.norm().item()))
 
 
+def test_clipped_dense_gradients_are_summed_to_the_last_bit() -> None:
+    """Records of runs before weighted aggregation stay what they were."""
+    g = torch.Generator().manual_seed(0)
+    dense = {"W": torch.randn(40, 9, 7, generator=g)}
+    updates = Updates(torch.arange(40), (), DenseGradients.of(dense), torch.ones(40))
+    clipped = NormBound(NormBound.Params(bound=1.0, scope="client")).filter(updates, server(dense=True)).dense
+    assert torch.equal(clipped.total()["W"], clipped.stacked()["W"].sum(0))
+
+
 @pytest.mark.parametrize(("dense", "bound"), [(False, 1e-3), (True, 0.5)])
 def test_the_default_bound_follows_the_model(dense: bool, bound: float) -> None:
     clipped = NormBound(NormBound.Params()).filter(uploads(100.0), server(dense))
