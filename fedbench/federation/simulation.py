@@ -288,8 +288,11 @@ class Federation:
         if profile:
             return _Own(self, index, genuine=False).step().updates
         own = _Own(self, index, genuine=not self.injected) if self.fake_rows is not None or not self.injected else None
-        state = RoundState(self.params, index.to(self.device), self.epoch, self.round, own, honest)
+        shown = honest.disclosed() if Knowledge.HONEST_UPDATES in self.attack.card.knowledge else None
+        state = RoundState(self.params, index.to(self.device), self.epoch, self.round, own, shown)
         watched = [self.params.items, *self.params.dense.values()]
+        if self._pull is not None:
+            watched.append(self._pull)  # part of the honest uploads, and of those that the attack's own data give
         versions = [value._version for value in watched]
         crafted = self.attack.craft(self._view.in_round(state))
         name = self.attack.card.name

@@ -266,6 +266,21 @@ class Updates:
             torch.cat([block.grad() for block in self.rows]),
         )
 
+    def disclosed(self) -> Updates:
+        """A copy as it travels: rows, not the private factors that they are made of, and no tensor shared with this one."""
+
+        def copies(tensors: Tensors) -> Tensors:
+            return {name: value.clone() for name, value in tensors.items()}
+
+        dense, common = self.dense, self.common
+        return Updates(
+            self.clients.clone(),
+            (self.all_rows(),) if self.rows else (),
+            DenseGradients(lambda: copies(dense.total()), lambda: copies(dense.stacked())),
+            self.weights.clone(),
+            None if common is None else Common(common.gradient.clone(), common.share.clone()),
+        )
+
     def scaled(self, factor: torch.Tensor) -> Updates:
         """Every client's whole upload times its ``factor``, float32 [n]."""
         rows = tuple(block.scaled(factor.index_select(0, block.client)) for block in self.rows)

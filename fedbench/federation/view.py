@@ -108,7 +108,8 @@ class RoundState:
         clients: int64 [m], which malicious clients were sampled, 0 to m_tot - 1.
         epoch: from 1. round: from 0, over the whole run.
         own: what those clients' own data give, made when asked for; None without interactions of their own.
-        honest_updates: what the honest clients of the round upload; None unless the card declares that knowledge.
+        honest_updates: a copy of what the honest clients of the round upload; None unless the card declares that
+            knowledge.
     """
 
     params: PublicParams

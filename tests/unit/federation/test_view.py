@@ -7,7 +7,7 @@ from federations import small_federation
 from fedbench.attacks import Attack
 from fedbench.cards import AttackCard, Channel, Goal, Knowledge, NoParameters
 from fedbench.errors import ThreatModelViolation
-from fedbench.federation.updates import Updates
+from fedbench.federation.updates import FullRows, Updates
 from fedbench.federation.view import AttackerView
 
 
@@ -37,6 +37,9 @@ def test_what_no_attacker_is_given_cannot_be_reached(name: str) -> None:
 UNDECLARED = {
     "own_data": "own_data",
     "honest": "own_data",
+    "own_batch": "own_data",
+    "own_users": "own_data",
+    "honest_updates": "honest_updates",
     "item_popularity": "item_popularity",
     "public_interactions": "public_interactions",
     "cohort_size": "cohort_size",
@@ -125,3 +128,76 @@ def test_the_attack_draws_from_a_stream_of_its_own() -> None:
             federation.train_epoch()
         results.append(federation.params.items)
     assert torch.equal(*results)
+
+
+AAAI23 = {
+    "loss": "bpr",
+    "regularization": 0.01,
+    "regularized": "all",
+    "aggregation": "weighted",
+    "malicious_clients": "compromised",
+    "clients_per_round": 100,
+}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_honest_uploads_do_not_show_what_they_are_made_of(dropout: float) -> None:
+    """The factors of a row of matrix factorisation are the client's private embedding and its samples."""
+
+    class Looking(Attack):
+        card = AttackCard("looking", "", "", Goal.DEGRADE, Channel.GRADIENT, frozenset({Knowledge.HONEST_UPDATES}))
+
+        def craft(self, view: AttackerView) -> Updates:
+            self.seen = view.honest_updates
+            return super().craft(view)
+
+    attack = Looking(NoParameters())
+    federation = small_federation(attack=attack, num_malicious=3, model_params={"dropout": dropout}, **AAAI23)
+    federation.train_epoch()
+    assert {type(block) for block in attack.seen.rows} == {FullRows}
+
+
+def spoil_honest_uploads(view: AttackerView) -> None:
+    honest = view.honest_updates
+    assert honest.common is not None
+    for value in (honest.rows[0].grad(), honest.rows[0].item, honest.weights, honest.common.gradient, honest.clients):
+        value.zero_()
+    for tensors in (honest.dense.total(), honest.dense.stacked()):
+        for value in tensors.values():
+            value.zero_()
+
+
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+def test_honest_uploads_are_the_attackers_own_copy(model: str) -> None:
+    class Spoiling(Attack):
+        card = AttackCard("spoiling", "", "", Goal.DEGRADE, Channel.GRADIENT, frozenset({Knowledge.HONEST_UPDATES}))
+        spoils = True
+
+        def craft(self, view: AttackerView) -> Updates:
+            if self.spoils:
+                spoil_honest_uploads(view)
+            return super().craft(view)
+
+    items = []
+    for spoils in (False, True):
+        attack = Spoiling(NoParameters())
+        attack.spoils = spoils
+        federation = small_federation(model, attack, num_malicious=3, **AAAI23)
+        federation.train_epoch()
+        items.append(federation.params.items)
+    assert torch.equal(*items)
+
+
+def test_what_is_common_to_all_uploads_may_not_be_changed_through_the_attackers_own() -> None:
+    class Spoiling(Attack):
+        card = AttackCard("spoiling", "", "", Goal.DEGRADE, Channel.GRADIENT, frozenset({Knowledge.OWN_DATA}))
+
+        def craft(self, view: AttackerView) -> Updates:
+            updates = view.honest().updates
+            assert updates.common is not None
+            updates.common.gradient.mul_(-100)
+            return updates
+
+    federation = small_federation(attack=Spoiling(NoParameters()), num_malicious=3, **AAAI23)
+    with pytest.raises(ThreatModelViolation, match="in place"):
+        federation.train_epoch()
