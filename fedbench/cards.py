@@ -98,6 +98,8 @@ class AttackCard:
     clients: frozenset[str] = frozenset({"injected", "compromised"})
     models: frozenset[str] | None = None
     """Names of the models it applies to; None: any."""
+    invents_users: bool = False
+    """Whether it works with users' embeddings of its own making; models that know users by their histories have none."""
     version: int = 1
     """Raised whenever a change of code moves its numbers."""
     notes: str = ""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fedbench.cards import LATER, Parameters, parse_parameters
-from fedbench.errors import unknown
+from fedbench.errors import UserError, unknown
 
 
 class Protocol(Parameters):
@@ -198,6 +198,17 @@ _MODEL_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "aaai23": {"mf": {"embedding_size": 64, "init": "xavier", "dropout": 0.2}},
 }
 
+# Rules over whole updates, UNION as its code has it, and the norm bounds of ML-1M (appendix A; on Gowalla with sasrec 2.5).
+_DEFENSE_PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
+    "aaai23": {
+        **{(rule, "*"): {"scope": "client"} for rule in ("median", "trimmed-mean", "krum", "multi-krum", "bulyan")},
+        **{(rule, "*"): {"scope": "client"} for rule in ("rfa", "foolsgold", "dnc")},
+        ("norm-bound", "*"): {"scope": "client", "bound": 0.1},
+        ("norm-bound", "sasrec"): {"bound": 1.5},
+        ("union", "*"): {"step": "server", "distance": "euclidean", "dropout": 0.2, "order": "parallel"},
+    },
+}
+
 TITLES = {
     "icde24": "PIECK (ICDE 2024): BCE, sum of gradients, injected clients, leave-one-out, 99 negatives",
     "ijcai22": "A-ra and A-hum (IJCAI 2022): NCF, four negatives, 4:1 split, full ranking",
@@ -222,7 +233,16 @@ def preset(name: str, model: str, dataset: str, overrides: Mapping[str, Any] | N
     values: dict[str, Any] = {}
     for key in (("*", "*"), (model, "*"), ("*", dataset), (model, dataset)):
         values |= _PRESETS[name].get(key, {})
-    return parse_parameters(Protocol, values | dict(overrides or {}), f"protocol {name!r}")
+    protocol = parse_parameters(Protocol, values | dict(overrides or {}), f"protocol {name!r}")
+    if protocol.local_batch is not None and protocol.loss == "bpr":
+        raise UserError(f"protocol {name!r}: local_batch samples rows, which loss = 'bpr' has in pairs; leave it out.")
+    return protocol
+
+
+def defense_preset(name: str, model: str, defense: str) -> dict[str, Any]:
+    """Parameters of ``defense`` in the paper behind protocol ``name``, where they differ from the defaults."""
+    presets = _DEFENSE_PRESETS.get(name, {})
+    return presets.get((defense, "*"), {}) | presets.get((defense, model), {})
 
 
 def model_preset(name: str, model: str) -> dict[str, Any]:

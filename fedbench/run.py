@@ -22,6 +22,7 @@ import torch
 from fedbench.cards import identifying
 from fedbench.data import Split, load_split
 from fedbench.data.records import Pairs
+from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
 from fedbench.errors import Diverged, UserError
 from fedbench.federation.evaluation import EvaluationSettings, Evaluator
 from fedbench.federation.simulation import Federation, Task
@@ -145,9 +146,9 @@ def task_of(scenario: Scenario, split: Split, device: torch.device) -> Task:
 class Evaluation:
     """What is measured of a federation after an epoch.
 
-    The test items, ranked against what their users have neither in training nor in validation (whose models of sequences
-    may read both). Where the split has validation items, the same of them, among what is not in training, as
-    ``val_hr_full_K`` and ``val_ndcg_full_K``: to choose an epoch by.
+    The test items, ranked against what their users have neither in training nor in validation (models of sequences may
+    read both). Under the split ``leave-one-out-validation`` the same of the validation items, among what is not in training,
+    as ``val_hr_full_K`` and ``val_ndcg_full_K``: to choose an epoch by. Validation parts of published splits are left out.
 
     Args:
         federation: in training. split: its data.
@@ -177,7 +178,7 @@ class Evaluation:
         train = task.train_user, task.train_item
         self._parts: list[tuple[str, Evaluator, Histories]] = []
         known = train
-        if split.valid is not None:
+        if split.valid is not None and split.split == LEAVE_ONE_OUT_VALIDATION:
             self._add("val_", evaluator(train, split.valid, task.targets[:0]), train)
             valid = torch.from_numpy(split.valid.user).to(device), torch.from_numpy(split.valid.item).to(device)
             order = torch.argsort(torch.cat([train[0], valid[0]]), stable=True)

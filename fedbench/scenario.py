@@ -93,6 +93,10 @@ class Scenario:
                 f"attack {self.attack!r} does not apply to model {self.model!r}; it applies to"
                 f" {', '.join(sorted(attack_cls.card.models))}."
             )
+        if attack_cls.card.invents_users and model_cls.reads_sequences:
+            raise UserError(
+                f"attack {self.attack!r} does not apply to model {self.model!r}, which has no embeddings of users."
+            )
         if self.target == "none" and attack_cls.card.goal in (Goal.PROMOTE, Goal.DEMOTE):
             raise UserError(f"attack {self.attack!r} needs target items, but target = 'none'.")
         if self.attack != "none" and protocol.malicious_clients not in attack_cls.card.clients:
@@ -122,6 +126,10 @@ class Scenario:
                     )
         else:
             parts = [self.defense_params]
+        parts = [
+            protocols.defense_preset(self.protocol, self.model, name) | dict(values)
+            for name, values in zip(defense_names, parts, strict=True)
+        ]
         model_values = protocols.model_preset(self.protocol, self.model) | dict(self.model_params)
         return Resolved(
             protocol=protocol,

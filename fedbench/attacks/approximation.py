@@ -39,6 +39,7 @@ class RandomApproximation(Attack):
         paper="Rong et al., IJCAI 2022",
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
+        invents_users=True,
         notes="Made for models with dense parameters; on mf it has nothing to act through.",
     )
 
@@ -108,6 +109,7 @@ class HardUserMining(RandomApproximation):
         paper="Rong et al., IJCAI 2022",
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
+        invents_users=True,
         notes="On mf it oscillates between no and full exposure from epoch to epoch: read the curve or the mean over"
         " the last epochs, not the end.",
     )

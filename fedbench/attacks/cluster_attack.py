@@ -113,8 +113,10 @@ class ClusterAttack(Attack):
         return random_profiles(view, self.params.profile_size)
 
     def craft(self, view: AttackerView) -> Updates:
-        p, honest, items = self.params, view.honest().updates, view.params.items
+        p, items = self.params, view.params.items
+        # Statistics first: the honest step moves the clients' own embeddings under gradient descent.
         mean, deviation = norm_statistics(view.colluding(p.colluding), len(items))
+        honest = view.honest().updates
         count = min(self.clusters.count, len(items))
         labels, centroids = k_means(items, count, self._seeding)
         offset = items - centroids.index_select(0, labels)

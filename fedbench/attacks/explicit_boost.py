@@ -39,6 +39,7 @@ class ExplicitBoost(Attack):
         paper="Zhang et al., WSDM 2022",
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
+        invents_users=True,
         notes="The rows named PIPA in ICDE'24 are this attack, not PipAttack. On mf it depends on one random direction:"
         " large variance over seeds. On ncf with 4 negatives, n clients act like n/5 of a-ra.",
     )

@@ -30,6 +30,7 @@ class ModelReplacement(Attack):
         paper="Bhagoji et al., ICML 2019; baseline in Zhang et al., WSDM 2022",
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
+        invents_users=True,
         knowledge=frozenset({Knowledge.OWN_DATA, Knowledge.COHORT_SIZE}),
         notes="Adapted from image classification; WSDM'22 gives no parameters.",
     )

@@ -41,6 +41,7 @@ class LittleIsEnough(Attack):
         paper="Baruch et al., NeurIPS 2019; baseline in Zhang et al., WSDM 2022",
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
+        invents_users=True,
         knowledge=frozenset({Knowledge.OWN_DATA, Knowledge.COHORT_SIZE}),
         notes="Adapted from image classification; how sparse item rows are bounded is our choice.",
     )

@@ -41,6 +41,7 @@ class PieckUEA(Pieck):
         paper="Zhang et al. (PIECK), ICDE 2024",
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
+        invents_users=True,
         notes="On mf the default reading is the published code's, 8 times eq. 10 of the paper (`accumulation`); exposure"
         " moves by tens of points between epochs: read the curve.",
     )

@@ -42,6 +42,7 @@ class PipAttack(Attack):
         paper="Zhang et al., WSDM 2022",
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
+        invents_users=True,
         knowledge=frozenset({Knowledge.OWN_DATA, Knowledge.ITEM_POPULARITY}),
         notes="Not the row 'PipAttack' of ICDE 2024, which is explicit-boost.",
     )

@@ -52,6 +52,7 @@ class SyntheticMaliciousUsers(Attack):
         paper="Yuan et al., 2023",
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
+        invents_users=True,
         notes="Published for ncf and lightgcn under a server with Adam, attack from epoch 8 on (protocol parameter"
         " attack_start). The fit of the synthetic users and the list's length are not stated there.",
     )

@@ -156,7 +156,7 @@ class Federation:
         self._attack_stream = self._stream("attack", on_device=True)
         self._defense_stream = self._stream("defense", on_device=True)
         self._batch_streams = {name: self._stream("local batch", name) for name in ("honest", "malicious")}
-        self._dropout = {name: self._stream("dropout", name, on_device=True) for name in ("honest", "malicious")}
+        self._begin_dropout()
         self._collusion = self._stream("collusion")
         self.fake_rows: TrainingRows | None = None
         self.fake_pairs: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -176,6 +176,7 @@ class Federation:
             self.rows = self._draw_rows(self.task.train_user, self.task.train_item, self.task.num_users, "negatives")
         for cohort in self.cohorts():
             begin = time.perf_counter()
+            self._begin_dropout()
             view = self._server_view()
             updates = [self._honest_updates(cohort.honest, view)]
             between = time.perf_counter()
@@ -414,6 +415,11 @@ class Federation:
         rank = torch.arange(len(user), device=self.device) - (count.cumsum(0) - count)[user]
         chosen = order[rank < torch.ceil(count * share - 1e-9)[user]]
         return PublicInteractions(user[chosen], item[chosen], t.num_users)
+
+    def _begin_dropout(self) -> None:
+        """Streams of the round's own: what an attack changes in one round does not move the draws of the next."""
+        names = ("honest", "malicious")
+        self._dropout = {name: self._stream("dropout", name, self.round, on_device=True) for name in names}
 
     def _server_view(self) -> ServerView:
         return ServerView(

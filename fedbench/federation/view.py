@@ -1,6 +1,6 @@
 """What an attacker sees: exactly what its card declares, and an error for anything else.
 
-The view holds copies or read-only handles of granted things only; it has no way back to the engine. Asking for an
+The view holds copies or read-only handles of granted things only; its public attributes lead nowhere else. Asking for an
 attribute that the card does not grant raises :class:`ThreatModelViolation`, which ends the run as ``failed``.
 """
 

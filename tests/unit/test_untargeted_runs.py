@@ -75,22 +75,22 @@ def test_every_attack_that_degrades_runs_and_changes_something(model: str, attac
 @pytest.mark.parametrize(
     ("defense", "params"),
     [
-        ("norm-bound", {"scope": "client", "bound": 0.1}),
+        ("norm-bound", {}),
         ("norm-bound", {"scope": "row", "bound": 0.01}),
-        ("median", {"scope": "client"}),
-        ("trimmed-mean", {"scope": "client"}),
-        ("krum", {"scope": "client"}),
-        ("multi-krum", {"scope": "client"}),
+        ("median", {}),
+        ("trimmed-mean", {}),
+        ("krum", {}),
+        ("multi-krum", {}),
         ("multi-krum", {"scope": "item"}),
-        ("bulyan", {"scope": "client"}),
-        ("rfa", {"scope": "client"}),
-        ("foolsgold", {"scope": "client"}),
+        ("bulyan", {}),
+        ("rfa", {}),
+        ("foolsgold", {}),
         ("dnc", {}),
         ("hics", {}),
         ("fl-wbc", {"scale": 0.001}),
-        ("union", {"step": "server", "distance": "euclidean", "dropout": 0.2}),
-        ("union+multi-krum", {"union": {"step": "server", "order": "parallel"}, "multi-krum": {"scope": "client"}}),
-        ("union+norm-bound", {"norm-bound": {"scope": "client", "bound": 0.1}}),
+        ("union", {"distance": "squared", "negatives_per": "client", "dropout": 0.0, "order": "sequential"}),
+        ("union+multi-krum", {}),
+        ("union+norm-bound", {}),
     ],
 )
 def test_every_defense_runs(model: str, defense: str, params: dict[str, Any]) -> None:
@@ -101,4 +101,36 @@ def test_every_defense_runs(model: str, defense: str, params: dict[str, Any]) ->
 def test_attacks_that_promote_need_targets() -> None:
     scenario = Scenario("longtail-small", "mf", "pieck-ipe", malicious_ratio=0.05, protocol="aaai23", target="none")
     with pytest.raises(UserError, match=r"attack 'pieck-ipe' needs target items, but target = 'none'"):
+        _ = scenario.id
+
+
+def test_the_papers_readings_are_defaults_of_the_protocol() -> None:
+    plain = Scenario("ml-1m", "mf", "cluster-attack", "union+norm-bound", 0.01, "aaai23", "none")
+    (_, union), (_, bound) = plain.resolved.defenses
+    assert (union.step, union.distance, union.dropout, union.order) == ("server", "euclidean", 0.2, "parallel")
+    assert (bound.scope, bound.bound) == ("client", 0.1)
+    (_, of_sasrec) = Scenario(
+        "ml-1m", "sasrec", defense="norm-bound", protocol="aaai23", target="none"
+    ).resolved.defenses[0]
+    assert of_sasrec.bound == 1.5
+    stated = {"union": {"step": "server", "distance": "euclidean", "dropout": 0.2, "order": "parallel"}}
+    stated["norm-bound"] = {"scope": "client", "bound": 0.1}  # type: ignore[dict-item]
+    assert (
+        Scenario("ml-1m", "mf", "cluster-attack", "union+norm-bound", 0.01, "aaai23", "none", defense_params=stated).id
+        == plain.id
+    )
+    (_, elsewhere) = Scenario("ml-1m", "mf", "pieck-ipe", "multi-krum", 0.01).resolved.defenses[0]
+    assert elsewhere.scope == "item"
+
+
+@pytest.mark.parametrize("attack", ["p1", "pipattack", "pieck-uea", "a-ra", "explicit-boost"])
+def test_attacks_that_make_up_users_refuse_models_without_embeddings_of_users(attack: str) -> None:
+    scenario = Scenario("longtail-small", "sasrec", attack, malicious_ratio=0.05, protocol="aaai23")
+    with pytest.raises(UserError, match="does not apply to model 'sasrec', which has no embeddings of users"):
+        _ = scenario.id
+
+
+def test_local_batches_of_pairs_are_refused() -> None:
+    scenario = Scenario("longtail-small", "mf", protocol="wsdm22", protocol_params={"loss": "bpr"})
+    with pytest.raises(UserError, match="local_batch samples rows"):
         _ = scenario.id
