@@ -89,7 +89,7 @@ def sql(
     if as_json:
         print_json([dict(zip(answer.column_names, row, strict=True)) for row in rows])
     elif as_csv:
-        writer = csv.writer(sys.stdout)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(answer.column_names)
         writer.writerows(rows)
     else:

@@ -141,7 +141,7 @@ def test_no_results_is_one_line(tmp_path: Path) -> None:
 def test_sql(results: Path) -> None:
     query = "select attack, er_10 from runs order by attack"
     shown = run(app, ["sql", query, "--results", str(results), "--csv"])
-    assert shown.stdout.split() == ["attack,er_10", "a-ra,0.25", "none,0.0", "random,0.0"]
+    assert shown.stdout_bytes == b"attack,er_10\na-ra,0.25\nnone,0.0\nrandom,0.0\n"
     as_json = run(app, ["sql", query, "--results", str(results), "--json"])
     assert json.loads(as_json.stdout)[0] == {"attack": "a-ra", "er_10": 0.25}
     assert "0.25" in run(app, ["sql", query, "--results", str(results)]).stdout
