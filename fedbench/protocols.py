@@ -245,6 +245,11 @@ def defense_preset(name: str, model: str, defense: str) -> dict[str, Any]:
     return presets.get((defense, "*"), {}) | presets.get((defense, model), {})
 
 
+def defense_presets(name: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """All of them, by defense and model (``*``: any)."""
+    return _DEFENSE_PRESETS.get(name, {})
+
+
 def model_preset(name: str, model: str) -> dict[str, Any]:
     """Hyper-parameters of ``model`` in the paper behind protocol ``name``, where they differ from the defaults."""
     return _MODEL_PRESETS[name].get(model, {})

@@ -276,6 +276,11 @@ def _describe_protocol(name: str) -> dict[str, Any]:
         **_protocol(name),
         "for_single_datasets": special,
         "models": [f"{model}: {key} = {value}" for model, values in sizes.items() for key, value in values.items()],
+        "defenses": [
+            f"{defense if model == '*' else f'{defense} on {model}'}: {key} = {value}"
+            for (defense, model), values in protocols.defense_presets(name).items()
+            for key, value in values.items()
+        ],
         "fields": fields,
     }
 

@@ -88,6 +88,13 @@ def test_show_a_protocol_by_model_and_dataset() -> None:
     assert shown["for_single_datasets"] == ["amazon-music, mf: clients_per_round = 1024"]
 
 
+def test_show_a_protocol_says_what_it_changes_of_defenses() -> None:
+    shown = json.loads(out("show", "aaai23", "--json"))["defenses"]
+    assert "union: distance = euclidean" in shown
+    assert "norm-bound on sasrec: bound = 1.5" in shown
+    assert json.loads(out("show", "icde24", "--json"))["defenses"] == []
+
+
 def test_show_a_dataset_by_its_alias() -> None:
     assert json.loads(out("show", "longtail", "--json"))["dataset"] == "longtail-small"
 
