@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pyarrow as pa
@@ -315,7 +316,8 @@ def scan(folders: Iterable[Path]) -> Found:
 
 def reason(error: Exception) -> str:
     """Why a file cannot be read, on one short line."""
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    first = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+    return shorten(first, 120, placeholder=" ...") or type(error).__name__
 
 
 def pack(folders: Sequence[Path], file: Path) -> int:

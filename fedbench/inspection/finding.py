@@ -52,6 +52,9 @@ def find_run(name: str, folders: Sequence[Path]) -> Inspected:
     ids = [row["run_id"] for row in database.rows("select run_id from runs order by run_id")]
     found = ids if by_path else [name] if name in ids else [each for each in ids if name and each.startswith(name)]
     if not found:
+        for file, why in database.found.damaged.items():
+            if name and Path(file).name.startswith(name):
+                raise UserError(f"{file} is no whole record: {why}. Run its suite again to replace it.")
         where = ", ".join(map(str, folders))
         close = difflib.get_close_matches(name, ids, SHOWN)
         hint = f"Did you mean {' or '.join(close)}?" if close else f"Ids: {_some(ids)}."

@@ -168,6 +168,13 @@ def test_bad_input(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "a.png").exists()
 
 
+def test_a_damaged_record_is_named(results: Path) -> None:
+    path = results / f"{scenario('a-hum').id}-s0.parquet"
+    path.write_bytes(b"PAR1 and then nothing")
+    message = refused(path.stem[:12], "--results", results)
+    assert message.startswith(f"{path} is no whole record: Parquet magic bytes not found in footer. Run its suite")
+
+
 def test_a_round_that_is_not_kept(results: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     text = refused(f"{SCENARIO.id}-s0", "--results", results, "--out", tmp_path / "a.png", "--rounds", "90")
