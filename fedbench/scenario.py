@@ -205,7 +205,10 @@ class Scenario:
             ("defense", self.defense_params),
             ("protocol", self.protocol_params),
         ):
-            parts += [f"{prefix}.{key}={value}" for key, value in sorted(values.items())]
+            for key, value in sorted(values.items()):
+                # Parameters of a chain are one table for each of its parts.
+                inner = sorted(value.items()) if isinstance(value, Mapping) else ()
+                parts += [f"{prefix}.{key}.{name}={each}" for name, each in inner] or [f"{prefix}.{key}={value}"]
         return " ".join(parts)
 
 

@@ -168,3 +168,14 @@ def test_unknown_names_and_parameters_are_refused(values: dict[str, Any], messag
         _ = dataclasses.replace(BASE, **values).id
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_parameters_of_a_chain_are_written_by_part() -> None:
+    """One table for each part of a chain; shown as ``defense.PART.NAME``, like the parameters of a single defense."""
+    chain = Scenario(
+        "longtail-small",
+        "mf",
+        defense="krum+norm-bound",
+        defense_params={"krum": {"assumed_ratio": 0.05}, "norm-bound": {"bound": 1.0}},
+    )
+    assert str(chain).endswith("defense.krum.assumed_ratio=0.05 defense.norm-bound.bound=1.0")
