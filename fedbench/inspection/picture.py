@@ -67,7 +67,7 @@ def draw_run(found: Inspected, path: Path, rounds: Sequence[int] | None = None) 
         _draw_uploads(axes, kept.take(kept["round"] == number), number)
     for axes, draw in zip(below, wide, strict=False):
         draw(axes)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(which="both", labelsize=8)
     if kept is not None:
         handles, labels = _legend(bool(kept.filters))
         figure.legend(handles, labels, loc="lower center", ncols=3, fontsize=8, frameon=False)
