@@ -146,6 +146,8 @@ def _legend(filters: bool) -> tuple[list[Any], list[str]]:
 
 def _draw_groups(axes: Axes, rounds: Rounds, values: Floats, label: str, log: bool = False) -> None:
     """Median and 5th to 95th percentile of both groups over the rounds."""
+    from matplotlib.ticker import LogFormatter
+
     for malicious, color, name in ((False, BENIGN, "benign"), (True, MALICIOUS, "malicious")):
         of = (rounds.malicious == malicious) & np.isfinite(values)
         if log:
@@ -157,6 +159,9 @@ def _draw_groups(axes: Axes, rounds: Rounds, values: Floats, label: str, log: bo
             axes.fill_between(at, bands[:, 0], bands[:, 2], color=color, alpha=0.2, linewidth=0)
     if log and axes.lines:
         axes.set_yscale("log")
+        # 3e-01 is narrower than 3 x 10^-1, which pushes the axis label off the figure where all ticks are minor ones.
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter())
     axes.set_xlabel("round", fontsize=8)
     axes.set_ylabel(label, fontsize=8)
     if axes.lines:
