@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -132,18 +132,19 @@ class SelfAttentiveSequentialRecommender(Recommender):
         """float32 [B, M]: ``F . v_j`` for the representations ``users`` [B, d] and every item."""
         return users @ params.items.T
 
-    @torch.no_grad()
     def represent(self, params: PublicParams, users: torch.Tensor, histories: Histories) -> torch.Tensor:
         """float32 [n, d]: F at the last event of each of n users without dropout; zeros for an empty history."""
-        length = histories.starts.diff()
-        out = params.items.new_zeros(len(length), self.embedding_size)
-        weights = _Weights(params.dense)
-        for bucket in _buckets(histories.starts[1:] - length, length, self.params.max_length):
-            item = histories.item.index_select(0, bucket.events().flatten())
-            x = self._embed(params, item, bucket)
-            last = (bucket.length - 1)[:, None]
-            out[bucket.client] = self._transform(_Layers(weights), x, last)[:, 0]
-        return out
+        # Not a decorator: that would load PyTorch for whoever only reads the card.
+        with torch.no_grad():
+            length = histories.starts.diff()
+            out = params.items.new_zeros(len(length), self.embedding_size)
+            weights = _Weights(params.dense)
+            for bucket in _buckets(histories.starts[1:] - length, length, self.params.max_length):
+                item = histories.item.index_select(0, bucket.events().flatten())
+                x = self._embed(params, item, bucket)
+                last = (bucket.length - 1)[:, None]
+                out[bucket.client] = self._transform(_Layers(weights), x, last)[:, 0]
+            return out
 
     def samples(self, batch: Batch) -> torch.Tensor:
         """Positions that have a target: one fewer than the sequence has events, and at most L."""
@@ -318,55 +319,11 @@ class SelfAttentiveSequentialRecommender(Recommender):
             spans = [(start, min(start + SPAN, s)) for start in range(0, s, SPAN)]
             shapes = [torch.Size((b * heads, end - start, end)) for start, end in spans]
             keep = [layers.mask(shape, query.device) for shape in shapes]
-            out = _CausalAttention.apply(query, key, value, spans, keep)  # type: ignore[no-untyped-call]
+            # Imported here: its base class loads PyTorch, which whoever only reads the card shall not wait for.
+            from fedbench.models.attention import CausalAttention
+
+            out = CausalAttention.apply(query, key, value, spans, keep)  # type: ignore[no-untyped-call]
         return out.view(b, heads, s, d // heads).transpose(1, 2).reshape(b, s, d)
-
-
-class _CausalAttention(torch.autograd.Function):
-    """``(M * softmax(q k^T / sqrt(d) + causal)) v``, M being masks of dropout.
-
-    Queries go through in spans, each with the keys up to its end: less than half of the other products are made. With
-    ``A = M * P`` and upstream gradient G the derivative by the logits is ``A * (G v^T) - P * rowsum(G * out)``.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        spans: list[tuple[int, int]],
-        keep: list[torch.Tensor | None],
-    ) -> torch.Tensor:
-        """float32 [b, t, d] from query, key and value [b, t, d]; ``keep`` [b, end - start, end] for every span."""
-        ctx.spans = spans
-        ctx.scale = query.shape[2] ** -0.5
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
-        weights = []
-        for (start, end), mask in zip(spans, keep, strict=True):
-            later = torch.full((end - start, end), -torch.inf, device=query.device).triu_(start + 1)[None]
-            logits = torch.baddbmm(later, query[:, start:end], key[:, :end].transpose(1, 2), alpha=ctx.scale)
-            p = torch.softmax(logits, dim=2)
-            dropped = p if mask is None else mask.mul_(p)
-            out[:, start:end] = torch.bmm(dropped, value[:, :end])
-            weights += [p, dropped]
-        ctx.save_for_backward(query, key, value, out, *weights)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """The derivatives by query, key and value: float32 [b, t, d]."""
-        query, key, value, out, *weights = ctx.saved_tensors
-        by_query, by_key, by_value = (torch.zeros_like(out) for _ in range(3))
-        along = (grad * out).sum(2, keepdim=True)
-        for (start, end), p, dropped in zip(ctx.spans, weights[::2], weights[1::2], strict=True):
-            upstream = grad[:, start:end]
-            by_logit = torch.bmm(upstream, value[:, :end].transpose(1, 2)).mul_(dropped)
-            by_logit.addcmul_(p, along[:, start:end], value=-1)
-            by_value[:, :end].baddbmm_(dropped.transpose(1, 2), upstream)
-            by_query[:, start:end] = torch.bmm(by_logit, key[:, :end])
-            by_key[:, :end].baddbmm_(by_logit.transpose(1, 2), query[:, start:end], alpha=ctx.scale)
-        return by_query.mul_(ctx.scale), by_key, by_value, None, None
 
 
 def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
