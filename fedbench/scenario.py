@@ -93,6 +93,17 @@ class Scenario:
                 f"attack {self.attack!r} does not apply to model {self.model!r}; it applies to"
                 f" {', '.join(sorted(attack_cls.card.models))}."
             )
+        if model_cls.reads_sequences and protocol.loss != "bpr":
+            raise UserError(
+                f"model {self.model!r} trains on pairs, but protocol {self.protocol!r} has loss = {protocol.loss!r}; set"
+                " protocol_params = { loss = \"bpr\" } or use protocol 'aaai23'."
+            )
+        pool = protocol.malicious_pool
+        if pool is not None and self.malicious_ratio > pool:
+            raise UserError(
+                f"malicious_ratio = {self.malicious_ratio:g} is more than malicious_pool = {pool:g}, the share of users that"
+                f" protocol {self.protocol!r} never evaluates."
+            )
         if attack_cls.card.invents_users and model_cls.reads_sequences:
             raise UserError(
                 f"attack {self.attack!r} does not apply to model {self.model!r}, which has no embeddings of users."

@@ -134,3 +134,12 @@ def test_local_batches_of_pairs_are_refused() -> None:
     scenario = Scenario("longtail-small", "mf", protocol="wsdm22", protocol_params={"loss": "bpr"})
     with pytest.raises(UserError, match="local_batch samples rows"):
         _ = scenario.id
+
+
+def test_what_cannot_run_is_refused_before_anything_runs() -> None:
+    crowded = Scenario("longtail-small", "mf", "fang", malicious_ratio=0.2, protocol="aaai23", target="none")
+    with pytest.raises(UserError, match=r"malicious_ratio = 0.2 is more than malicious_pool = 0.05"):
+        _ = crowded.id
+    pointwise = Scenario("longtail-small", "sasrec", protocol="icde24")
+    with pytest.raises(UserError, match=r"trains on pairs, but protocol 'icde24' has loss = 'bce'"):
+        _ = pointwise.id
