@@ -270,17 +270,49 @@ def cell_rows(report: Report) -> list[tuple[str, ...]]:
     return rows
 
 
+QUALITY_HEADINGS = ("what", "HR@10 over training", "25 %", "50 %", "75 %", "end", "best HR@10", "runs", "diverged")
+
+
+def curve_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings, and the curves, one line each: of ER@10 beside HR@10, or of HR@10 alone where nothing is promoted."""
+    if any(curve.er for curve in report.curves) or not any(curve.epochs for curve in report.curves):
+        return CURVE_HEADINGS, curve_rows(report)
+    highest = max((value for curve in report.curves for value in curve.hr if value is not None), default=0.0)
+    rows = []
+    for curve in report.curves:
+        points = [(value, epoch) for value, epoch in zip(curve.hr, curve.epochs, strict=True) if value is not None]
+        if not points:
+            rows.append((curve.label, *["-"] * 6, str(curve.n), str(curve.diverged)))
+            continue
+        best = max(points, key=lambda point: point[0])
+        nearest = _quarters([epoch for _, epoch in points])
+        rows.append(
+            (
+                curve.label,
+                sparkline([100 * value / highest if highest else 0.0 for value, _ in points]),
+                *(f"{points[n][0]:.2f}" for n in nearest),
+                f"{points[-1][0]:.2f}",
+                f"{best[0]:.2f} @ {best[1]}",
+                str(curve.n),
+                str(curve.diverged),
+            )
+        )
+    return QUALITY_HEADINGS, rows
+
+
+def _quarters(epochs: Sequence[int]) -> list[int]:
+    """Where the evaluations nearest to a quarter, half and three quarters of the training stand."""
+    return [min(range(len(epochs)), key=lambda i: abs(epochs[i] - epochs[-1] * q)) for q in (0.25, 0.5, 0.75)]
+
+
 def curve_rows(report: Report) -> list[tuple[str, ...]]:
-    """The curves, one line each."""
+    """The curves of ER@10 and HR@10, one line each."""
     rows = []
     for curve in report.curves:
         if not curve.epochs:
             rows.append((curve.label, *["-"] * 10, str(curve.n), str(curve.diverged)))
             continue
-        last = curve.epochs[-1]
-        nearest = [
-            min(range(len(curve.epochs)), key=lambda i: abs(curve.epochs[i] - last * q)) for q in (0.25, 0.5, 0.75)
-        ]
+        nearest = _quarters(curve.epochs)
         bounds = (
             ""
             if curve.end is None or curve.end.low is None or curve.end.high is None
@@ -331,13 +363,18 @@ def markdown(report: Report, picture: str | None = None) -> str:
             *_table(CELL_HEADINGS, cell_rows(report)),
         ]
     out += ["## Curves", ""]
+    headings, rows = curve_table(report)
+    exposed = headings is CURVE_HEADINGS
     if picture:
-        out += [f"![ER@10 and HR@10 over epochs]({picture})", ""]
+        out += [f"![{'ER@10 and HR@10' if exposed else 'HR@10'} over epochs]({picture})", ""]
     out += [
         "Mean ER@10 over the runs, from the first to the last evaluation, and at a quarter, half and three quarters of the"
-        " training; the interval at the end is over targets (over seeds, for one target). Percent.",
+        " training; the interval at the end is over targets (over seeds, for one target). Percent."
+        if exposed
+        else "Mean HR@10 over the runs, from the first to the last evaluation (bars up to the highest of all), and at a"
+        " quarter, half and three quarters of the training. Percent.",
         "",
-        *_table(CURVE_HEADINGS, curve_rows(report)),
+        *_table(headings, rows),
     ]
     return "\n".join(out)
 
@@ -354,22 +391,22 @@ def draw(report: Report, path: str) -> None:
         if curve.epochs:
             variant = curve.label.split(" ")[0] if not curve.label.startswith(curve.dataset) else ""
             panels.setdefault((variant, curve.dataset, curve.model), []).append(curve)
-    figure = Figure(figsize=(11, 2.8 * max(1, len(panels))), layout="constrained")
-    axes = figure.subplots(max(1, len(panels)), 2, squeeze=False)
-    for (left, right), (name, curves) in zip(axes, panels.items(), strict=False):
+    exposed = any(curve.er for curve in report.curves)
+    figure = Figure(figsize=(11 if exposed else 7, 2.8 * max(1, len(panels))), layout="constrained")
+    axes = figure.subplots(max(1, len(panels)), 2 if exposed else 1, squeeze=False)
+    for row, (name, curves) in zip(axes, panels.items(), strict=False):
         title = " ".join(part for part in name if part)
         for number, curve in enumerate(curves):
             style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--"}
-            left.plot(
-                curve.epochs,
-                curve.er or [math.nan] * len(curve.epochs),
-                label=curve.label.removeprefix(f"{title} "),
-                **style,
-            )
-            right.plot(curve.epochs, [math.nan if value is None else value for value in curve.hr], **style)
-        left.set(title=title, ylabel="ER@10 (%)", ylim=(-2, 102), xlabel="epoch")
-        right.set(ylabel="HR@10 (%)", xlabel="epoch")
-        left.legend(fontsize=6, ncols=2)
+            style["label"] = curve.label.removeprefix(f"{title} ")
+            if exposed:
+                row[0].plot(curve.epochs, curve.er or [math.nan] * len(curve.epochs), **style)
+            row[-1].plot(curve.epochs, [math.nan if value is None else value for value in curve.hr], **style)
+        if exposed:
+            row[0].set(ylabel="ER@10 (%)", ylim=(-2, 102), xlabel="epoch")
+        row[-1].set(ylabel="HR@10 (%)", xlabel="epoch")
+        row[0].set_title(title)
+        row[0].legend(fontsize=6, ncols=2)
     figure.savefig(path, dpi=110)
 
 

@@ -41,7 +41,7 @@ def reproduce(
     from fedbench.cli.leaderboard import open_database, write_text
     from fedbench.cli.output import console, table
     from fedbench.execution import default_jobs, make_plan
-    from fedbench.reproduce import CELL_HEADINGS, CURVE_HEADINGS, cell_rows, compare, curve_rows, draw, markdown
+    from fedbench.reproduce import CELL_HEADINGS, cell_rows, compare, curve_table, draw, markdown
     from fedbench.suite import load_suite
 
     loaded = load_suite(suite)
@@ -61,7 +61,8 @@ def reproduce(
     if report.cells:
         screen.print(table(CELL_HEADINGS, cell_rows(report), right=CELL_HEADINGS[2:7]))
         screen.print()
-    screen.print(table(CURVE_HEADINGS, curve_rows(report), right=CURVE_HEADINGS[2:]))
+    headings, lines = curve_table(report)
+    screen.print(table(headings, lines, right=headings[2:]))
     if report.cells:
         agree = sum(cell.verdict.startswith("agrees") for cell in report.cells)
         screen.print(f"\n{agree} of {len(report.cells)} published values agree.")

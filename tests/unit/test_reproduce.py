@@ -9,7 +9,19 @@ from records import record, scenario, untargeted, write
 from scipy import stats
 
 from fedbench.leaderboard import Database
-from fedbench.reproduce import cell_rows, compare, curve_rows, draw, markdown, prediction_interval, sparkline, verdict
+from fedbench.reproduce import (
+    Curve,
+    Report,
+    cell_rows,
+    compare,
+    curve_rows,
+    curve_table,
+    draw,
+    markdown,
+    prediction_interval,
+    sparkline,
+    verdict,
+)
 from fedbench.suite import Expected, Planned
 from fedbench.suite_file import ExpectedTable
 
@@ -202,3 +214,18 @@ def test_impossible_expectations_are_refused(metric: str, wrong: dict[str, Any])
     with pytest.raises(ValidationError):
         expected(metric, **wrong)
     assert expected("degradation_5", value=-0.003, band=[-0.02, 0.01]).value == -0.003
+
+
+def test_where_nothing_is_promoted_the_curves_are_of_hit_ratios() -> None:
+    def curve(name: str, hr: list[float | None], er: list[float]) -> Curve:
+        epochs = list(range(1, len(hr) + 1))
+        return Curve(name, "d", "m", "a", epochs, er, hr, None, None, None, None, 2, 1, 0, 0)
+
+    quality = Report("t", "p", [], [curve("x", [1.0, 4.0, 3.0, 2.0], []), curve("y", [], [])])
+    headings, rows = curve_table(quality)
+    assert headings[1] == "HR@10 over training"
+    assert rows[0] == ("x", "▃█▇▅", "1.00", "4.00", "3.00", "2.00", "4.00 @ 2", "2", "0")
+    assert rows[1] == ("y", *["-"] * 6, "2", "0")
+    assert "Mean HR@10 over the runs" in markdown(quality)
+    exposed = Report("t", "p", [], [curve("x", [1.0], [50.0])])
+    assert curve_table(exposed)[0][1] == "ER@10 over training"
