@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from statistics import NormalDist
 from typing import Literal, Self
 
@@ -19,7 +20,7 @@ from fedbench.federation.view import AttackerView, Profiles
 PUBLISHED_Z = 1.5
 
 
-class StatisticalAttack(Attack):
+class StatisticalAttack(Attack, ABC):
     """What the three share: they know mu and sigma [M, d] of the honest uploads of S of the attacker's own clients.
 
     The S clients are drawn anew in every attacked round from all malicious ones, sampled or not; they are honest at the
@@ -54,9 +55,9 @@ class StatisticalAttack(Attack):
         dense = {name: self.poisoned(view, each) for name, each in seen.dense.items()}
         return upload_of_all_items(view, items, dense, weights)
 
+    @abstractmethod
     def poisoned(self, view: AttackerView, seen: Spread) -> torch.Tensor:
         """float32 [*shape] for all clients alike, or [m, *shape]: what is sent where ``seen`` is the honest spread."""
-        raise NotImplementedError
 
 
 class Gaussian(StatisticalAttack):
