@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
 import torch
@@ -23,8 +23,9 @@ from fedbench.cards import Channel, Knowledge
 from fedbench.defenses.base import Defense, Notes, ServerView
 from fedbench.errors import Diverged, ThreatModelViolation, UserError
 from fedbench.federation import server
-from fedbench.federation.clients import Batch, TrainingRows, draw_negatives, ragged, sample_rows
+from fedbench.federation.clients import Batch, TrainingRows, draw_negatives, sample_rows
 from fedbench.federation.losses import Loss
+from fedbench.federation.own_work import OwnWork
 from fedbench.federation.updates import (
     Common,
     DenseGradients,
@@ -35,7 +36,7 @@ from fedbench.federation.updates import (
     concat,
     no_updates,
 )
-from fedbench.federation.view import AttackerView, HonestStep, Profiles, PublicInteractions, RoundState, Surroundings
+from fedbench.federation.view import AttackerView, Profiles, PublicInteractions, RoundState, Surroundings
 from fedbench.models.base import Histories, LocalStep, PublicParams, Recommender
 from fedbench.protocols import Protocol
 from fedbench.randomness import generator
@@ -285,10 +286,12 @@ class Federation:
         if self.epoch < self.protocol.attack_start:
             if self.injected:
                 return no_updates(clients, self.params.dense, self.model.embedding_size)
-            return _Own(self, index, genuine=True).step().updates
+            return OwnWork(self, index, genuine=True).step().updates
         if profile:
-            return _Own(self, index, genuine=False).step().updates
-        own = _Own(self, index, genuine=not self.injected) if self.fake_rows is not None or not self.injected else None
+            return OwnWork(self, index, genuine=False).step().updates
+        own = (
+            OwnWork(self, index, genuine=not self.injected) if self.fake_rows is not None or not self.injected else None
+        )
         shown = honest.disclosed() if Knowledge.HONEST_UPDATES in self.attack.card.knowledge else None
         state = RoundState(self.params, index.to(self.device), self.epoch, self.round, own, shown)
         watched = [self.params.items, *self.params.dense.values()]
@@ -443,68 +446,3 @@ class Federation:
 
     def _stream(self, *identity: str | int, on_device: bool = False) -> torch.Generator:
         return generator(self.seed, *identity, device=self.device if on_device else "cpu")
-
-
-class _Own:
-    """Honest work on the data of malicious clients in one round (:class:`fedbench.federation.view.OwnSteps`).
-
-    Args:
-        federation: at that round. index: int64 [m], the sampled malicious clients.
-        genuine: whether their data are genuine interactions, or a fake profile.
-    """
-
-    def __init__(self, federation: Federation, index: torch.Tensor, genuine: bool) -> None:
-        self._federation, self._index, self._genuine = federation, index, genuine
-        self._made: HonestStep | None = None
-        self._drawn: Batch | None = None
-
-    def step(self) -> HonestStep:
-        if self._made is None:
-            clients = self._clients(self._index)
-            batch = self.batch()
-            updates, gradient, users = self._work(clients, batch)
-            moved = self._federation._move_users(clients, users, gradient)
-            self._made = HonestStep(updates, users, moved)
-        return self._made
-
-    def batch(self) -> Batch:
-        if self._drawn is None:
-            self._drawn = self._rows_of(self._index)
-        return self._drawn
-
-    def users(self) -> torch.Tensor:
-        f = self._federation
-        clients = self._clients(self._index)
-        source = (f.task.train_user, f.task.train_item) if self._genuine else f.fake_pairs
-        assert source is not None
-        user, item = source
-        owners = clients if self._genuine else self._index.to(f.device)
-        every = f.histories(user, item, f.task.num_users if self._genuine else f.task.num_malicious)
-        index, starts, _ = ragged(every.starts, every.starts.cpu(), owners.cpu())
-        return f.model.represent(f.params, f.users.index_select(0, clients), Histories(starts, item[index]))
-
-    def trained(self, batch: Batch) -> Updates:
-        return self._work(self._clients(self._index), batch)[0]
-
-    def colluding(self, count: int) -> Updates:
-        f = self._federation
-        some = torch.randperm(f.task.num_malicious, generator=f._collusion)[:count]
-        return self._work(self._clients(some), self._rows_of(some))[0]
-
-    def _clients(self, index: torch.Tensor) -> torch.Tensor:
-        return self._federation.malicious[index].to(self._federation.device)
-
-    def _rows_of(self, index: torch.Tensor) -> Batch:
-        f = self._federation
-        table = f.rows if self._genuine else f.fake_rows
-        assert table is not None
-        return f._batch(table, f.malicious[index] if self._genuine else index, "malicious")
-
-    def _work(self, clients: torch.Tensor, batch: Batch) -> tuple[Updates, torch.Tensor, torch.Tensor]:
-        """Honest uploads on ``batch``, the gradient by the clients' embeddings, and these."""
-        f = self._federation
-        users = f.users.index_select(0, clients)
-        loss, l2 = (f.loss, f.l2) if self._genuine else (f.fake_loss, 0.0)
-        local = f.model.local_step(f.params, users, batch, loss, f._dropout["malicious"])
-        updates, gradient = f._uploaded(local, users, batch, l2)
-        return replace(updates, clients=clients), gradient, users
