@@ -201,6 +201,15 @@ def _rows(updates: Updates) -> list[tuple[int, int, np.ndarray]]:
     return sorted(found, key=lambda row: clients[row[0]])
 
 
+def full(updates: Updates, num_items: int) -> torch.Tensor:
+    """[n, M, d]: every client's whole upload of item rows."""
+    rows = updates.explicit().all_rows()
+    table = torch.zeros(len(updates.clients), num_items, rows.values.shape[1])
+    for client, item, value in zip(rows.client.tolist(), rows.item.tolist(), rows.values, strict=True):
+        table[client, item] += value
+    return table
+
+
 def make_updates(
     n: int,
     num_items: int,

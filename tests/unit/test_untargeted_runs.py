@@ -75,7 +75,7 @@ def test_every_attack_that_degrades_runs_and_changes_something(model: str, attac
 @pytest.mark.parametrize(
     ("defense", "params"),
     [
-        ("norm-bound", {}),
+        ("norm-bound", {"bound": 0.01}),
         ("norm-bound", {"scope": "row", "bound": 0.01}),
         ("median", {}),
         ("trimmed-mean", {}),
@@ -95,7 +95,7 @@ def test_every_attack_that_degrades_runs_and_changes_something(model: str, attac
 )
 def test_every_defense_runs(model: str, defense: str, params: dict[str, Any]) -> None:
     defended = run(model, "cluster-attack", defense, defense_params=params)
-    assert defended.curve[-1]["hr_full_20"] >= 0
+    assert defended.curve != run(model, "cluster-attack").curve
 
 
 def test_attacks_that_promote_need_targets() -> None:

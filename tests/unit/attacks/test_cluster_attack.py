@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from federations import small_federation, small_task
+from robust_oracles import full
 
 from fedbench.attacks import ATTACKS
 from fedbench.attacks.cluster_attack import (
@@ -34,15 +35,6 @@ def attack(view: AttackerView, cls: type[ClusterAttack] = ClusterAttack, **param
     made = cls(cls.Params(**params))
     made.start(view)
     return made
-
-
-def full(updates: Updates, num_items: int) -> torch.Tensor:
-    """[n, M, d]: every client's whole upload of item rows."""
-    rows = updates.explicit().all_rows()
-    table = torch.zeros(len(updates.clients), num_items, rows.values.shape[1])
-    for client, item, value in zip(rows.client.tolist(), rows.item.tolist(), rows.values, strict=True):
-        table[client, item] += value
-    return table
 
 
 def uploads(n: int, rows: FullRows, common: Common | None = None) -> Updates:
