@@ -102,22 +102,14 @@ class Adam(ServerOptimizer):
 
     def move(self, name: str, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """The tensor ``name`` after a step; its moments go on."""
-        t = self._steps.get(name, 0) + 1
-        self._steps[name] = t
-        if name not in self._moments:
-            self._moments[name] = (torch.zeros_like(value), torch.zeros_like(value))
-        m, s = self._moments[name]
+        m, s, t = self._begin(name, value)
         m.lerp_(gradient, 1 - self.BETA1)
         s.mul_(self.BETA2).addcmul_(gradient, gradient, value=1 - self.BETA2)
         return self._stepped(value, m, s, t)
 
     def move_rows(self, name: str, value: torch.Tensor, rows: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """The same for some ``rows``, int64 [n], of a table alone: the others and their moments stay (lazy Adam)."""
-        t = self._steps.get(name, 0) + 1
-        self._steps[name] = t
-        if name not in self._moments:
-            self._moments[name] = (torch.zeros_like(value), torch.zeros_like(value))
-        m, s = self._moments[name]
+        m, s, t = self._begin(name, value)
         own_m = m.index_select(0, rows).lerp_(gradient, 1 - self.BETA1)
         own_s = s.index_select(0, rows).mul_(self.BETA2).addcmul_(gradient, gradient, value=1 - self.BETA2)
         m.index_copy_(0, rows, own_m)
@@ -134,6 +126,13 @@ class Adam(ServerOptimizer):
         m = torch.lerp(m.expand_as(gradient), gradient, 1 - self.BETA1)
         s = (self.BETA2 * s).addcmul(gradient, gradient, value=1 - self.BETA2)
         return self._stepped(value, m, s, self._steps.get("items", 0) + 1)
+
+    def _begin(self, name: str, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Both moments of the tensor ``name``, zeros at first, and the number of the step that begins."""
+        if name not in self._moments:
+            self._moments[name] = (torch.zeros_like(value), torch.zeros_like(value))
+        self._steps[name] = self._steps.get(name, 0) + 1
+        return *self._moments[name], self._steps[name]
 
     def _stepped(self, value: torch.Tensor, m: torch.Tensor, s: torch.Tensor, t: int) -> torch.Tensor:
         scale = math.sqrt(1 - self.BETA2**t)
