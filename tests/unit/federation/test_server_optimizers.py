@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from fedbench.federation.server import Adam, Descent
@@ -13,15 +14,18 @@ def gradients(count: int = 5) -> list[PublicParams]:
     return [PublicParams(torch.randn(4, 3, generator=g), {"W": torch.randn(2, 2, generator=g)}) for _ in range(count)]
 
 
-def test_adam_is_torchs_adam_on_every_tensor() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_adam_is_torchs_adam_on_every_tensor(fused: bool) -> None:
     params = PublicParams(torch.ones(4, 3), {"W": torch.zeros(2, 2)})
     items, dense = torch.ones(4, 3, requires_grad=True), torch.zeros(2, 2, requires_grad=True)
     reference = torch.optim.Adam([items, dense], lr=0.1)
-    ours = Adam(0.1)
+    ours = Adam(0.1, fused)
     for gradient in gradients():
+        received = params.items.clone()
         items.grad, dense.grad = gradient.items, gradient.dense["W"]
         reference.step()
-        params = ours.step(params, gradient)
+        before, params = params, ours.step(params, gradient)
+        assert torch.equal(before.items, received)
         assert torch.allclose(params.items, items.detach(), atol=1e-6)
         assert torch.allclose(params.dense["W"], dense.detach(), atol=1e-6)
 
@@ -29,7 +33,7 @@ def test_adam_is_torchs_adam_on_every_tensor() -> None:
 def test_a_look_ahead_is_the_step_for_those_items_and_leaves_no_trace() -> None:
     params = PublicParams(torch.ones(4, 3), {})
     ids = torch.tensor([3, 1])
-    for optimizer in (Adam(0.1), Descent(0.1)):
+    for optimizer in (Adam(0.1), Adam(0.1, fused=True), Descent(0.1)):
         for gradient in [PublicParams(each.items, {}) for each in gradients()]:
             other = torch.randn(2, 3, generator=torch.Generator().manual_seed(8))
             both = torch.stack([gradient.items[ids], other])
