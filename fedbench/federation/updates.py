@@ -7,10 +7,12 @@ factors are kept, and the [R, d] rows are only made when a defense reads them.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 Tensors = Mapping[str, "torch.Tensor"]
@@ -79,32 +81,37 @@ class FullRows(Rows):
 
 @dataclass(frozen=True)
 class PiecedRows(Rows):
-    """Rows that are sums of pieces, as training on pairs makes them: ``grad[r] = sum of values[s] over place[s] = r``.
+    """Rows that are sums of pieces, as training on pairs makes them: ``grad[r] = sum of coef[s] values[s], place[s] = r``.
 
     Attributes:
-        pieces: blocks of place, int64 [S], and values, float32 [S, d].
+        place: int64 [S]. coef: float32 [S]. values: float32 [S, d].
     """
 
-    pieces: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    place: torch.Tensor
+    coef: torch.Tensor
+    values: torch.Tensor
 
     def grad(self) -> torch.Tensor:
-        return self._into(len(self.item), None)
+        return self._made
+
+    @functools.cached_property
+    def _made(self) -> torch.Tensor:
+        return self._into(len(self.item), self.place)
 
     def sum(self, num_items: int) -> torch.Tensor:
-        return self._into(num_items, self.item)
+        return self._into(num_items, self.item.index_select(0, self.place))
 
-    def _into(self, count: int, names: torch.Tensor | None) -> torch.Tensor:
-        total = self.pieces[0][1].new_zeros(count, self.pieces[0][1].shape[1])
-        for place, values in self.pieces:
-            total.index_add_(0, place if names is None else names.index_select(0, place), values)
-        return total
+    def _into(self, count: int, names: torch.Tensor) -> torch.Tensor:
+        order, starts = by_item(names, count)
+        return torch.nn.functional.embedding_bag(
+            order, self.values, starts, mode="sum", per_sample_weights=self.coef.index_select(0, order)
+        )
 
     def norms(self) -> torch.Tensor:
         return self.grad().norm(dim=1)
 
     def scaled(self, factor: torch.Tensor) -> PiecedRows:
-        pieces = tuple((place, values * factor.index_select(0, place)[:, None]) for place, values in self.pieces)
-        return replace(self, pieces=pieces)
+        return replace(self, coef=self.coef * factor.index_select(0, self.place))
 
     def take(self, index: torch.Tensor) -> FullRows:
         return FullRows(self.client, self.item, self.grad()).take(index)
@@ -445,6 +452,11 @@ def by_item(item: torch.Tensor, num_items: int) -> tuple[torch.Tensor, torch.Ten
     Returns:
         order int64 [R], the rows sorted by item (stable), and starts int64 [M], where each item's rows begin in it.
     """
+    if num_items <= 2**15 and not item.is_cuda:
+        # numpy sorts 16-bit integers digit by digit: 0.05 ms for 14,000 rows, torch's sort 0.7.
+        order = torch.from_numpy(np.argsort(item.to(torch.int16).numpy(), kind="stable"))
+        count = torch.bincount(item, minlength=num_items)
+        return order, count.cumsum(0) - count
     key = item.to(torch.int16) if num_items <= 2**15 else item.to(torch.int32)
     ordered, order = torch.sort(key, stable=True)
     return order, torch.searchsorted(ordered, torch.arange(num_items, device=item.device, dtype=ordered.dtype))

@@ -104,17 +104,27 @@ class MatrixFactorization(Recommender):
         if batch.pair_positive is not None and batch.pair_negative is not None:
             plus, minus = batch.pair_positive, batch.pair_negative
             client = batch.client.index_select(0, plus)
-            keep = dropout_masks((3, len(plus), d), p, generator, items.device)
-            user = users.index_select(0, client) * keep[0]
-            difference = items.index_select(0, batch.item.index_select(0, plus)) * keep[1]
-            difference -= items.index_select(0, batch.item.index_select(0, minus)) * keep[2]
-            slope = loss.slope((user * difference).sum(1), client, len(users))[:, None]
-            user *= slope
-            user_grad.index_add_(0, client, difference.mul_(-slope).mul_(keep[0]))
-            up, down = (minus, keep[2].mul_(user)), (plus, keep[1].mul_(user.neg_()))
-            rows = PiecedRows(batch.client, batch.item, (up, down))
+            keep = kept_coordinates((3, len(plus), d), p, generator, items.device)
+            # Masks of 0 and 1; every product of two masked vectors has the factor 1 / (1 - p)^2 instead.
+            scale = (1 - p) ** -2
+            difference = items.index_select(0, batch.item.index_select(0, plus)).mul_(keep[1])
+            difference.addcmul_(items.index_select(0, batch.item.index_select(0, minus)), keep[2], value=-1)
+            difference.mul_(keep[0])
+            user = users.index_select(0, client)
+            slope = scale * loss.slope(scale * torch.linalg.vecdot(user, difference), client, len(users))
+            # Pairs stand client by client: one segment sum.
+            count = torch.bincount(client, minlength=len(users))
+            user_grad -= torch.nn.functional.embedding_bag(
+                torch.arange(len(plus), device=items.device),
+                difference,
+                count.cumsum(0) - count,
+                mode="sum",
+                per_sample_weights=slope,
+            )
+            uploaded = keep[1:].mul_(user.mul_(keep[0])).view(-1, d)
+            rows = PiecedRows(batch.client, batch.item, torch.cat([plus, minus]), torch.cat([-slope, slope]), uploaded)
         else:
-            keep = dropout_masks((2, len(batch.item), d), p, generator, items.device)
+            keep = kept_coordinates((2, len(batch.item), d), p, generator, items.device).mul_(1 / (1 - p))
             user = users.index_select(0, batch.client) * keep[0]
             item = items.index_select(0, batch.item) * keep[1]
             own, uploaded = loss.derivative((user * item).sum(1), batch)
@@ -130,6 +140,25 @@ def xavier(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
     """float32 [rows, columns], uniform within ``sqrt(6 / (rows + columns))`` (Glorot and Bengio 2010, equation 16)."""
     bound: float = (6 / (rows + columns)) ** 0.5
     return (torch.rand(rows, columns, generator=generator) * 2 - 1) * bound
+
+
+def kept_coordinates(
+    shape: tuple[int, ...], p: float, generator: torch.Generator, device: torch.device
+) -> torch.Tensor:
+    """float32 ``shape`` = [..., d] on ``device``: 0 with probability p, else 1.
+
+    An entry is kept if a random byte is at least ``256 p``, which is rounded up or down at random, once for each of the d
+    coordinates and so that its mean is ``256 p``: a coordinate's rate over all draws is p, within one call it is up to
+    1/256 beside it. Bytes take half the time of the 16-bit integers of :func:`dropout_masks`.
+    """
+    count = math.prod(shape)
+    rounding = torch.rand(shape[-1], generator=generator, device=generator.device)
+    least = (256 * p + rounding).floor_().sub_(128).clamp_(max=127).to(torch.int8)
+    bits = torch.empty(-(-count // 8), dtype=torch.int64, device=generator.device)
+    bits.random_(-(2**63), None, generator=generator)
+    kept = torch.empty(shape, device=generator.device)
+    torch.ge(bits.view(torch.int8)[:count].view(shape), least, out=kept)
+    return kept.to(device)
 
 
 def dropout_masks(shape: tuple[int, ...], p: float, generator: torch.Generator, device: torch.device) -> torch.Tensor:

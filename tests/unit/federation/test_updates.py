@@ -12,6 +12,7 @@ from fedbench.federation.updates import (
     ProjectedRows,
     Rows,
     Updates,
+    by_item,
     concat,
     no_updates,
 )
@@ -32,10 +33,9 @@ def all_kinds() -> list[Rows]:
         PiecedRows(
             CLIENT,
             ITEM,
-            (
-                (torch.tensor([1, 1, 3]), torch.randn(3, 2, generator=g)),
-                (torch.tensor([0, 1]), torch.randn(2, 2, generator=g)),
-            ),
+            torch.tensor([1, 1, 3, 0, 1]),
+            torch.randn(5, generator=g),
+            torch.randn(5, 2, generator=g),
         ),
     ]
 
@@ -119,3 +119,13 @@ def test_dense_gradients_with_factors_of_the_clients() -> None:
     assert torch.allclose(both.dense.total()["W"], each.sum(0))
     twice = both.scaled(factor)
     assert torch.allclose(twice.dense.total()["W"], (each * factor[:, None, None]).sum(0))
+
+
+def test_reading_rows_item_by_item_is_a_stable_sort_however_many_items_there_are() -> None:
+    item = torch.randint(0, 50, (400,), generator=torch.Generator().manual_seed(1))
+    item[item == 7] = 8  # an item without rows
+    expected = torch.sort(item, stable=True)
+    for num_items in (50, 2**15, 2**15 + 1):
+        order, starts = by_item(item, num_items)
+        assert torch.equal(order, expected.indices)
+        assert torch.equal(starts, torch.searchsorted(expected.values, torch.arange(num_items)))

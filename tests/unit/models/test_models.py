@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedbench.federation.clients import TrainingRows, draw_negatives
 from fedbench.federation.losses import Loss
 from fedbench.models import MODELS, PublicParams, Recommender
-from fedbench.models.mf import MatrixFactorization, dropout_masks
+from fedbench.models.mf import MatrixFactorization, dropout_masks, kept_coordinates
 from fedbench.models.ncf import NeuralCollaborativeFiltering
 
 C, M = 12, 25
@@ -187,14 +187,14 @@ def test_gradients_of_mf_with_dropout_are_those_of_autograd_under_the_same_masks
         assert batch.pair_positive is not None
         assert batch.pair_negative is not None
         owner = batch.client[batch.pair_positive]
-        keep = dropout_masks((3, len(owner), 4), 0.3, again, v.device)
+        keep = kept_coordinates((3, len(owner), 4), 0.3, again, v.device) / 0.7
         positive, negative = batch.item[batch.pair_positive], batch.item[batch.pair_negative]
         for r in range(len(owner)):
             x = u[owner[r]] * keep[0, r]
             margin = x @ (v[positive[r]] * keep[1, r]) - x @ (v[negative[r]] * keep[2, r])
             total = total - torch.nn.functional.logsigmoid(margin) / (owner == owner[r]).sum()
     else:
-        keep = dropout_masks((2, len(batch.item), 4), 0.3, again, v.device)
+        keep = kept_coordinates((2, len(batch.item), 4), 0.3, again, v.device) / 0.7
         logits = ((u[batch.client] * keep[0]) * (v[batch.item] * keep[1])).sum(1)
         total = loss.value(logits, batch).sum()
     total = total + 0.05 * (u.square().sum() + v[batch.item].square().sum())
@@ -215,6 +215,26 @@ def test_dropout_masks_hold_two_values_and_keep_the_mean(p: float, shape: tuple[
     assert bool(((keep == 0) | ((keep - 1 / (1 - p)).abs() < 1e-6)).all())
     share = float((keep > 0).float().mean())
     assert abs(share - (1 - p)) < 6 * (p * (1 - p) / count) ** 0.5 + 1e-4
+
+
+@settings(max_examples=25, deadline=None)
+@given(p=st.floats(0, 0.9), seed=st.integers(0, 99))
+def test_kept_coordinates_are_zeros_and_ones_whose_rate_is_exact_over_draws(p: float, seed: int) -> None:
+    stream = torch.Generator().manual_seed(seed)
+    drawn = torch.stack([kept_coordinates((5, 64), p, stream, torch.device("cpu")) for _ in range(200)])
+    assert bool(((drawn == 0) | (drawn == 1)).all())
+    # Of 64,000 entries, 12,800 thresholds that lie within 1/256 of the rate.
+    deviation = (p * (1 - p) / drawn.numel() + (0.5 / 256) ** 2 / 12_800) ** 0.5
+    assert abs(float(drawn.mean()) - (1 - p)) < 6 * deviation + 1e-5
+
+
+def test_a_rate_between_two_bytes_is_met_by_rounding_coordinates_both_ways() -> None:
+    p, rows = 51.5 / 256, 1_000_000
+    kept = kept_coordinates((rows, 16), p, torch.Generator().manual_seed(0), torch.device("cpu"))
+    dropped = 1 - kept.mean(0, dtype=torch.float64)
+    below, above = (dropped - 51 / 256).abs(), (dropped - 52 / 256).abs()
+    assert bool((torch.minimum(below, above) < 4 * (p * (1 - p) / rows) ** 0.5).all())
+    assert 0 < int((above < below).sum()) < 16
 
 
 def test_xavier_tables_fill_their_range() -> None:
