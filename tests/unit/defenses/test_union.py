@@ -335,7 +335,7 @@ def test_the_contrastive_gradient_with_dropout_is_that_of_autograd_under_the_sam
     params = Union.Params(alpha=0.7, negatives=4, dropout=0.3)
     drawn: list[torch.Tensor] = []
     with pytest.MonkeyPatch.context() as patch:
-        original = union_module.dropout_masks
+        original = union_module.kept_coordinates
 
         def noting(*args: Any) -> torch.Tensor:
             drawn.append(original(*args))
@@ -348,11 +348,11 @@ def test_the_contrastive_gradient_with_dropout_is_that_of_autograd_under_the_sam
             lists.extend([args[2], args[3], args[4]])
             return inner(*args)
 
-        patch.setattr(union_module, "dropout_masks", noting)
+        patch.setattr(union_module, "kept_coordinates", noting)
         patch.setattr(union_module, "_with_dropout", noting_lists)
         found = contrastive(items, batch, params, stream(4))
     anchors, other, candidates = lists
-    keep_anchor, keep = drawn
+    keep_anchor, keep = (each / 0.7 for each in drawn)
     v = items.clone().requires_grad_()
     owners = batch.client[anchors]
     total = torch.zeros(())
