@@ -82,7 +82,7 @@ def sql(
     import csv
     import sys
 
-    from fedbench.cli.output import console, print_json, table
+    from fedbench.cli.output import console, fitted, print_json, table
 
     answer = open_database(results, k, (), None).table(query)
     rows = list(zip(*(column.to_pylist() for column in answer.columns), strict=True))
@@ -93,7 +93,11 @@ def sql(
         writer.writerow(answer.column_names)
         writer.writerows(rows)
     else:
-        console().print(table(answer.column_names, [["" if v is None else v for v in row] for row in rows]))
+        screen = console()
+        shown = fitted(answer.column_names, rows, screen.width)
+        screen.print(table(shown.headings, shown.rows))
+        if shown.note:
+            console(err=True).print(shown.note, soft_wrap=True)
 
 
 def pack(
