@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedbench.errors import UserError, unknown
+from fedbench.protocols import without_validation
 from fedbench.scenario import Scenario, checked_ratio
 from fedbench.suite_file import FIELDS, LABELS, Expected, Group, SuiteFile, check_names, explain, lowered
 
@@ -63,6 +64,19 @@ class Suite(SuiteFile):
             given = parse_seeds(seeds)
             chosen = [dataclasses.replace(planned, seeds=given) for planned in chosen]
         return _merged(itertools.chain.from_iterable(self._with_twins(planned) for planned in chosen))
+
+    def warnings(self, planned: Iterable[Planned]) -> list[str]:
+        """What to know before these scenarios of the suite are run."""
+        blind: dict[tuple[str, str], list[str]] = {}
+        for each in planned:
+            s, protocol = each.scenario, each.scenario.resolved.protocol
+            if without_validation(s.protocol, protocol):
+                blind.setdefault((s.protocol, protocol.split), []).append(s.dataset)
+        return [
+            f"protocol {name!r} takes the checkpoint that is best on validation items, but split {split!r} of"
+            f" {', '.join(dict.fromkeys(datasets))} has none: it is the last checkpoint that counts."
+            for (name, split), datasets in blind.items()
+        ]
 
     @functools.cached_property
     def scenarios(self) -> tuple[Planned, ...]:

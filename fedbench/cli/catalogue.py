@@ -243,6 +243,7 @@ def _describe_suite(name: str) -> dict[str, Any]:
         "seeds": sorted({seed for each in planned for seed in each.seeds}),
         "twins": sum(each.twin for each in planned),
         "published_values": len(suite.expected),
+        "warnings": suite.warnings(planned),
         "matrix": matrix,
     }
 
