@@ -185,8 +185,8 @@ def environment(device: str) -> dict[str, Any]:
     import numpy
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
-    commit, dirty = _git()
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
+    commit, dirty = git_state()
     return {
         "device": device.partition(":")[0],
         "device_name": name,
@@ -202,7 +202,8 @@ def environment(device: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:
@@ -214,7 +215,8 @@ def _processor() -> str:
 
 
 @functools.cache
-def _git() -> tuple[str | None, bool | None]:
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit of fedbench's own checkout, and whether its code was changed since; None where it is no checkout."""
     root = Path(fedbench.__file__).parents[1]
     if not (root / ".git").exists():
         return None, None

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from fedbench import __version__
 from fedbench.cli.catalogue import list_entries, show
 from fedbench.cli.data import data_app
+from fedbench.cli.doctor import doctor
 from fedbench.cli.inspect import inspect
 from fedbench.cli.leaderboard import leaderboard, pack, sql
 from fedbench.cli.reproduce import reproduce
@@ -115,6 +116,7 @@ app.command("list", epilog=_examples("fedbench list attacks", "fedbench list sui
 app.command(
     "show", epilog=_examples("fedbench show pieck-uea", "fedbench show core", "fedbench show none --kind defense")
 )(show)
+app.command("doctor", epilog=_examples("fedbench doctor", "fedbench doctor --json"))(doctor)
 app.add_typer(data_app, name="data")
 
 
