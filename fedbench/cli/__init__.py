@@ -13,6 +13,7 @@ from fedbench.cli.data import data_app
 from fedbench.cli.doctor import doctor
 from fedbench.cli.inspect import inspect
 from fedbench.cli.leaderboard import leaderboard, pack, sql
+from fedbench.cli.plot import plot_app
 from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
 from fedbench.errors import FedbenchError
@@ -118,6 +119,7 @@ app.command(
 )(show)
 app.command("doctor", epilog=_examples("fedbench doctor", "fedbench doctor --json"))(doctor)
 app.add_typer(data_app, name="data")
+app.add_typer(plot_app, name="plot")
 
 
 def main() -> None:

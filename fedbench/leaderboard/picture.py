@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedbench.errors import ResultsError, UserError
+from fedbench.errors import UserError
 from fedbench.leaderboard.ranking import Estimate
 from fedbench.leaderboard.ranking_defenses import DefenseRow, pareto_front
 from fedbench.leaderboard.sheets import hit_cut
 from fedbench.leaderboard.tracks import TARGETED, UNTARGETED
 from fedbench.leaderboard.under_defenses import family_order
+from fedbench.pictures import check_picture, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,13 +42,9 @@ def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
         UserError: for another ending, when no defense has a rank, or without matplotlib. ResultsError: when the file
             cannot be written.
     """
-    if path.suffix not in (".png", ".svg"):
-        raise UserError(f"picture {str(path)!r} must end in .png or .svg.")
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("a picture needs matplotlib: pip install 'fedbench[plot]'.") from None
+    check_picture(path)
+    from matplotlib.figure import Figure
+
     panels = [(words, marks) for goal, words in panel_words(k).items() if (marks := _marks(rows, goal))]
     if not panels:
         raise UserError(
@@ -64,12 +61,7 @@ def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
     figure.draw_without_rendering()  # fixes the layout, on which the labels' places depend
     for axes, marks in drawn:
         _draw_labels(axes, marks, 72 / figure.dpi)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with rc_context({"svg.hashsalt": "fedbench"}):
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None
+    save_picture(figure, path)
 
 
 def panel_words(k: int) -> dict[str, dict[str, str]]:
