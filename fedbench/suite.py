@@ -148,6 +148,16 @@ class Suite(SuiteFile):
         return UserError(f"suite {self.name!r} has no scenario that fits every --only.")
 
 
+def matrix_of(planned: Iterable[Planned]) -> dict[str, list[Any]]:
+    """Every value of every field that ``--only`` can name, in the order of first occurrence."""
+    found: dict[str, list[Any]] = {}
+    for each in planned:
+        for label in LABELS:
+            value = each.labels[label]
+            found.setdefault(label, []).extend(value if isinstance(value, list) else [value])
+    return {label: list(dict.fromkeys(values)) for label, values in found.items() if values}
+
+
 def load_suite(name: str) -> Suite:
     """The suite called ``name``, or the one in the TOML file ``name``.
 

@@ -13,6 +13,7 @@ from fedbench.cli.data import data_app
 from fedbench.cli.doctor import doctor
 from fedbench.cli.inspect import inspect
 from fedbench.cli.leaderboard import leaderboard, pack, sql
+from fedbench.cli.pages import pages
 from fedbench.cli.plot import plot_app
 from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
@@ -117,6 +118,12 @@ app.command("list", epilog=_examples("fedbench list attacks", "fedbench list sui
 app.command(
     "show", epilog=_examples("fedbench show pieck-uea", "fedbench show core", "fedbench show none --kind defense")
 )(show)
+app.command(
+    "pages",
+    epilog=_examples(
+        "fedbench pages --out leaderboard/suites --results leaderboard/results", "fedbench pages core --out pages"
+    ),
+)(pages)
 app.command("doctor", epilog=_examples("fedbench doctor", "fedbench doctor --json"))(doctor)
 app.add_typer(data_app, name="data")
 app.add_typer(plot_app, name="plot")
