@@ -55,7 +55,11 @@ def make_board(database: Database) -> Board:
     # Without any attack it is a board of the targeted track, as it always was.
     parts = [part for part in (targeted, untargeted) if part.sheets] or [targeted]
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
-    warnings = [*(text for part in parts for text in _lacking(part)), *_without_score(database)]
+    warnings = [
+        *(text for part in parts for text in _lacking(part)),
+        *_superseded(database, data),
+        *_without_score(database),
+    ]
     data["warnings"] = warnings
     sheets = [sheet for part in parts for sheet in part.sheets]
     defenses = [row for part in parts for row in part.defenses]
@@ -202,12 +206,30 @@ def _lacking(part: _Part) -> list[str]:
     return out
 
 
+def _superseded(database: Database, data: dict[str, Any]) -> list[str]:
+    """Runs of older versions of a method, which are not ranked."""
+    kinds = [
+        f"select '{kind}' as kind, {kind} as name, coalesce({kind}_version, 1) as version,"
+        f" max(coalesce({kind}_version, 1)) over (partition by {kind}) as newest from runs"
+        for kind in ("attack", "defense", "model")
+    ]
+    data["superseded"] = database.rows(
+        f"select kind, name, version, newest, count(*) as runs from ({' union all '.join(kinds)})"
+        " where version < newest group by all order by all"
+    )
+    return [
+        f"superseded: {each['runs']} {'run' if each['runs'] == 1 else 'runs'} of version {each['version']} of the"
+        f" {each['kind']} {each['name']}, whose newest is {each['newest']}: not ranked."
+        for each in data["superseded"]
+    ]
+
+
 def _without_score(database: Database) -> list[str]:
     """Diverged and failed runs, and damaged files."""
     out = []
     bad = database.rows(
-        "select status, attack, defense, dataset, model, malicious_ratio, count(*) n, min(error) e from runs"
-        " where status <> 'ok' group by all order by all"
+        "select status, attack, defense, dataset, model, malicious_ratio, count(*) n, min(error) e from headline"
+        " where status <> 'ok' and not superseded group by all order by all"
     )
     for each in bad:
         first = (each["e"] or "").splitlines()[:1]

@@ -84,10 +84,10 @@ class RatioCell:
 
 @dataclass(frozen=True, kw_only=True)
 class CellRow(RatioCell):
-    """Mean ER@K and HR@K."""
+    """Mean ER@K, and mean HR@K where it was measured."""
 
     er: Estimate
-    hr: float
+    hr: float | None
 
 
 @dataclass(frozen=True)
@@ -215,8 +215,7 @@ def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
         database.rows(query, [defense]), lambda r: r["status"] == "ok" and r["er"] is not None
     ):
         values = clustered([[100 * row["er"] for row in cell] for cell in grouped(group, cell_of)])
-        hr = mean_of(100 * row["hr"] for row in group)
-        assert hr is not None
+        hr = mean_of(100 * row["hr"] for row in group if row["hr"] is not None)
         out.append(CellRow(**place, er=values, hr=hr))
     return out
 
