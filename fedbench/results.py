@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 import fedbench
 from fedbench.errors import ResultsError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """What a version added is null in files of earlier ones.
 
 2: ``defense_family``, ``defense_knowledge``, ``defense_assumes``. 3: ``val_*`` in the points of the curve,
-``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``.
+``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``. 4: ``model_version``, ``defense_version``; before it, all were 1.
 """
 
 EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
@@ -64,6 +64,7 @@ class RunRecord:
     duplicates_removed: int
     leaked_removed: int
     model: str
+    model_version: int
     model_params: str
     attack: str
     attack_version: int
@@ -73,6 +74,7 @@ class RunRecord:
     attack_params: str
     attack_source_hash: str
     defense: str
+    defense_version: int
     defense_family: str
     defense_knowledge: list[str]
     defense_assumes: str

@@ -63,6 +63,8 @@ def leaderboard(
             for column in shown.columns:
                 column.no_wrap = column.justify == "right"
             screen.print(shown)
+            if sheet.caption:
+                screen.print(sheet.caption, soft_wrap=True, markup=False, highlight=False)
             screen.print()
     for warning in board.warnings:
         screen.print(warning, soft_wrap=True)

@@ -32,7 +32,7 @@ def test_the_leaderboard_is_shown_and_written(results: Path, tmp_path: Path) -> 
     assert "Attacks by ER@10" in shown.stdout
     assert "a-ra" in shown.stdout
     text = out.read_text(encoding="utf-8")
-    assert "| 1 | a-ra | 25.0 |" in text
+    assert "| 1-2 | a-ra | 25.0 |" in text
     assert record(scenario("a-ra")).run_id[:8] in text
 
 
