@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from fedbench import __version__
 from fedbench.cli.catalogue import list_entries, show
+from fedbench.cli.compare import compare
 from fedbench.cli.data import data_app
 from fedbench.cli.doctor import doctor
 from fedbench.cli.inspect import inspect
@@ -118,6 +119,14 @@ app.command("list", epilog=_examples("fedbench list attacks", "fedbench list sui
 app.command(
     "show", epilog=_examples("fedbench show pieck-uea", "fedbench show core", "fedbench show none --kind defense")
 )(show)
+app.command(
+    "compare",
+    epilog=_examples(
+        "fedbench compare pieck-uea pieck-ipe --suite core",
+        "fedbench compare median hics --results leaderboard/results --k 5",
+        "fedbench compare results/laptop results/server --out difference.md",
+    ),
+)(compare)
 app.command(
     "pages",
     epilog=_examples(

@@ -90,7 +90,7 @@ def _under(database: Database, defense: str) -> list[Row]:
         "run_id, clean_id, dataset, model, protocol, split, protocol_params, model_params, malicious_ratio, seed, status,"
         " attack, attack_params, attack_goal, defense, defense_params"
     )
-    rows = database.rows(f"select {columns} from runs where attack <> 'none' order by run_id")
+    rows = database.rows(f"select {columns} from headline where attack <> 'none' and not superseded order by run_id")
     names = entry_names(rows, "defense")
     found = [row for row in rows if names[row["run_id"]] == defense]
     if not found:
