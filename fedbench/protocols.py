@@ -239,6 +239,16 @@ def preset(name: str, model: str, dataset: str, overrides: Mapping[str, Any] | N
     return protocol
 
 
+def without_validation(name: str, protocol: Protocol) -> bool:
+    """Whether the preset ``name`` chooses its checkpoint by validation items, and ``protocol``, made of it, has none.
+
+    The checkpoint is then the last one.
+    """
+    from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
+
+    return preset(name, "", "").split == LEAVE_ONE_OUT_VALIDATION != protocol.split
+
+
 def defense_preset(name: str, model: str, defense: str) -> dict[str, Any]:
     """Parameters of ``defense`` in the paper behind protocol ``name``, where they differ from the defaults."""
     presets = _DEFENSE_PRESETS.get(name, {})

@@ -27,6 +27,9 @@ class Registry(Generic[T]):
         base: ``"module:Class"`` that every entry must subclass.
         builtin: name -> ``"module:Class"``.
         group: entry-point group through which outside packages join, or None.
+
+    Attributes:
+        failed: plug-ins that could not be loaded, and why; filled when names are first asked for.
     """
 
     def __init__(self, kind: str, base: str, builtin: dict[str, str], group: str | None = None) -> None:
@@ -36,6 +39,7 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
         self._group = group
         self._scanned = group is None
+        self.failed: dict[str, str] = {}
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -85,6 +89,7 @@ class Registry(Generic[T]):
             try:
                 self.add(name, point.load())
             except Exception as error:  # a broken plug-in must not take the others down
+                self.failed[name] = f"{type(error).__name__}: {error}"
                 warnings.warn(f"plug-in {self.kind} {name!r} is left out: {error}", RuntimeWarning, stacklevel=3)
 
 

@@ -86,7 +86,8 @@ def compare(
         database: the records.
     """
     runs: dict[str, list[Row]] = {}
-    for row in database.rows("select * from headline order by seed"):
+    ids = list({own.id for each in planned for own in (each.scenario, each.scenario.clean)})
+    for row in database.rows("select * from headline where list_contains(?, scenario_id) order by seed", [ids]):
         runs.setdefault(row["scenario_id"], []).append(row)
     cells = []
     for value in expected:
@@ -347,36 +348,51 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
 
 def markdown(report: Report, picture: str | None = None) -> str:
     """The report as a Markdown document."""
-    out = [f"# {escape(report.title)}", "", escape(report.paper), ""]
-    if report.cells:
-        agree = sum(cell.verdict.startswith("agrees") for cell in report.cells)
-        metrics = {cell.expected.metric for cell in report.cells}
-        more = ", 5 points (degradation)" if any(map(is_degradation, metrics)) else ""
-        own = " (or within the value's own tolerance)" if any(cell.expected.near for cell in report.cells) else ""
-        out += [
-            "## Published against ours",
-            "",
-            f"{agree} of {len(report.cells)} published values agree: our mean lies in the band that re-runs of the published"
-            " code give, or the published value lies in the 95 % interval for one new run of ours, or within 2 points (HR)"
-            f"{more} or 10 points (ER) of our mean{own}. Percent.",
-            "",
-            *_table(CELL_HEADINGS, cell_rows(report)),
-        ]
-    out += ["## Curves", ""]
+    lines = [f"# {escape(report.title)}", "", escape(report.paper), ""]
+    return "\n".join([*lines, *published_section(report), *curve_section(report, picture)])
+
+
+def published_section(report: Report) -> list[str]:
+    """Lines of Markdown: every published value with ours and the verdict; none where nothing is published."""
+    if not report.cells:
+        return []
+    agree = sum(cell.verdict.startswith("agrees") for cell in report.cells)
+    missing = sum(cell.verdict == "not run" for cell in report.cells)
+    metrics = {cell.expected.metric for cell in report.cells}
+    more = ", 5 points (degradation)" if any(map(is_degradation, metrics)) else ""
+    own = " (or within the value's own tolerance)" if any(cell.expected.near for cell in report.cells) else ""
+    ran = len(report.cells) - missing
+    first = f"{agree} of {ran} published values agree"
+    if missing:
+        first = f"{agree} of the {ran} published values that were run agree; {missing} of {len(report.cells)} are not run yet"
+    return [
+        "## Published against ours",
+        "",
+        f"{first}. To agree: our mean lies in the band that re-runs of the published"
+        " code give, or the published value lies in the 95 % interval for one new run of ours, or within 2 points (HR)"
+        f"{more} or 10 points (ER) of our mean{own}. Percent.",
+        "",
+        *markdown_table(CELL_HEADINGS, cell_rows(report)),
+    ]
+
+
+def curve_section(report: Report, picture: str | None = None) -> list[str]:
+    """Lines of Markdown: the curves, and a picture of them."""
+    out = ["## Curves", ""]
     headings, rows = curve_table(report)
     exposed = headings is CURVE_HEADINGS
     if picture:
         out += [f"![{'ER@10 and HR@10' if exposed else 'HR@10'} over epochs]({picture})", ""]
-    out += [
+    return [
+        *out,
         "Mean ER@10 over the runs, from the first to the last evaluation, and at a quarter, half and three quarters of the"
         " training; the interval at the end is over targets (over seeds, for one target). Percent."
         if exposed
         else "Mean HR@10 over the runs, from the first to the last evaluation (bars up to the highest of all), and at a"
         " quarter, half and three quarters of the training. Percent.",
         "",
-        *_table(headings, rows),
+        *markdown_table(headings, rows),
     ]
-    return "\n".join(out)
 
 
 def draw(report: Report, path: str) -> None:
@@ -410,7 +426,8 @@ def draw(report: Report, path: str) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of Markdown, cells escaped."""
     return [
         "| " + " | ".join(map(escape, headings)) + " |",
         "|" + "---|" * len(headings),

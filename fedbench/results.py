@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 import fedbench
 from fedbench.errors import ResultsError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """What a version added is null in files of earlier ones.
 
 2: ``defense_family``, ``defense_knowledge``, ``defense_assumes``. 3: ``val_*`` in the points of the curve,
-``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``.
+``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``. 4: ``model_version``, ``defense_version``; before it, all were 1.
 """
 
 EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
@@ -64,6 +64,7 @@ class RunRecord:
     duplicates_removed: int
     leaked_removed: int
     model: str
+    model_version: int
     model_params: str
     attack: str
     attack_version: int
@@ -73,6 +74,7 @@ class RunRecord:
     attack_params: str
     attack_source_hash: str
     defense: str
+    defense_version: int
     defense_family: str
     defense_knowledge: list[str]
     defense_assumes: str
@@ -185,8 +187,8 @@ def environment(device: str) -> dict[str, Any]:
     import numpy
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
-    commit, dirty = _git()
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
+    commit, dirty = git_state()
     return {
         "device": device.partition(":")[0],
         "device_name": name,
@@ -202,7 +204,8 @@ def environment(device: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:
@@ -214,7 +217,8 @@ def _processor() -> str:
 
 
 @functools.cache
-def _git() -> tuple[str | None, bool | None]:
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit of fedbench's own checkout, and whether its code was changed since; None where it is no checkout."""
     root = Path(fedbench.__file__).parents[1]
     if not (root / ".git").exists():
         return None, None

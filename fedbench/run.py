@@ -262,6 +262,7 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
         "scenario_json": scenario.key,
         "suite": suite,
         "model": scenario.model,
+        "model_version": r.model.card.version,
         "model_params": _json(identifying(r.model.params)),
         "attack": scenario.attack,
         "attack_version": card.version,
@@ -271,6 +272,8 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
         "attack_params": _json(identifying(r.attack_params)),
         "attack_source_hash": source_hash(r.attack_class),
         "defense": scenario.defense,
+        # A chain's rises with that of any of its parts.
+        "defense_version": 1 + sum(cls.card.version - 1 for cls, _ in r.defenses),
         "defense_family": str(defense.family),
         "defense_knowledge": sorted(map(str, defense.knowledge)),
         "defense_assumes": defense.assumes,

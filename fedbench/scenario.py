@@ -98,6 +98,11 @@ class Scenario:
                 f"model {self.model!r} trains on pairs, but protocol {self.protocol!r} has loss = {protocol.loss!r}; set"
                 " protocol_params = { loss = \"bpr\" } or use protocol 'aaai23'."
             )
+        if model_cls.reads_sequences and protocol.negatives_per_positive != 1:
+            raise UserError(
+                f"model {self.model!r} takes one negative for each positive, but protocol {self.protocol!r} has"
+                f" negatives_per_positive = {protocol.negatives_per_positive}; set it to 1."
+            )
         pool = protocol.malicious_pool
         if pool is not None and self.malicious_ratio > pool:
             raise UserError(

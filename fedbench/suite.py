@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedbench.errors import UserError, unknown
+from fedbench.protocols import without_validation
 from fedbench.scenario import Scenario, checked_ratio
 from fedbench.suite_file import FIELDS, LABELS, Expected, Group, SuiteFile, check_names, explain, lowered
 
@@ -63,6 +64,19 @@ class Suite(SuiteFile):
             given = parse_seeds(seeds)
             chosen = [dataclasses.replace(planned, seeds=given) for planned in chosen]
         return _merged(itertools.chain.from_iterable(self._with_twins(planned) for planned in chosen))
+
+    def warnings(self, planned: Iterable[Planned]) -> list[str]:
+        """What to know before these scenarios of the suite are run."""
+        blind: dict[tuple[str, str], list[str]] = {}
+        for each in planned:
+            s, protocol = each.scenario, each.scenario.resolved.protocol
+            if without_validation(s.protocol, protocol):
+                blind.setdefault((s.protocol, protocol.split), []).append(s.dataset)
+        return [
+            f"protocol {name!r} takes the checkpoint that is best on validation items, but split {split!r} of"
+            f" {', '.join(dict.fromkeys(datasets))} has none: it is the last checkpoint that counts."
+            for (name, split), datasets in blind.items()
+        ]
 
     @functools.cached_property
     def scenarios(self) -> tuple[Planned, ...]:
@@ -132,6 +146,16 @@ class Suite(SuiteFile):
                 known = f"there are {', '.join(sorted({_text(each) for each in flat}))}" if flat else "none is labelled"
                 return UserError(f"--only {key}={','.join(patterns)} fits nothing in suite {self.name!r}; {known}.")
         return UserError(f"suite {self.name!r} has no scenario that fits every --only.")
+
+
+def matrix_of(planned: Iterable[Planned]) -> dict[str, list[Any]]:
+    """Every value of every field that ``--only`` can name, in the order of first occurrence."""
+    found: dict[str, list[Any]] = {}
+    for each in planned:
+        for label in LABELS:
+            value = each.labels[label]
+            found.setdefault(label, []).extend(value if isinstance(value, list) else [value])
+    return {label: list(dict.fromkeys(values)) for label, values in found.items() if values}
 
 
 def load_suite(name: str) -> Suite:

@@ -9,9 +9,13 @@ from typer.core import TyperGroup
 
 from fedbench import __version__
 from fedbench.cli.catalogue import list_entries, show
+from fedbench.cli.compare import compare
 from fedbench.cli.data import data_app
+from fedbench.cli.doctor import doctor
 from fedbench.cli.inspect import inspect
 from fedbench.cli.leaderboard import leaderboard, pack, sql
+from fedbench.cli.pages import pages
+from fedbench.cli.plot import plot_app
 from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
 from fedbench.errors import FedbenchError
@@ -115,7 +119,23 @@ app.command("list", epilog=_examples("fedbench list attacks", "fedbench list sui
 app.command(
     "show", epilog=_examples("fedbench show pieck-uea", "fedbench show core", "fedbench show none --kind defense")
 )(show)
+app.command(
+    "compare",
+    epilog=_examples(
+        "fedbench compare pieck-uea pieck-ipe --suite core",
+        "fedbench compare median hics --results leaderboard/results --k 5",
+        "fedbench compare results/laptop results/server --out difference.md",
+    ),
+)(compare)
+app.command(
+    "pages",
+    epilog=_examples(
+        "fedbench pages --out leaderboard/suites --results leaderboard/results", "fedbench pages core --out pages"
+    ),
+)(pages)
+app.command("doctor", epilog=_examples("fedbench doctor", "fedbench doctor --json"))(doctor)
 app.add_typer(data_app, name="data")
+app.add_typer(plot_app, name="plot")
 
 
 def main() -> None:

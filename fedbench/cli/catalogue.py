@@ -229,20 +229,17 @@ def _parameters(cls: type[Parameters]) -> list[dict[str, Any]]:
 
 
 def _describe_suite(name: str) -> dict[str, Any]:
-    from fedbench.suite import LABELS, load_suite
+    from fedbench.suite import load_suite, matrix_of
 
     suite = load_suite(name)
     planned = suite.plan()
-    matrix = []
-    for label in LABELS:
-        values = [value for each in planned for value in _listed(each.labels[label])]
-        if values:
-            matrix.append({"field": label, "values": list(dict.fromkeys(values))})
+    matrix = [{"field": field, "values": values} for field, values in matrix_of(planned).items()]
     return {
         **_suite(name),
         "seeds": sorted({seed for each in planned for seed in each.seeds}),
         "twins": sum(each.twin for each in planned),
         "published_values": len(suite.expected),
+        "warnings": suite.warnings(planned),
         "matrix": matrix,
     }
 
@@ -297,10 +294,6 @@ _DESCRIBERS: dict[str, Callable[[str], dict[str, Any]]] = {
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _text(value: Any) -> str:

@@ -158,6 +158,9 @@ def _print_rounds(rounds: Rounds, epochs: int) -> None:
     notes = ["Cosine: mean similarity with the other benign, or malicious, uploads of the same round."]
     if uniform:
         notes.append("Shift: of the uniformity d_i from the round's benign mean, in benign standard deviations.")
+        notes.append(
+            "Both are taken within rounds and averaged over the rounds that have benign and malicious uploads."
+        )
     screen.print(" ".join(notes), soft_wrap=True)
     screen.print()
     if not rounds.filters:

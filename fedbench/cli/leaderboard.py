@@ -63,6 +63,8 @@ def leaderboard(
             for column in shown.columns:
                 column.no_wrap = column.justify == "right"
             screen.print(shown)
+            if sheet.caption:
+                screen.print(sheet.caption, soft_wrap=True, markup=False, highlight=False)
             screen.print()
     for warning in board.warnings:
         screen.print(warning, soft_wrap=True)
@@ -82,7 +84,7 @@ def sql(
     import csv
     import sys
 
-    from fedbench.cli.output import console, print_json, table
+    from fedbench.cli.output import console, fitted, print_json, table
 
     answer = open_database(results, k, (), None).table(query)
     rows = list(zip(*(column.to_pylist() for column in answer.columns), strict=True))
@@ -93,7 +95,11 @@ def sql(
         writer.writerow(answer.column_names)
         writer.writerows(rows)
     else:
-        console().print(table(answer.column_names, [["" if v is None else v for v in row] for row in rows]))
+        screen = console()
+        shown = fitted(answer.column_names, rows, screen.width)
+        screen.print(table(shown.headings, shown.rows))
+        if shown.note:
+            console(err=True).print(shown.note, soft_wrap=True)
 
 
 def pack(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,6 +13,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+LONGEST = 48
+"""Characters of a cell of a table that is cut to the screen."""
 
 
 def console(err: bool = False) -> Console:
@@ -32,6 +36,49 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterabl
     for row in rows:
         out.add_row(*map(str, row))
     return out
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a screen has room for, and what to say of the rest."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    note: str
+
+
+def fitted(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> Fitted:
+    """Rows for a screen: as they are where they fit; a few wide ones turned, one line a column; of many, the first columns.
+
+    Cells are cut to :data:`LONGEST` characters only where rows do not fit as they are. The note names what was done.
+    """
+    whole = [["" if value is None else str(value) for value in row] for row in rows]
+    if len(names) == 1 or _total(names, whole) <= width:
+        return Fitted(list(names), whole, "")
+    cells = [[_short(text) for text in row] for row in whole]
+    ways = "--csv or --json gives everything"
+    cut = f"Long values are cut; {ways}." if cells != whole else ""
+    if _total(names, cells) <= width:
+        return Fitted(list(names), cells, cut)
+    turned = ["column", *(f"row {n}" for n in range(1, len(cells) + 1))]
+    lines = [[name, *(row[n] for row in cells)] for n, name in enumerate(names)]
+    if cells and _total(turned, lines) <= width:
+        return Fitted(turned, lines, cut)
+    kept = 1
+    while _total(names[: kept + 1], [row[: kept + 1] for row in cells]) <= width:
+        kept += 1
+    note = f"{kept} of {len(names)} columns fit; name those that you want, or {ways}."
+    return Fitted(list(names[:kept]), [row[:kept] for row in cells], note)
+
+
+def _total(names: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Characters of a line of the table, with gaps of 2."""
+    lines = ([line for text in column for line in text.splitlines()] for column in zip(names, *rows, strict=True))
+    return sum(max(map(len, each)) + 2 for each in lines) - 2
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{' '.join(text.split())[: LONGEST - 3]}..."
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> Table:

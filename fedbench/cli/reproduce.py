@@ -47,6 +47,8 @@ def reproduce(
     loaded = load_suite(suite)
     planned = loaded.plan(only or (), seeds)
     code = 0
+    for warning in loaded.warnings(planned):
+        console(err=True).print(f"warning: {warning}", soft_wrap=True)
     if not no_run:
         where = choose_device(device)
         plan = make_plan(planned, results)

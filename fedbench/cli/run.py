@@ -64,8 +64,10 @@ def run(
     plan = make_plan(planned, results, fresh, every is not None)
     for name, reason in plan.damaged.items():
         console(err=True).print(f"warning: {name} is no whole record and does not count: {reason}", soft_wrap=True)
+    for warning in loaded.warnings(planned):
+        console(err=True).print(f"warning: {warning}", soft_wrap=True)
     if dry_run:
-        _print_dry_run(planned, plan, workers)
+        _print_dry_run(planned, plan, workers, results)
         return
     summary = run_shown(plan, loaded.name, results, where, workers, every)
     _print_summary(summary, results)
@@ -139,10 +141,9 @@ def choose_every(diagnostics: bool, every: int | None) -> int | None:
     return every if every is not None else EVERY if diagnostics else None
 
 
-def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int) -> None:
+def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int, results: Path) -> None:
     from fedbench.cli.output import console, count, duration, table
-    from fedbench.errors import UserError
-    from fedbench.execution.plan import check_data
+    from fedbench.execution.plan import obstacles
 
     todo, kept = set(plan.todo), set(plan.kept)
     rows = []
@@ -160,9 +161,7 @@ def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int) -> None:
     if values and len(values) < len(todo):
         total += f", and {count(len(todo) - len(values), 'run')} of which no past timing is known"
     out.print(f"{count(len(todo) + len(kept), 'run')}: {len(todo)} to run, {len(kept)} there; {total}.")
-    try:
-        check_data(run.scenario for run in plan.todo)
-    except UserError as error:
+    for error in obstacles(plan.todo, results):
         console(err=True).print(f"warning: it would not start: {error}", soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fedbench.errors import UserError
 from fedbench.execution.local import default_jobs, run_local
-from fedbench.execution.plan import Plan, Run, check_data, check_writable, make_plan
+from fedbench.execution.plan import Plan, Run, make_plan, obstacles
 from fedbench.execution.reporting import Outcome, Reporter, Silent, Summary
 from fedbench.execution.worker import EXECUTE, Step
 from fedbench.suite import Planned
@@ -86,8 +86,8 @@ def run_plan(
         raise UserError(f"jobs = {jobs} must be at least 1.")
     if diagnose_every is not None and diagnose_every < 1:
         raise UserError(f"diagnose_every = {diagnose_every} must be at least 1.")
-    check_data(run.scenario for run in plan.todo)
-    check_writable(results)
+    for error in obstacles(plan.todo, results):
+        raise error
     summary = run_local(
         plan.todo,
         results=results,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbench.errors import DataError, ResultsError
+from fedbench.errors import DataError, ResultsError, UserError
 from fedbench.scenario import Scenario
 from fedbench.suite import Planned
 
@@ -100,6 +101,36 @@ def expected_seconds(runs: Sequence[Run], files: Sequence[Path]) -> dict[Run, fl
     return {run: medians.get((run.scenario.dataset, run.scenario.model, run.scenario.attack)) for run in runs}
 
 
+def obstacles(runs: Iterable[Run], results: Path) -> Iterator[UserError]:
+    """Everything that keeps the runs from starting: missing data, targets that are no items, a folder that takes no files.
+
+    What a run refuses once it has its data (an attack's profile that is longer than the list of items) is found in that run.
+    """
+    data: dict[tuple[str, str], Scenario] = {}
+    targets: dict[tuple[object, ...], Scenario] = {}
+    for each in dict.fromkeys(run.scenario for run in runs):
+        protocol = each.resolved.protocol
+        data.setdefault((each.dataset, protocol.split), each)
+        targets.setdefault((each.dataset, protocol.split, protocol.duplicates, each.target, each.num_targets), each)
+    there = set()
+    for place, scenario in data.items():
+        try:
+            check_data([scenario])
+            there.add(place)
+        except UserError as error:
+            yield error
+    for (dataset, split, *_), scenario in targets.items():
+        try:
+            if (dataset, split) in there:
+                check_target(scenario)
+        except UserError as error:
+            yield error
+    try:
+        check_writable(results)
+    except ResultsError as error:
+        yield error
+
+
 def check_data(scenarios: Iterable[Scenario]) -> None:
     """Raise before anything runs when a dataset, its split or its files are not there.
 
@@ -119,17 +150,31 @@ def check_data(scenarios: Iterable[Scenario]) -> None:
             raise DataError(f"{missing(entry, slot)} To leave it out: --only dataset=OTHER.")
 
 
+def check_target(scenario: Scenario) -> None:
+    """Raise :class:`UserError` for targets that the dataset does not have; only such as can be missing are looked up."""
+    if scenario.target.startswith("fixed:") or scenario.num_targets > 1:
+        from fedbench.data import load_split
+        from fedbench.run import choose_targets
+
+        protocol = scenario.resolved.protocol
+        choose_targets(scenario, load_split(scenario.dataset, protocol.split, duplicates=protocol.duplicates))
+
+
 def _check_folder(results: Path) -> None:
     if results.exists() and not results.is_dir():
         raise ResultsError(f"results folder {str(results)!r} is not a folder.")
 
 
 def check_writable(results: Path) -> None:
-    """Make the results folder, and raise :class:`ResultsError` when no file can be written in it."""
-    probe = results / ".write-test"
+    """Raise :class:`ResultsError` when no file could be written in the results folder, which need not exist yet.
+
+    Nothing is left behind: the first record makes the folder.
+    """
+    there = results.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryDirectory(prefix=".write-test-", dir=there):
+            pass
     except OSError as error:
         raise ResultsError(f"cannot write in the results folder {str(results)!r}: {error.strerror}.") from None

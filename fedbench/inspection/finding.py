@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,13 @@ def find_run(name: str, folders: Sequence[Path]) -> Inspected:
         path = path.with_name(path.name.removesuffix(SUFFIX) + ".parquet")
         if not path.is_file():
             raise UserError(f"{name} has no record {path.name} beside it.")
+    if path.is_dir() and not re.fullmatch(r"[0-9a-f]{1,16}(-s\d*)?", name):
+        raise UserError(
+            f"{name!r} is a folder, not a run; name one of its runs: `fedbench inspect ID --results {name}`."
+        )
     by_path = path.is_file()
+    if by_path and path.suffix != ".parquet":
+        raise UserError(f"{name!r} is no record of a run, which is a .parquet file; name a run's id or its file.")
     if not by_path and (path.suffix == ".parquet" or len(path.parts) > 1):
         raise UserError(f"no file {name!r}.")
     database = Database([path] if by_path else folders)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbench.errors import ResultsError, UserError
+from fedbench.errors import UserError
 from fedbench.inspection.finding import Inspected
 from fedbench.inspection.rounds import Bools, Floats, Rounds, filtering
+from fedbench.pictures import COLORS, check_picture, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BENIGN, MALICIOUS = "#0072B2", "#D55E00"
-"""Of Okabe and Ito's colours, which colour-blind people can tell apart."""
+BENIGN, MALICIOUS = COLORS[:2]
 PANELS, BINS = 4, 40
 HEIGHT, MARGINS = 3.2, 0.7
 """Inches of a line of axes with its labels, and of what is above and below all of them."""
@@ -40,13 +40,9 @@ def draw_run(found: Inspected, path: Path, rounds: Sequence[int] | None = None) 
         UserError: for another ending, a round that is not kept, without diagnostics where rounds are named, when there is
             nothing to draw, or without matplotlib. ResultsError: when the file cannot be written.
     """
-    if path.suffix not in (".png", ".svg"):
-        raise UserError(f"picture {str(path)!r} must end in .png or .svg.")
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("a picture needs matplotlib: pip install 'fedbench[plot]'.") from None
+    check_picture(path)
+    from matplotlib.figure import Figure
+
     record, kept = found.record, found.rounds if found.rounds is not None and len(found.rounds) else None
     chosen = choose_rounds(kept, rounds)
     wide = _over_training(found, kept)
@@ -71,12 +67,7 @@ def draw_run(found: Inspected, path: Path, rounds: Sequence[int] | None = None) 
     if kept is not None:
         handles, labels = _legend(bool(kept.filters))
         figure.legend(handles, labels, loc="lower center", ncols=3, fontsize=8, frameon=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with rc_context({"svg.hashsalt": "fedbench"}):
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None
+    save_picture(figure, path)
 
 
 def choose_rounds(rounds: Rounds | None, wanted: Sequence[int] | None) -> list[int]:

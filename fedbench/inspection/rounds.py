@@ -26,8 +26,10 @@ class Group:
     Attributes:
         uploads: how many. norm, low, high: median, 5th and 95th percentile of their norms.
         cosine_benign, cosine_malicious: mean cosine similarity with the other uploads of the same round that are benign, or
-            malicious. uniformity: mean of d_i.
-        shift: mean of ``(d_i - mean) / deviation``, both of the benign uploads of the same round.
+            malicious.
+        uniformity: of d_i, the mean over rounds of the round's mean: d_i drifts as the model trains, so that pooled uploads
+            would compare rounds rather than groups. Of the rounds that have d_i of both groups, where there are such.
+        shift: likewise of ``(d_i - mean) / deviation``, both of the benign uploads of the same round.
     """
 
     uploads: int
@@ -171,12 +173,12 @@ def read_rounds(path: Path) -> Rounds:
 
 
 def _period(name: str, part: Rounds) -> Period:
-    shift, malicious = part.shift(), part.malicious
-    benign = _group(part.take(~malicious), shift[~malicious])
-    return Period(name, len(np.unique(part["round"])), benign, _group(part.take(malicious), shift[malicious]))
+    malicious = part.malicious
+    return Period(name, len(np.unique(part["round"])), _group(part, ~malicious), _group(part, malicious))
 
 
-def _group(part: Rounds, shift: Floats) -> Group:
+def _group(everybody: Rounds, of: Bools) -> Group:
+    part = everybody.take(of)
     norm = part["norm"][np.isfinite(part["norm"])]
     low, middle, high = np.percentile(norm, [5, 50, 95]).tolist() if len(norm) else (None, None, None)
     return Group(
@@ -186,9 +188,20 @@ def _group(part: Rounds, shift: Floats) -> Group:
         high,
         _mean(part["cosine_benign"]),
         _mean(part["cosine_malicious"]),
-        _mean(part["uniformity"]),
-        _mean(shift),
+        _within_rounds(everybody, everybody["uniformity"], of),
+        _within_rounds(everybody, everybody.shift(), of),
     )
+
+
+def _within_rounds(part: Rounds, values: Floats, of: Bools) -> float | None:
+    """Mean over rounds of the mean of ``values`` of a group in the round, over rounds that have both groups if any has."""
+    finite, malicious = np.isfinite(values), part.malicious
+    both = np.intersect1d(part["round"][finite & malicious], part["round"][finite & ~malicious])
+    chosen = finite & of & (np.isin(part["round"], both) if len(both) else True)
+    if not chosen.any():
+        return None
+    _, place, count = np.unique(part["round"][chosen], return_inverse=True, return_counts=True)
+    return float((np.bincount(place, values[chosen]) / count).mean())
 
 
 def _mean(values: Floats) -> float | None:

@@ -12,6 +12,7 @@ from fedbench.leaderboard.notes import targeted_notes, untargeted_notes
 from fedbench.leaderboard.ranking_attacks import S, Standing, attack_cells, rank_attacks
 from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
 from fedbench.leaderboard.ranking_untargeted import rank_untargeted, untargeted_cells
+from fedbench.leaderboard.separation import Ranking, Separation
 from fedbench.leaderboard.sheets import (
     Sheet,
     attack_sheet,
@@ -53,8 +54,12 @@ def make_board(database: Database) -> Board:
     targeted, untargeted = _targeted(database, data), _untargeted(database, data)
     # Without any attack it is a board of the targeted track, as it always was.
     parts = [part for part in (targeted, untargeted) if part.sheets] or [targeted]
-    notes = [note for part in parts for note in part.notes]
-    warnings = [*(text for part in parts for text in _lacking(part)), *_without_score(database)]
+    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    warnings = [
+        *(text for part in parts for text in _lacking(part)),
+        *_superseded(database, data),
+        *_without_score(database),
+    ]
     data["warnings"] = warnings
     sheets = [sheet for part in parts for sheet in part.sheets]
     defenses = [row for part in parts for row in part.defenses]
@@ -124,10 +129,10 @@ def _attack_sheets(
     track: Track,
     models: Sequence[str],
     data: dict[str, Any],
-    rank: Callable[[str | None], list[S]],
+    rank: Callable[[str | None], Ranking[S]],
     title: str,
-    sheet: Callable[[str, list[S]], Sheet],
-) -> tuple[list[S], list[Sheet]]:
+    sheet: Callable[[str, Ranking[S]], Sheet],
+) -> tuple[Ranking[S], list[Sheet]]:
     """Attacks on all models together and, where there are several, on each."""
     overall = rank(None)
     sheets = [sheet(title, overall)] if overall else []
@@ -135,12 +140,13 @@ def _attack_sheets(
     sheets += [sheet(track.title(f"attacks on {model}"), rows) for model, rows in by_model.items()]
     data[f"{track.key}attacks"] = _plain(overall)
     data[f"{track.key}attacks_by_model"] = {model: _plain(rows) for model, rows in by_model.items()}
+    _note_separation(data, f"{track.key}attacks", overall, by_model)
     return overall, sheets
 
 
 def _defense_sheets(
     database: Database, track: Track, models: Sequence[str], data: dict[str, Any], title: str, measure: str
-) -> tuple[list[DefenseRow], list[Sheet]]:
+) -> tuple[Sequence[DefenseRow], list[Sheet]]:
     """Defenses and attacks under them, of all models together and of each, and for each model attack x defense."""
     k, names = database.k, _UNTARGETED_NAMES if track == UNTARGETED else {}
     overall = rank_defenses(database, None, track)
@@ -150,7 +156,7 @@ def _defense_sheets(
     under = attacks_under_defenses(database, None, track)
     defended = [defense_sheet(title, overall, k, (), track)]
     attacked = [under_sheet("Attacks under defenses", under, k)]
-    defenses_by_model: dict[str, Any] = {}
+    defenses_by_model: dict[str, Ranking[DefenseRow]] = {}
     under_by_model: dict[str, Any] = {}
     matrices = []
     listed = [run for row in overall for run in row.runs]
@@ -161,15 +167,26 @@ def _defense_sheets(
             if own:
                 defended.append(defense_sheet(track.title(f"defenses on {model}"), own, k, listed, track))
                 attacked.append(under_sheet(f"Attacks under defenses, {model}", below, k))
-            defenses_by_model[model] = _plain(own, names)
+            defenses_by_model[model] = own
             under_by_model[model] = _plain(below, names)
         if own:
             name = track.title(f"{measure} on {model}, attack by defense")
             matrices.append(matrix_sheet(name, below, [row.defense for row in own]))
     data[f"{track.key}attacks_under_defenses"] = _plain(under, names)
-    data[f"{track.key}defenses_by_model"] = defenses_by_model
+    data[f"{track.key}defenses_by_model"] = {model: _plain(rows, names) for model, rows in defenses_by_model.items()}
+    _note_separation(data, f"{track.key}defenses", overall, defenses_by_model)
     data[f"{track.key}attacks_under_defenses_by_model"] = under_by_model
     return overall, [*defended, *(attacked if track == TARGETED else []), *matrices]
+
+
+def _note_separation(
+    data: dict[str, Any], table: str, overall: Ranking[Any], by_model: Mapping[str, Ranking[Any]]
+) -> None:
+    """What separates the entries of a table and of those of each model, as plain data by the tables' keys."""
+    for key, read in _SEPARATION.items():
+        found = data.setdefault(key, {})
+        found[table] = read(overall.separation)
+        found[f"{table}_by_model"] = {model: read(rows.separation) for model, rows in by_model.items()}
 
 
 def _lacking(part: _Part) -> list[str]:
@@ -189,12 +206,30 @@ def _lacking(part: _Part) -> list[str]:
     return out
 
 
+def _superseded(database: Database, data: dict[str, Any]) -> list[str]:
+    """Runs of older versions of a method, which are not ranked."""
+    kinds = [
+        f"select '{kind}' as kind, {kind} as name, coalesce({kind}_version, 1) as version,"
+        f" max(coalesce({kind}_version, 1)) over (partition by {kind}) as newest from runs"
+        for kind in ("attack", "defense", "model")
+    ]
+    data["superseded"] = database.rows(
+        f"select kind, name, version, newest, count(*) as runs from ({' union all '.join(kinds)})"
+        " where version < newest group by all order by all"
+    )
+    return [
+        f"superseded: {each['runs']} {'run' if each['runs'] == 1 else 'runs'} of version {each['version']} of the"
+        f" {each['kind']} {each['name']}, whose newest is {each['newest']}: not ranked."
+        for each in data["superseded"]
+    ]
+
+
 def _without_score(database: Database) -> list[str]:
     """Diverged and failed runs, and damaged files."""
     out = []
     bad = database.rows(
-        "select status, attack, defense, dataset, model, malicious_ratio, count(*) n, min(error) e from runs"
-        " where status <> 'ok' group by all order by all"
+        "select status, attack, defense, dataset, model, malicious_ratio, count(*) n, min(error) e from headline"
+        " where status <> 'ok' and not superseded group by all order by all"
     )
     for each in bad:
         first = (each["e"] or "").splitlines()[:1]
@@ -210,6 +245,17 @@ def _scenarios(count: int) -> str:
     return "1 scenario" if count == 1 else f"{count} scenarios"
 
 
+_SEPARATION: dict[str, Callable[[Separation], Any]] = {
+    "resolution": lambda told: told.resolution,
+    "critical_difference": lambda told: told.critical_difference,
+    "friedman": lambda told: told.friedman,
+    "pairs": lambda told: [
+        {"one": one, "other": other, "difference": each.estimate, "low": each.low, "high": each.high, "p": p}
+        for (one, other), (each, p) in told.pairs.items()
+    ],
+}
+"""What goes into the plain data of a table beside its rows; p is Holm's."""
+
 _UNTARGETED_NAMES = {"er": "left", "reduction": "recovered", "loss": "cost", "cost": "round_ms"}
 """What the fields of defenses' rows are called in the untargeted track."""
 
@@ -217,6 +263,8 @@ _UNTARGETED_NAMES = {"er": "left", "reduction": "recovered", "loss": "cost", "co
 def _plain(value: Any, names: Mapping[str, str] | None = None) -> Any:
     """Rows as plain data; ``names`` replaces those of their fields."""
     names = names or {}
+    if isinstance(value, Ranking):
+        return _plain(value.rows, names)
     if dataclasses.is_dataclass(value):
         return {names.get(f.name, f.name): _plain(getattr(value, f.name), names) for f in dataclasses.fields(value)}
     if isinstance(value, dict):

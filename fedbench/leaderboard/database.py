@@ -16,6 +16,7 @@ from fedbench.errors import ResultsError, UserError, unknown
 from fedbench.results import Found, reason, scan, schema
 
 Row = dict[str, Any]
+_QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 
 class Database:
@@ -90,8 +91,11 @@ class Database:
     def table(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of a query as an Arrow table; errors as in :meth:`rows`."""
         try:
-            relation = self.connection.sql(query, params=list(parameters))
-            return pa.table({}) if relation is None else relation.to_arrow_table()
+            kinds = [statement.type for statement in self.connection.extract_statements(query)]
+            if len(kinds) != 1 or kinds[0] not in _QUERIES:
+                what = ", ".join(kind.name for kind in kinds) or "nothing"
+                raise UserError(f"SQL: only one query that reads can be asked (SELECT, DESCRIBE, EXPLAIN), not {what}.")
+            return self.connection.sql(query, params=list(parameters)).to_arrow_table()
         except duckdb.Error as error:
             raise UserError(f"SQL: {' '.join(str(error).split())}") from None
 

@@ -4,6 +4,24 @@ from __future__ import annotations
 
 from fedbench.leaderboard.sheets import hit_cut
 
+_INTERVAL = (
+    "The interval is for other scenarios and seeds like these: that of a bootstrap over scenarios and their seeds, widened"
+    " for the number of scenarios, or the t interval over the seeds of a single scenario."
+)
+_SEPARATION = (
+    "rank: shared by all that the runs cannot tell apart. A rank begins only where everything above is significantly better"
+    " than everything below, so that chains of overlapping entries share one; 1-3 stands for the places from 1 to 3. beats:"
+    " how many entries it is significantly better than.",
+    "Two entries are compared on the runs that both have, paired by scenario and seed, by a t test of the mean difference"
+    " over these scenarios, whose standard error comes from the seeds within them (with one seed, from the scenarios);"
+    " significant is 5 % over all pairs of the table (Holm). So of two equal entries, at most 5 % of such tables tell them"
+    " apart.",
+    "smallest difference that can be resolved: a true difference of this size between two entries would be found in about"
+    " 80 % of repetitions with other seeds; the median over pairs of (t(1 - 0.025 / pairs) + t(0.8)) standard errors.",
+    "mean rank: of the places in each scenario; Friedman's test asks whether the entries differ at all, and mean ranks"
+    " further apart than the critical difference (Nemenyi, 5 %) differ. Both take the scenarios for independent.",
+)
+
 
 def targeted_notes(k: int, defended: bool) -> list[str]:
     """On the tables of attacks that promote.
@@ -14,13 +32,13 @@ def targeted_notes(k: int, defended: bool) -> list[str]:
     h = hit_cut(k)
     notes = [
         f"ER@{k}: share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean"
-        " over seeds. The interval is that of a bootstrap over scenarios and their seeds, or the t interval over the seeds of"
-        " a single scenario.",
+        f" over seeds. {_INTERVAL}",
         "peak and tail: the highest value of a run, and its mean over the last quarter of training; averaged likewise.",
         f"HR@{h} change: attacked run minus its clean twin of the same seed, in points.",
-        "rank: by the mean in which a scenario that only diverged counts as no exposure; the mean shown is over runs with"
+        "order: by the mean in which a scenario that only diverged counts as no exposure; the mean shown is over runs with"
         " a score. Compared are the scenarios that at least half of the attacks ran; an attack that lacks one of them has no"
         " rank.",
+        *_SEPARATION,
         "first: (dataset, model) pairs of which it has all scenarios and no other such attack has a higher mean.",
     ]
     if defended:
@@ -31,6 +49,8 @@ def targeted_notes(k: int, defended: bool) -> list[str]:
             " or a run without an attack, has no rank.",
             "An attacked run that diverged under a defense counts as no exposure; a run without an attack that diverged under"
             f" it counts as a loss of the whole HR@{h}. Both are counted in columns of their own.",
+            "Two nets are compared by the differences of the reductions, paired by scenario and seed, and of the losses,"
+            " paired by place and seed. mean rank: by reduction minus the loss in the same place.",
             "front: no other ranked defense, nor having none (0 reduction at 0 loss), is at least as good in both and better"
             " in one, by the means.",
             f"ER@{k} left: at the end of training; at peak: the highest ER@{k} during training. A defense that ends near 0"
@@ -54,16 +74,17 @@ def untargeted_notes(h: int, defended: bool) -> list[str]:
     """
     notes = [
         f"HR@{h} loss % (untargeted): the share of the clean twin's HR@{h} that the attacked run of the same seed lacks,"
-        f" 100 (1 - attacked / clean); NDCG@{h} loss % likewise. Mean over scenarios of the mean over seeds; the interval is"
-        " that of a bootstrap over scenarios and their seeds, or the t interval over the seeds of a single scenario.",
+        f" 100 (1 - attacked / clean); NDCG@{h} loss % likewise. Mean over scenarios of the mean over seeds."
+        f" {_INTERVAL}",
         "It is measured at the evaluation that is best on validation items (the highest HR@5 by full ranking), of each run"
         " its own; where a protocol has no such items, at the end of training.",
         "loss at the end %: the same at the last evaluation, which a server gets that cannot choose by clean validation"
         " items.",
         f"HR@{h} and clean HR@{h}: attacked runs and their clean twins, in percent, where the loss is measured.",
         "A run that diverged has lost everything: it counts as a loss of 100 % in every mean, and so in the order.",
-        "rank (untargeted): by the mean loss. Compared are the scenarios that at least half of the attacks ran and that have"
-        " a clean twin; an attack that lacks one of them has no rank.",
+        "order (untargeted): by the mean loss. Compared are the scenarios that at least half of the attacks ran and that"
+        " have a clean twin; an attack that lacks one of them has no rank.",
+        *_SEPARATION,
         "without twin: runs whose clean twin is missing, diverged or failed, or finds nothing; no loss can be told.",
     ]
     if defended:

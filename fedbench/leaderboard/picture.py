@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedbench.errors import ResultsError, UserError
+from fedbench.errors import UserError
 from fedbench.leaderboard.ranking import Estimate
 from fedbench.leaderboard.ranking_defenses import DefenseRow, pareto_front
 from fedbench.leaderboard.sheets import hit_cut
 from fedbench.leaderboard.tracks import TARGETED, UNTARGETED
 from fedbench.leaderboard.under_defenses import family_order
+from fedbench.pictures import check_picture, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,8 @@ def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
     """ER@K reduction against HR@K loss of every ranked defense, with intervals and the Pareto front, as PNG or SVG.
 
     Defenses that are ranked against untargeted attacks have a panel of their own: recovered HR@K against its cost. Points
-    are numbered by rank and named in the legend. Those that are not on the front are paler. Equal rows give equal files.
+    are numbered in order of the ranking, since ranks can be shared, and named in the legend. Those that are not on the
+    front are paler. Equal rows give equal files.
 
     Args:
         rows: of :func:`~fedbench.leaderboard.rank_defenses`, of either track or both.
@@ -41,13 +43,9 @@ def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
         UserError: for another ending, when no defense has a rank, or without matplotlib. ResultsError: when the file
             cannot be written.
     """
-    if path.suffix not in (".png", ".svg"):
-        raise UserError(f"picture {str(path)!r} must end in .png or .svg.")
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("a picture needs matplotlib: pip install 'fedbench[plot]'.") from None
+    check_picture(path)
+    from matplotlib.figure import Figure
+
     panels = [(words, marks) for goal, words in panel_words(k).items() if (marks := _marks(rows, goal))]
     if not panels:
         raise UserError(
@@ -64,12 +62,7 @@ def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
     figure.draw_without_rendering()  # fixes the layout, on which the labels' places depend
     for axes, marks in drawn:
         _draw_labels(axes, marks, 72 / figure.dpi)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with rc_context({"svg.hashsalt": "fedbench"}):
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None
+    save_picture(figure, path)
 
 
 def panel_words(k: int) -> dict[str, dict[str, str]]:
@@ -95,7 +88,7 @@ class Mark:
 
     defense: str
     family: str
-    rank: int
+    number: int
     loss: Estimate
     reduction: Estimate
     front: bool
@@ -114,9 +107,9 @@ class Mark:
 def _marks(rows: Sequence[DefenseRow], goal: str) -> list[Mark]:
     """The ranked defenses of a track."""
     return [
-        Mark(row.defense, row.family, row.rank, row.loss, row.reduction, bool(row.front))
-        for row in rows
-        if row.goal == goal and row.rank is not None and row.loss is not None and row.reduction is not None
+        Mark(row.defense, row.family, number, row.loss, row.reduction, bool(row.front))
+        for number, row in enumerate([row for row in rows if row.goal == goal and row.rank is not None], 1)
+        if row.loss is not None and row.reduction is not None
     ]
 
 
@@ -150,7 +143,7 @@ def _draw_legend(figure: FigureBase, marks: Sequence[Mark]) -> None:
         for mark in marks:
             if mark.family == family:
                 handle = Line2D([], [], linestyle="none", marker="o", color=mark.color, alpha=mark.alpha, markersize=5)
-                entries.append((handle, f"{mark.rank}  {mark.defense}", "normal"))
+                entries.append((handle, f"{mark.number}  {mark.defense}", "normal"))
     entries.append((Line2D([], [], linestyle="none", marker="x", color="black", markersize=6), "no defense", "normal"))
     entries.append((Line2D([], [], color="0.35", linewidth=1.0, linestyle="--"), "Pareto front", "normal"))
     handles, titles, weights = zip(*entries, strict=True)
@@ -160,9 +153,9 @@ def _draw_legend(figure: FigureBase, marks: Sequence[Mark]) -> None:
 
 
 def _draw_labels(axes: Axes, marks: Sequence[Mark], scale: float) -> None:
-    """The rank beside each point; ``scale``: typographic points of a pixel."""
+    """The number beside each point; ``scale``: typographic points of a pixel."""
     places = [*((mark.loss.mean, mark.reduction.mean) for mark in marks), (0.0, 0.0)]
-    words = [*(str(mark.rank) for mark in marks), "none"]
+    words = [*(str(mark.number) for mark in marks), "none"]
     screen = [(x * scale, y * scale) for x, y in axes.transData.transform(places)]
     for place, word, offset in zip(places, words, label_offsets(screen, words), strict=True):
         line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3}

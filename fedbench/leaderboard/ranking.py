@@ -54,9 +54,17 @@ def interval(values: Sequence[float], level: float = 0.95) -> Estimate:
 def clustered(groups: Sequence[Sequence[float]], resamples: int = 2000) -> Estimate:
     """Mean over scenarios of the mean over seeds, with a 95 % interval over both.
 
-    One scenario: the t interval over its seeds. Several: the percentile interval of a hierarchical bootstrap, which draws
-    scenarios with replacement and, for each draw, seeds of that scenario with replacement (fixed stream, so that equal
-    records give equal intervals).
+    One scenario: the t interval over its seeds. Several: the interval of a hierarchical bootstrap, which draws scenarios
+    with replacement and, for each draw, seeds of that scenario with replacement (fixed stream, so that equal records give
+    equal intervals). The distances of its 2.5 and 97.5 percentiles from the mean are multiplied by
+    ``t_(S-1) sqrt(S / (S - 1)) / z`` with the 97.5 % quantiles of t and the normal distribution: the percentiles alone
+    know neither that the spread of ``S`` scenarios is estimated nor that drawn ones vary by ``(S - 1) / S`` too little
+    (Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69, 2015, who
+    takes wider percentiles to the same end; of two scenarios there are none).
+
+    Measured with normal scenarios and seeds, 400 simulations of each of six cases (1 or 3 seeds; the spread of scenarios
+    30, 2 or 1/2 times that of seeds): 2 scenarios are covered in 92 to 100 % (by the percentiles alone in 48 to 83 %), 3
+    and 4 in 93 to 100 % (72 to 91), 6 in 92 to 98 % (82 to 94), 12 in 93 to 98 % (89 to 96), 30 in 94 to 97 %.
 
     Args:
         groups: the values of each scenario's seeds. resamples: of the bootstrap.
@@ -72,7 +80,8 @@ def clustered(groups: Sequence[Sequence[float]], resamples: int = 2000) -> Estim
         row[:] = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
     drawn = means[rng.integers(0, count, (resamples, count)), rng.integers(0, resamples, (resamples, count))].mean(1)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return Estimate(mean, float(low), float(high), count)
+    wider = float(stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975)) * math.sqrt(count / (count - 1))
+    return Estimate(mean, mean - wider * (mean - float(low)), mean + wider * (float(high) - mean), count)
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
@@ -113,11 +122,6 @@ def common(ran: Mapping[str, set[Cell]]) -> set[Cell]:
     """
     count = Counter(cell for own in ran.values() for cell in own)
     return {cell for cell, entries in count.items() if 2 * entries >= len(ran)}
-
-
-def places(scores: Mapping[str, float]) -> dict[str, int]:
-    """Ranks from 1, the highest score first; equal scores share a rank."""
-    return {name: 1 + sum(other > score for other in scores.values()) for name, score in scores.items()}
 
 
 def entry_names(rows: Sequence[Row], kind: str = "attack") -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.paired import aligned, paired_difference
 from fedbench.leaderboard.ranking import (
     Cell,
     Estimate,
@@ -21,9 +22,9 @@ from fedbench.leaderboard.ranking import (
     entry_names,
     grouped,
     mean_of,
-    places,
     say,
 )
+from fedbench.leaderboard.separation import Ranking, separate
 
 S = TypeVar("S", bound="Standing")
 
@@ -33,7 +34,9 @@ class Standing:
     """What every attack on the leaderboard has, in either track.
 
     Attributes:
-        rank: its place, None when a scenario of the comparison is missing. runs: ids behind the numbers.
+        rank: shared by the attacks that the runs cannot tell apart, None when a scenario of the comparison is missing.
+        beats: how many attacks it is significantly better than. average_rank: over scenarios. Both are None without a
+            rank. runs: ids behind the numbers.
         scenarios: how many of the comparison. diverged, failed: runs that did not end well.
         missing: scenarios of the comparison that it lacks. apart: how many it has beyond the comparison.
     """
@@ -41,6 +44,8 @@ class Standing:
     attack: str
     knowledge: str
     rank: int | None = None
+    beats: int | None = None
+    average_rank: float | None = None
     runs: list[str]
     scenarios: int
     diverged: int
@@ -79,10 +84,10 @@ class RatioCell:
 
 @dataclass(frozen=True, kw_only=True)
 class CellRow(RatioCell):
-    """Mean ER@K and HR@K."""
+    """Mean ER@K, and mean HR@K where it was measured."""
 
     er: Estimate
-    hr: float
+    hr: float | None
 
 
 @dataclass(frozen=True)
@@ -131,17 +136,40 @@ def attack_entries(rows: Sequence[Row], counts: Callable[[Row], bool]) -> Entrie
     return Entries(kept, cells, compared, {entry: own[0]["knowledge"] for entry, own in by_entry.items()})
 
 
-def placed(rows: Iterable[S], scores: Mapping[str, float]) -> list[S]:
-    """Attacks with their ranks, the highest score first; those that lack a scenario or a score come last, without one."""
+def placed(
+    rows: Iterable[S], scores: Mapping[str, float], values: Mapping[str, Mapping[tuple[Cell, int], float]]
+) -> Ranking[S]:
+    """Attacks with their ranks, the highest score first; those that lack a scenario or a score come last, without one.
+
+    Args:
+        rows, scores: of the attacks, by name. values: percent of each in every scenario and seed.
+    """
     found = sorted(
         rows,
         key=lambda row: (bool(row.missing) or row.attack not in scores, -scores.get(row.attack, -math.inf), row.attack),
     )
-    ranks = places({row.attack: scores[row.attack] for row in found if not row.missing and row.attack in scores})
-    return [replace(row, rank=ranks.get(row.attack)) for row in found]
+    ranked = [row.attack for row in found if not row.missing and row.attack in scores]
+    arrays = aligned({name: values[name] for name in ranked})
+    told = separate(
+        {name: scores[name] for name in ranked},
+        lambda one, other: paired_difference(arrays[one], arrays[other]),
+        arrays,
+    )
+    placed = [
+        replace(
+            row,
+            rank=told.ranks[row.attack],
+            beats=len(told.beats[row.attack]),
+            average_rank=told.average_ranks.get(row.attack),
+        )
+        if row.attack in told.ranks
+        else row
+        for row in found
+    ]
+    return Ranking(placed, told)
 
 
-def rank_attacks(database: Database, defense: str = "none", model: str | None = None) -> list[AttackRow]:
+def rank_attacks(database: Database, defense: str = "none", model: str | None = None) -> Ranking[AttackRow]:
     """Attacks under ``defense``, best first; those that miss scenarios come last, without a rank.
 
     Compared are the scenarios that at least half of the attacks ran: all that have a rank have it from the same ones,
@@ -175,7 +203,8 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
                 first=first[entry],
             )
         )
-    return placed(found, {entry: _with_diverged(own) for entry, own in entries.rows.items()})
+    scores = {entry: _with_diverged(own) for entry, own in entries.rows.items()}
+    return placed(found, scores, {entry: _exposures(own) for entry, own in entries.rows.items()})
 
 
 def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
@@ -186,8 +215,7 @@ def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
         database.rows(query, [defense]), lambda r: r["status"] == "ok" and r["er"] is not None
     ):
         values = clustered([[100 * row["er"] for row in cell] for cell in grouped(group, cell_of)])
-        hr = mean_of(100 * row["hr"] for row in group)
-        assert hr is not None
+        hr = mean_of(100 * row["hr"] for row in group if row["hr"] is not None)
         out.append(CellRow(**place, er=values, hr=hr))
     return out
 
@@ -224,6 +252,15 @@ def _first_places(by_entry: Mapping[str, Sequence[Row]], compared: Iterable[Cell
 
 def _with_diverged(rows: Sequence[Row]) -> float:
     """Mean over scenarios of the mean ER@K, where a scenario without any score counts as 0."""
-    groups = grouped([row for row in rows if row["status"] != "failed"], cell_of)
-    means = [mean_of(row["er"] for row in group if row["status"] == "ok" and row["er"] is not None) for group in groups]
-    return math.fsum(mean or 0.0 for mean in means) / max(len(means), 1)
+    by_cell = grouped(_exposures(rows).items(), lambda item: item[0][0])
+    return math.fsum(math.fsum(value for _, value in group) / len(group) for group in by_cell) / max(len(by_cell), 1)
+
+
+def _exposures(rows: Sequence[Row]) -> dict[tuple[Cell, int], float]:
+    """ER@K in percent by scenario and seed: of the runs with a score, or 0 of all in a scenario without any."""
+    out: dict[tuple[Cell, int], float] = {}
+    for group in grouped([row for row in rows if row["status"] != "failed"], cell_of):
+        scored = [row for row in group if row["status"] == "ok" and row["er"] is not None]
+        cell = cell_of(group[0])
+        out |= {(cell, row["seed"]): 100 * row["er"] if scored else 0.0 for row in scored or group}
+    return out

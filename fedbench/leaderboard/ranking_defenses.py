@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from fedbench.cards import Goal
 from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.paired import Difference, aligned, contrast
 from fedbench.leaderboard.ranking import (
     CLEAN_PLACE,
     PLACE,
@@ -22,9 +23,9 @@ from fedbench.leaderboard.ranking import (
     entry_names,
     grouped,
     mean_of,
-    places,
     say,
 )
+from fedbench.leaderboard.separation import Ranking, Separation, separate
 from fedbench.leaderboard.tracks import TARGETED, Track
 
 FACING = ("attack", "attack_params", *PLACE)
@@ -41,7 +42,9 @@ class DefenseRow:
 
     Attributes:
         family, knowledge, assumes: what its card says; empty where the records do not tell.
-        rank: place by net, None when a scenario of the comparison is missing.
+        rank: by net, shared by the defenses that the runs cannot tell apart; None when a scenario of the comparison is
+            missing. beats: how many defenses have a significantly lower net. average_rank: over scenarios. Both are None
+            without a rank.
         reduction: ER@K of the undefended twin minus its own. loss: HR@K without any attack and defense minus HR@K with
             the defense alone. net: mean reduction minus mean loss.
         front: whether no ranked defense, nor to have none at all, reduces as much at as little loss (by the means, and one
@@ -79,6 +82,8 @@ class DefenseRow:
     missing: list[str] = field(default_factory=list)
     apart: int = 0
     goal: str = Goal.PROMOTE
+    beats: int | None = None
+    average_rank: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def quality_loss(rows: Sequence[Row], column: str) -> Estimate | None:
     return clustered([[100 * value for _, value in own] for own in by_place]) if by_place else None
 
 
-def rank_defenses(database: Database, model: str | None = None, track: Track = TARGETED) -> list[DefenseRow]:
+def rank_defenses(database: Database, model: str | None = None, track: Track = TARGETED) -> Ranking[DefenseRow]:
     """Defenses by what they prevent minus what they cost, best first; those that miss scenarios come last, without a rank.
 
     Compared are the scenarios (an attack of the track, in a place) that at least half of the defenses ran, and the same
@@ -161,12 +166,62 @@ def rank_defenses(database: Database, model: str | None = None, track: Track = T
     }
     rows = [_row(name, own, found.attacks, compared, needed, track) for name, own in found.rows.items()]
     nets = {row.defense: row.net for row in rows if row.net is not None and not row.missing}
-    ranks = places(nets)
-    ranked = [row for row in rows if row.defense in ranks]
+    told = separate_nets(
+        nets,
+        {name: [row for row in found.rows[name] if cell_of(row, FACING) in compared] for name in nets},
+        track,
+    )
+    ranked = [row for row in rows if row.defense in nets]
     front = pareto_front([(row.reduction.mean, row.loss.mean) for row in ranked if row.reduction and row.loss])
     best = {row.defense: on for row, on in zip(ranked, front, strict=True)}
-    rows = [replace(row, rank=ranks.get(row.defense), front=best.get(row.defense)) for row in rows]
-    return sorted(rows, key=lambda row: (row.rank is None, -_order(row), row.defense))
+    rows = [
+        replace(
+            row,
+            rank=told.ranks[row.defense],
+            beats=len(told.beats[row.defense]),
+            average_rank=told.average_ranks.get(row.defense),
+            front=best[row.defense],
+        )
+        if row.defense in nets
+        else row
+        for row in rows
+    ]
+    return Ranking(sorted(rows, key=lambda row: (row.rank is None, -_order(row), row.defense)), told)
+
+
+def separate_nets(nets: Mapping[str, float], rows: Mapping[str, Sequence[Row]], track: Track) -> Separation:
+    """Which defenses differ in net.
+
+    The difference of two nets is that of the mean reductions, paired by scenario and seed (the undefended twin is the
+    same, so its noise cancels), minus that of the mean losses, paired by place and seed (the baseline is the same). The two
+    are taken for independent: other runs, with an attack and without one, make them. For a defense that assumes a share of
+    attackers, the loss in a place is the mean over its clean runs there.
+
+    Average ranks are over scenarios, of the reduction minus the loss in the same place.
+
+    Args:
+        nets: of the defenses that have a rank. rows: runs of each that are compared. track: of the runs.
+    """
+    prevented, costs, both = {}, {}, {}
+    for name, own in rows.items():
+        pairs = [row for row in own if paired(row, track)]
+        loss: dict[tuple[Cell, int], list[float]] = {}
+        for row in pairs:
+            if row[track.loss] is not None:
+                loss.setdefault((cell_of(row, CLEAN_PLACE), row["seed"]), []).append(100 * row[track.loss])
+        costs[name] = {key: mean for key, values in loss.items() if (mean := mean_of(values)) is not None}
+        prevented[name] = {(cell_of(row, FACING), row["seed"]): 100 * row[track.prevented] for row in pairs}
+        both[name] = {
+            (cell_of(row, FACING), row["seed"]): 100 * (row[track.prevented] - row[track.loss])
+            for row in pairs
+            if row[track.loss] is not None
+        }
+    reductions, losses = aligned(prevented), aligned(costs)
+
+    def difference(one: str, other: str) -> Difference:
+        return contrast([reductions[one] - reductions[other], losses[other] - losses[one]])
+
+    return separate(nets, difference, aligned(both))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.ranking import Estimate
+from fedbench.leaderboard.ranking import Estimate, cell_of
 from fedbench.leaderboard.ranking_attacks import RatioCell, Standing, attack_entries, placed, ratio_groups
 from fedbench.leaderboard.ranking_defenses import scenario_estimate, scenario_mean
+from fedbench.leaderboard.separation import Ranking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class UntargetedCellRow(RatioCell):
     hr: float
 
 
-def rank_untargeted(database: Database, model: str | None = None) -> list[UntargetedAttackRow]:
+def rank_untargeted(database: Database, model: str | None = None) -> Ranking[UntargetedAttackRow]:
     """Untargeted attacks without a defense, best first; those that miss scenarios come last, without a rank.
 
     Compared are the scenarios that at least half of the attacks ran and that have clean twins. A run that diverged has lost
@@ -64,7 +65,11 @@ def rank_untargeted(database: Database, model: str | None = None) -> list[Untarg
                 unpaired=sum(row["status"] != "failed" and not _paired(row) for row in own),
             )
         )
-    return placed(found, {row.attack: row.loss.mean for row in found if row.loss is not None})
+    values = {
+        entry: {(cell_of(row), row["seed"]): 100 * row["hr_loss"] for row in own if _paired(row)}
+        for entry, own in entries.rows.items()
+    }
+    return placed(found, {row.attack: row.loss.mean for row in found if row.loss is not None}, values)
 
 
 def untargeted_cells(database: Database) -> list[UntargetedCellRow]:

@@ -15,7 +15,8 @@ def headline(board: Board) -> str:
     runs = "1 run" if board.count == 1 else f"{board.count:,} runs"
     h = hit_cut(board.k)
     measures = f"ER@{board.k} and HR@{h}" if TARGETED in board.tracks else f"HR@{h} and NDCG@{h}"
-    return f"{runs} on {board.datasets}; {measures} in percent, intervals 95 %"
+    limit = f" (hit ratios are measured up to K = {h})" if h < board.k else ""
+    return f"{runs} on {board.datasets}; {measures} in percent{limit}, intervals 95 %"
 
 
 def markdown(board: Board) -> str:
@@ -31,7 +32,7 @@ def markdown(board: Board) -> str:
         out.append("| " + " | ".join(map(escape, sheet.headings)) + " |")
         out.append("|" + "---|" * len(sheet.headings))
         out += ["| " + " | ".join(map(escape, row)) + " |" for row in sheet.rows]
-        out.append("")
+        out += ["", f"{escape(sheet.caption)}", ""] if sheet.caption else [""]
         if sheet.runs:
             out += ["<details><summary>Runs behind each row</summary>", ""]
             for name, runs in sheet.runs.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -10,6 +11,7 @@ from fedbench.leaderboard.ranking import Estimate
 from fedbench.leaderboard.ranking_attacks import AttackRow, RatioCell, Standing
 from fedbench.leaderboard.ranking_defenses import DefenseRow
 from fedbench.leaderboard.ranking_untargeted import UntargetedAttackRow
+from fedbench.leaderboard.separation import Ranking, Separation
 from fedbench.leaderboard.tracks import TARGETED, Track
 from fedbench.leaderboard.under_defenses import Left, UnderRow, family_order
 
@@ -32,6 +34,8 @@ class Sheet:
     """Headings of the columns that hold words: they are set flush left."""
     spare: tuple[str, ...] = ()
     """Headings of the columns that a narrow screen does without, the first ones first."""
+    caption: str = ""
+    """What is said below the table."""
 
 
 NEVER_ON_A_SCREEN = frozenset({"failed", "missing", "without twin", "left out", "assumes", "diverged clean"})
@@ -59,16 +63,19 @@ def hit_cut(k: int) -> int:
     return min(k, 20)
 
 
-def attack_sheet(title: str, rows: Sequence[AttackRow], k: int) -> Sheet:
+def attack_sheet(title: str, rows: Ranking[AttackRow], k: int) -> Sheet:
     """Attacks by exposure."""
+    ranks = rank_texts(rows)
     headings = (
-        "rank", "attack", f"ER@{k}", "peak", "tail", f"HR@{hit_cut(k)} change", "knows", "first", "scenarios",
-        "runs", "diverged", "failed", "missing",
+        "rank", "attack", f"ER@{k}", "beats", "mean rank", "peak", "tail", f"HR@{hit_cut(k)} change", "knows", "first",
+        "scenarios", "runs", "diverged", "failed", "missing",
     )  # fmt: skip
     lines = [
         (
-            *_named_place(row),
+            rank,
+            row.attack,
             _estimate(row.er),
+            *_standing(row),
             _number(row.peak),
             _number(row.tail),
             _estimate(row.hr_change, signed=True),
@@ -77,23 +84,26 @@ def attack_sheet(title: str, rows: Sequence[AttackRow], k: int) -> Sheet:
             *_counted(row),
             str(len(row.missing)),
         )
-        for row in rows
+        for rank, row in zip(ranks, rows, strict=True)
     ]
     runs = {row.attack: row.runs for row in rows}
-    return Sheet(title, headings, lines, runs, spare=("diverged", "scenarios", "first", "knows"))
+    spare = ("diverged", "scenarios", "first", "mean rank", "runs", "knows")
+    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
 
 
-def untargeted_sheet(title: str, rows: Sequence[UntargetedAttackRow], k: int) -> Sheet:
+def untargeted_sheet(title: str, rows: Ranking[UntargetedAttackRow], k: int) -> Sheet:
     """Untargeted attacks by relative loss."""
-    h = hit_cut(k)
+    h, ranks = hit_cut(k), rank_texts(rows)
     headings = (
-        "rank", "attack", f"HR@{h} loss %", f"NDCG@{h} loss %", "loss at the end %", f"HR@{h}", f"clean HR@{h}", "knows",
-        "scenarios", "runs", "diverged", "failed", "without twin", "missing",
+        "rank", "attack", f"HR@{h} loss %", "beats", "mean rank", f"NDCG@{h} loss %", "loss at the end %", f"HR@{h}",
+        f"clean HR@{h}", "knows", "scenarios", "runs", "diverged", "failed", "without twin", "missing",
     )  # fmt: skip
     lines = [
         (
-            *_named_place(row),
+            rank,
+            row.attack,
             _estimate(row.loss, signed=True),
+            *_standing(row),
             _estimate(row.ndcg_loss, signed=True),
             _number(row.loss_end, signed=True),
             _number(row.hr, digits=2),
@@ -103,15 +113,48 @@ def untargeted_sheet(title: str, rows: Sequence[UntargetedAttackRow], k: int) ->
             str(row.unpaired),
             str(len(row.missing)),
         )
-        for row in rows
+        for rank, row in zip(ranks, rows, strict=True)
     ]
     runs = {row.attack: row.runs for row in rows}
-    spare = ("diverged", "runs", "scenarios", f"clean HR@{h}", "knows", f"HR@{h}", "loss at the end %")
-    return Sheet(title, headings, lines, runs, spare=spare)
+    spare = ("diverged", "runs", "scenarios", "mean rank", f"clean HR@{h}", "knows", f"HR@{h}", "loss at the end %")
+    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
 
 
-def _named_place(row: Standing) -> tuple[str, str]:
-    return str(row.rank or "-"), row.attack
+def rank_texts(rows: Iterable[Standing | DefenseRow]) -> list[str]:
+    """Ranks as they are shown: ``3``, or ``1-2`` where several share one; ``-`` without a rank."""
+    ranks = [row.rank for row in rows]
+    shared = Counter(ranks)
+    return [
+        "-" if rank is None else str(rank) if shared[rank] == 1 else f"{rank}-{rank + shared[rank] - 1}"
+        for rank in ranks
+    ]
+
+
+def caption(told: Separation, unit: str = "points") -> str:
+    """What the runs of a table can tell apart; empty for fewer than two ranked entries.
+
+    Args:
+        told: of the table. unit: of their scores.
+    """
+    count = len(told.ranks)
+    if count < 2:
+        return ""
+    pairs = f"{sum(map(len, told.beats.values()))} of {count * (count - 1) // 2} pairs are told apart"
+    finest = (
+        f"smallest difference that can be resolved: {told.resolution:.1f} {unit}"
+        if told.resolution is not None
+        else "no smallest difference can be given: the runs show no variation between seeds or scenarios"
+    )
+    text = f"{pairs}; {finest}."
+    if told.critical_difference is not None:
+        over = f"{told.scenarios} scenarios" if told.scenarios != 1 else "1 scenario"
+        friedman = "" if told.friedman is None else f"Friedman's test p = {told.friedman:.2g}, "
+        text += f" Mean ranks over {over}: {friedman}critical difference {told.critical_difference:.1f}."
+    return text
+
+
+def _standing(row: Standing | DefenseRow) -> tuple[str, str]:
+    return "-" if row.beats is None else str(row.beats), _number(row.average_rank)
 
 
 def _counted(row: Standing) -> tuple[str, ...]:
@@ -143,7 +186,7 @@ def cell_sheets(cells: Iterable[C], value: Callable[[C], str], measure: str) -> 
 
 
 def defense_sheet(
-    title: str, rows: Sequence[DefenseRow], k: int, listed: Iterable[str] = (), track: Track = TARGETED
+    title: str, rows: Ranking[DefenseRow], k: int, listed: Iterable[str] = (), track: Track = TARGETED
 ) -> Sheet:
     """Defenses by what they prevent and cost.
 
@@ -155,19 +198,21 @@ def defense_sheet(
         prevented, loss, left, least = f"ER@{k} reduction", f"HR@{hit_cut(k)} loss", f"ER@{k} left", "least prevented"
     else:
         prevented, loss, left, least = "recovered %", "cost %", f"HR@{hit_cut(k)} loss left %", "least recovered"
+    ranks = rank_texts(rows)
     headings = (
-        "rank", "defense", "family", prevented, loss, "net", "front", left, *(("at peak",) if track.peak else ()),
-        "worst attack", least, "ms a round", "knows", "assumes", "scenarios", "runs", "diverged", "diverged clean", "failed",
-        "without twin", "missing",
+        "rank", "defense", "family", prevented, loss, "net", "beats", "mean rank", "front", left,
+        *(("at peak",) if track.peak else ()), "worst attack", least, "ms a round", "knows", "assumes",
+        "scenarios", "runs", "diverged", "diverged clean", "failed", "without twin", "missing",
     )  # fmt: skip
     lines = [
         (
-            str(row.rank or "-"),
+            rank,
             row.defense,
             row.family or "-",
             _estimate(row.reduction, signed=True),
             _estimate(row.loss, signed=True),
             _number(row.net, signed=True),
+            *_standing(row),
             "-" if row.front is None else "yes" if row.front else "no",
             _number(row.er),
             *((_number(row.peak),) if track.peak else ()),
@@ -184,7 +229,7 @@ def defense_sheet(
             str(row.unpaired),
             str(len(row.missing)),
         )
-        for row in rows
+        for rank, row in zip(ranks, rows, strict=True)
     ]
     known = set(listed)
     runs = {row.defense: row.runs for row in rows if not known.issuperset(row.runs)}
@@ -193,6 +238,7 @@ def defense_sheet(
         "diverged",
         "runs",
         "scenarios",
+        "mean rank",
         "knows",
         "ms a round",
         "at peak",
@@ -201,7 +247,9 @@ def defense_sheet(
         "front",
         left,
     )
-    return Sheet(title, headings, lines, runs, spare=spare)
+    unit = "points" if track == TARGETED else "% of the baseline"
+    text = caption(rows.separation, unit)
+    return Sheet(title, headings, lines, runs, spare=spare, caption=text)
 
 
 def under_sheet(title: str, rows: Sequence[UnderRow], k: int) -> Sheet:

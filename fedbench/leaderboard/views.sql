@@ -2,13 +2,17 @@
 
 -- One row a run. hr is the headline hit ratio: against sampled negatives, or by full ranking, as its protocol says; hr_chosen
 -- and ndcg_chosen are by the same ranking at the evaluation that is best on validation items, without any at the last one.
+-- superseded: there are runs of a newer version of its attack, defense or model; the views below leave such a run out.
 create or replace view headline as
 select *,
        er_$K as er, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
        cast(json_extract(scenario_json, '$.num_targets') as integer) as num_targets,
        case when ranking = 'full' then hr_full_$H else hr_$H end as hr,
        case when ranking = 'full' then coalesce(hr_full_$H_best, hr_full_$H) else hr_$H end as hr_chosen,
-       case when ranking = 'full' then coalesce(ndcg_full_$H_best, ndcg_full_$H) else ndcg_$H end as ndcg_chosen
+       case when ranking = 'full' then coalesce(ndcg_full_$H_best, ndcg_full_$H) else ndcg_$H end as ndcg_chosen,
+       attack_version < max(attack_version) over (partition by attack)
+       or coalesce(defense_version, 1) < max(coalesce(defense_version, 1)) over (partition by defense)
+       or coalesce(model_version, 1) < max(coalesce(model_version, 1)) over (partition by model) as superseded
 from runs;
 
 -- One row for each evaluation of each run.
@@ -25,7 +29,7 @@ select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.er, r.er_peak, r.er_tail, r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change
 from headline r
 left join headline c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
-where r.attack <> 'none';
+where r.attack <> 'none' and not r.superseded;
 
 -- Attacked and defended runs beside the undefended twin; the loss is that of the two clean twins of the same seed. An attacked
 -- run that diverged shows the target to nobody at the end; a clean run that diverged has lost the whole hit ratio. cost_ms is
@@ -47,7 +51,7 @@ from headline r
 left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok'
 left join headline d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
 left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
-where r.attack <> 'none' and r.defense <> 'none';
+where r.attack <> 'none' and r.defense <> 'none' and not r.superseded;
 
 -- Headline quality where a run that diverged has none left, and a run that failed has no number.
 create or replace view quality as
@@ -69,7 +73,7 @@ select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        1 - r.hr / nullif(c.hr, 0) as hr_loss_end
 from quality r
 left join quality c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
-where r.attack_goal = 'degrade';
+where r.attack_goal = 'degrade' and not r.superseded;
 
 -- Defended runs under an untargeted attack, all as shares of the baseline's HR@K (no attack, no defense, same seed): what the
 -- defense brings back, what it costs without the attack, and what is still lost.
@@ -88,4 +92,4 @@ left join quality u on u.scenario_id = r.undefended_id and u.seed = r.seed and u
 left join quality d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
 left join quality b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
 left join (select run_id, cost_ms from defenses) t on t.run_id = r.run_id
-where r.attack_goal = 'degrade' and r.defense <> 'none';
+where r.attack_goal = 'degrade' and r.defense <> 'none' and not r.superseded;

@@ -149,6 +149,13 @@ def test_bad_input(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "begins the ids of 2 runs" in refused(scenario("a-ra").id, *there)
     assert refused(tmp_path / "none-s0.parquet") == f"no file '{tmp_path}/none-s0.parquet'."
     assert refused(name, "--results", tmp_path / "empty").startswith("no results in ")
+    assert refused(results).endswith(
+        f"is a folder, not a run; name one of its runs: `fedbench inspect ID --results {results}`."
+    )
+    (tmp_path / "x.toml").write_text("name = 1")
+    assert refused(tmp_path / "x.toml").startswith(
+        f"'{tmp_path}/x.toml' is no record of a run, which is a .parquet file"
+    )
     assert refused(name, *there, "--rounds", "0").startswith("--rounds says what to draw")
     out = ("--out", tmp_path / "a.png")
     assert refused(name, *there, *out, "--rounds", "a").startswith("--rounds 'a' must be numbers")

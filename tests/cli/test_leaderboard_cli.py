@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_the_leaderboard_is_shown_and_written(results: Path, tmp_path: Path) -> 
     assert "Attacks by ER@10" in shown.stdout
     assert "a-ra" in shown.stdout
     text = out.read_text(encoding="utf-8")
-    assert "| 1 | a-ra | 25.0 |" in text
+    assert "| 1-2 | a-ra | 25.0 |" in text
     assert record(scenario("a-ra")).run_id[:8] in text
 
 
@@ -151,6 +152,41 @@ def test_sql(results: Path) -> None:
     assert wrong.exit_code == 2
     assert wrong.stderr.startswith("error: SQL: ")
     assert wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["drop table runs", "create table a as select 1", "set threads = 1", "select 1; select 2", "", "/* nothing */"],
+)
+def test_sql_takes_one_query_that_reads(results: Path, query: str) -> None:
+    refused = run(app, ["sql", query, "--results", str(results)])
+    assert refused.exit_code == 2
+    assert refused.stdout == ""
+    assert refused.stderr.startswith(
+        "error: SQL: only one query that reads can be asked (SELECT, DESCRIBE, EXPLAIN), not "
+    )
+    assert refused.stderr.count("\n") == 1
+
+
+def test_sql_describes_and_explains(results: Path) -> None:
+    assert "scenario_id" in run(app, ["sql", "describe runs", "--results", str(results)]).stdout
+    assert run(app, ["sql", "explain select 1", "--results", str(results)]).exit_code == 0
+
+
+def test_sql_fits_the_screen(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console.Console.width", 80)
+    wide = "select * from runs where attack "
+    one = run(app, ["sql", wide + "= 'a-ra'", "--results", str(results)])
+    lines = [line.split() for line in one.stdout.splitlines()]
+    assert lines[0] == ["column", "row", "1"]
+    assert ["attack", "a-ra"] in lines
+    assert max(map(len, one.stdout.splitlines())) <= 80
+    assert "Long values are cut; --csv or --json gives everything." in one.stderr
+    many = run(app, ["sql", wide + "is not null", "--results", str(results)])
+    assert len(many.stdout.splitlines()) == 4
+    assert re.match(r"\d of \d+ columns fit; name those that you want, or --csv", many.stderr)
+    narrow = run(app, ["sql", "select attack from runs", "--results", str(results)])
+    assert (len(narrow.stdout.splitlines()), narrow.stderr) == (4, "")
 
 
 def test_packed_results_give_the_same_leaderboard(results: Path, tmp_path: Path) -> None:

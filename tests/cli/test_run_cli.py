@@ -78,6 +78,35 @@ def test_dry_run_says_which_twin_and_which_data_are_missing(
     assert result.stderr.startswith("warning: it would not start: Dataset 'ml-1m'")
 
 
+def test_dry_run_checks_what_a_run_checks(suite: Path, tmp_path: Path) -> None:
+    suite.write_text(SUITE.replace("malicious_ratio", 'target = "fixed:99999"\nmalicious_ratio'))
+    (tmp_path / "file").write_text("")
+    arguments = ["run", str(suite), "--results", str(tmp_path / "file" / "below"), "--jobs", "1"]
+    dry, real = CliRunner().invoke(app, [*arguments, "--dry-run"]), CliRunner().invoke(app, arguments)
+    warnings = dry.stderr.splitlines()
+    assert dry.exit_code == 0
+    assert warnings[0].startswith("warning: it would not start: target 'fixed:99999': item ids must differ")
+    assert warnings[1].startswith("warning: it would not start: cannot write in the results folder")
+    assert (real.exit_code, real.stderr) == (2, warnings[0].replace("warning: it would not start", "error") + "\n")
+    for wrong in (["--device", "gpu"], ["--jobs", "0"], ["--results", str(tmp_path / "file")]):
+        assert CliRunner().invoke(app, [*arguments, *wrong, "--dry-run"]).exit_code == 2
+
+
+def test_a_protocol_without_its_validation_items_is_warned_of(suite: Path, tmp_path: Path) -> None:
+    own = SUITE.replace("malicious_ratio", 'protocol = "aaai23"\ntarget = "none"\nmalicious_ratio')
+    own = own.replace("explicit-boost", "label-flip")
+    text = (
+        "protocol 'aaai23' takes the checkpoint that is best on validation items, but split 'leave-one-out' of"
+        " longtail-small has none: it is the last checkpoint that counts."
+    )
+    for split, there in (("leave-one-out", True), ("leave-one-out-validation", False)):
+        suite.write_text(own.replace("epochs = 2", f'epochs = 2, split = "{split}"'))
+        dry = CliRunner().invoke(app, ["run", str(suite), "--results", str(tmp_path / "r"), "--dry-run"])
+        assert dry.stderr == (f"warning: {text}\n" if there else "")
+        shown = " ".join(CliRunner().invoke(app, ["show", str(suite)]).stdout.split())
+        assert (text in shown) == there
+
+
 def test_filters_and_seeds_reach_the_plan(suite: Path, tmp_path: Path) -> None:
     arguments = ["run", str(suite), "--results", str(tmp_path / "results"), "--dry-run"]
     assert "3 runs: 3 to run" in CliRunner().invoke(app, [*arguments, "--only", "attack=none", "--seeds", "3"]).stdout

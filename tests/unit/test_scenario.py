@@ -179,3 +179,11 @@ def test_parameters_of_a_chain_are_written_by_part() -> None:
         defense_params={"krum": {"assumed_ratio": 0.05}, "norm-bound": {"bound": 1.0}},
     )
     assert str(chain).endswith("defense.krum.assumed_ratio=0.05 defense.norm-bound.bound=1.0")
+
+
+def test_sequences_have_one_negative_each() -> None:
+    pairs = Scenario("longtail-small", "sasrec", protocol="aaai23", protocol_params={"negatives_per_positive": 2})
+    with pytest.raises(
+        UserError, match="model 'sasrec' takes one negative for each positive, but protocol 'aaai23' has"
+    ):
+        _ = pairs.id

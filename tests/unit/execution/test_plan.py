@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedbench.errors import DataError, ResultsError, UserError
-from fedbench.execution.plan import Run, check_data, check_writable, expected_seconds, in_order, make_plan
+from fedbench.execution.plan import Run, check_data, check_writable, expected_seconds, in_order, make_plan, obstacles
 from fedbench.results import RunRecord, pack, scan, write_record
 from fedbench.run import execute
 from fedbench.scenario import Scenario
@@ -83,9 +83,25 @@ def test_missing_data_and_unknown_splits_are_found_before_anything_runs(
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "deep")
-    assert list((tmp_path / "new" / "deep").iterdir()) == []
+    assert list(tmp_path.iterdir()) == [], "the first record makes the folder"
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match="is not a folder"):
         make_plan([], tmp_path / "file")
     with pytest.raises(ResultsError, match="cannot write in the results folder"):
         check_writable(tmp_path / "file" / "below")
+
+
+def test_everything_that_keeps_runs_from_starting_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDBENCH_CACHE", str(tmp_path))
+    monkeypatch.delenv("FEDBENCH_DATA", raising=False)
+    (tmp_path / "file").write_text("")
+    beyond = dataclasses.replace(CLEAN, target="fixed:400")
+    many = dataclasses.replace(CLEAN, num_targets=401)
+    far = Scenario("ml-1m", "mf", target="fixed:99999")
+    runs = [Run(each, seed) for seed in (0, 1) for each in (CLEAN, beyond, far, many)]
+    found = [str(error) for error in obstacles(runs, tmp_path / "file" / "below")]
+    starts = ["Dataset 'ml-1m'", "target 'fixed:400'", "num_targets = 401", "cannot write in the results folder"]
+    assert [text[: len(start)] for text, start in zip(found, starts, strict=True)] == starts
+    assert list(obstacles([Run(CLEAN, 0)], tmp_path / "new")) == []

@@ -74,8 +74,9 @@ def test_groups_by_hand(rounds: Rounds) -> None:
     assert whole.benign.cosine_malicious == pytest.approx(0.2)
     assert whole.malicious.cosine_benign == pytest.approx(0.2)
     assert first.malicious.cosine_malicious is None
-    assert whole.benign.uniformity == pytest.approx(9.0)
-    assert whole.malicious.uniformity == pytest.approx(10.0)
+    assert whole.benign.uniformity == pytest.approx((11 + 5) / 2), "rounds weigh alike, however many uploads they have"
+    assert whole.malicious.uniformity == pytest.approx((14 + 6) / 2)
+    assert whole.malicious.shift == pytest.approx(3 / 2**0.5)
     assert first.malicious.shift == pytest.approx(3 / 2**0.5)
     assert first.benign.shift == pytest.approx(0)
     assert last.malicious.shift is None
@@ -96,6 +97,23 @@ def test_every_epoch_is_in_a_quarter(tmp_path: Path) -> None:
     # Of a run that ended after a quarter of its plan.
     assert [p.name for p in rounds.summary(40)] == ["all", "quarter 1"]
     assert np.isnan(rounds.shift()).all()
+
+
+def test_uniformity_and_shift_are_over_the_rounds_that_have_both_groups(tmp_path: Path) -> None:
+    """d_i falls from round to round; the malicious lie above the benign in each of theirs, and pooled would lie below."""
+    by_round = {0: ([100, 102], []), 1: ([50, 52], [54]), 2: ([10, 12, 14, 16], [20, 22, 24])}
+    rows = [
+        (n, 1, client, malicious, 1.0, None, None, float(value), None)
+        for n, groups in by_round.items()
+        for malicious, group in zip((False, True), groups, strict=True)
+        for client, value in enumerate(group)
+    ]
+    pq.write_table(table(rows), tmp_path / "r.rounds.parquet")
+    (whole, _) = read_rounds(tmp_path / "r.rounds.parquet").summary(1)
+    assert whole.benign.uniformity == pytest.approx((51 + 13) / 2)
+    assert whole.malicious.uniformity == pytest.approx((54 + 22) / 2)
+    assert whole.benign.shift == pytest.approx(0)
+    assert whole.malicious.shift == pytest.approx((3 / 2**0.5 + 9 / (20 / 3) ** 0.5) / 2)
 
 
 def test_equal_uniformity_has_no_shift(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def ranked(tmp_path: Path) -> list[DefenseRow]:
         for name, (er, hr) in ends.items():
             for attack in ("none", "a-ra"):
                 write(folder, defended(name, attack, seed, family=families[name], er=er, hr=hr + seed / 100))
-    return rank_defenses(Database([folder]))
+    return list(rank_defenses(Database([folder])))
 
 
 def test_a_picture_names_every_ranked_defense(ranked: list[DefenseRow], tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_picture_names_every_ranked_defense(ranked: list[DefenseRow], tmp_path
     assert png.read_bytes().startswith(b"\x89PNG")
     draw_defenses(ranked, svg, 30)
     first = svg.read_text(encoding="utf-8")
-    assert all(f"<!-- {row.rank}  {row.defense} -->" in first for row in ranked)
+    assert all(f"<!-- {number}  {row.defense} -->" in first for number, row in enumerate(ranked, 1))
     assert "<!-- filter+aggregation -->" in first
     assert "<!-- ER@30 reduction (points) -->" in first
     assert "<!-- HR@20 loss without an attack (points) -->" in first
@@ -49,7 +49,9 @@ def test_each_track_has_a_panel_of_its_own(ranked: list[DefenseRow], tmp_path: P
     against = [replace(row, defense=f"{row.defense} again", goal="degrade") for row in ranked]
     draw_defenses([*ranked, *against], svg, 5)
     both = svg.read_text(encoding="utf-8")
-    assert all(f"<!-- {row.rank}  {row.defense} -->" in both for row in (*ranked, *against))
+    assert all(
+        f"<!-- {number}  {row.defense} -->" in both for rows in (ranked, against) for number, row in enumerate(rows, 1)
+    )
     assert both.count("<!-- Pareto front -->") == 2
     assert "<!-- ER@5 reduction (points) -->" in both
     assert "<!-- recovered HR@5 (% of the baseline) -->" in both

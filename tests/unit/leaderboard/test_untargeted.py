@@ -33,7 +33,7 @@ def test_attacks_are_ranked_by_the_share_of_the_twins_hit_ratio_that_they_take(t
         *(untargeted("a-hum", seed, hr) for seed, hr in enumerate([0.041, 0.05])),
     )
     first, second = rank_untargeted(Database([tmp_path], 5))
-    assert (first.attack, first.rank, second.attack, second.rank) == ("a-ra", 1, "a-hum", 2)
+    assert (first.attack, first.rank, second.attack, second.rank) == ("a-ra", 1, "a-hum", 1)
     assert first.loss is not None
     assert first.ndcg_loss is not None
     assert second.loss is not None
@@ -85,7 +85,7 @@ def test_a_run_that_diverged_has_lost_everything_and_one_that_failed_counts_for_
     assert [(row.attack, row.rank, row.diverged, row.failed) for row in rows] == [
         ("a-ra", 1, 1, 0),
         ("random", 1, 0, 1),
-        ("a-hum", 3, 0, 0),
+        ("a-hum", 1, 0, 0),
     ]
     assert rows[0].loss is not None
     assert (rows[0].loss.mean, rows[0].loss_end, rows[0].hr) == (
@@ -138,8 +138,8 @@ def test_several_scenarios_have_a_clustered_interval(tmp_path: Path) -> None:
     assert (loss.mean, loss.n) == (pytest.approx(35), 2)
     assert loss.low is not None
     assert loss.high is not None
-    assert 10 <= loss.low < 20
-    assert 50 < loss.high <= 60 + 1e-9
+    assert loss.low == pytest.approx(70 - loss.high), "two scenarios alone say next to nothing of others"
+    assert 100 < loss.high < 254, "the t interval of 15 and 55"
     (cell, other) = untargeted_cells(Database([tmp_path], 5))
     assert {each.malicious_ratio: each.loss.mean for each in (cell, other)} == {
         0.01: pytest.approx(15),
@@ -170,8 +170,8 @@ def test_defenses_are_ranked_by_what_they_recover_minus_what_they_cost(tmp_path:
     rows = rank_defenses(Database([a_board(tmp_path)], 5), None, UNTARGETED)
     assert [(row.rank, row.defense, row.front, row.goal) for row in rows] == [
         (1, "good", True, "degrade"),
-        (2, "ruin", False, "degrade"),
-        (3, "poor", False, "degrade"),
+        (1, "ruin", False, "degrade"),
+        (1, "poor", False, "degrade"),
     ]
     good, ruin, poor = rows
     assert good.reduction is not None
@@ -224,7 +224,7 @@ def test_the_tables_of_both_tracks_stand_apart(tmp_path: Path) -> None:
     count = len(without.sheets)
     assert [replace(sheet) for sheet in both.sheets[:count]] == without.sheets
     assert both.sheets[count:] == only.sheets
-    assert both.notes == without.notes + only.notes
+    assert both.notes == list(dict.fromkeys(without.notes + only.notes))
     assert all(sheet.title.startswith("Untargeted: ") for sheet in only.sheets)
     assert not any(sheet.title.startswith("Untargeted: ") for sheet in without.sheets)
     assert [row.goal for row in both.defenses] == ["promote", "degrade", "degrade", "degrade"]
@@ -245,12 +245,12 @@ def test_the_untargeted_tables(tmp_path: Path) -> None:
     ]
     attacks, _, defenses, matrix = sheets.values()
     assert attacks.rows[0] == (
-        "1", "a-ra", "+50.0", "+50.0", "+50.0", "2.00", "4.00", "none", "1", "1", "0", "0", "0", "0",
+        "1-2", "a-ra", "+50.0", "0", "1.0", "+50.0", "+50.0", "2.00", "4.00", "none", "1", "1", "0", "0", "0", "0",
     )  # fmt: skip
     assert len(attacks.headings) == len(attacks.rows[0])
     assert "at peak" not in defenses.headings
     assert dict(zip(defenses.headings, defenses.rows[0], strict=True)) | {
-        "recovered %": "+22.5 [+5.0, +40.0]", "cost %": "+5.0", "net": "+17.5", "HR@5 loss left %": "15.0",
+        "recovered %": "+22.5 [-137.9, +182.9]", "cost %": "+5.0", "net": "+17.5", "HR@5 loss left %": "15.0",
         "worst attack": "a-hum 20.0", "least recovered": "a-hum +5.0", "family": "filter", "assumes": "nothing",
     } == dict(zip(defenses.headings, defenses.rows[0], strict=True))  # fmt: skip
     assert matrix.headings == ("attack", "none", "good", "ruin", "poor")
@@ -270,7 +270,7 @@ def test_each_model_has_tables_of_its_own(tmp_path: Path) -> None:
     assert {"Untargeted: attacks on mf", "Untargeted: attacks on ncf", "Untargeted: defenses on mf"} <= {
         sheet.title for sheet in board.sheets
     }
-    assert ranked(tmp_path, "mf")["a-hum"].rank == 2
+    assert ranked(tmp_path, "mf")["a-hum"].rank == 1
     assert ranked(tmp_path)["a-hum"].rank is None
     assert board.data["untargeted_attacks_by_model"]["ncf"][0]["loss"]["mean"] == pytest.approx(75)
 

@@ -1,0 +1,38 @@
+"""``fedbench pages``: a page for each suite, of the records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbench.cli.leaderboard import Folders
+
+
+def pages(
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder of the pages; pictures and leaderboards are linked one above."
+        ),
+    ],
+    results: Folders = None,
+    suites: Annotated[list[str] | None, typer.Argument(metavar="[SUITE]...", help="Only these. [default: all]")] = None,
+) -> None:
+    """Write a page for each suite and an index: what it is, how to run it, published against ours. Runs nothing."""
+    from fedbench.cli.lazy import defer_torch
+
+    defer_torch()
+    from fedbench.cli.leaderboard import open_database, write_text
+    from fedbench.cli.output import console, count
+    from fedbench.pages import index, make_page
+    from fedbench.suite import load_suite, suite_names
+
+    loaded = [load_suite(name) for name in suites or suite_names()]
+    database = open_database(results, 10, (), None)
+    made = [make_page(suite, database, out.parent) for suite in loaded]
+    for page in made:
+        write_text(out / f"{page.name}.md", page.text)
+    write_text(out / "README.md", index(made))
+    console(err=True).print(f"{count(len(made), 'page')} and README.md in {out}", soft_wrap=True)

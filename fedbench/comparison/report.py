@@ -1,0 +1,190 @@
+"""What a comparison says: numbers, words, Markdown, plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedbench.leaderboard.paired import ALPHA, Difference
+from fedbench.leaderboard.render import escape
+
+NAMED = 6
+"""Scenarios that are named one by one of those that one side lacks."""
+HEADINGS = ("dataset", "model", "malicious", "defense", "A", "B", "A - B", "p", "runs", "smallest", "what they say")
+OVERALL = "all"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One measure of both in one cell, or in all of them.
+
+    Attributes:
+        measure: what. dataset, model, ratio, defense: of the cell; :data:`OVERALL` and None where it is all of them.
+        a, b: means in percent over scenarios of the mean over seeds, of the pairs. difference: paired, in points.
+        p: of the difference; of a cell adjusted by Holm over the cells of the measure. resolution: the smallest difference
+            that so many runs would find, in points; None where nothing varies.
+    """
+
+    measure: str
+    dataset: str
+    model: str
+    ratio: float | None
+    defense: str
+    a: float
+    b: float
+    difference: Difference
+    p: float | None
+    resolution: float | None
+
+    @property
+    def verdict(self) -> str:
+        """What the pairs say, shortly."""
+        d, runs = self.difference, self.difference.runs
+        pairs = "1 paired run" if runs == 1 else f"{runs} paired runs"
+        assert d.estimate is not None
+        if self.p is None:
+            return f"cannot tell from {pairs}"
+        if self.p <= ALPHA and d.estimate:
+            return f"{'A' if d.estimate > 0 else 'B'} is higher by {abs(d.estimate):.2f}"
+        if not self.resolution:
+            return f"equal in {pairs}" if not d.estimate else f"cannot tell: the same difference in {pairs} is no proof"
+        return f"no difference that {pairs} can show"
+
+    @property
+    def words(self) -> str:
+        """The verdict, and what would have been seen."""
+        if not self.resolution or (self.p is not None and self.p <= ALPHA and self.difference.estimate):
+            return self.verdict
+        return f"{self.verdict}; smallest it could is {self.smallest} points"
+
+    @property
+    def smallest(self) -> str:
+        """The resolution; shares have no differences above 100 points."""
+        return "-" if not self.resolution else "above 100" if self.resolution > 100 else f"{self.resolution:.1f}"
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Runs that two sets of results share, number by number.
+
+    Attributes:
+        common: runs in both. differing: runs of which a metric at the end, at the best epoch or of the curve, or the status,
+            is not the same bit for bit. largest: of all metrics, the largest difference, in points. metric, run: where.
+    """
+
+    common: int
+    differing: list[str]
+    largest: float
+    metric: str
+    run: str
+
+    @property
+    def words(self) -> str:
+        """In a sentence."""
+        if not self.differing:
+            return f"All metrics of the {self.common:,} runs in both agree bit for bit."
+        differ = f"{len(self.differing):,} of the {self.common:,} runs in both differ"
+        most = f"by at most {self.largest:.4g} points ({self.metric} of {self.run})"
+        return f"{differ}, {most if self.metric else 'in curve or status alone'}; the others agree bit for bit."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a comparison says.
+
+    Attributes:
+        kind: ``results``, ``attacks`` or ``defenses``. a, b: what the two are called. k: of the metrics.
+        contrasts: of every measure, first over all cells. only_a, only_b: runs that have no counterpart of the other.
+        lost: sentences on runs that diverged or failed. about, exact: for results, where they ran, and whether numbers agree.
+    """
+
+    kind: str
+    a: str
+    b: str
+    k: int
+    contrasts: list[Contrast]
+    only_a: list[str]
+    only_b: list[str]
+    lost: list[str]
+    about: list[str] = field(default_factory=list)
+    exact: Exact | None = None
+
+    @property
+    def sentences(self) -> list[str]:
+        """What stands beside the tables."""
+        out = [*self.about, *([self.exact.words] if self.exact else []), *self.lost]
+        for name, only in ((f"A, {self.a}", self.only_a), (f"B, {self.b}", self.only_b)):
+            if only:
+                more = f"; and {len(only) - NAMED} more" if len(only) > NAMED else ""
+                noun = "run" if len(only) == 1 else "runs"
+                out.append(f"Only in {name}: {len(only):,} {noun}: {'; '.join(only[:NAMED])}{more}.")
+        return out
+
+    @property
+    def note(self) -> str:
+        """How to read the tables."""
+        return (
+            "Percent; differences in points, A minus B, over pairs of the same scenario and seed, each with its 95 % interval"
+            " (t, seeds within scenarios). p: paired t test; those of cells adjusted by Holm. smallest: the difference that"
+            " so many pairs would show. A run that diverged has an ER and an HR of 0."
+        )
+
+
+def rows_of(contrasts: Sequence[Contrast]) -> list[tuple[str, ...]]:
+    """Lines under :data:`HEADINGS`."""
+    out: list[tuple[str, ...]] = []
+    for each in contrasts:
+        d = each.difference
+        bounds = "" if d.low is None or d.high is None else f" [{d.low:+.2f}, {d.high:+.2f}]"
+        out.append(
+            (
+                each.dataset,
+                each.model,
+                "" if each.ratio is None else f"{100 * each.ratio:g} %",
+                each.defense,
+                f"{each.a:.2f}",
+                f"{each.b:.2f}",
+                f"{d.estimate:+.2f}{bounds}",
+                "-" if each.p is None else "<0.001" if each.p < 0.001 else f"{each.p:.3f}",
+                str(d.runs),
+                each.smallest,
+                each.verdict,
+            )
+        )
+    return out
+
+
+def by_measure(contrasts: Sequence[Contrast]) -> dict[str, list[Contrast]]:
+    """The contrasts of each measure."""
+    out: dict[str, list[Contrast]] = {}
+    for each in contrasts:
+        out.setdefault(each.measure, []).append(each)
+    return out
+
+
+def markdown(found: Comparison) -> str:
+    """The comparison as a Markdown document; names are escaped."""
+    out = [f"# {escape(f'{found.a} against {found.b}')}", "", escape(f"A: {found.a}. B: {found.b}. {found.note}"), ""]
+    out += [f"- {escape(text)}" for text in found.sentences]
+    for measure, contrasts in by_measure(found.contrasts).items():
+        out += [
+            "",
+            f"## {escape(measure)}",
+            "",
+            escape(f"{contrasts[0].words}."),
+            "",
+            "| " + " | ".join(HEADINGS) + " |",
+            "|" + "---|" * len(HEADINGS),
+        ]
+        out += ["| " + " | ".join(map(escape, row)) + " |" for row in rows_of(contrasts)]
+    return "\n".join([*out, ""])
+
+
+def plain(found: Comparison) -> dict[str, Any]:
+    """The comparison as plain data, with the words."""
+    data = dataclasses.asdict(found)
+    for each, contrast in zip(data["contrasts"], found.contrasts, strict=True):
+        each["words"] = contrast.words
+    return data

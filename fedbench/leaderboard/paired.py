@@ -1,0 +1,205 @@
+"""What paired runs say of two entries, and what all pairs say of a table: pure functions on arrays.
+
+The values of an entry are an array float64 [scenarios, seeds], not a number where a run is missing; equal places of two
+arrays are the same scenario and the same seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Values = NDArray[np.float64]
+
+ALPHA = 0.05
+"""Share of tables without any difference in which some pair is told apart."""
+POWER = 0.8
+"""Probability with which a difference of the size of :func:`resolution` is found."""
+ROUNDING = 9
+"""Decimals of a difference that count: what is beyond comes from the arithmetic."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The paired difference of two entries.
+
+    Attributes:
+        estimate: mean over scenarios of the mean over seeds, None when they have nothing in common. low, high: its 95 %
+            interval. se: standard error. df: degrees of freedom. p: two-sided. All five are None where no variation
+            between runs can be seen. scenarios, runs: how many they have in common.
+    """
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+    se: float | None
+    df: float | None
+    p: float | None
+    scenarios: int
+    runs: int
+
+
+def paired_difference(a: Values, b: Values) -> Difference:
+    """How much higher ``a`` is than ``b``, over the scenarios and seeds that both have; see :func:`contrast`."""
+    return contrast([a - b])
+
+
+def contrast(parts: Sequence[Values]) -> Difference:
+    """The sum over parts of the mean over scenarios of the mean over seeds, with a t interval and a two-sided t test of 0.
+
+    Usually there is one part, the paired differences ``a - b``. The net of two defenses has two: the differences of what
+    they prevent, and those of what they cost with the sign reversed; they are taken for independent.
+
+    The suite's scenarios are taken as they are; what is asked is whether other seeds would say the same. So the variance
+    of a part is that of a stratified mean, ``sum_s v_s / n_s / S^2`` over its ``S`` scenarios with ``n_s`` seeds of
+    variance ``v_s``, and the degrees of freedom are those of Welch (1947) and Satterthwaite (1946),
+    ``(sum_s c_s v_s)^2 / sum_s ((c_s v_s)^2 / (n_s - 1))`` with ``c_s = 1 / (n_s S^2)``. With one scenario it is the paired
+    t test.
+
+    - A scenario with a single common seed takes the variance pooled over the part's other scenarios,
+      ``sum_s (n_s - 1) v_s / sum_s (n_s - 1)``, which enters through the ``c_s`` of these.
+    - Where no scenario has two common seeds, the scenarios are the units: the paired t test over their means. It asks
+      whether other scenarios would say the same. With one scenario there is no test.
+    - Where nothing varies, t is not defined. If the estimate is 0, p is 1. Otherwise (all runs of a scenario differ by
+      the very same amount, as where one entry is at 0 % and the other at 100 %) p is the probability that fair coins,
+      one for each run, fall alike within every scenario that differs, ``2^-sum(n_s - 1)``: of a pair that is equal, either
+      could have got the higher value. A few saturated runs are thus no proof, as they would be if p were 0.
+
+    Args:
+        parts: float64 [scenarios, seeds] each, differences that are not a number where a run is missing.
+    """
+    estimate, variances, freedoms, coins, scenarios, runs = 0.0, [np.zeros(0)], [np.zeros(0)], 0, 0, 0
+    known = True
+    for part in parts:
+        there = ~np.isnan(part)
+        n = there.sum(1)
+        part, there, n = part[n > 0], there[n > 0], n[n > 0]
+        count = len(n)
+        if count == 0:
+            return Difference(None, None, None, None, None, None, 0, 0)
+        filled = np.where(there, np.round(part, ROUNDING), 0.0)
+        means = np.round(filled.sum(1) / n, ROUNDING)
+        estimate += float(means.mean())
+        scenarios, runs = scenarios + count, runs + int(n.sum())
+        if (n > 1).any():
+            squares = (np.where(there, filled - means[:, None], 0.0) ** 2).sum(1)
+            free = (n - 1)[n > 1]
+            shares = (1 / n[n > 1] + (n == 1).sum() * free / free.sum()) / count**2
+            variances.append(shares * squares[n > 1] / free)
+            freedoms.append(free)
+            coins += int((n - 1)[means != 0].sum())
+        elif count > 1:
+            variances.append(np.array([means.var(ddof=1) / count]))
+            freedoms.append(np.array([count - 1]))
+            coins += count - 1 if means.any() else 0
+        else:
+            known = False
+    if not known:
+        return Difference(estimate, None, None, None, None, None, scenarios, runs)
+    variance, free = np.concatenate(variances), np.concatenate(freedoms)
+    total = float(variance.sum())
+    if math.sqrt(total) < 10.0**-ROUNDING:
+        estimate = round(estimate, ROUNDING)
+        p = 1.0 if estimate == 0 else 2.0**-coins
+        return Difference(estimate, estimate, estimate, 0.0, float(free.sum()), p, scenarios, runs)
+    se, df = math.sqrt(total), float(total**2 / (variance**2 / free).sum())
+    half = float(stats.t.ppf((1 + 0.95) / 2, df)) * se
+    p = float(2 * stats.t.sf(abs(estimate) / se, df))
+    return Difference(estimate, estimate - half, estimate + half, se, df, p, scenarios, runs)
+
+
+def holm(pvalues: Sequence[float]) -> list[float]:
+    """Adjusted p values of Holm (1979): ``max over j <= i of min(1, (m - j + 1) p_(j))``, in the order that was given.
+
+    Calling significant what is at most 5 % errs, in one or more of the ``m`` tests, with a probability of at most 5 %,
+    however they depend on each other.
+    """
+    order = sorted(range(len(pvalues)), key=lambda n: pvalues[n])
+    adjusted, highest = [1.0] * len(pvalues), 0.0
+    for step, n in enumerate(order):
+        highest = max(highest, min(1.0, (len(pvalues) - step) * pvalues[n]))
+        adjusted[n] = highest
+    return adjusted
+
+
+def shared_ranks(separated: NDArray[np.bool_]) -> list[int]:
+    """Ranks from 1 of entries in order, the best first; what the data cannot tell apart shares a rank.
+
+    Between two neighbours is a boundary only where every entry above is significantly better than every entry below; all
+    between two boundaries have the rank of the first of them, like the clusters in the rankings of the WMT shared tasks
+    of machine translation (Bojar et al. 2014). So entries that are not told apart always share a rank, and two that are
+    equal get different ranks with a probability of at most 5 % when the tests are Holm's. The cost is that chains merge: if
+    A and B cannot be told apart, nor B and C, then all three share a rank, though A may be better than C for certain. How
+    many entries each one is better than says that.
+
+    Args:
+        separated: bool [entries, entries], whether the row's entry is significantly better than the column's.
+    """
+    ranks: list[int] = []
+    for place in range(len(separated)):
+        boundary = place == 0 or bool(separated[:place, place:].all())
+        ranks.append(place + 1 if boundary else ranks[-1])
+    return ranks
+
+
+def resolution(differences: Sequence[Difference]) -> float | None:
+    """The smallest difference that the runs of a table can resolve, for its typical pair, in the unit of the values.
+
+    The median over pairs of ``(t_(1 - a / 2, df) + t_(0.8, df)) se`` with ``a = 5 % / number of pairs``, the first step of
+    Holm: a true difference of this size between two entries is found in about 80 % of repetitions with other seeds, even
+    if no other two of the table differ. (About: the t distribution stands for the noncentral one.) Pairs without any
+    variation say nothing of it and do not count. None when no pair is left.
+    """
+    level = 1 - ALPHA / max(len(differences), 1) / 2
+    found = [
+        float(stats.t.ppf(level, each.df) + stats.t.ppf(POWER, each.df)) * each.se for each in differences if each.se
+    ]
+    return float(np.median(found)) if found else None
+
+
+def average_ranks(means: Values) -> tuple[list[float], float | None, float | None]:
+    """Average ranks over scenarios, whether they differ at all, and the difference from which on two of them do.
+
+    Demšar, "Statistical comparisons of classifiers over multiple data sets" (JMLR 7, 2006): the test of Friedman, and the
+    critical difference of Nemenyi, ``q sqrt(k (k + 1) / (6 N))`` for ``k`` entries and ``N`` scenarios, where ``q`` is the
+    95 % quantile of the studentized range of ``k`` values with infinitely many degrees of freedom, divided by
+    ``sqrt(2)``. It takes the scenarios for independent, which those of one dataset are not quite.
+
+    Args:
+        means: float64 [scenarios, entries], without gaps; in each scenario, the highest value has rank 1 and equal ones
+            the mean of their ranks.
+
+    Returns:
+        Average ranks [entries], p of Friedman's test (None for fewer than three entries or two scenarios), critical
+        difference (None for fewer than two of either).
+    """
+    scenarios, entries = means.shape
+    means = np.round(means, ROUNDING)
+    average: list[float] = stats.rankdata(-means, axis=1).mean(0).tolist() if scenarios else []
+    if min(scenarios, entries) < 2:
+        return average, None, None
+    p = None
+    if entries > 2:
+        tied = bool((means == means[:, :1]).all())
+        p = 1.0 if tied else float(stats.friedmanchisquare(*means.T).pvalue)
+    q = float(stats.studentized_range.ppf(1 - ALPHA, entries, np.inf)) / math.sqrt(2)
+    return average, p, q * math.sqrt(entries * (entries + 1) / (6 * scenarios))
+
+
+def aligned(entries: Mapping[str, Mapping[tuple[Any, int], float]]) -> dict[str, Values]:
+    """Values of each entry by (scenario, seed) as arrays [scenarios, seeds] that can be paired."""
+    keys = dict.fromkeys(key for own in entries.values() for key in own)
+    rows = {scenario: n for n, scenario in enumerate(dict.fromkeys(scenario for scenario, _ in keys))}
+    columns = {seed: n for n, seed in enumerate(sorted({seed for _, seed in keys}))}
+    out = {}
+    for name, own in entries.items():
+        out[name] = np.full((len(rows), len(columns)), np.nan)
+        for (scenario, seed), value in own.items():
+            out[name][rows[scenario], columns[seed]] = value
+    return out

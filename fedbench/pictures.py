@@ -1,0 +1,36 @@
+"""What all pictures share: colours, the check of a file's name, and how a figure is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedbench.errors import ResultsError, UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind people can tell apart, without their yellow, which is faint on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#595959")
+
+
+def check_picture(path: Path) -> None:
+    """Raise :class:`UserError` unless ``path`` ends in .png or .svg and matplotlib is there."""
+    if path.suffix not in (".png", ".svg"):
+        raise UserError(f"picture {str(path)!r} must end in .png or .svg.")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise UserError("a picture needs matplotlib: pip install 'fedbench[plot]'.") from None
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure; equal figures give equal files. Raises :class:`ResultsError` when that cannot be done."""
+    from matplotlib import rc_context
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with rc_context({"svg.hashsalt": "fedbench"}):
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None
