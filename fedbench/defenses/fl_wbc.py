@@ -35,9 +35,9 @@ class WhiteBloodCells(Defense):
     Splitting a client's data in two halves, the second at ``w - eta g_A``, would need parameters of each client's own in
     a model's local step, which takes one set for the whole cohort; it is left out.
 
-    State: the gradients of every client's last participation, one row for each (client, item) of it; memory is linear in
-    the training rows times d. With ``rows="all"`` every honest client uploads all M rows, so a round of n clients holds
-    [n M, d] numbers; untouched rows count as a gradient of 0.
+    State: the gradients of every client's last participation, one row for each (client, item) of it; memory is at most
+    twice the training rows times d. With ``rows="all"`` every honest client uploads all M rows, so a round of n clients
+    holds [n M, d] numbers; untouched rows count as a gradient of 0.
     """
 
     card = DefenseCard(
@@ -85,7 +85,7 @@ class WhiteBloodCells(Defense):
             if not name.startswith("b"):
                 last = self._last.setdefault(name, _LastGradients(1))
                 flat = dense[name].flatten(1)
-                noisy = flat - masked_noise(flat - last.recall(batch.clients), scale, server.generator)
+                noisy = flat - masked_noise(flat - last.recall(batch.clients, batch.clients), scale, server.generator)
                 last.replace(batch.clients, batch.clients, flat)
                 dense[name] = noisy.view_as(dense[name])
         rows = self._rows(local, batch, params.items.shape[0], scale, server.generator)
@@ -105,7 +105,7 @@ class WhiteBloodCells(Defense):
             every = torch.arange(n * num_items, device=grad.device)
             full = grad.new_zeros(n * num_items, grad.shape[1]).index_copy_(0, client * num_items + item, grad)
             sent = FullRows(every // num_items, every % num_items, full)
-        before = last.recall(batch.clients.index_select(0, sent.client) * num_items + sent.item)
+        before = last.recall(batch.clients, batch.clients.index_select(0, sent.client) * num_items + sent.item)
         last.replace(batch.clients, key, grad)
         return replace(sent, values=sent.values - masked_noise(sent.values - before, scale, generator))
 
@@ -126,38 +126,85 @@ def masked_noise(change: torch.Tensor, scale: float, generator: torch.Generator)
 class _LastGradients:
     """The gradients of every client's last participation, found by key.
 
-    Keys are ``client * width + item``, float32 rows of any length belong to them, and both are held sorted by key.
+    Keys are ``client * width + item``, float32 rows of any length belong to them. Each client's stand together, sorted by
+    key, in a table that is filled from the front and made anew, without what was replaced, when it is full: a
+    participation costs no more than its own rows, however many others there are.
     """
 
     def __init__(self, width: int) -> None:
         self.width = width
+        self.used = 0
+        self.starts = self.lengths = torch.zeros(0, dtype=torch.int64)
         self.keys: torch.Tensor | None = None
         self.values: torch.Tensor | None = None
 
-    def recall(self, keys: torch.Tensor) -> torch.Tensor | float:
-        """float32 [R, k]: the rows of ``keys``, int64 [R]; zero where there is none."""
-        if self.keys is None or self.values is None or not len(self.keys):
+    def recall(self, clients: torch.Tensor, keys: torch.Tensor) -> torch.Tensor | float:
+        """float32 [R, k]: the rows of ``keys``, int64 [R], of ``clients``, int64 [n]; zero where there is none."""
+        if self.values is None:
             return 0.0
-        place, found = self._find(keys)
-        return self.values.index_select(0, place).mul_(found[:, None])
+        place, found, _ = self._find(clients, keys)
+        return self.values.index_select(0, place).mul_(found[:, None]) if len(place) else 0.0
 
     def replace(self, clients: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Forget all rows of ``clients``, int64 [n], and keep ``values`` [R, k] with ``keys`` [R] in their place."""
-        if self.keys is not None and self.values is not None and len(self.keys):
-            place, found = self._find(keys)
-            bounds = torch.stack([clients, clients + 1]) * self.width
-            first, end = torch.searchsorted(self.keys, bounds)
-            if bool(found.all() & ((end - first).sum() == len(keys))):
+        if self.values is not None:
+            place, found, stored = self._find(clients, keys)
+            if len(place) == stored == len(keys) and bool(found.all()):
                 # The same rows as last time, as always when negatives are drawn once: written over where they are.
                 self.values.index_copy_(0, place, values)
                 return
-            others = torch.isin(self.keys // self.width, clients, invert=True).nonzero().squeeze(1)
-            keys = torch.cat([self.keys.index_select(0, others), keys])
-            values = torch.cat([self.values.index_select(0, others), values])
-        self.keys, order = torch.sort(keys)
-        self.values = values.index_select(0, order)
+        if not len(clients):
+            return
+        keys, order = torch.sort(keys)
+        values = values.index_select(0, order)
+        known, needed = len(self.starts), int(clients.max()) + 1
+        if needed > known:
+            fresh = clients.new_zeros(needed - known)
+            self.starts = torch.cat([self.starts.to(clients.device), fresh])
+            self.lengths = torch.cat([self.lengths.to(clients.device), fresh])
+        self.lengths.index_fill_(0, clients, 0)
+        count = torch.bincount(keys // self.width, minlength=len(self.starts)).index_select(0, clients)
+        own_keys, own_values = self._room(keys, values)
+        # Sorted by key, clients follow one another by id.
+        ascending = torch.argsort(clients)
+        ends = count.index_select(0, ascending).cumsum(0)
+        first = torch.empty_like(ends).index_copy_(0, ascending, ends) - count
+        self.starts.index_copy_(0, clients, self.used + first)
+        self.lengths.index_copy_(0, clients, count)
+        own_keys[self.used : self.used + len(keys)] = keys
+        own_values[self.used : self.used + len(keys)] = values
+        self.used += len(keys)
 
-    def _find(self, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _room(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tables of keys and of values, with room for those given behind the first ``used``."""
+        if self.keys is None or self.values is None or self.used + len(keys) > len(self.keys):
+            live = self._places(torch.arange(len(self.starts), device=keys.device))
+            capacity = 2 * (len(live) + len(keys))
+            larger_keys, larger = keys.new_empty(capacity), values.new_empty(capacity, values.shape[1])
+            if self.keys is not None and self.values is not None:
+                torch.index_select(self.keys, 0, live, out=larger_keys[: len(live)])
+                torch.index_select(self.values, 0, live, out=larger[: len(live)])
+            self.starts = self.lengths.cumsum(0) - self.lengths
+            self.keys, self.values, self.used = larger_keys, larger, len(live)
+        return self.keys, self.values
+
+    def _places(self, clients: torch.Tensor) -> torch.Tensor:
+        """int64: where the rows of known ``clients``, int64 [n] ascending, are, in the order of their keys."""
+        length = self.lengths.index_select(0, clients)
+        shift = self.starts.index_select(0, clients) - (length.cumsum(0) - length)
+        shift = shift.repeat_interleave(length)
+        return torch.arange(len(shift), device=shift.device) + shift
+
+    def _find(self, clients: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """The place of every key and whether it is there, int64 and bool [R], and how many rows ``clients`` have.
+
+        Both are empty if they have none.
+        """
         assert self.keys is not None
-        place = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
-        return place, self.keys.index_select(0, place) == keys
+        known = torch.sort(clients[clients < len(self.starts)]).values
+        places = self._places(known)
+        if not len(places):
+            return places, places > 0, 0
+        stored = self.keys.index_select(0, places)
+        spot = torch.searchsorted(stored, keys).clamp_(max=len(stored) - 1)
+        return places.index_select(0, spot), stored.index_select(0, spot) == keys, len(places)

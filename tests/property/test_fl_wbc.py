@@ -38,7 +38,7 @@ def test_the_memory_is_a_dictionary_of_the_last_rows(data: st.DataObject, width:
         ]
         pairs = [(c, j) for c, own in zip(clients, items, strict=True) for j in own]
         everything = torch.arange(6 * width)
-        before = memory.recall(everything)
+        before = memory.recall(torch.arange(6), everything)
         expected = [[plain.get(key // width, {}).get(key % width, 0.0)] for key in range(6 * width)]
         assert torch.equal(torch.zeros(6 * width, 1) + before, torch.tensor(expected))
         values = [written + 1 + i for i in range(len(pairs))]
