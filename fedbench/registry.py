@@ -33,6 +33,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self._base = base
         self._where: dict[str, str] = dict(builtin)
+        self._builtin = frozenset(builtin)
         self._classes: dict[str, type[T]] = {}
         self._group = group
         self._scanned = group is None
@@ -41,6 +42,10 @@ class Registry(Generic[T]):
         """All names, sorted."""
         self._scan()
         return sorted({*self._where, *self._classes})
+
+    def builtin(self, name: str) -> bool:
+        """Whether ``name`` comes with fedbench."""
+        return name in self._builtin
 
     def get(self, name: str) -> type[T]:
         """The class called ``name``; raises :class:`UserError` with close matches when there is none."""
@@ -60,6 +65,10 @@ class Registry(Generic[T]):
         if name in self._classes or name in self._where:
             raise UserError(f"{self.kind} {name!r} is already registered at {self.origin(name)}.")
         self._classes[name] = self._checked(name, cls)
+
+    def remove(self, name: str) -> None:
+        """Forget a class that was added."""
+        del self._classes[name]
 
     def origin(self, name: str) -> str:
         """``file:line`` of the class called ``name``, relative to the folder that holds its package."""

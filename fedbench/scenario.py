@@ -162,7 +162,10 @@ class Scenario:
             "dataset": self.dataset,
             "model": [self.model, r.model.card.version, identifying(r.model.params)],
             "attack": [self.attack, r.attack_class.card.version, identifying(r.attack_params)],
-            "defense": [[cls.card.name, cls.card.version, identifying(params)] for cls, params in r.defenses],
+            "defense": [
+                [name, cls.card.version, identifying(params)]
+                for name, (cls, params) in zip(self.defense.split("+"), r.defenses, strict=True)
+            ],
             "malicious_ratio": self.malicious_ratio,
             "protocol": identifying(r.protocol),
             "target": self.target,
