@@ -6,10 +6,12 @@ Outside packages join through the entry-point groups ``fedbench.attacks``, ``fed
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import re
 import warnings
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -69,6 +71,18 @@ class Registry(Generic[T]):
     def remove(self, name: str) -> None:
         """Forget a class that was added."""
         del self._classes[name]
+
+    @contextlib.contextmanager
+    def lent(self, name: str, cls: type[T]) -> Iterator[None]:
+        """For a while ``name`` leads to ``cls``, whatever it led to before."""
+        before = self._classes.get(name)
+        self._classes[name] = self._checked(name, cls)
+        try:
+            yield
+        finally:
+            del self._classes[name]
+            if before is not None:
+                self._classes[name] = before
 
     def origin(self, name: str) -> str:
         """``file:line`` of the class called ``name``, relative to the folder that holds its package."""

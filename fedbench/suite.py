@@ -302,6 +302,11 @@ def _shared(scenario: Scenario) -> Scenario:
     return scenario
 
 
+def forget_scenarios() -> None:
+    """Forget what scenarios stand for, when a name is about to stand for something else."""
+    _shared.cache_clear()
+
+
 def _defaults() -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(Scenario):

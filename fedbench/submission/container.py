@@ -52,7 +52,9 @@ def read_bundle(path: Path) -> bytes:
         UserError: there is no such file, or it is larger than any bundle.
     """
     if not path.is_file():
-        raise UserError(f"bundle {str(path)!r} is no file." if path.exists() else f"bundle {str(path)!r} does not exist.")
+        raise UserError(
+            f"bundle {str(path)!r} is no file." if path.exists() else f"bundle {str(path)!r} does not exist."
+        )
     try:
         with path.open("rb") as opened:
             data = opened.read(LARGEST + 1)

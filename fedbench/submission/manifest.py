@@ -59,8 +59,10 @@ class Manifest(_Strict):
     """Filters as ``--only`` takes them: the slice of the suite."""
     seeds: int | None = Field(ge=1, le=10_000)
     """So many seeds from 0 instead of the suite's own; a list would let one choose the lucky ones."""
+    module: ModuleName
+    """Under which name the runs imported the source."""
     modules: list[ModuleName] = Field(min_length=1, max_length=8)
-    """Modules that the source hash of the records is made of; all but one are fedbench's."""
+    """Modules that the source hash of the records is made of: that one, and those of fedbench that it derives from."""
     fedbench_version: Line
     files: dict[str, Member]
 

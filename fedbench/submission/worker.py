@@ -1,0 +1,44 @@
+"""The process that runs the code of a bundle: ``python -m fedbench.submission.worker order.json``, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+
+def main(order_file: str) -> None:
+    """Load the entry, note its card, and write the record of each run into a folder of its number."""
+    warnings.simplefilter("ignore")
+    import torch
+
+    from fedbench.plugins import load_file, registry_of
+    from fedbench.results import write_record
+    from fedbench.run import execute
+    from fedbench.scenario import Scenario
+    from fedbench.submission.container import CARD
+    from fedbench.submission.manifest import canonical, card_data
+
+    order = json.loads(Path(order_file).read_text(encoding="utf-8"))
+    if order["device"] == "cpu":
+        torch.set_num_threads(1)  # as the workers of `fedbench run`
+    kind, name = order["kind"], order["name"]
+    registry = registry_of(kind)
+    if order["file"] is not None:
+        loaded = load_file(order["file"], kind)
+        if loaded.name != name:  # of a package, whose entries are called package/name
+            registry.add(name, loaded.cls)
+    Path(CARD).write_bytes(canonical(card_data(registry.get(name))))
+    for number, run in enumerate(order["runs"]):
+        record = execute(Scenario(**run["scenario"]), run["seed"], device=order["device"])
+        write_record(record, Path(str(number)))
+
+
+if __name__ == "__main__":
+    from fedbench.errors import FedbenchError
+
+    try:
+        main(sys.argv[1])
+    except FedbenchError as error:
+        sys.exit(" ".join(str(error).split()))
