@@ -116,6 +116,11 @@ def named(text: str, kind: Kind) -> str:
     return text
 
 
+def loaded_files() -> list[Loaded]:
+    """All files that this process has loaded."""
+    return list(_LOADED.values())
+
+
 def forget() -> None:
     """Take all loaded files out of the registries: a changed file can be loaded again under its name."""
     for each in _LOADED.values():

@@ -91,6 +91,12 @@ class Suite(SuiteFile):
                     raise UserError(f"{self.file}: {kind} {number} matches no scenario.")
         return _merged(found)
 
+    def with_scenarios(self, planned: Iterable[Planned]) -> Suite:
+        """The same suite with other scenarios, and no published values."""
+        suite = self.model_copy(update={"expected": [], "expected_table": []})
+        suite.__dict__["scenarios"] = _merged(planned)  # in the place of what it would work out from its file
+        return suite
+
     @property
     def _groups(self) -> list[Group]:
         """The groups with what they inherit from the top of the file."""

@@ -75,6 +75,7 @@ app.command(
     epilog=_examples(
         "fedbench run smoke",
         "fedbench run core --only dataset=ml-100k,model=mf --seeds 3 --jobs 8",
+        "fedbench run smoke --attack ./my_attack.py",
         "fedbench run icde24-table3 --only variant=published --dry-run",
         "fedbench run smoke --diagnostics --diagnose-every 5",
     ),
@@ -113,7 +114,8 @@ app.command(
 )(inspect)
 app.command("list", epilog=_examples("fedbench list attacks", "fedbench list suites --json"))(list_entries)
 app.command(
-    "show", epilog=_examples("fedbench show pieck-uea", "fedbench show core", "fedbench show none --kind defense")
+    "show",
+    epilog=_examples("fedbench show pieck-uea", "fedbench show ./my_attack.py", "fedbench show none --kind defense"),
 )(show)
 app.add_typer(data_app, name="data")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-from collections.abc import Iterator
 from pathlib import Path
 
 import plugin_files
@@ -20,13 +19,6 @@ from fedbench.execution.worker import Order, Ready, Refused, work
 from fedbench.run import source_hash
 from fedbench.scenario import Scenario
 from fedbench.suite import Planned
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    """Leaves the registries as they were."""
-    yield
-    plugins.forget()
 
 
 @pytest.fixture
