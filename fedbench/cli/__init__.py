@@ -14,6 +14,7 @@ from fedbench.cli.inspect import inspect
 from fedbench.cli.leaderboard import leaderboard, pack, sql
 from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
+from fedbench.cli.submit import submit, verify
 from fedbench.errors import FedbenchError
 
 
@@ -117,6 +118,20 @@ app.command(
     "show",
     epilog=_examples("fedbench show pieck-uea", "fedbench show ./my_attack.py", "fedbench show none --kind defense"),
 )(show)
+app.command(
+    "submit",
+    epilog=_examples(
+        "fedbench submit --attack ./my_attack.py --results results --only dataset=ml-100k,model=mf",
+        "fedbench submit --defense ./my_defense.py --suite smoke --results-of-twins leaderboard/results --out mine.zip",
+    ),
+)(submit)
+app.command(
+    "verify",
+    epilog=_examples(
+        "fedbench verify my-attack.zip --no-rerun",
+        "fedbench verify my-attack.zip --runs 5 --yes",
+    ),
+)(verify)
 app.add_typer(data_app, name="data")
 
 

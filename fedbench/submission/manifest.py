@@ -239,11 +239,8 @@ def read_manifest(members: Mapping[str, bytes], check: Check) -> Manifest | None
 
 def read_card(data: bytes, manifest: Manifest, what: str, check: Check) -> CardData | None:
     """The card, if it is well formed and that of the claimed entry."""
-    card: CardData | None
-    if manifest.kind == "attack":
-        card = parsed(AttackData, data, what, check)
-    else:
-        card = parsed(DefenseData, data, what, check)
+    model: type[AttackData] | type[DefenseData] = AttackData if manifest.kind == "attack" else DefenseData
+    card = parsed(model, data, what, check)
     if card is not None and card.name != manifest.name and "/" not in manifest.name:
         check.refuse(f"{what}: the card of {card.name!r}, but the manifest claims {manifest.name!r}.")
     return card

@@ -18,6 +18,9 @@ MOST_ROWS = 20_000
 MOST_BYTES = 1 << 29
 """Bytes that the records may take once they are read."""
 
+MOST_MEMORY = 1 << 32
+"""Bytes of address space that reading them may take; allocators reserve a gigabyte at a time."""
+
 Row = dict[str, Any]
 
 OPTIONAL = frozenset({"error", "suite", "peak_gpu_bytes", "git_commit", "git_dirty", "best_epoch"})
@@ -27,7 +30,7 @@ OPTIONAL = frozenset({"error", "suite", "peak_gpu_bytes", "git_commit", "git_dir
 def read_records(data: bytes, check: Check) -> list[Row]:
     """The rows of ``records.parquet``; empty, with a reason, when it is not exactly the form that fedbench writes."""
     try:
-        with _memory_limit(2 * MOST_BYTES):
+        with _memory_limit(MOST_MEMORY):
             file = pq.ParquetFile(pa.BufferReader(data))
             _judge(file, check)
             return [] if check.reasons else file.read(use_threads=False).to_pylist()

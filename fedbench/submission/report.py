@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from textwrap import shorten
 
 SHOWN = 6
 """Examples that a reason names before it counts the rest."""
@@ -35,14 +34,13 @@ class Check:
 
 def visible(text: str, most: int = 600) -> str:
     """The text on one line with every character to be seen: what steers a terminal, or reorders text, is spelt out."""
-    line = " ".join(text.split(" "))
-    spelt = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in line)
+    spelt = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
     return spelt if len(spelt) <= most else f"{spelt[: most - 4]} ..."
 
 
 def brief(value: object) -> str:
     """A value of a stranger's in a reason: short."""
-    return shorten(visible(repr(value)), 60, placeholder=" ...") if len(repr(value)) > 60 else visible(repr(value))
+    return visible(repr(value), 80)
 
 
 def some(names: Sequence[str]) -> str:

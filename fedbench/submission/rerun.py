@@ -208,13 +208,11 @@ def _number(value: float | None) -> str:
 
 
 def table_rows(compared: Sequence[Compared]) -> list[tuple[Any, ...]]:
-    """The lines of the table: of each run the metrics with K = 10, the worst one, and all that do not agree."""
+    """The lines of the table: of each run the metrics with K = 10, and all that do not agree."""
     lines = []
     for run in dict.fromkeys(each.run for each in compared):
-        own = [each for each in compared if each.run == run]
-        worst = max(own, key=_apart)
-        for each in own:
-            if each.metric in ("er_10", "hr_10", "ndcg_10", "hr_full_10") or each is worst or not each.ok:
+        for each in (each for each in compared if each.run == run):
+            if each.metric in ("er_10", "hr_10", "ndcg_10", "hr_full_10", "ndcg_full_10") or not each.ok:
                 verdict = "" if each.ok else "DIFFERS"
                 numbers = (_number(each.stated), _number(each.found), f"{_apart(each):.4f}", f"{each.tolerance:.4f}")
                 lines.append((run, each.metric, *numbers, verdict))

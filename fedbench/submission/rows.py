@@ -168,7 +168,8 @@ def _targets(row: Row, scenario: Scenario) -> Iterator[str]:
         expected = scenario.num_targets
     inside = all(0 <= item < row["num_items"] for item in targets)
     if len(targets) != expected or len(set(targets)) != len(targets) or not inside:
-        yield f"target_items = {brief(targets)}, but target = {scenario.target!r} gives {expected} of {row['num_items']} items."
+        told = f"{expected} of {row['num_items']} items"
+        yield f"target_items = {brief(targets)}, but target = {scenario.target!r} gives {told}."
 
 
 def _curve(row: Row, curve: list[Mapping[str, Any]], every: int, validated: bool) -> Iterator[str]:
@@ -199,8 +200,11 @@ def _curve(row: Row, curve: list[Mapping[str, Any]], every: int, validated: bool
         need |= {f"hr_{k}" for k in (5, 10, 20)} if row["ranking"] == "sampled" else set(SELECTED)
         need |= set(VALIDATION) if validated else set()
         barred = (set() if row["target_items"] else set(EXPOSURE)) | (set() if validated else set(VALIDATION))
-        if need - have or have & barred:
-            yield f"the curve lacks {some(sorted(need - have)) or 'nothing'} and has {some(sorted(have & barred)) or 'nothing'} wrongly."
+        if need - have:
+            yield f"the curve lacks {some(sorted(need - have))}."
+            return
+        if have & barred:
+            yield f"the curve has {some(sorted(have & barred))}, which its scenario does not measure."
             return
     for name, value in summarize_curve(points, planned)["metrics"].items():
         if row[name] != value:
