@@ -73,10 +73,10 @@ def missing_runs(claimed: Claim, there: Sequence[str], check: Check) -> None:
         whole = [each for each in cells.values() if set(each) <= left and (each[0] in claimed.twins) == twins]
         single = [run for run in claimed.runs if run in left and (run in claimed.twins) == twins]
         single = [run for run in single if not any(run in each for each in whole)]
-        word = "twins, which the others are compared with" if twins else "cells of the slice"
+        word = "cells of twins, which the others are compared with," if twins else "cells of the slice"
         if whole:
             names = [f"{claimed.runs[each[0]].scenario} ({len(each)} runs)" for each in whole]
-            check.refuse(f"{len(whole):,} {word}, are missing whole: {some(names)}.")
+            check.refuse(f"{len(whole):,} {word} are missing whole: {some(names)}.")
         if single:
             word = "runs of twins" if twins else "runs"
             check.refuse(f"{len(single):,} {word} are missing: {some([str(claimed.runs[run]) for run in single])}.")

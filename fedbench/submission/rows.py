@@ -135,7 +135,8 @@ def _course(row: Row, scenario: Scenario) -> Iterator[str]:
         return
     if (row["error"] is None) != (status == "ok"):
         yield f"status is {status}, but error = {brief(row['error'])}."
-    for column, value in (("epochs_planned", p.epochs), ("ranking", p.ranking), ("split", p.split)):
+    given = {"dataset": scenario.dataset, "split": p.split, "ranking": p.ranking, "epochs_planned": p.epochs}
+    for column, value in given.items():
         if row[column] != value:
             yield f"{column} = {brief(row[column])}, but its scenario gives {brief(value)}."
     if min(row["num_users"], row["num_items"], row["num_interactions"]) < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -129,16 +130,16 @@ def _check_card(own: ast.ClassDef, card: CardData, check: Check) -> None:
     if call is None:
         check.note("source.py: the card is not written out in the class; only a re-run compares it.")
         return
-    for keyword in call.keywords:
-        if keyword.arg is None or not hasattr(card, keyword.arg):
-            check.note("source.py: the card has fields that only a re-run compares.")
-            continue
-        written = _literal(keyword.value)
-        stated = getattr(card, keyword.arg)
+    if call.args or any(keyword.arg is None for keyword in call.keywords):
+        check.note("source.py: the card's fields are not given by name; only a re-run compares them.")
+        return
+    given = {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+    for field in dataclasses.fields(card.card()):
+        written, stated = given.get(field.name, field.default), getattr(card, field.name)
         if written is _UNKNOWN:
-            check.note(f"source.py: the card's {keyword.arg} is computed; only a re-run compares it.")
+            check.note(f"source.py: the card's {field.name} is computed; only a re-run compares it.")
         elif _comparable(written) != _comparable(stated):
-            check.refuse(f"card.json: {keyword.arg} = {brief(stated)}, but the source has {brief(written)}.")
+            check.refuse(f"card.json: {field.name} = {brief(stated)}, but the source has {brief(written)}.")
 
 
 def _assigns_card(node: ast.Assign | ast.AnnAssign) -> bool:

@@ -34,7 +34,7 @@ _TYPES: dict[str, Any] = {
     "str | None": str | None,
     "int | float": int | float,
 }
-"""Types as :func:`fedbench.cards.parameter_docs` names them: a whole number for a float becomes one. The rest stay as given."""
+"""Types as :func:`fedbench.cards.parameter_docs` names them; whole numbers for floats become floats, the rest stay."""
 
 
 def stand_in(data: CardData, check: Check) -> type[Any] | None:
