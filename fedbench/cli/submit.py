@@ -131,8 +131,8 @@ def _run_again(found: Verified, runs: int, seed: int | None, device: str, quiet:
 
 def _print_verified(bundle: Path, found: Verified, drawn: int | None, compared: Sequence[Compared]) -> None:
     from fedbench.cli.output import console, facts, table
-    from fedbench.submission.report import visible
     from fedbench.submission.rerun import FLOOR, SPREAD_CAP, table_rows
+    from fedbench.texts import visible
 
     out = console()
     if found.manifest is not None and found.card is not None:

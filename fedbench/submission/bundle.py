@@ -19,8 +19,9 @@ from fedbench.submission.claim import Claim, claim, missing_runs
 from fedbench.submission.container import CARD, ENVIRONMENT, MANIFEST, RECORDS, SOURCE, packed
 from fedbench.submission.manifest import FORMAT, Kind, canonical, card_data, digests
 from fedbench.submission.records import Row, written
-from fedbench.submission.report import Check, some, visible
+from fedbench.submission.report import Check, some
 from fedbench.submission.verify import environment_of, verify
+from fedbench.texts import visible
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from fedbench.cards import LATER, AttackCard, Channel, DefenseCard, Goal, Knowledge, Parameters, parameter_docs
 from fedbench.submission.container import MANIFEST
-from fedbench.submission.report import Check, brief, hidden
+from fedbench.submission.report import Check, brief
+from fedbench.texts import hidden
 
 FORMAT = 1
 """Version of the bundle's form."""

@@ -27,9 +27,10 @@ from fedbench.results import schema
 from fedbench.scenario import Scenario
 from fedbench.submission.container import CARD, LIMITS, SOURCE
 from fedbench.submission.records import Row, read_records
-from fedbench.submission.report import Check, brief, visible
+from fedbench.submission.report import Check, brief
 from fedbench.submission.standin import standing_in
 from fedbench.submission.verify import Verified
+from fedbench.texts import visible
 
 FLOOR = 0.01
 ERRORS = 3.0

@@ -14,7 +14,8 @@ from typing import Any
 
 from fedbench.cards import Channel, DefenseFamily, Goal, Knowledge
 from fedbench.submission.manifest import CardData, Manifest
-from fedbench.submission.report import Check, brief, hidden
+from fedbench.submission.report import Check, brief
+from fedbench.texts import hidden
 
 _ENUMS: dict[str, type[StrEnum]] = {each.__name__: each for each in (Goal, Channel, Knowledge, DefenseFamily)}
 _USUAL = frozenset(
