@@ -87,7 +87,7 @@ def load_file(path: str | Path, kind: Kind | None = None) -> Loaded:
             raise UserError(
                 f"{path}: {found} {name!r} was loaded from {other.path} with another content; start anew to use this one."
             )
-    taken = _taken(found, name)
+    taken = taken_by(found, name)
     if taken:
         raise UserError(f"{path}: the name {name!r} on the card is taken by {taken}; give yours another.")
     try:
@@ -200,7 +200,7 @@ def check_card(kind: Kind, cls: type[Any], where: str) -> str:
     return str(card.name)
 
 
-def _taken(kind: Kind, name: str) -> str:
+def taken_by(kind: Kind, name: str) -> str:
     """Which entry that comes with fedbench, or that was imported, has the name; empty: none."""
     from fedbench.data import ENTRIES
     from fedbench.data.library import imported_names

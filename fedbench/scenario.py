@@ -121,6 +121,10 @@ class Scenario:
                     f"defense {cls.card.name!r} does not apply to model {self.model!r}; it applies to"
                     f" {', '.join(sorted(cls.card.models))}."
                 )
+            if cls.card.needs_users and model_cls.reads_sequences:
+                raise UserError(
+                    f"defense {cls.card.name!r} does not apply to model {self.model!r}, which has no embeddings of users."
+                )
         if len(defense_names) > 1:
             if "none" in defense_names or len(set(defense_names)) < len(defense_names):
                 raise UserError(f"defense chain {self.defense!r} must join different defenses, none of them 'none'.")

@@ -9,9 +9,11 @@ from typer.core import TyperGroup
 
 from fedbench import __version__
 from fedbench.cli.catalogue import list_entries, show
+from fedbench.cli.check import check
 from fedbench.cli.data import data_app
 from fedbench.cli.inspect import inspect
 from fedbench.cli.leaderboard import leaderboard, pack, sql
+from fedbench.cli.new import new
 from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
 from fedbench.cli.submit import submit, verify
@@ -113,6 +115,15 @@ app.command(
         "fedbench inspect results/19886c9cc51c7114-s0.parquet --out run.png --rounds 0,400",
     ),
 )(inspect)
+app.command(
+    "new",
+    epilog=_examples(
+        "fedbench new attack my-attack",
+        "fedbench new attack my-attack --goal degrade --dir attacks",
+        "fedbench new defense my-defense",
+    ),
+)(new)
+app.command("check", epilog=_examples("fedbench check ./my_attack.py", "fedbench check pieck-uea --json"))(check)
 app.command("list", epilog=_examples("fedbench list attacks", "fedbench list suites --json"))(list_entries)
 app.command(
     "show",
