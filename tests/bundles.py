@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 
 from fedbench.results import schema, summarize_curve
 from fedbench.submission.bundle import Made, entry, make_bundle
-from fedbench.submission.container import ENVIRONMENT, MANIFEST, RECORDS, packed
-from fedbench.submission.manifest import canonical, digests
+from fedbench.submission.container import ENVIRONMENT, MANIFEST, RECORDS, SOURCE, packed
+from fedbench.submission.manifest import Manifest, canonical, digests
 from fedbench.submission.records import Row, written
+from fedbench.submission.report import Check
+from fedbench.submission.source import module_of_file, recomputed_hash
 from fedbench.submission.verify import environment_of, verify
 
 Members = dict[str, bytes]
@@ -112,3 +114,15 @@ def refused(data: bytes, check: str) -> str:
     assert next(iter(reasons), None) == check, reasons
     assert all(reason.isprintable() for reason in reasons[check])
     return "\n".join(reasons[check])
+
+
+def with_code(data: bytes, old: str, new: str) -> bytes:
+    """The bundle with another source, and records, module and hashes that say they were made with it."""
+    members = unpacked(data)
+    text = members[SOURCE].decode().replace(old, new)
+    assert text.encode() != members[SOURCE]
+    module = module_of_file(text.encode())
+    changed = sealed({**members, SOURCE: text.encode()}, module=module, modules=["fedbench.attacks.base", module])
+    manifest = Manifest.model_validate_json(unpacked(changed)[MANIFEST])
+    digest = recomputed_hash(text.encode(), manifest, Check("test"))
+    return edited(changed, lambda row: row.update(attack_source_hash=digest), lambda row: row["attack"] != "none")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedbench.cli.run import Device, Only, choose_device
+from fedbench.cli.run import Only, choose_device
 
 if TYPE_CHECKING:
     from fedbench.submission.report import Check
@@ -77,7 +77,6 @@ def verify(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the draw, to repeat it. [default: a new one]")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Run the code in the bundle without asking.")] = False,
     no_rerun: Annotated[bool, typer.Option("--no-rerun", help="Run nothing: only read.")] = False,
-    device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
     """Check a bundle without trusting it: hashes, schema, completeness, then a random sample of its runs again."""
@@ -88,15 +87,13 @@ def verify(
     from fedbench.submission.container import read_bundle
     from fedbench.submission.verify import verify as check_bundle
 
-    if not no_rerun:
-        choose_device(device)
     found = check_bundle(read_bundle(bundle))
     compared: list[Compared] = []
     drawn: int | None = None
     if found.ok and not no_rerun:
         if not yes:
             _ask(as_json)
-        drawn, compared = _run_again(found, runs, seed, choose_device(device), as_json)
+        drawn, compared = _run_again(found, runs, seed, as_json)
     if as_json:
         print_json(_data(found, drawn, compared))
     else:
@@ -115,23 +112,24 @@ def _ask(as_json: bool) -> None:
         raise UserError("not run again; --no-rerun only reads.")
 
 
-def _run_again(found: Verified, runs: int, seed: int | None, device: str, quiet: bool) -> tuple[int, list[Compared]]:
+def _run_again(found: Verified, runs: int, seed: int | None, quiet: bool) -> tuple[int, list[Compared]]:
     import secrets
 
     from fedbench.cli.output import console, count
-    from fedbench.submission.rerun import draw, rerun
+    from fedbench.submission.rerun import at_hand, draw, rerun
 
     drawn = secrets.randbelow(2**31) if seed is None else seed
-    sample = draw(found, runs, drawn)
+    check = found.step("re-run")
+    sample = draw(found, at_hand(found, ["cpu", choose_device("auto")], check), runs, drawn)
     if not quiet:
         text = f"running {count(len(sample), 'run')} of {len(found.rows):,} again (draw --seed {drawn}) ..."
         console(err=True).print(text, soft_wrap=True)
-    return drawn, rerun(found, sample, device, found.step("re-run"))
+    return drawn, rerun(found, sample, check)
 
 
 def _print_verified(bundle: Path, found: Verified, drawn: int | None, compared: Sequence[Compared]) -> None:
     from fedbench.cli.output import console, facts, table
-    from fedbench.submission.rerun import FLOOR, SPREAD_CAP, table_rows
+    from fedbench.submission.rerun import TOLERANCE, table_rows
     from fedbench.texts import visible
 
     out = console()
@@ -156,8 +154,9 @@ def _print_verified(bundle: Path, found: Verified, drawn: int | None, compared: 
         headings = ("run", "metric", "stated", "again", "apart", "tolerance", "")
         out.print(table(headings, table_rows(compared), right=headings[2:6]))
         out.print(
-            f"Tolerance: {FLOOR} at least; 3 standard errors of a share of the users, or the deviation over the seeds of the"
-            f" scenario, where that is more, each up to {SPREAD_CAP}. The draw is repeated by --seed {drawn}.",
+            f"Tolerance: {TOLERANCE} in every metric at the end, the peak, the tail and the best epoch; of a run that"
+            " differs, the range of its repetitions with other roundings, if that is more. Data, targets, malicious clients,"
+            f" rounds and parameters must be equal. The draw is repeated by --seed {drawn}.",
             soft_wrap=True,
         )
     _print_notes(found.checks)

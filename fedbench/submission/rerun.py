@@ -8,10 +8,8 @@ numbers that it returns; only reading it helps against that, and a draw that nob
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import fedbench
-from fedbench.errors import FedbenchError
+from fedbench.data.home import cache_home
+from fedbench.errors import FedbenchError, UserError
 from fedbench.execution.plan import check_data
 from fedbench.results import schema
 from fedbench.scenario import Scenario
@@ -32,9 +31,10 @@ from fedbench.submission.standin import standing_in
 from fedbench.submission.verify import Verified
 from fedbench.texts import visible
 
-FLOOR = 0.01
-ERRORS = 3.0
-SPREAD_CAP = 0.05
+TOLERANCE = 0.01
+"""By how much a metric may differ without a question."""
+ROUNDINGS = ("default", "avx2")
+"""Instruction sets (``ATEN_CPU_CAPABILITY``) that a run which differs is repeated with: each rounds sums in its own way."""
 
 _ENVIRONMENT = frozenset(
     {"PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"}
@@ -46,9 +46,9 @@ _EQUAL = (
     "scenario_id", "clean_id", "undefended_id", "baseline_id", "scenario_json", "dataset_fingerprint", "num_users",
     "num_items", "num_interactions", "duplicates_removed", "leaked_removed", "attack_version", "attack_goal",
     "attack_channel", "attack_knowledge", "attack_params", "defense_family", "defense_knowledge", "defense_assumes",
-    "defense_params", "num_malicious", "target_items", "status", "epochs_planned", "epochs_done", "rounds",
+    "defense_params", "num_malicious", "target_items", "epochs_planned",
 )  # fmt: skip
-"""Columns without rounding: they must be equal. (A diverged run may end an evaluation earlier or later.)"""
+"""Columns that no rounding changes: they must be equal."""
 _METRICS = tuple(
     field.name
     for field in schema()
@@ -58,58 +58,125 @@ _METRICS = tuple(
 
 @dataclass(frozen=True)
 class Compared:
-    """A number of a run: as it is in the bundle, as the re-run gives it, and how far apart they may be."""
+    """A number of a run: as the bundle states it, and as each repetition gives it.
+
+    They agree when it lies in the range of the repetitions, widened by :data:`TOLERANCE` or by that range itself, if that is
+    more. Equal versions on equal processors give equal bits. Elsewhere sums are rounded differently, which most runs shrug
+    off and some magnify without bound: in those the difference between repetitions that only round differently is the scale,
+    and it is measured here, not taken from the bundle.
+    """
 
     run: str
     metric: str
     stated: float | None
-    found: float | None
-    tolerance: float
+    found: Sequence[float | None]
+
+    @property
+    def tolerance(self) -> float:
+        """How far the stated number may lie outside the range of the repetitions."""
+        known = [each for each in self.found if each is not None]
+        return max(TOLERANCE, max(known) - min(known)) if known else 0.0
 
     @property
     def ok(self) -> bool:
         """Whether they agree."""
-        if self.stated is None or self.found is None:
-            return self.stated is self.found
-        return abs(self.stated - self.found) <= self.tolerance
+        return self.apart <= self.tolerance
+
+    @property
+    def apart(self) -> float:
+        """How far the stated number lies from the nearest repetition; 1 when only one of both is a number."""
+        known = [each for each in self.found if each is not None]
+        if self.stated is None or len(known) < len(self.found):
+            return 0.0 if self.stated is None and not known else 1.0
+        return 0.0 if min(known) <= self.stated <= max(known) else min(abs(self.stated - each) for each in known)
 
 
-def draw(found: Verified, runs: int, seed: int) -> list[Row]:
-    """A random sample of the bundle's runs, without repetition: the first one with the entry, the others any."""
+def at_hand(found: Verified, devices: Sequence[str], check: Check) -> list[Row]:
+    """The runs of a bundle that can be repeated here; the others are noted.
+
+    Their data must be here, and a device of the same kind: random numbers of a GPU are not those of a CPU.
+    """
+    assert found.manifest is not None
+    kept: list[Row] = []
+    why: dict[str, list[str]] = {}
+    with standing_in(found.manifest.kind, found.manifest.name, found.cls):
+        lacking: dict[tuple[str, str], str] = {}
+        for row in sorted(found.rows, key=lambda row: str(row["run_id"])):
+            data = (row["dataset"], row["split"])
+            if data not in lacking:
+                lacking[data] = _lacking(row)
+            reason = lacking[data] if row["device"] in devices else f"made on {brief(row['device'])}, which is not here"
+            if reason:
+                why.setdefault(reason, []).append(str(row["run_id"]))
+            else:
+                kept.append(row)
+    for reason, runs in why.items():
+        check.note(f"{len(runs):,} of {len(found.rows):,} runs cannot be repeated here and are not drawn: {reason}")
+    return kept
+
+
+def _lacking(row: Row) -> str:
+    try:
+        check_data([Scenario(**json.loads(row["scenario_json"]))])
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def draw(found: Verified, rows: Sequence[Row], runs: int, seed: int) -> list[Row]:
+    """A random sample of ``rows`` without repetition: the first with the entry, the others any, twins too.
+
+    Raises:
+        UserError: no run with the entry can be repeated here.
+    """
     assert found.manifest is not None
     kind, name = found.manifest.kind, found.manifest.name
-    rows = sorted(found.rows, key=lambda row: str(row["run_id"]))
     stream = random.Random(seed)
     ours = [row for row in rows if name in str(row[kind]).split("+")]
+    if not ours:
+        raise UserError(f"no run with {name} can be repeated here: {'; '.join(found.checks[-1].notes)}")
     first = stream.choice(ours)
     others = [row for row in rows if row is not first]
     return [first, *stream.sample(others, min(runs - 1, len(others)))]
 
 
-def rerun(found: Verified, sample: Sequence[Row], device: str, check: Check) -> list[Compared]:
-    """Run the sample again in another process and compare.
+def rerun(found: Verified, sample: Sequence[Row], check: Check) -> list[Compared]:
+    """Repeat the sample in other processes and compare; what differs is repeated with other roundings before it is judged.
 
     Raises:
-        UserError: data that are not here.
-        FedbenchError: the process could not be started.
+        FedbenchError: no process could be started.
     """
-    assert found.manifest is not None
-    with standing_in(found.manifest.kind, found.manifest.name, found.cls):
-        check_data(Scenario(**json.loads(row["scenario_json"])) for row in sample)
+    again: dict[str, list[Row]] = {str(row["run_id"]): [] for row in sample}
+    left = list(sample)
+    for rounding in ("", *ROUNDINGS):
+        for row, record in zip(left, _repeated(found, left, rounding, check), strict=True):
+            if record is not None:
+                again[str(row["run_id"])].append(record)
+        if check.reasons:
+            break
+        left = [row for row in left if not _agrees(row, again[str(row["run_id"])])]
+        if not left:
+            break
     compared: list[Compared] = []
-    with tempfile.TemporaryDirectory(prefix="fedbench-verify-") as folder:
-        _execute(found, sample, device, Path(folder), check)
-        card = _bytes(Path(folder) / CARD, LIMITS[CARD])
-        if not check.reasons and card != found.members[CARD]:
-            check.refuse("card.json: not what the class in source.py says of itself.")
-        for number, row in enumerate(sample):
-            again = _record(Path(folder) / str(number), check)
-            if again is not None:
-                compared += _compare(row, again, found.rows, check)
+    for row in sample:
+        records = again[str(row["run_id"])]
+        if records:
+            _judge(row, records, check)
+            compared += _compared(row, records)
     return compared
 
 
-def _execute(found: Verified, sample: Sequence[Row], device: str, folder: Path, check: Check) -> None:
+def _repeated(found: Verified, rows: Sequence[Row], rounding: str, check: Check) -> list[Row | None]:
+    """The records of one process that repeats these runs."""
+    with tempfile.TemporaryDirectory(prefix="fedbench-verify-") as folder:
+        _execute(found, rows, rounding, Path(folder), check)
+        card = _bytes(Path(folder) / CARD, LIMITS[CARD])
+        if not check.reasons and card != found.members[CARD]:
+            check.refuse("card.json: not what the class in source.py says of itself.")
+        return [_record(Path(folder) / str(number), check) for number in range(len(rows))]
+
+
+def _execute(found: Verified, rows: Sequence[Row], rounding: str, folder: Path, check: Check) -> None:
     manifest = found.manifest
     assert manifest is not None
     (folder / SOURCE).write_bytes(found.members[SOURCE])
@@ -118,21 +185,16 @@ def _execute(found: Verified, sample: Sequence[Row], device: str, folder: Path, 
         "kind": manifest.kind,
         "name": manifest.name,
         "file": None if builtin else SOURCE,
-        "device": device,
-        "runs": [{"scenario": json.loads(row["scenario_json"]), "seed": row["seed"]} for row in sample],
+        "runs": [
+            {"scenario": json.loads(row["scenario_json"]), "seed": row["seed"], "device": row["device"]} for row in rows
+        ],
     }
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
-    kept = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
-    if "FEDBENCH_DATA" in kept:
-        kept["FEDBENCH_DATA"] = os.pathsep.join(
-            str(Path(each).absolute()) for each in kept["FEDBENCH_DATA"].split(os.pathsep)
-        )
-    own = str(Path(fedbench.__file__).parents[1])
-    kept["PYTHONPATH"] = os.pathsep.join([own, *filter(None, [kept.get("PYTHONPATH")])])
+    environment = _environment(folder) | ({"ATEN_CPU_CAPABILITY": rounding} if rounding else {})
     command = [sys.executable, "-P", "-m", "fedbench.submission.worker", "order.json"]
     try:
         done = subprocess.run(
-            command, cwd=folder, env={**kept, "HOME": str(folder)}, stdin=subprocess.DEVNULL,
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
         )  # fmt: skip
     except OSError as error:
@@ -142,6 +204,19 @@ def _execute(found: Verified, sample: Sequence[Row], device: str, folder: Path, 
         check.refuse(
             f"the re-run ended with exit code {done.returncode}: {visible(last[-1]) if last else 'no message'}."
         )
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """The variables of the other process: what Python, torch and the data need, and no secret of this one."""
+    kept = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
+    for name in ("FEDBENCH_DATA", "FEDBENCH_CACHE", "PYTHONPATH"):
+        if name in kept:  # the process works in a folder of its own
+            kept[name] = os.pathsep.join(
+                str(Path(each).expanduser().absolute()) for each in kept[name].split(os.pathsep) if each
+            )
+    kept.setdefault("FEDBENCH_CACHE", str(cache_home().absolute()))
+    own = str(Path(fedbench.__file__).parents[1])
+    return kept | {"HOME": str(folder), "PYTHONPATH": os.pathsep.join(filter(None, [own, kept.get("PYTHONPATH")]))}
 
 
 def _bytes(path: Path, most: int) -> bytes | None:
@@ -163,45 +238,46 @@ def _record(folder: Path, check: Check) -> Row | None:
     return rows[0] if len(rows) == 1 else None
 
 
-def _compare(row: Row, again: Row, rows: Sequence[Row], check: Check) -> list[Compared]:
-    """What must be equal, and the metrics at the end, at the peak, in the tail and at the best epoch."""
-    run = str(row["run_id"])
-    loose = ("epochs_done", "rounds") if row["status"] == again["status"] == "diverged" else ()
+def _agrees(row: Row, again: Sequence[Row]) -> bool:
+    return row["status"] in [each["status"] for each in again] and all(each.ok for each in _compared(row, again))
+
+
+def _judge(row: Row, again: Sequence[Row], check: Check) -> None:
+    """Refuse what must be equal and is not, and metrics outside what the repetitions allow."""
+    run, first = str(row["run_id"]), again[0]
     for column in _EQUAL:
-        if row[column] != again[column] and column not in loose:
-            if row[column] is None and row["schema_version"] < again["schema_version"]:
-                continue
+        if row[column] != first[column] and not (
+            row[column] is None and row["schema_version"] < first["schema_version"]
+        ):
             check.refuse(
-                f"run {run}: {column} = {brief(row[column])}, but running it again gives {brief(again[column])}."
+                f"run {run}: {column} = {brief(row[column])}, but running it again gives {brief(first[column])}."
             )
-    compared = [
-        Compared(run, name, row[name], again[name], tolerance(name, again, rows))
-        for name in _METRICS
-        if row[name] is not None or again[name] is not None
-    ]
-    for each in compared if row["status"] == again["status"] == "ok" else ():
+    if row["status"] not in [each["status"] for each in again]:
+        check.refuse(f"run {run}: status = {row['status']}, but running it again gives {brief(first['status'])}.")
+    elif row["status"] == "ok" and row["rounds"] != next(each for each in again if each["status"] == "ok")["rounds"]:
+        check.refuse(f"run {run}: rounds = {row['rounds']}, but running it again gives {first['rounds']}.")
+    for each in _compared(row, again):
         if not each.ok:
+            told = ", ".join(map(_number, each.found))
             check.refuse(
-                f"run {run}: {each.metric} = {_number(each.stated)}, but running it again gives {_number(each.found)}"
+                f"run {run}: {each.metric} = {_number(each.stated)}, but running it again gives {told}"
                 f" (tolerance {each.tolerance:.4f})."
             )
-    return compared
+    if len(again) > 1:
+        check.note(f"run {run} was repeated with {len(again)} roundings, since the first repetition differed.")
 
 
-def tolerance(metric: str, again: Row, rows: Sequence[Row]) -> float:
-    """How far a metric of a run may be from that of its re-run: ``max(0.01, min(3 e, 0.05), min(s, 0.05))``.
-
-    With the same versions on the same processor runs are equal to the last bit. On others sums are rounded differently,
-    and training magnifies that. e = sqrt(p (1 - p) / n) is the standard error of a share p of n users, p by the re-run; s
-    the standard deviation over the seeds of the scenario, by the bundle, for what a run's path decides.
-    """
-    value = again[metric]
-    if value is None:
-        return 0.0
-    error = math.sqrt(max(0.0, value * (1 - value)) / max(1, again["num_users"]))
-    seeds = [row[metric] for row in rows if row["scenario_id"] == again["scenario_id"] and row[metric] is not None]
-    spread = statistics.stdev(seeds) if len(seeds) > 1 else 0.0
-    return max(FLOOR, min(ERRORS * error, SPREAD_CAP), min(spread, SPREAD_CAP))
+def _compared(row: Row, again: Sequence[Row]) -> list[Compared]:
+    """The metrics at the end, at the peak, in the tail and at the best epoch; none of a run that diverged."""
+    run = str(row["run_id"])
+    same = [each for each in again if each["status"] == row["status"]]
+    if not same or row["status"] != "ok":
+        return []
+    return [
+        Compared(run, name, row[name], [each[name] for each in same])
+        for name in _METRICS
+        if row[name] is not None or any(each[name] is not None for each in same)
+    ]
 
 
 def _number(value: float | None) -> str:
@@ -210,17 +286,16 @@ def _number(value: float | None) -> str:
 
 def table_rows(compared: Sequence[Compared]) -> list[tuple[Any, ...]]:
     """The lines of the table: of each run the metrics with K = 10, and all that do not agree."""
-    lines = []
-    for run in dict.fromkeys(each.run for each in compared):
-        for each in (each for each in compared if each.run == run):
-            if each.metric in ("er_10", "hr_10", "ndcg_10", "hr_full_10", "ndcg_full_10") or not each.ok:
-                verdict = "" if each.ok else "DIFFERS"
-                numbers = (_number(each.stated), _number(each.found), f"{_apart(each):.4f}", f"{each.tolerance:.4f}")
-                lines.append((run, each.metric, *numbers, verdict))
-    return lines
-
-
-def _apart(each: Compared) -> float:
-    if each.stated is None or each.found is None:
-        return 0.0 if each.stated is each.found else 1.0
-    return abs(each.stated - each.found)
+    return [
+        (
+            each.run,
+            each.metric,
+            _number(each.stated),
+            ", ".join(map(_number, each.found)),
+            f"{each.apart:.4f}",
+            f"{each.tolerance:.4f}",
+            "" if each.ok else "DIFFERS",
+        )
+        for each in compared
+        if each.metric in ("er_10", "hr_10", "ndcg_10", "hr_full_10", "ndcg_full_10") or not each.ok
+    ]

@@ -21,8 +21,7 @@ def main(order_file: str) -> None:
     from fedbench.submission.manifest import canonical, card_data
 
     order = json.loads(Path(order_file).read_text(encoding="utf-8"))
-    if order["device"] == "cpu":
-        torch.set_num_threads(1)  # as the workers of `fedbench run`
+    torch.set_num_threads(1)  # as in the workers of `fedbench run`
     kind, name = order["kind"], order["name"]
     registry = registry_of(kind)
     if order["file"] is not None:
@@ -31,7 +30,7 @@ def main(order_file: str) -> None:
             registry.add(name, loaded.cls)
     Path(CARD).write_bytes(canonical(card_data(registry.get(name))))
     for number, run in enumerate(order["runs"]):
-        record = execute(Scenario(**run["scenario"]), run["seed"], device=order["device"])
+        record = execute(Scenario(**run["scenario"]), run["seed"], device=run["device"])
         write_record(record, Path(str(number)))
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 import plugin_files
 import pyarrow.parquet as pq
 import pytest
-from bundles import ONLY, Submitted, edited, make, rows_of, sealed, unpacked, with_curve, with_rows
+from bundles import ONLY, Submitted, make, sealed, unpacked
 from typer.testing import CliRunner
 
 from fedbench.cli import app
 from fedbench.errors import UserError
 from fedbench.submission.bundle import entry
-from fedbench.submission.container import SOURCE
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -177,70 +176,3 @@ def test_a_refused_bundle_is_never_run(submitted: Submitted, tmp_path: Path) -> 
     data = json.loads(CliRunner().invoke(app, ["verify", str(bundle), "--json"]).stdout)
     assert (data["verified"], data["refused"]) == (False, True)
     assert len(data["checks"][1]["reasons"]) == 2
-
-
-def test_a_rerun_confirms_the_truth(submitted: Submitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GITHUB_TOKEN", "secret")
-    bundle = tmp_path / "b.zip"
-    bundle.write_bytes(submitted.data)
-    run = CliRunner().invoke(app, ["verify", str(bundle), "--yes", "--runs", "2", "--seed", "7", "--json"])
-    assert run.exit_code == 0, run.stderr
-    data = json.loads(run.stdout)
-    assert data["verified"]
-    assert data["draw"] == 7
-    assert len({each["run"] for each in data["compared"]}) == 2
-    assert all(each["ok"] and each["stated"] == each["found"] for each in data["compared"])
-
-
-def test_a_rerun_finds_a_coherent_forgery(submitted: Submitted, tmp_path: Path) -> None:
-    """Numbers, curve, summary and hashes agree with each other, and not with what the code does."""
-
-    def better(point: dict[str, float]) -> None:
-        point.update({f"er_{k}": min(1.0, 0.2 + 0.6 * point["epoch"] / 80) for k in (5, 10, 20, 30)})
-
-    forged = edited(submitted.data, lambda row: with_curve(row, better), lambda row: row["attack"] != "none")
-    bundle = tmp_path / "b.zip"
-    bundle.write_bytes(forged)
-    assert CliRunner().invoke(app, ["verify", str(bundle), "--no-rerun"]).exit_code == 0
-    run = CliRunner().invoke(app, ["verify", str(bundle), "--yes", "--runs", "1"])
-    assert run.exit_code == 1
-    assert "er_10 = 0.8000, but running it again gives 0.0" in run.stderr
-    assert "DIFFERS" in run.stdout
-    assert run.stdout.splitlines()[-1] == "refused"
-
-
-def test_a_rerun_finds_a_card_and_code_that_are_not_what_they_seem(submitted: Submitted, tmp_path: Path) -> None:
-    """A card that is computed looks as the bundle says until it is run; and a run may not end at all."""
-    from fedbench.submission.source import module_of_file
-
-    members = unpacked(submitted.data)
-    text = members[SOURCE].decode().replace('title="Random direction"', 'title="".join(["Oth", "er"])')
-    source = text.encode()
-    module = module_of_file(source)
-    hidden = sealed({**members, SOURCE: source}, module=module, modules=["fedbench.attacks.base", module])
-    rows = rows_of(hidden)
-    (digest,) = {_hash_of(hidden)}
-    for row in rows:
-        if row["attack"] != "none":
-            row["attack_source_hash"] = digest
-    bundle = tmp_path / "b.zip"
-    bundle.write_bytes(with_rows(hidden, rows))
-    first = CliRunner().invoke(app, ["verify", str(bundle), "--no-rerun"])
-    assert first.exit_code == 0, first.stderr
-    assert "the card's title is computed; only a re-run compares it" in first.stderr
-    run = CliRunner().invoke(app, ["verify", str(bundle), "--yes", "--runs", "1"])
-    assert run.exit_code == 1
-    assert "card.json: not what the class in source.py says of itself." in run.stderr
-
-
-def _hash_of(data: bytes) -> str:
-    """The source hash that the records of a bundle's file would have."""
-    from fedbench.submission.manifest import Manifest
-    from fedbench.submission.report import Check
-    from fedbench.submission.source import recomputed_hash
-
-    members = unpacked(data)
-    manifest = Manifest.model_validate_json(members["manifest.json"])
-    digest = recomputed_hash(members[SOURCE], manifest, Check(""))
-    assert digest is not None
-    return digest
