@@ -122,6 +122,7 @@ class DefenseData(_CardData):
     family: Annotated[str, Field(pattern=r"\A[a-z]+(-[a-z]+)*\z", max_length=64)]
     knowledge: list[Annotated[str, Field(pattern=r"\A[a-z]+(_[a-z]+)*\z", max_length=64)]]
     assumes: Line
+    needs_users: bool
 
     def card(self) -> DefenseCard:
         """The card."""
@@ -132,6 +133,7 @@ class DefenseData(_CardData):
             family=self.family,
             knowledge=frozenset(self.knowledge),
             assumes=self.assumes,
+            needs_users=self.needs_users,
             models=None if self.models is None else frozenset(self.models),
             version=self.version,
             notes=self.notes,

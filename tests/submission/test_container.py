@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import stat
@@ -14,7 +15,11 @@ from bundles import Submitted, refused, sealed, unpacked, with_json, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedbench.attacks import ATTACKS
+from fedbench.cards import AttackCard, DefenseCard
+from fedbench.defenses import DEFENSES
 from fedbench.submission.container import CARD, ENVIRONMENT, LIMITS, MANIFEST, RECORDS, SOURCE, packed
+from fedbench.submission.manifest import AttackData, DefenseData, canonical, card_data
 from fedbench.submission.verify import verify
 
 
@@ -172,6 +177,20 @@ def test_files_of_the_manifest_are_those_that_are_there(good: bytes) -> None:
 )
 def test_mistakes_in_the_card(good: bytes, values: dict[str, object], reason: str) -> None:
     assert reason in refused(with_json(good, CARD, **values), "card")
+
+
+def test_a_card_says_all_that_a_card_has() -> None:
+    """A field that a card gains must travel with it, or scenarios of the stand-in are others."""
+    for data, card in ((AttackData, AttackCard), (DefenseData, DefenseCard)):
+        assert set(data.model_fields) - {"class_name", "parameters"} == {
+            field.name for field in dataclasses.fields(card)
+        }
+    for name in ATTACKS.names():
+        assert AttackData.model_validate_json(canonical(card_data(ATTACKS.get(name)))).card() == ATTACKS.get(name).card
+    for name in DEFENSES.names():
+        assert (
+            DefenseData.model_validate_json(canonical(card_data(DEFENSES.get(name)))).card() == DEFENSES.get(name).card
+        )
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -9,12 +9,18 @@ from pathlib import Path
 import plugin_files
 import pyarrow.parquet as pq
 import pytest
-from bundles import ONLY, Submitted, make, sealed, unpacked
+from bundles import ONLY, Submitted, edited, make, refused, sealed, unpacked
 from typer.testing import CliRunner
 
+from fedbench import plugins
 from fedbench.cli import app
 from fedbench.errors import UserError
-from fedbench.submission.bundle import entry
+from fedbench.results import write_record
+from fedbench.run import execute
+from fedbench.submission.bundle import entry, make_bundle
+from fedbench.submission.claim import claim
+from fedbench.submission.verify import verify
+from fedbench.suite import forget_scenarios
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -106,6 +112,47 @@ def test_an_entry_that_comes_with_fedbench_and_one_that_cannot_be_submitted() ->
     ):
         with pytest.raises(UserError, match=reason):
             entry(kind, text)  # type: ignore[arg-type]
+
+
+DEFENSE = '''"""Nothing but a share that is assumed."""
+
+from pydantic import Field
+
+from fedbench.cards import DefenseCard, DefenseFamily, Parameters
+from fedbench.defenses.base import Defense
+
+
+class Shield(Defense):
+    """Leaves everything as it is."""
+
+    card = DefenseCard(name="shield", title="Shield", paper="none", family=DefenseFamily.FILTER)
+
+    class Params(Parameters):
+        """Parameters."""
+
+        assumed_ratio: float | None = Field(None, ge=0, lt=1, description="share that is assumed")
+'''
+
+
+def test_a_defense_is_submitted_with_the_twins_that_state_what_it_assumes(tmp_path: Path) -> None:
+    file, results = tmp_path / "shield.py", tmp_path / "results"
+    file.write_text(DEFENSE)
+    of, only = entry("defense", str(file)), ("model=mf", "attack=random")
+    runs = claim("defense", "shield", "smoke", only, 1).runs
+    assert len(runs) == 4  # itself, its clean and undefended twins, and the baseline
+    assert '"assumed_ratio": 0.05' in "".join(run.scenario.key for run in runs.values())
+    for run in runs.values():
+        write_record(execute(run.scenario, run.seed, suite="smoke"), results)
+    made = make_bundle(of, "smoke", only, 1, [results])
+    assert made.data is not None, made.checks
+    plugins.forget()
+    forget_scenarios()
+    found = verify(made.data)
+    assert found.ok, found.checks
+    assert found.manifest is not None
+    assert found.manifest.kind == "defense"
+    forged = edited(made.data, lambda row: row.update(defense_family="none"), lambda row: row["defense"] == "shield")
+    assert "defense_family = 'none', but its scenario gives 'filter'" in refused(forged, "records")
 
 
 # ----------------------------------------------------------------------------------------------- the commands
