@@ -106,10 +106,15 @@ def _ask(as_json: bool) -> None:
     from fedbench.errors import UserError
 
     typer.echo(WARNING, err=True)
-    if as_json or not sys.stdin.isatty():
+    if as_json or not interactive():
         raise UserError("the re-run needs --yes, since nobody can be asked here; --no-rerun only reads.")
     if not typer.confirm("Run it?", err=True):
         raise UserError("not run again; --no-rerun only reads.")
+
+
+def interactive() -> bool:
+    """Whether somebody is there who can be asked."""
+    return sys.stdin.isatty()
 
 
 def _run_again(found: Verified, runs: int, seed: int | None, quiet: bool) -> tuple[int, list[Compared]]:

@@ -24,14 +24,12 @@ def main(order_file: str) -> None:
     torch.set_num_threads(1)  # as in the workers of `fedbench run`
     kind, name = order["kind"], order["name"]
     registry = registry_of(kind)
-    if order["file"] is not None:
-        loaded = load_file(order["file"], kind)
-        if loaded.name != name:  # of a package, whose entries are called package/name
-            registry.add(name, loaded.cls)
-    Path(CARD).write_bytes(canonical(card_data(registry.get(name))))
-    for number, run in enumerate(order["runs"]):
-        record = execute(Scenario(**run["scenario"]), run["seed"], device=run["device"])
-        write_record(record, Path(str(number)))
+    cls = registry.get(name) if order["file"] is None else load_file(order["file"], kind).cls
+    Path(CARD).write_bytes(canonical(card_data(cls)))
+    with registry.lent(name, cls):  # which is package/name, if the file is that of a package
+        for number, run in enumerate(order["runs"]):
+            record = execute(Scenario(**run["scenario"]), run["seed"], device=run["device"])
+            write_record(record, Path(str(number)))
 
 
 if __name__ == "__main__":

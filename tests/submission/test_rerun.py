@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,17 @@ import pytest
 from bundles import Submitted, edited, with_code, with_curve
 from typer.testing import CliRunner
 
+from fedbench import plugins
 from fedbench.cli import app
 from fedbench.errors import UserError
+from fedbench.results import write_record
+from fedbench.run import execute
 from fedbench.submission import rerun
+from fedbench.submission.bundle import entry, make_bundle
+from fedbench.submission.claim import claim
 from fedbench.submission.report import Check
 from fedbench.submission.rerun import Compared, at_hand, draw
+from fedbench.submission.standin import standing_in
 from fedbench.submission.verify import verify
 
 
@@ -78,6 +86,33 @@ def test_the_code_sees_no_secret_and_its_last_words_are_spelt_out(
     assert "the re-run ended with exit code 1: " in run.stderr
     assert "['HOME']" in run.stderr
     assert "\x1b" not in run.stderr
+
+
+def test_an_entry_of_a_package_keeps_its_name(submitted: Submitted, tmp_path: Path, fresh: None) -> None:
+    of = entry("attack", str(submitted.file))
+    named, only, results = replace(of, name="pack/direct"), ("model=mf", "defense=none"), tmp_path / "results"
+    with standing_in("attack", "pack/direct", of.cls):
+        for each in claim("attack", "pack/direct", "smoke", only, 1).runs.values():
+            write_record(execute(each.scenario, each.seed), results)
+        data = make_bundle(named, "smoke", only, 1, [results]).data
+    assert data is not None
+    plugins.forget()
+    run = run_verify(tmp_path, data, "--yes", "--runs", "2")
+    assert run.exit_code == 0, run.stderr
+    assert "attack  pack/direct (version 1)" in run.stdout
+    assert run.stdout.splitlines()[-1] == "verified"
+
+
+def test_nothing_runs_unless_somebody_says_yes(
+    submitted: Submitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["fedbench.cli.submit"], "interactive", lambda: True)
+    bundle = tmp_path / "b.zip"
+    bundle.write_bytes(submitted.data)
+    run = CliRunner().invoke(app, ["verify", str(bundle)], input="n\n")
+    assert run.exit_code == 2
+    assert "Read source.py first" in run.stderr
+    assert run.stderr.splitlines()[-1] == "error: not run again; --no-rerun only reads."
 
 
 def test_a_worker_that_leaves_a_link_or_a_flood_instead_of_a_record(tmp_path: Path) -> None:
