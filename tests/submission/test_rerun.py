@@ -112,7 +112,7 @@ def test_nothing_runs_unless_somebody_says_yes(
     run = CliRunner().invoke(app, ["verify", str(bundle)], input="n\n")
     assert run.exit_code == 2
     assert "Read source.py first" in run.stderr
-    assert run.stderr.splitlines()[-1] == "error: not run again; --no-rerun only reads."
+    assert run.stderr.endswith("error: not run again; --no-rerun only reads.\n")
 
 
 def test_a_worker_that_leaves_a_link_or_a_flood_instead_of_a_record(tmp_path: Path) -> None:
