@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 
 from fedbench import plugins
 from fedbench.cli import app
+from fedbench.run import execute
 from fedbench.scaffold import TEMPLATES
+from fedbench.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
 KINDS = {
@@ -45,19 +48,17 @@ def test_what_is_written_passes_its_checks_and_its_test(kind: str, tmp_path: Pat
     assert "failed" not in out
     assert out.splitlines()[0].startswith(f"ok       card: my-{word}, My {word}")
 
-    test = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        "/dev/null",
-        "--rootdir",
-        str(file.parent),
-    ]
-    done = subprocess.run([*test, str(file.parent)], capture_output=True, text=True, check=False)
+    written = runpy.run_path(str(file.with_name(f"test_my_{word}.py")))
+    tests = [test for name, test in written.items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        test()
+
+
+def test_pytest_finds_the_test_that_is_written(tmp_path: Path) -> None:
+    assert run("new", "dataset", "mine", "--dir", tmp_path)[0] == 0
+    options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path), str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "pytest", *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
 
@@ -82,20 +83,17 @@ def test_every_template_belongs_to_a_kind() -> None:
 
 
 def test_the_attacks_of_the_templates_attack(tmp_path: Path) -> None:
-    """Real methods: on the smoke suites they do what their goal says."""
+    """Real methods: they do what their goal says."""
     run("new", "attack", "up", "--dir", tmp_path)
     run("new", "attack", "down", "--goal", "degrade", "--dir", tmp_path)
-    for suite, name, only in (("smoke", "up", "model=mf,defense=none"), ("smoke-untargeted", "down", "defense=none")):
-        code, _, err = run(
-            *("run", suite, "--attack", tmp_path / f"{name}.py", "--results", tmp_path / "r", "--seeds", 1),
-            *("--only", only, "--device", "cpu", "--jobs", 1),
-        )
-        assert code == 0, err
-    import pyarrow.parquet as pq
-
-    rows = {(row["attack"], row["target"]): row for row in pq.read_table(tmp_path / "r").to_pylist()}
-    assert rows["up", "random:1"]["er_10"] > rows["none", "random:1"]["er_10"] + 0.3
-    assert rows["down", "none"]["hr_full_5"] < 0.5 * rows["none", "none"]["hr_full_5"]
+    up, down = (plugins.load_file(tmp_path / f"{name}.py").name for name in ("up", "down"))
+    icde24 = {"epochs": 60, "evaluate_every": 60}
+    promote = Scenario("longtail-small", "mf", up, malicious_ratio=0.05, target="random:1", protocol_params=icde24)
+    assert execute(promote, 0).metrics["er_10"] > 0.3
+    assert execute(promote.clean, 0).metrics["er_10"] < 0.05
+    aaai23 = {"epochs": 4, "learning_rate": 0.01, "evaluate_every": 4}
+    degrade = Scenario("longtail-small", "mf", down, "none", 0.05, "aaai23", "none", protocol_params=aaai23)
+    assert execute(degrade, 0).metrics["hr_full_5"] < 0.6 * execute(degrade.clean, 0).metrics["hr_full_5"]
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -177,3 +175,18 @@ def test_show_describes_a_file(tmp_path: Path) -> None:
     code, out, _ = run("show", tmp_path / "ring.py", "--json")
     assert json.loads(out)["interactions"] == 320
     assert "ring" in run("list", "datasets")[1]
+
+
+def test_the_examples_of_contributing_are_those_of_the_templates() -> None:
+    """What a newcomer reads is what `fedbench new` writes; Python blocks that begin with a template's method or class."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    blocks = [block.partition("```")[0] for block in text.split("```python\n")[1:]]
+    (craft,) = [block for block in blocks if block.lstrip().startswith("def craft")]
+    (spoiler,) = [block for block in blocks if block.startswith("class MySpoiler")]
+    for block, template in ((craft, "attack_promote"), (spoiler, "attack_degrade")):
+        source = (TEMPLATES / f"{template}.py.txt").read_text(encoding="utf-8")
+        source = (
+            source.replace("$classname", "MySpoiler").replace("$name", "my-spoiler").replace("$title", "My spoiler")
+        )
+        for line in filter(None, map(str.strip, block.splitlines())):
+            assert line == '"""Parameters."""' or line.removesuffix('"""') in source, line
