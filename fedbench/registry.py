@@ -1,7 +1,8 @@
 """One small generic registry: a name leads to a class, imported when it is first asked for.
 
-Outside packages join through the entry-point groups ``fedbench.attacks``, ``fedbench.defenses`` and
-``fedbench.models``; their names are ``package/name``. A plug-in that cannot be imported warns and the rest works.
+Outside packages join through the entry-point groups ``fedbench.attacks``, ``fedbench.defenses``, ``fedbench.models`` and
+``fedbench.datasets``; their names are ``package/name``. A plug-in that cannot be imported warns and the rest works.
+Single files join through :mod:`fedbench.plugins`.
 """
 
 from __future__ import annotations

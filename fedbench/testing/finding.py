@@ -52,8 +52,12 @@ class Budget:
     bytes: int = 1 << 30
 
 
+ITSELF = ""
+"""The check that is made by the trial as a whole."""
+
+
 class Stop(Exception):
-    """Raised out of a run by a check that failed in it: the name of the check, and what happened."""
+    """Raised out of a trial by a check that failed in it: the name of the check, and what happened."""
 
     def __init__(self, check: str, what: str) -> None:
         super().__init__(what)
@@ -102,8 +106,9 @@ class Trials:
 
     def ran(self, trial: Trial, todo: str) -> Finding:
         """Whether a trial went through."""
-        if trial.error:
-            return Finding(trial.name, "failed", trial.error, todo)
+        error = trial.stop.what if trial.stop is not None and trial.stop.check == ITSELF else trial.error
+        if error:
+            return Finding(trial.name, "failed", error, todo)
         if trial.stop is not None:
             return Finding(trial.name, "skipped", f"stopped by the check {trial.stop.check!r}")
         return Finding(trial.name, "ok")
