@@ -119,6 +119,8 @@ class DefenseCard:
     assumes: str = "nothing"
     """What the defense takes for the number of attackers, and from where: given, estimated, or a stated share."""
     models: frozenset[str] | None = None
+    needs_users: bool = False
+    """Whether it works on users' embeddings; models that know users by their histories have none."""
     version: int = 1
     notes: str = ""
 

@@ -1,15 +1,18 @@
 """One small generic registry: a name leads to a class, imported when it is first asked for.
 
-Outside packages join through the entry-point groups ``fedbench.attacks``, ``fedbench.defenses`` and
-``fedbench.models``; their names are ``package/name``. A plug-in that cannot be imported warns and the rest works.
+Outside packages join through the entry-point groups ``fedbench.attacks``, ``fedbench.defenses``, ``fedbench.models`` and
+``fedbench.datasets``; their names are ``package/name``. A plug-in that cannot be imported warns and the rest works.
+Single files join through :mod:`fedbench.plugins`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import re
 import warnings
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -36,6 +39,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self._base = base
         self._where: dict[str, str] = dict(builtin)
+        self._builtin = frozenset(builtin)
         self._classes: dict[str, type[T]] = {}
         self._group = group
         self._scanned = group is None
@@ -45,6 +49,10 @@ class Registry(Generic[T]):
         """All names, sorted."""
         self._scan()
         return sorted({*self._where, *self._classes})
+
+    def builtin(self, name: str) -> bool:
+        """Whether ``name`` comes with fedbench."""
+        return name in self._builtin
 
     def get(self, name: str) -> type[T]:
         """The class called ``name``; raises :class:`UserError` with close matches when there is none."""
@@ -64,6 +72,22 @@ class Registry(Generic[T]):
         if name in self._classes or name in self._where:
             raise UserError(f"{self.kind} {name!r} is already registered at {self.origin(name)}.")
         self._classes[name] = self._checked(name, cls)
+
+    def remove(self, name: str) -> None:
+        """Forget a class that was added."""
+        del self._classes[name]
+
+    @contextlib.contextmanager
+    def lent(self, name: str, cls: type[T]) -> Iterator[None]:
+        """For a while ``name`` leads to ``cls``, whatever it led to before."""
+        before = self._classes.get(name)
+        self._classes[name] = self._checked(name, cls)
+        try:
+            yield
+        finally:
+            del self._classes[name]
+            if before is not None:
+                self._classes[name] = before
 
     def origin(self, name: str) -> str:
         """``file:line`` of the class called ``name``, relative to the folder that holds its package."""

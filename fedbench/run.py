@@ -27,6 +27,7 @@ from fedbench.errors import Diverged, UserError
 from fedbench.federation.evaluation import EvaluationSettings, Evaluator
 from fedbench.federation.simulation import Federation, Task
 from fedbench.models.base import Histories
+from fedbench.plugins import module_source
 from fedbench.randomness import derive_seed, generator
 from fedbench.results import RunRecord, environment, summarize_curve
 from fedbench.scenario import Scenario
@@ -290,7 +291,7 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
 def source_hash(*classes: type) -> str:
     """SHA-256 of the files in which the classes, and those that they derive from, are written."""
     modules = {inspect.getmodule(base) for cls in classes for base in cls.__mro__ if base is not object}
-    sources = sorted((module.__name__, inspect.getsource(module)) for module in modules if module is not None)
+    sources = sorted((module.__name__, module_source(module)) for module in modules if module is not None)
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 

@@ -126,6 +126,10 @@ class Scenario:
                     f"defense {cls.card.name!r} does not apply to model {self.model!r}; it applies to"
                     f" {', '.join(sorted(cls.card.models))}."
                 )
+            if cls.card.needs_users and model_cls.reads_sequences:
+                raise UserError(
+                    f"defense {cls.card.name!r} does not apply to model {self.model!r}, which has no embeddings of users."
+                )
         if len(defense_names) > 1:
             if "none" in defense_names or len(set(defense_names)) < len(defense_names):
                 raise UserError(f"defense chain {self.defense!r} must join different defenses, none of them 'none'.")
@@ -167,7 +171,10 @@ class Scenario:
             "dataset": self.dataset,
             "model": [self.model, r.model.card.version, identifying(r.model.params)],
             "attack": [self.attack, r.attack_class.card.version, identifying(r.attack_params)],
-            "defense": [[cls.card.name, cls.card.version, identifying(params)] for cls, params in r.defenses],
+            "defense": [
+                [name, cls.card.version, identifying(params)]
+                for name, (cls, params) in zip(self.defense.split("+"), r.defenses, strict=True)
+            ],
             "malicious_ratio": self.malicious_ratio,
             "protocol": identifying(r.protocol),
             "target": self.target,

@@ -105,6 +105,12 @@ class Suite(SuiteFile):
                     raise UserError(f"{self.file}: {kind} {number} matches no scenario.")
         return _merged(found)
 
+    def with_scenarios(self, planned: Iterable[Planned]) -> Suite:
+        """The same suite with other scenarios, and no published values."""
+        suite = self.model_copy(update={"expected": [], "expected_table": []})
+        suite.__dict__["scenarios"] = _merged(planned)  # in the place of what it would work out from its file
+        return suite
+
     @property
     def _groups(self) -> list[Group]:
         """The groups with what they inherit from the top of the file."""
@@ -324,6 +330,11 @@ def _merged(planned: Iterable[Planned]) -> tuple[Planned, ...]:
 def _shared(scenario: Scenario) -> Scenario:
     """The first scenario equal to this one: what it stands for is worked out once, however often a suite is planned."""
     return scenario
+
+
+def forget_scenarios() -> None:
+    """Forget what scenarios stand for, when a name is about to stand for something else."""
+    _shared.cache_clear()
 
 
 def _defaults() -> dict[str, Any]:

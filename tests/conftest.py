@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
+
+from fedbench import plugins
 
 torch.set_num_threads(1)  # two threads on tiny tensors only cost time
 
@@ -13,3 +17,10 @@ torch.set_num_threads(1)  # two threads on tiny tensors only cost time
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 if SHARED.is_dir():
     os.environ.setdefault("FEDBENCH_DATA", str(SHARED))
+
+
+@pytest.fixture(autouse=True)
+def _no_loaded_files() -> Iterator[None]:
+    """What a test loads from a file is there for this test only."""
+    yield
+    plugins.forget()

@@ -9,15 +9,18 @@ from typer.core import TyperGroup
 
 from fedbench import __version__
 from fedbench.cli.catalogue import list_entries, show
+from fedbench.cli.check import check
 from fedbench.cli.compare import compare
 from fedbench.cli.data import data_app
 from fedbench.cli.doctor import doctor
 from fedbench.cli.inspect import inspect
 from fedbench.cli.leaderboard import leaderboard, pack, sql
+from fedbench.cli.new import new
 from fedbench.cli.pages import pages
 from fedbench.cli.plot import plot_app
 from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
+from fedbench.cli.submit import submit, verify
 from fedbench.errors import FedbenchError
 
 
@@ -79,6 +82,7 @@ app.command(
     epilog=_examples(
         "fedbench run smoke",
         "fedbench run core --only dataset=ml-100k,model=mf --seeds 3 --jobs 8",
+        "fedbench run smoke --attack ./my_attack.py",
         "fedbench run icde24-table3 --only variant=published --dry-run",
         "fedbench run smoke --diagnostics --diagnose-every 5",
     ),
@@ -115,9 +119,19 @@ app.command(
         "fedbench inspect results/19886c9cc51c7114-s0.parquet --out run.png --rounds 0,400",
     ),
 )(inspect)
+app.command(
+    "new",
+    epilog=_examples(
+        "fedbench new attack my-attack",
+        "fedbench new attack my-attack --goal degrade --dir attacks",
+        "fedbench new defense my-defense",
+    ),
+)(new)
+app.command("check", epilog=_examples("fedbench check ./my_attack.py", "fedbench check pieck-uea --json"))(check)
 app.command("list", epilog=_examples("fedbench list attacks", "fedbench list suites --json"))(list_entries)
 app.command(
-    "show", epilog=_examples("fedbench show pieck-uea", "fedbench show core", "fedbench show none --kind defense")
+    "show",
+    epilog=_examples("fedbench show pieck-uea", "fedbench show ./my_attack.py", "fedbench show none --kind defense"),
 )(show)
 app.command(
     "compare",
@@ -134,6 +148,20 @@ app.command(
     ),
 )(pages)
 app.command("doctor", epilog=_examples("fedbench doctor", "fedbench doctor --json"))(doctor)
+app.command(
+    "submit",
+    epilog=_examples(
+        "fedbench submit --attack ./my_attack.py --results results --only dataset=ml-100k,model=mf",
+        "fedbench submit --defense ./my_defense.py --suite smoke --results-of-twins leaderboard/results --out mine.zip",
+    ),
+)(submit)
+app.command(
+    "verify",
+    epilog=_examples(
+        "fedbench verify my-attack.zip --no-rerun",
+        "fedbench verify my-attack.zip --runs 5 --yes",
+    ),
+)(verify)
 app.add_typer(data_app, name="data")
 app.add_typer(plot_app, name="plot")
 

@@ -35,7 +35,9 @@ def list_entries(
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="An attack, defense, model, dataset, suite or protocol.")],
+    name: Annotated[
+        str, typer.Argument(help="An attack, defense, model, dataset, suite or protocol; or the file of one.")
+    ],
     kind: Annotated[str | None, typer.Option(help="Which of them, when several have the name.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -48,8 +50,15 @@ def show(
     if kind is not None:
         kind = kind if kind.endswith("s") else f"{kind}s"
         _check_kind(kind)
-    is_file = name.endswith(".toml")
-    found = ["suites"] if is_file else [each for each in KINDS if name in _names(each, aliases=True)]
+    if name.endswith(".py"):
+        from fedbench.plugins import load_file
+
+        loaded = load_file(name)
+        name, found = loaded.name, [f"{loaded.kind}s"]
+    elif name.endswith(".toml"):
+        found = ["suites"]
+    else:
+        found = [each for each in KINDS if name in _names(each, aliases=True)]
     found = [each for each in found if kind in (None, each)]
     if not found:
         kinds = KINDS if kind is None else (kind,)
@@ -87,10 +96,10 @@ def _names(kind: str, aliases: bool = False) -> list[str]:
 
         return protocols.names()
     if kind == "datasets":
-        from fedbench.data import ENTRIES
+        from fedbench.data import DATASETS, ENTRIES
         from fedbench.data.library import imported_names
 
-        names = [*(entry.name for entry in ENTRIES), *imported_names()]
+        names = [*(entry.name for entry in ENTRIES), *DATASETS.names(), *imported_names()]
         return list(dict.fromkeys([*names, *(alias for entry in ENTRIES for alias in entry.aliases if aliases)]))
     return _registry(kind).names()
 

@@ -26,11 +26,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 @data_app.command("list", epilog="Example: fedbench data list --json")
 def list_datasets(as_json: Json = False) -> None:
     """List the datasets of the catalogue and those you imported."""
-    from fedbench.data import ENTRIES, resolve
+    from fedbench.data import DATASETS, ENTRIES, resolve
     from fedbench.data.library import imported_names
 
     known = {entry.name for entry in ENTRIES}
-    entries = [*ENTRIES, *(resolve(name) for name in imported_names() if name not in known)]
+    others = [*DATASETS.names(), *imported_names()]
+    entries = [*ENTRIES, *(resolve(name) for name in others if name not in known)]
     rows = [_overview(entry) for entry in entries]
     if as_json:
         _print_json(rows)

@@ -25,11 +25,23 @@ Seeds = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
 Jobs = Annotated[int | None, typer.Option(help="Worker processes. [default: one for each core; 1 on a GPU]")]
+Attack = Annotated[
+    str | None, typer.Option(metavar="FILE|NAME", help="This attack instead of the suite's, such as ./my_attack.py.")
+]
+Defense = Annotated[
+    str | None, typer.Option(metavar="FILE|NAME", help="This defense instead of the suite's; a+b is a chain.")
+]
+Model = Annotated[str | None, typer.Option(metavar="FILE|NAME", help="This model instead of the suite's.")]
+Dataset = Annotated[str | None, typer.Option(metavar="FILE|NAME", help="This dataset instead of the suite's.")]
 Results = Annotated[Path, typer.Option(envvar="FEDBENCH_RESULTS", help="Folder of the records.")]
 
 
 def run(
     suite: SuiteName,
+    attack: Attack = None,
+    defense: Defense = None,
+    model: Model = None,
+    dataset: Dataset = None,
     only: Only = None,
     seeds: Seeds = None,
     device: Device = "auto",
@@ -52,13 +64,18 @@ def run(
     from fedbench.cli.lazy import defer_torch
 
     defer_torch()
-    from fedbench.cli.output import console
+    from fedbench.cli.output import console, count
     from fedbench.execution import default_jobs, make_plan
     from fedbench.suite import load_suite
 
     where = choose_device(device)
     workers = choose_jobs(jobs) or default_jobs(where)
     loaded = load_suite(suite)
+    entries = {"attack": attack, "defense": defense, "model": model, "dataset": dataset}
+    if any(entries.values()):
+        from fedbench.substitution import chosen, substituted
+
+        loaded = substituted(loaded, chosen(**entries))
     planned = loaded.plan(only or (), seeds)
     every = choose_every(diagnostics, diagnose_every)
     plan = make_plan(planned, results, fresh, every is not None)
@@ -66,13 +83,17 @@ def run(
         console(err=True).print(f"warning: {name} is no whole record and does not count: {reason}", soft_wrap=True)
     for warning in loaded.warnings(planned):
         console(err=True).print(f"warning: {warning}", soft_wrap=True)
+    if plan.changed:
+        text = f"{count(len(plan.changed), 'run')} there of an entry whose source has changed since: run again."
+        console(err=True).print(text, soft_wrap=True)
     if dry_run:
         _print_dry_run(planned, plan, workers, results)
         return
     summary = run_shown(plan, loaded.name, results, where, workers, every)
     _print_summary(summary, results)
     if summary.interrupted:
-        options = [part for each in only or () for part in ("--only", each)]
+        options = [part for kind, value in entries.items() if value for part in (f"--{kind}", value)]
+        options += [part for each in only or () for part in ("--only", each)]
         options += ["--seeds", seeds] if seeds else []
         options += ["--device", device] if device != "auto" else []
         options += ["--jobs", str(jobs)] if jobs else []

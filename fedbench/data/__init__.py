@@ -5,6 +5,7 @@ Everything here is NumPy and Arrow; nothing imports torch. The way of the data: 
 """
 
 from fedbench.data.catalogue import Entry
+from fedbench.data.contributed import DATASETS, Dataset
 from fedbench.data.datasets import ENTRIES
 from fedbench.data.importing import Imported, import_dataset
 from fedbench.data.load import load_split, resolve
@@ -12,7 +13,9 @@ from fedbench.data.obtain import get
 from fedbench.data.records import Duplicates, Pairs, Report, Split
 
 __all__ = [
+    "DATASETS",
     "ENTRIES",
+    "Dataset",
     "Duplicates",
     "Entry",
     "Imported",

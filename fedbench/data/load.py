@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fedbench.data.catalogue import PUBLISHED, Entry, Source
 from fedbench.data.columns import ML_1M, ML_1M_PARTIAL, ML_100K, read_columns
+from fedbench.data.contributed import DATASETS, contributed_table
 from fedbench.data.datasets import ENTRIES, entry
 from fedbench.data.files import read_whole
 from fedbench.data.home import cache_home, data_roots, find
@@ -49,9 +50,11 @@ def resolve(name: str) -> Entry:
     known = entry(name)
     if known is not None:
         return known
+    if name in DATASETS.names():
+        return DATASETS.get(name).card
     imported = imported_names()
     if name not in imported:
-        names = [alias for e in ENTRIES for alias in (e.name, *e.aliases)]
+        names = [*DATASETS.names(), *(alias for e in ENTRIES for alias in (e.name, *e.aliases))]
         raise unknown("dataset", name, names + imported, "See `fedbench data list`.")
     slots = imported_slots(name)
     return Entry(
@@ -76,6 +79,8 @@ def load_table(known: Entry, split: str) -> Table:
     """The parsed table from which ``split`` is made: embedded, else imported, else from the data roots."""
     if known.embedded:
         return cached(embedded_identity(known), lambda: generate(SHAPES[known.name]))
+    if known.name in DATASETS.names():
+        return contributed_table(known.name)
     slot = slot_of(split)
     table = _at_hand(known, slot)
     if table is None and slot == INTERACTIONS and known.union_of is not None:
@@ -108,10 +113,15 @@ def missing(known: Entry, split: str) -> DataError:
 
 
 def where(known: Entry, split: str) -> str | None:
-    """Where the data of a split or slot are: ``embedded``, ``imported``, ``FEDBENCH_DATA``, or None. Opens no file."""
+    """Where the data of a split or slot are: ``embedded``, ``contributed``, ``imported``, ``FEDBENCH_DATA``, or None.
+
+    Opens no file.
+    """
     slot = slot_of(split)
     if known.embedded:
         return "embedded"
+    if known.name in DATASETS.names():
+        return "contributed"
     if imported_path(known.name, slot).is_file():
         return "imported"
     if any(source.slot == slot and _complete(source) for source in known.sources):

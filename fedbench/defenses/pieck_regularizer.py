@@ -56,6 +56,7 @@ class PieckRegularizer(Defense):
         title="PIECK's regularizers Re1 and Re2",
         paper="Zhang et al. (PIECK), ICDE 2024",
         family=DefenseFamily.CLIENT_SIDE,
+        needs_users=True,
         notes="Needs every honest client to train with it. Exposure passes through high values in the first epochs before"
         " it falls: read the curve and the peak, not only the end.",
     )

@@ -20,6 +20,7 @@ from fedbench.execution.crash import record_crash
 from fedbench.execution.plan import Run
 from fedbench.execution.reporting import Outcome, Reporter, Summary
 from fedbench.execution.worker import EXECUTE, Done, Message, Order, Ready, Refused, Step, work
+from fedbench.plugins import given
 
 PATIENCE = 30.0
 """Seconds that interrupted workers get to finish writing before they are killed."""
@@ -54,7 +55,10 @@ def run_local(
         ResultsError: results can no longer be written; what was written before stays.
         FedbenchError: worker processes cannot start.
     """
-    orders = {run: Order(run.scenario.key, run.seed, suite, device, results, execute, diagnose_every) for run in runs}
+    files = given()
+    orders = {
+        run: Order(run.scenario.key, run.seed, suite, device, results, execute, diagnose_every, files) for run in runs
+    }
     pool = _Pool(1 if device == "cpu" else None)
     summary = Summary(total=len(runs))
     waiting = deque(runs)

@@ -40,6 +40,7 @@ class Plan:
     Attributes:
         todo: those to run, in order. kept: those whose results are there already. damaged: files in the results folder
             that are no whole records, with the reason; they do not count as there.
+        changed: those of ``todo`` whose results are there, but were made by another source of a loaded file.
         seconds: expected seconds of each run of ``todo`` by past timing, None where there is none.
     """
 
@@ -47,6 +48,7 @@ class Plan:
     kept: Sequence[Run]
     damaged: Mapping[str, str]
     seconds: Mapping[Run, float | None]
+    changed: Sequence[Run] = ()
 
 
 def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, diagnostics: bool = False) -> Plan:
@@ -68,9 +70,44 @@ def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, di
     kept = [] if fresh else [run for run in runs if found.status.get((run.scenario.id, run.seed)) in KEPT]
     if diagnostics:
         kept = [run for run in kept if rounds_path(results, run.id).exists()]
-    skip = set(kept)
+    changed = _of_another_source(kept, found.files)
+    skip = {run for run in kept if run not in changed}
+    kept = [run for run in kept if run in skip]
     todo = [run for run in runs if run not in skip]
-    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.files))
+    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.files), list(changed))
+
+
+def _of_another_source(runs: Sequence[Run], files: Sequence[Path]) -> dict[Run, None]:
+    """Those of ``runs`` whose attack or defense is a loaded file that has changed since their record was written.
+
+    What comes with fedbench says so by the version on its card; who works on a file runs it again and again.
+    """
+    import pyarrow.parquet as pq
+
+    from fedbench.plugins import loaded_files
+
+    written = {(each.kind, each.name) for each in loaded_files()}
+    of_file = [
+        run
+        for run in runs
+        if ("attack", run.scenario.attack) in written
+        or any(("defense", name) in written for name in run.scenario.defense.split("+"))
+    ]
+    if not of_file:
+        return {}
+    from fedbench.run import source_hash
+
+    columns = ("attack_source_hash", "defense_source_hash")
+    now = {}
+    for run in of_file:
+        resolved = run.scenario.resolved
+        hashes = source_hash(resolved.attack_class), source_hash(*(cls for cls, _ in resolved.defenses))
+        now[run.scenario.id, run.seed] = hashes
+    past: dict[tuple[str, int], set[tuple[str, str]]] = {}
+    for path in files:
+        for row in pq.read_table(path, columns=["scenario_id", "seed", *columns]).to_pylist():
+            past.setdefault((row["scenario_id"], row["seed"]), set()).add((row[columns[0]], row[columns[1]]))
+    return {run: None for run in of_file if now[run.scenario.id, run.seed] not in past[run.scenario.id, run.seed]}
 
 
 def in_order(planned: Iterable[Planned]) -> list[Run]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbench.errors import ResultsError, UserError
+from fedbench.plugins import Given, load_given
 from fedbench.scenario import Scenario
 
 EXECUTE = "fedbench.run:execute"
@@ -34,6 +35,8 @@ class Order:
     execute: str = EXECUTE
     diagnose_every: int | None = None
     """Keep diagnostics of every so many rounds; None: none."""
+    files: tuple[Given, ...] = ()
+    """Files with entries that the scenario may name; one whose content has changed is refused."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,10 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> Message:
             sys.exit(1)  # the parent is gone; not an error of the run, which must not be recorded as failed
 
     begin = time.perf_counter()
+    try:
+        load_given(order.files)
+    except UserError as error:
+        return Refused(str(error), fatal=True)
     module, _, name = order.execute.partition(":")
     execute = getattr(importlib.import_module(module), name)
     scenario = Scenario(**json.loads(order.scenario))

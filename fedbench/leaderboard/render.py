@@ -8,6 +8,7 @@ import re
 from fedbench.leaderboard.board import Board
 from fedbench.leaderboard.sheets import hit_cut
 from fedbench.leaderboard.tracks import TARGETED, Track
+from fedbench.texts import visible
 
 
 def headline(board: Board) -> str:
@@ -36,7 +37,7 @@ def markdown(board: Board) -> str:
         if sheet.runs:
             out += ["<details><summary>Runs behind each row</summary>", ""]
             for name, runs in sheet.runs.items():
-                out.append(f"- {escape(name)} ({len(runs)}): {' '.join(_short(run) for run in runs)}")
+                out.append(f"- {escape(name)} ({len(runs)}): {escape(' '.join(_short(run) for run in runs))}")
             out += ["", "</details>", ""]
     out += ["## How to read this", "", *(f"- {escape(note)}" for note in board.notes), ""]
     if board.warnings:
@@ -69,5 +70,6 @@ def _short(run: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown and HTML take literally."""
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(text, quote=False)).replace("\n", " ")
+    """Text that Markdown and HTML take literally, on one line, with nothing in it that cannot be seen."""
+    seen = visible(" ".join(text.splitlines()))
+    return re.sub(r"([\\`*_~#$\[\]|])", r"\\\1", html.escape(seen, quote=False))

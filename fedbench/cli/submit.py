@@ -1,0 +1,220 @@
+"""``fedbench submit`` and ``verify``: a bundle of an entry and its runs, and what is to be thought of one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedbench.cli.run import Only, choose_device
+
+if TYPE_CHECKING:
+    from fedbench.submission.report import Check
+    from fedbench.submission.rerun import Compared
+    from fedbench.submission.verify import Verified
+
+WARNING = """\
+The re-run executes the code in this bundle, written by a stranger, with your rights: it can read and delete your files and
+use your network. Nothing here can judge it. Read source.py first, and do this in a container or on a machine without
+anything of value."""
+
+
+def submit(
+    attack: Annotated[str | None, typer.Option(metavar="FILE|NAME", help="The attack, such as ./my_attack.py.")] = None,
+    defense: Annotated[str | None, typer.Option(metavar="FILE|NAME", help="The defense, instead.")] = None,
+    results: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Records of its runs. Repeatable.")] = None,
+    suite: Annotated[str, typer.Option(help="The suite that it ran.")] = "core",
+    only: Only = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="It ran so many seeds, from 0, instead of the suite's own.")
+    ] = None,
+    results_of_twins: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR|FILE", help="Where runs without it are that --results lacks. Repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="NAME.zip", help="The bundle. [default: after the entry]")] = None,
+) -> None:
+    """Make a bundle of an attack or a defense: source, card, run records, environment and hashes."""
+    from fedbench.cli.lazy import defer_torch
+
+    defer_torch()
+    from fedbench.cli.leaderboard import usual_folder
+    from fedbench.cli.output import console, count
+    from fedbench.errors import UserError
+    from fedbench.submission.bundle import entry, make_bundle
+    from fedbench.submission.manifest import Kind
+
+    given: list[tuple[Kind, str]] = [("attack", attack)] if attack else []
+    given += [("defense", defense)] if defense else []
+    if len(given) != 1:
+        raise UserError("give one entry to submit: --attack FILE or --defense FILE.")
+    kind, text = given[0]
+    of = entry(kind, text)
+    made = make_bundle(of, suite, only or (), seeds, results or [usual_folder()], results_of_twins or ())
+    _print_notes(made.checks)
+    if made.data is None:
+        _print_reasons(made.checks)
+        run = ["fedbench", "run", suite, f"--{kind}", text, *(part for each in only or () for part in ("--only", each))]
+        run += ["--seeds", str(seeds)] if seeds else []
+        run += ["--results", str((results or [usual_folder()])[0])]
+        console(err=True).print(f"not submitted. What is missing is run by: {_joined(run)}", soft_wrap=True)
+        raise typer.Exit(1)
+    path = out if out is not None else Path(f"{of.name.replace('/', '-')}.zip")
+    _write(path, made.data)
+    console().print(
+        f"{path}: {kind} {of.name}, {count(len(made.claimed.runs), 'run')} of {made.claimed}, {len(made.data):,} bytes."
+        f" Anyone checks it with: fedbench verify {path}",
+        soft_wrap=True,
+    )
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A file that `fedbench submit` made.")],
+    runs: Annotated[int, typer.Option(min=1, help="How many runs are drawn and run again.")] = 3,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the draw, to repeat it. [default: a new one]")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Run the code in the bundle without asking.")] = False,
+    no_rerun: Annotated[bool, typer.Option("--no-rerun", help="Run nothing: only read.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+) -> None:
+    """Check a bundle without trusting it: hashes, schema, completeness, then a random sample of its runs again."""
+    from fedbench.cli.lazy import defer_torch
+
+    defer_torch()
+    from fedbench.cli.output import print_json
+    from fedbench.submission.container import read_bundle
+    from fedbench.submission.verify import verify as check_bundle
+
+    found = check_bundle(read_bundle(bundle))
+    compared: list[Compared] = []
+    drawn: int | None = None
+    if found.ok and not no_rerun:
+        if not yes:
+            _ask(as_json)
+        drawn, compared = _run_again(found, runs, seed, as_json)
+    if as_json:
+        print_json(_data(found, drawn, compared))
+    else:
+        _print_verified(bundle, found, drawn, compared)
+    raise typer.Exit(0 if found.ok else 1)
+
+
+def _ask(as_json: bool) -> None:
+    """Say what is about to happen, and stop unless it is wanted."""
+    from fedbench.errors import UserError
+
+    typer.echo(WARNING, err=True)
+    if as_json or not interactive():
+        raise UserError("the re-run needs --yes, since nobody can be asked here; --no-rerun only reads.")
+    if not typer.confirm("Run it?", err=True):
+        raise UserError("not run again; --no-rerun only reads.")
+
+
+def interactive() -> bool:
+    """Whether somebody is there who can be asked."""
+    return sys.stdin.isatty()
+
+
+def _run_again(found: Verified, runs: int, seed: int | None, quiet: bool) -> tuple[int, list[Compared]]:
+    import secrets
+
+    from fedbench.cli.output import console, count
+    from fedbench.submission.rerun import at_hand, draw, rerun
+
+    drawn = secrets.randbelow(2**31) if seed is None else seed
+    check = found.step("re-run")
+    sample = draw(found, at_hand(found, ["cpu", choose_device("auto")], check), runs, drawn)
+    if not quiet:
+        text = f"running {count(len(sample), 'run')} of {len(found.rows):,} again (draw --seed {drawn}) ..."
+        console(err=True).print(text, soft_wrap=True)
+    return drawn, rerun(found, sample, check)
+
+
+def _print_verified(bundle: Path, found: Verified, drawn: int | None, compared: Sequence[Compared]) -> None:
+    from fedbench.cli.output import console, facts, table
+    from fedbench.submission.rerun import TOLERANCE, table_rows
+    from fedbench.texts import visible
+
+    out = console()
+    if found.manifest is not None and found.card is not None:
+        card = found.card
+        out.print(
+            facts(
+                [
+                    ("bundle", visible(str(bundle))),
+                    (found.manifest.kind, f"{found.manifest.name} (version {card.version})"),
+                    ("title", visible(card.title)),
+                    ("paper", visible(card.paper)),
+                    ("claims", visible(str(found.claimed or found.manifest.suite))),
+                    ("runs", f"{len(found.rows):,}"),
+                ]
+            )
+        )
+    out.print(
+        table(("check", "verdict"), [(each.name, "REFUSED" if each.reasons else "passed") for each in found.checks])
+    )
+    if compared:
+        headings = ("run", "metric", "stated", "again", "apart", "tolerance", "")
+        out.print(table(headings, table_rows(compared), right=headings[2:6]))
+        out.print(
+            f"Tolerance: {TOLERANCE} in every metric at the end, the peak, the tail and the best epoch; of a run that"
+            " differs, the range of its repetitions with other roundings, if that is more. Data, targets, malicious clients,"
+            f" rounds and parameters must be equal. The draw is repeated by --seed {drawn}.",
+            soft_wrap=True,
+        )
+    _print_notes(found.checks)
+    _print_reasons(found.checks)
+    if not found.ok:
+        out.print("refused")
+    elif drawn is None:
+        out.print("whole and consistent; nothing was run again, so its numbers are only claimed")
+    else:
+        out.print("verified")
+
+
+def _print_notes(checks: Sequence[Check]) -> None:
+    from fedbench.cli.output import console
+
+    for check in checks:
+        for text in check.notes:
+            console(err=True).print(f"note: {check.name}: {text}", soft_wrap=True)
+
+
+def _print_reasons(checks: Sequence[Check]) -> None:
+    from fedbench.cli.output import console
+
+    for check in checks:
+        for reason in check.reasons:
+            console(err=True).print(f"refused: {check.name}: {reason}", soft_wrap=True)
+
+
+def _data(found: Verified, drawn: int | None, compared: Sequence[Compared]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "verified": found.ok and drawn is not None,
+        "refused": not found.ok,
+        "manifest": found.manifest.model_dump(mode="json") if found.manifest else None,
+        "card": found.card.model_dump(mode="json") if found.card else None,
+        "checks": [asdict(each) for each in found.checks],
+        "draw": drawn,
+        "compared": [asdict(each) | {"ok": each.ok} for each in compared],
+    }
+
+
+def _joined(command: Sequence[str]) -> str:
+    import shlex
+
+    return shlex.join(command)
+
+
+def _write(path: Path, data: bytes) -> None:
+    from fedbench.errors import ResultsError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise ResultsError(f"cannot write the bundle {path}: {error.strerror or error}.") from None

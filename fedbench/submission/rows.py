@@ -1,0 +1,232 @@
+"""What must hold of every run record of a bundle, and between them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
+from fedbench.errors import UserError
+from fedbench.results import EXPOSURE, METRICS, SCHEMA_VERSION, SELECTED, VALIDATION, schema, summarize_curve
+from fedbench.run import count_malicious, identity
+from fedbench.scenario import Scenario
+from fedbench.submission.records import OPTIONAL, Row
+from fedbench.submission.report import Check, brief, some
+from fedbench.texts import hidden
+
+MOST_TEXT = 20_000
+
+_LATER_COLUMNS = {1: {"defense_family", "defense_knowledge", "defense_assumes"}}
+"""What records of earlier versions of the schema lack."""
+_SUMMARY = tuple(name for name in schema().names[schema().names.index(METRICS[0]) :])
+_MAY_BE_NULL = OPTIONAL | set(_SUMMARY)
+_SOURCES = ("attack_source_hash", "defense_source_hash")
+_WORDING = (*_SOURCES, "defense_assumes")
+"""Of fedbench's own methods these change with a comment, or the wording of a card, and no number moves."""
+_SECONDS = ("seconds_total", "seconds_setup", "seconds_train", "seconds_attack", "seconds_evaluate")
+_OF_DATA = (
+    "dataset_fingerprint", "num_users", "num_items", "num_interactions", "duplicates_removed", "leaked_removed",
+)  # fmt: skip
+
+
+def check_rows(rows: Sequence[Row], kind: str, name: str, source_hash: str | None, check: Check) -> None:
+    """Check the rows of a bundle; scenarios must find the entry, or what stands for it.
+
+    Args:
+        rows: as read. kind, name: of the entry. source_hash: which its runs must have; None: not known.
+        check: takes the reasons.
+    """
+    seen: set[str] = set()
+    unequal: dict[str, list[str]] = {}
+    scenarios: dict[str, Scenario | None] = {}
+    for row in rows:
+        run = row["run_id"]
+        if run in seen:
+            check.refuse(f"run {brief(run)} occurs twice.")
+        seen.add(run)
+        reasons = list(_form(row)) or list(_of_scenario(row, scenarios, kind, name, source_hash, unequal))
+        for reason in reasons[:3]:
+            check.refuse(f"run {brief(run)}: {reason}")
+        if len(check.reasons) > 60:
+            check.refuse("and more; the checks of the records stop here.")
+            return
+    for column, runs in unequal.items():
+        check.note(f"{column} of {len(runs):,} runs is not that of this fedbench ({some(runs)}).")
+    if not check.reasons:
+        _check_between(rows, check)
+
+
+def _form(row: Row) -> Iterator[str]:
+    """What can be told of a row by itself: nulls, texts, numbers, and the curve."""
+    version = row["schema_version"]
+    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        yield f"schema_version = {brief(version)} is not one of 1 to {SCHEMA_VERSION}."
+        return
+    for column, value in row.items():
+        if value is None and column not in _MAY_BE_NULL and column not in _LATER_COLUMNS.get(version, ()):
+            yield f"{column} is null."
+        elif isinstance(value, str) and (len(value) > MOST_TEXT or hidden(value, "\n\t" if column == "error" else "")):
+            yield f"{column} = {brief(value)} is too long, or holds a character that cannot be seen."
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield f"{column} = {value} is not finite."
+        elif isinstance(value, list) and any(each is None for each in value):
+            yield f"{column} holds a null."
+    for column in _SECONDS:
+        if isinstance(row[column], float) and not row[column] >= 0:
+            yield f"{column} = {row[column]} is negative."
+
+
+def _of_scenario(
+    row: Row,
+    scenarios: dict[str, Scenario | None],
+    kind: str,
+    name: str,
+    source_hash: str | None,
+    unequal: dict[str, list[str]],
+) -> Iterator[str]:
+    """What follows from the scenario: the ids, the columns, how long it runs, and which metrics there are."""
+    key = row["scenario_json"]
+    if key not in scenarios:
+        scenarios[key] = _scenario(key)
+    scenario = scenarios[key]
+    if scenario is None:
+        yield f"scenario_json = {brief(key)} is no scenario."
+        return
+    try:
+        expected = identity(scenario, row["seed"], row["suite"])
+    except UserError as error:
+        yield f"its scenario is not possible here: {error}"
+        return
+    missing = _LATER_COLUMNS.get(row["schema_version"], ())
+    if row["run_id"] != f"{row['scenario_id']}-s{row['seed']}" or row["seed"] < 0:
+        yield "run_id is not made of scenario_id and seed."
+    ours = name in (scenario.attack if kind == "attack" else scenario.defense).split("+")
+    for column, value in expected.items():
+        if column in _WORDING and not (ours and column.startswith(kind)):
+            if row[column] != value and column not in missing:
+                unequal.setdefault(column, []).append(str(row["run_id"]))
+        elif column in _SOURCES:
+            if source_hash is not None and row[column] != source_hash:
+                yield (
+                    f"{column} is not that of source.py: the file was edited after the runs, or they were made with another"
+                    f" fedbench ({row['fedbench_version']}, commit {brief(row['git_commit'])}); run them again."
+                )
+        elif row[column] != value and not (row[column] is None and column in missing):
+            yield f"{column} = {brief(row[column])}, but its scenario gives {brief(value)}."
+    yield from _course(row, scenario)
+
+
+def _scenario(text: str) -> Scenario | None:
+    """The scenario of a canonical line of JSON, or None."""
+    try:
+        values = json.loads(text)
+        scenario = Scenario(**values)
+        return scenario if scenario.key == text else None
+    except (UserError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _course(row: Row, scenario: Scenario) -> Iterator[str]:
+    """Length, clients, targets, the curve, and what is summed up of it."""
+    p = scenario.resolved.protocol
+    status, curve = row["status"], row["curve"]
+    if status not in ("ok", "diverged"):
+        yield f"status = {brief(status)}; a bundle holds runs that are ok or diverged."
+        return
+    if (row["error"] is None) != (status == "ok"):
+        yield f"status is {status}, but error = {brief(row['error'])}."
+    given = {"dataset": scenario.dataset, "split": p.split, "ranking": p.ranking, "epochs_planned": p.epochs}
+    for column, value in given.items():
+        if row[column] != value:
+            yield f"{column} = {brief(row[column])}, but its scenario gives {brief(value)}."
+    if min(row["num_users"], row["num_items"], row["num_interactions"]) < 1:
+        yield "a dataset without users, items or interactions."
+        return
+    malicious = count_malicious(row["num_users"], scenario.malicious_ratio)
+    if row["num_malicious"] != malicious:
+        yield f"num_malicious = {row['num_malicious']}, but {scenario.malicious_ratio:g} of the users are {malicious}."
+    yield from _targets(row, scenario)
+    done = row["epochs_done"]
+    if not (done == p.epochs if status == "ok" else 0 <= done <= p.epochs):
+        yield f"epochs_done = {done} of {p.epochs}, and its status is {status}."
+        return
+    clients = row["num_users"] + (malicious if p.malicious_clients == "injected" else 0)
+    size = p.clients_per_round
+    cohort = min(clients, max(1, round(size * clients)) if size < 1 else int(size))
+    each = p.rounds_per_epoch or -(-clients // cohort)
+    if not (row["rounds"] == done * each if status == "ok" else (done - 1) * each <= row["rounds"] <= done * each):
+        yield f"rounds = {row['rounds']}, but {done} epochs have {done * each}."
+    yield from _curve(row, curve, p.evaluate_every, p.split == LEAVE_ONE_OUT_VALIDATION)
+
+
+def _targets(row: Row, scenario: Scenario) -> Iterator[str]:
+    targets = row["target_items"]
+    if scenario.target == "none":
+        expected = 0
+    elif scenario.target.startswith("fixed:"):
+        expected = scenario.target.count(",") + 1
+    else:
+        expected = scenario.num_targets
+    inside = all(0 <= item < row["num_items"] for item in targets)
+    if len(targets) != expected or len(set(targets)) != len(targets) or not inside:
+        told = f"{expected} of {row['num_items']} items"
+        yield f"target_items = {brief(targets)}, but target = {scenario.target!r} gives {told}."
+
+
+def _curve(row: Row, curve: list[Mapping[str, Any]], every: int, validated: bool) -> Iterator[str]:
+    """The epochs, the metrics of every point, and the columns that are made of them."""
+    planned, done = row["epochs_planned"], row["epochs_done"]
+    epochs = [epoch for epoch in range(1, done + 1) if epoch % every == 0 or epoch == planned] if done < 1 << 20 else []
+    found = [point["epoch"] for point in curve]
+    if found != epochs and not (row["status"] == "diverged" and found == epochs[: len(found)]):
+        yield f"the curve has the epochs {brief(found)}, but its protocol evaluates at {brief(epochs)}."
+        return
+    points = [{name: value for name, value in point.items() if value is not None} for point in curve]
+    for point in points:
+        for name, value in point.items():
+            if name != "epoch" and not 0 <= value <= 1:  # NaN is not, either
+                yield f"{name} = {value} at epoch {point['epoch']} is not in [0, 1]."
+                return
+        if set(point) != set(points[0]):
+            yield f"the points of the curve have different metrics (epoch {point['epoch']})."
+            return
+        for prefix in ("er", "hr", "hr_full", "recall", "val_hr_full"):
+            values = [point[f"{prefix}_{k}"] for k in (5, 10, 20, 30) if f"{prefix}_{k}" in point]
+            if values != sorted(values):
+                yield f"{prefix}@K falls with K at epoch {point['epoch']}."
+                return
+    if points:
+        have = set(points[0])
+        need = set(EXPOSURE) if row["target_items"] else set()
+        need |= {f"hr_{k}" for k in (5, 10, 20)} if row["ranking"] == "sampled" else set(SELECTED)
+        need |= set(VALIDATION) if validated else set()
+        barred = (set() if row["target_items"] else set(EXPOSURE)) | (set() if validated else set(VALIDATION))
+        if need - have:
+            yield f"the curve lacks {some(sorted(need - have))}."
+            return
+        if have & barred:
+            yield f"the curve has {some(sorted(have & barred))}, which its scenario does not measure."
+            return
+    for name, value in summarize_curve(points, planned)["metrics"].items():
+        if row[name] != value:
+            yield f"{name} = {row[name]}, but its curve gives {value}."
+
+
+def _check_between(rows: Sequence[Row], check: Check) -> None:
+    """Runs on the same data have the same data, and the same targets."""
+    data: dict[tuple[Any, ...], Row] = {}
+    targets: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        scenario = json.loads(row["scenario_json"])
+        protocol = json.loads(row["protocol_params"])
+        place = (row["dataset"], row["split"], protocol["duplicates"], row["seed"])
+        first = data.setdefault(place, row)
+        for column in _OF_DATA:
+            if row[column] != first[column]:
+                check.refuse(f"{column} of {row['run_id']} is not that of {first['run_id']}, on the same data.")
+        place = (row["dataset"], row["split"], scenario["target"], scenario["num_targets"])
+        first = targets.setdefault(place, row)
+        if row["target_items"] != first["target_items"]:
+            check.refuse(f"target_items of {row['run_id']} are not those of {first['run_id']}, with the same target.")

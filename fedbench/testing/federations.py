@@ -1,0 +1,65 @@
+"""Small federations to try things in: a handful of users and items, drawn from a seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fedbench.attacks import Attack
+from fedbench.attacks.none import NoAttack
+from fedbench.cards import NoParameters
+from fedbench.defenses import Defense
+from fedbench.defenses.none import NoDefense
+from fedbench.federation.simulation import Federation, Task
+from fedbench.models import MODELS, Recommender
+from fedbench.protocols import Protocol
+
+
+def small_task(
+    num_users: int = 30, num_items: int = 40, num_malicious: int = 0, targets: tuple[int, ...] = (7,)
+) -> Task:
+    """Every user has between 3 and 12 interactions, none of them with a target."""
+    g = torch.Generator().manual_seed(3)
+    wanted = torch.rand(num_users, num_items, generator=g)
+    wanted[:, list(targets)] = 2
+    length = torch.randint(3, 13, (num_users,), generator=g)
+    chosen = wanted.argsort(dim=1).argsort(dim=1) < length[:, None]
+    user, item = chosen.nonzero(as_tuple=True)
+    return Task(num_users, num_items, user, item, torch.tensor(targets, dtype=torch.int64), num_malicious)
+
+
+def small_federation(
+    model: str | Recommender = "mf",
+    attack: Attack | None = None,
+    defense: Defense | None = None,
+    num_malicious: int = 0,
+    seed: int = 0,
+    task: Task | None = None,
+    model_params: dict[str, Any] | None = None,
+    **protocol: Any,
+) -> Federation:
+    """A federation with cohorts of 8 over :func:`small_task`; embeddings start large enough that gradients matter.
+
+    Args:
+        model: a name, or a model at hand. attack, defense: none by default. num_malicious: of the default ``task``.
+        seed: of the run. model_params: of a model that is named. protocol: fields of the protocol.
+    """
+    task = task or small_task(num_malicious=num_malicious)
+    settings: dict[str, Any] = {"clients_per_round": 8, "learning_rate": 0.5} | protocol
+    return Federation(
+        task,
+        small_model(model, **(model_params or {})) if isinstance(model, str) else model,
+        attack or NoAttack(NoParameters()),
+        defense or NoDefense(NoParameters()),
+        task.num_malicious / task.num_users,
+        Protocol(**settings),
+        seed,
+    )
+
+
+def small_model(name: str, **params: Any) -> Recommender:
+    """The model called ``name``; embeddings start with standard deviation 0.3 where it has that parameter."""
+    cls = MODELS.get(name)
+    large = {"init_std": 0.3} if "init_std" in cls.Params.model_fields else {}
+    return cls(cls.Params(**(large | params)))

@@ -1,0 +1,245 @@
+"""An attack under observation: what it asks for, what it changes, and whether its uploads are what they should be."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fedbench.attacks.base import Attack
+from fedbench.cards import Channel, Knowledge
+from fedbench.errors import ThreatModelViolation
+from fedbench.federation import view as view_module
+from fedbench.federation.clients import Batch
+from fedbench.federation.updates import Updates
+from fedbench.federation.view import AttackerView, HonestStep, Profiles
+from fedbench.testing.finding import Stop, check_global_state, global_state
+
+Tensors = list[tuple[str, torch.Tensor]]
+
+
+@dataclass
+class Notes:
+    """What was seen of an attack.
+
+    Attributes:
+        used: knowledge that it asked for and has. reached: what it asked for and has not.
+        uploads: everything that it uploaded, call by call.
+    """
+
+    used: set[Knowledge] = field(default_factory=set)
+    reached: list[str] = field(default_factory=list)
+    uploads: list[torch.Tensor] = field(default_factory=list)
+
+
+class Untouched:
+    """Tensors that were handed out and must stay as they are."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[str, torch.Tensor, int, bool, torch.Tensor]] = {}
+
+    def add(self, name: str, value: object) -> None:
+        """Remember all tensors in ``value``."""
+        for place, tensor in tensors_of(name, value):
+            if id(tensor) not in self._seen:
+                self._seen[id(tensor)] = place, tensor, tensor._version, tensor.requires_grad, tensor.detach().clone()
+
+    def check(self, where: str) -> None:
+        """Raise :class:`Stop` when one of them is no longer what it was."""
+        for name, tensor, version, grad, copy in self._seen.values():
+            same = torch.equal(tensor.nan_to_num(), copy.nan_to_num())
+            if tensor._version != version or tensor.requires_grad != grad or not same:
+                raise Stop("inputs unchanged", f"{where} changed {name} in place")
+
+
+def tensors_of(name: str, value: object) -> Tensors:
+    """All tensors in a value of tensors, dataclasses, mappings and sequences, with their places."""
+    if isinstance(value, torch.Tensor):
+        return [(name, value)]
+    parts: list[tuple[str, object]] = []
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [(f"{name}.{each.name}", getattr(value, each.name)) for each in dataclasses.fields(value)]
+    elif isinstance(value, Mapping):
+        parts = [(f"{name}[{key!r}]", each) for key, each in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [(f"{name}[{index}]", each) for index, each in enumerate(value)]
+    return [found for place, part in parts for found in tensors_of(place, part)]
+
+
+_WITHIN = (view_module.__name__, __name__)
+"""Modules that may read what is private in a view."""
+
+
+class WatchedView(AttackerView):
+    """A view that notes what is asked of it, and refuses what is private."""
+
+    _notes: Notes
+    _untouched: Untouched
+
+    @classmethod
+    def of(cls, view: AttackerView, notes: Notes, untouched: Untouched) -> WatchedView:
+        """The same view, watched."""
+        watched = cls.__new__(cls)
+        watched.__dict__.update(view.__dict__)
+        watched._notes, watched._untouched = notes, untouched
+        return watched
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_"):
+            if name != "__class__" and sys._getframe(1).f_globals.get("__name__") not in _WITHIN:
+                self._notes.reached.append(f"{name!r}, which is private to the view")
+                raise ThreatModelViolation(f"attack reached for {name!r}, which is private to the view.")
+            return super().__getattribute__(name)
+        value = super().__getattribute__(name)
+        if name not in ("model", "generator"):
+            self._untouched.add(f"view.{name}", value)
+        return value
+
+    def __getattr__(self, name: str) -> object:
+        self._notes.reached.append(f"{name!r}, which no attacker is given")
+        return super().__getattr__(name)
+
+    def _needs(self, knowledge: Knowledge, name: str) -> None:
+        if knowledge in self._card.knowledge:
+            self._notes.used.add(knowledge)
+        else:
+            self._notes.reached.append(f"{name!r} (knowledge {knowledge.value!r}), which the card does not declare")
+        super()._needs(knowledge, name)
+
+    def honest(self) -> HonestStep:
+        return self._handed("view.honest()", super().honest())
+
+    def trained(self, batch: Batch) -> Updates:
+        return self._handed("view.trained()", super().trained(batch))
+
+    def colluding(self, count: int) -> Updates:
+        return self._handed("view.colluding()", super().colluding(count))
+
+    def _handed(self, name: str, value: Any) -> Any:
+        self._untouched.add(name, value)
+        return value
+
+
+class WatchedAttack(Attack):
+    """``inner``, watched at every call; a check that fails raises :class:`Stop`.
+
+    Args:
+        inner: the attack. notes: where what it does is noted.
+    """
+
+    def __init__(self, inner: Attack, notes: Notes) -> None:
+        self.inner, self.notes = inner, notes
+        self.params = inner.params
+        self.card = inner.card  # type: ignore[misc]
+        self.public_fraction = inner.public_fraction
+
+    def start(self, view: AttackerView) -> None:
+        with self._watched(view, "start()") as seen:
+            self.inner.start(seen)
+
+    def profiles(self, view: AttackerView) -> Profiles | None:
+        with self._watched(view, "profiles()") as seen:
+            made = self.inner.profiles(seen)
+        check_profiles(made, view, self.card.channel == Channel.PROFILE)
+        if made is not None:
+            self.notes.uploads += [made.client.clone(), made.item.clone()]
+        return made
+
+    def craft(self, view: AttackerView) -> Updates:
+        with self._watched(view, "craft()") as seen:
+            made = self.inner.craft(seen)
+        check_upload(made, view)
+        content = made.disclosed()
+        self.notes.uploads += [tensor for _, tensor in tensors_of("", content)]
+        self.notes.uploads += [value.clone() for value in content.dense.stacked().values()]
+        return made
+
+    @contextlib.contextmanager
+    def _watched(self, view: AttackerView, where: str) -> Iterator[AttackerView]:
+        before, untouched = global_state(), Untouched()
+        try:
+            yield WatchedView.of(view, self.notes, untouched)
+        except ThreatModelViolation as error:
+            raise Stop("threat model", f"{where} asked for {self._reached() or error}") from None
+        if self.notes.reached:
+            raise Stop("threat model", f"{where} asked for {self._reached()}, and hid the refusal")
+        check_global_state(before, where)
+        untouched.check(where)
+
+    def _reached(self) -> str:
+        return self.notes.reached[0] if self.notes.reached else ""
+
+
+def check_profiles(made: object, view: AttackerView, needed: bool) -> None:
+    """Raise :class:`Stop` unless profiles are distinct pairs of a malicious client and an item."""
+    if made is None and not needed:
+        return
+    if not isinstance(made, Profiles):
+        raise Stop("shapes", f"profiles() returned {type(made).__name__} instead of Profiles")
+    for name, tensor, size in (("client", made.client, view.num_malicious), ("item", made.item, view.num_items)):
+        _is(tensor, torch.int64, (len(made.client),), f"profiles().{name}")
+        _within(tensor, size, f"profiles().{name}")
+    if len(torch.unique(made.client * view.num_items + made.item)) < len(made.client):
+        raise Stop("shapes", "profiles() has a (client, item) twice")
+
+
+def check_upload(made: object, view: AttackerView) -> None:
+    """Raise :class:`Stop` unless an upload has the right shapes and types, and every number in it is finite."""
+    if not isinstance(made, Updates):
+        raise Stop("shapes", f"craft() returned {type(made).__name__} instead of Updates")
+    m, d = len(view.clients), view.embedding_size
+    _is(made.clients, torch.int64, (m,), "clients (one for each of view.clients, in that order)")
+    _is(made.weights, torch.float32, (m,), "weights")
+    for number, block in enumerate(made.rows):
+        count = len(block.item)
+        _is(block.client, torch.int64, (count,), f"rows[{number}].client")
+        _is(block.item, torch.int64, (count,), f"rows[{number}].item")
+        _within(block.client, m, f"rows[{number}].client (an index into view.clients)")
+        _within(block.item, view.num_items, f"rows[{number}].item")
+        _is(block.grad(), torch.float32, (count, d), f"rows[{number}].grad()")
+    pairs = [block.client * view.num_items + block.item for block in made.rows]
+    if pairs and len(torch.unique(torch.cat(pairs))) < sum(map(len, pairs)):
+        raise Stop("shapes", "rows has a (client, item) twice")
+    stacked = made.dense.stacked()
+    shapes = {name: (m, *value.shape) for name, value in view.params.dense.items()}
+    if set(stacked) != set(shapes):
+        raise Stop("shapes", f"dense has {_names(stacked)}; the model has {_names(shapes)}")
+    for name, value in stacked.items():
+        _is(value, torch.float32, shapes[name], f"dense[{name!r}]")
+    if made.common is not None:
+        _is(made.common.gradient, torch.float32, (view.num_items, d), "common.gradient")
+        _is(made.common.share, torch.float32, (m,), "common.share")
+    numbers: Tensors = [(f"rows[{number}]", block.grad()) for number, block in enumerate(made.rows)]
+    numbers += [(f"dense[{name!r}]", value) for name, value in stacked.items()]
+    numbers += [*tensors_of("common", made.common), ("weights", made.weights)]
+    for name, value in numbers:
+        if not bool(torch.isfinite(value).all()):
+            raise Stop("finite", f"{name} of an upload has NaN or infinite numbers")
+    sends = torch.zeros_like(made.weights, dtype=torch.bool)
+    for block in made.rows:
+        sends[block.client] = True
+    if bool((made.weights < 0).any()) or bool((made.weights[sends] <= 0).any()):
+        raise Stop("shapes", "weights must be positive: the number of samples that a client claims")
+
+
+def _is(tensor: object, dtype: torch.dtype, shape: tuple[int, ...], name: str) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise Stop("shapes", f"{name} is {type(tensor).__name__} instead of a tensor")
+    if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+        raise Stop("shapes", f"{name} is {tensor.dtype} {list(tensor.shape)} instead of {dtype} {list(shape)}")
+
+
+def _within(index: torch.Tensor, size: int, name: str) -> None:
+    if len(index) and not (int(index.min()) >= 0 and int(index.max()) < size):
+        raise Stop(
+            "shapes", f"{name} goes from {int(index.min())} to {int(index.max())}; it must be within 0 to {size - 1}"
+        )
+
+
+def _names(values: Mapping[str, object]) -> str:
+    return ", ".join(sorted(values)) or "nothing"

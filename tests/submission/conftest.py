@@ -1,0 +1,44 @@
+"""One good bundle: an attack on two seeds of a slice of the smoke suite, with its twins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import plugin_files
+import pytest
+from bundles import ONLY, Submitted, make
+
+from fedbench import plugins
+from fedbench.results import write_record
+from fedbench.run import execute
+from fedbench.submission.bundle import entry
+from fedbench.submission.claim import claim
+from fedbench.suite import forget_scenarios
+
+
+@pytest.fixture(scope="session")
+def submitted(tmp_path_factory: pytest.TempPathFactory) -> Submitted:
+    folder = tmp_path_factory.mktemp("submitted")
+    file, results = folder / "my_attack.py", folder / "results"
+    file.write_text(plugin_files.ATTACK)
+    of = entry("attack", str(file))
+    for run in claim("attack", of.name, "smoke", ONLY, 2).runs.values():
+        write_record(execute(run.scenario, run.seed, suite="smoke"), results)
+    made = make(Submitted(file, results, b""), [results])
+    plugins.forget()
+    forget_scenarios()
+    assert made.data is not None, made.checks
+    return Submitted(file, results, made.data)
+
+
+@pytest.fixture
+def good(submitted: Submitted) -> bytes:
+    return submitted.data
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Files that a test loads are forgotten after it."""
+    yield
+    plugins.forget()
+    forget_scenarios()

@@ -1,0 +1,313 @@
+"""The contract of attacks: everything that comes along keeps it, and what breaks one rule fails that check alone."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from pydantic import Field
+
+from fedbench.attacks import ATTACKS, Attack
+from fedbench.attacks.uploads import target_updates
+from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.errors import ThreatModelViolation
+from fedbench.federation.updates import DenseGradients, Updates
+from fedbench.federation.view import AttackerView, Profiles
+from fedbench.testing import Budget, Finding, check_attack, failures
+
+MB = 1 << 20
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+def test_every_attack_that_comes_along_keeps_the_contract(name: str) -> None:
+    # One model here; tests/unit/attacks try the others.
+    models = None if name in ("random", "label-flip", "explicit-boost") else ["mf"]
+    assert failures(check_attack(ATTACKS.get(name), Budget(times=1000, seconds=10), models)) == []
+
+
+class Good(Attack):
+    """Pulls every target along a random direction."""
+
+    card: ClassVar[AttackCard] = AttackCard("good", "Good", "nobody, 2024", Goal.PROMOTE, Channel.GRADIENT)
+
+    class Params(Parameters):
+        """Parameters."""
+
+        step: float = Field(0.1, gt=0, description="length of the step [ours]")
+
+    params: Params
+
+    def craft(self, view: AttackerView) -> Updates:
+        shape = (len(view.clients), len(view.targets), view.embedding_size)
+        rows = torch.randn(shape, generator=view.generator) * self.params.step
+        return self.changed(view, target_updates(view, rows))
+
+    def changed(self, view: AttackerView, updates: Updates) -> Updates:
+        return updates
+
+
+def bad(change: Callable[[AttackerView, Updates], Updates | None], **on_card: Any) -> type[Good]:
+    """An attack that does ``change`` in every round, and is good otherwise."""
+
+    class Bad(Good):
+        """A good attack but for one thing."""
+
+        card: ClassVar[AttackCard] = AttackCard(
+            **{
+                "name": "bad",
+                "title": "Bad",
+                "paper": "nobody, 2024",
+                "goal": Goal.PROMOTE,
+                "channel": Channel.GRADIENT,
+                **on_card,
+            }
+        )
+
+        def changed(self, view: AttackerView, updates: Updates) -> Updates:
+            return change(view, updates) or updates
+
+    return Bad
+
+
+def failed(cls: type[Attack], budget: Budget | None = None, models: tuple[str, ...] = ("mf",)) -> list[Finding]:
+    return [each for each in check_attack(cls, budget, list(models)) if not each.ok]
+
+
+def test_a_good_attack_passes_every_check() -> None:
+    findings = list(check_attack(Good, Budget(seconds=10)))
+    assert {each.status for each in findings} <= {"ok", "skipped"}
+    assert [each.name for each in findings if each.status == "skipped"] in ([], ["memory"])
+    assert {each.name for each in findings} == {
+        *("card", "parameters", "one malicious client", "many malicious clients", "several targets", "threat model"),
+        *("shapes", "finite", "inputs unchanged", "global random state", "deterministic", "whole federation"),
+        *("time", "memory"),
+        *(
+            f"runs on {m}, {clients} clients"
+            for m in ("mf", "ncf", "sasrec")
+            for clients in ("injected", "compromised")
+        ),
+    }
+    assert failures(findings) == []
+
+
+def raising(when: Callable[[AttackerView], bool]) -> Callable[[AttackerView, Updates], None]:
+    def change(view: AttackerView, updates: Updates) -> None:
+        if when(view):
+            raise ValueError("no such case")
+
+    return change
+
+
+def rows_with(value: float, dtype: torch.dtype = torch.float32) -> Callable[[AttackerView, Updates], Updates]:
+    def change(view: AttackerView, updates: Updates) -> Updates:
+        return target_updates(
+            view, torch.full((len(view.clients), len(view.targets), view.embedding_size), value).to(dtype)
+        )
+
+    return change
+
+
+def hidden(view: AttackerView, updates: Updates) -> None:
+    with contextlib.suppress(ThreatModelViolation):
+        _ = view.item_popularity
+
+
+def renumbered(view: AttackerView, updates: Updates) -> Updates:
+    return Updates(
+        updates.clients, (updates.rows[0].renumbered(updates.rows[0].client + 1),), updates.dense, updates.weights
+    )
+
+
+def twice(view: AttackerView, updates: Updates) -> Updates:
+    return Updates(updates.clients, updates.rows * 2, updates.dense, updates.weights)
+
+
+def out_of_range(view: AttackerView, updates: Updates) -> Updates:
+    rows = torch.zeros(len(view.clients), 1, view.embedding_size)
+    return target_updates(view, rows, items=torch.tensor([view.num_items]))
+
+
+def without_dense(view: AttackerView, updates: Updates) -> Updates:
+    return Updates(updates.clients, updates.rows, DenseGradients.of({}), updates.weights)
+
+
+def too_few(view: AttackerView, updates: Updates) -> Updates:
+    return updates.keep(torch.arange(len(updates.clients)) > 0)
+
+
+def weightless(view: AttackerView, updates: Updates) -> Updates:
+    return Updates(updates.clients, updates.rows, updates.dense, torch.zeros_like(updates.weights))
+
+
+def drawn_anew(view: AttackerView, updates: Updates) -> Updates:
+    fresh = torch.Generator()
+    fresh.seed()
+    shape = (len(view.clients), len(view.targets), view.embedding_size)
+    return target_updates(view, torch.randn(shape, generator=fresh))
+
+
+def mutated(view: AttackerView, updates: Updates) -> None:
+    view.params.items[view.targets] += 1
+
+
+def marked(view: AttackerView, updates: Updates) -> None:
+    view.params.items.requires_grad_()
+
+
+def mutated_targets(view: AttackerView, updates: Updates) -> None:
+    view.targets.numpy().sort()
+    view.targets.numpy()[:] = 0
+
+
+def mutated_batch(view: AttackerView, updates: Updates) -> None:
+    view.own_batch.positive.zero_()
+
+
+def runaway(view: AttackerView, updates: Updates) -> Updates:
+    return updates.scaled(updates.weights.new_full((len(view.clients),), 1e37))
+
+
+OWN = {"knowledge": frozenset({Knowledge.OWN_DATA}), "clients": frozenset({"compromised"})}
+POPULARITY = {"knowledge": frozenset({Knowledge.ITEM_POPULARITY})}
+CASES: dict[str, tuple[str, type[Attack], str]] = {
+    "title": ("card", bad(lambda *_: None, title=" "), "empty: title"),
+    "paper": ("card", bad(lambda *_: None, paper=""), "empty: paper"),
+    "goal": ("card", bad(lambda *_: None, goal="up"), "goal = 'up' must be a Goal"),
+    "a case that it has not thought of": (
+        "runs on ncf, injected clients",
+        bad(raising(lambda v: "W1" in v.params.dense)),
+        "no such case",
+    ),
+    "one": ("one malicious client", bad(raising(lambda v: v.num_malicious == 1)), "ValueError: no such case"),
+    "many": ("many malicious clients", bad(raising(lambda v: v.num_malicious > 20)), "ValueError: no such case"),
+    "targets": ("several targets", bad(raising(lambda v: len(v.targets) > 1)), "ValueError: no such case"),
+    "undeclared": (
+        "threat model",
+        bad(lambda v, u: v.item_popularity and None),
+        "asked for 'item_popularity' (knowledge 'item_popularity'), which the card does not declare",
+    ),
+    "undeclared and hidden": ("threat model", bad(hidden), "hid the refusal"),
+    "unheard of": ("threat model", bad(lambda v, u: v.test_items and None), "'test_items', which no attacker is given"),
+    "private": ("threat model", bad(lambda v, u: v._state and None), "'_state', which is private"),
+    "double precision": ("shapes", bad(rows_with(0.1, torch.float64)), "float64"),
+    "other client": ("shapes", bad(renumbered), "must be within 0 to"),
+    "twice": ("shapes", bad(twice), "has a (client, item) twice"),
+    "no such item": ("shapes", bad(out_of_range), "item goes from 200 to 200"),
+    "no dense": ("shapes", bad(without_dense, models=frozenset({"ncf"})), "dense has nothing; the model has W1"),
+    "too few": ("shapes", bad(too_few), "clients (one for each of view.clients"),
+    "weights": ("shapes", bad(weightless), "weights must be positive"),
+    "something else": ("shapes", bad(lambda v, u: "upload"), "returned str instead of Updates"),  # type: ignore[arg-type,return-value]
+    "NaN": ("finite", bad(rows_with(float("nan"))), "rows[0] of an upload has NaN"),
+    "infinite": ("finite", bad(rows_with(float("inf"))), "rows[0] of an upload has NaN or infinite"),
+    "params": ("inputs unchanged", bad(mutated), "changed view.params.items in place"),
+    "requires grad": ("inputs unchanged", bad(marked), "changed view.params.items in place"),
+    "through NumPy": ("inputs unchanged", bad(mutated_targets), "changed view.targets in place"),
+    "own batch": ("inputs unchanged", bad(mutated_batch, **OWN), "changed view.own_batch.positive in place"),
+    "torch": ("global random state", bad(lambda v, u: torch.rand(1) and None), "generator of torch"),
+    "numpy": ("global random state", bad(lambda v, u: np.random.rand() and None), "generator of numpy"),  # noqa: NPY002
+    "random": ("global random state", bad(lambda v, u: random.random() and None), "generator of random"),
+    "other generator": ("deterministic", bad(drawn_anew), "uploaded different numbers"),
+    "runaway": ("whole federation", bad(runaway), "not finite after epoch"),
+    "slow": ("time", bad(lambda v, u: time.sleep(0.05)), "at most"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_breaks_one_rule_fails_that_check_alone(case: str) -> None:
+    check, cls, what = CASES[case]
+    models = ("mf", "ncf") if "ncf" in check or cls.card.models else ("mf",)
+    budget = Budget(times=2, seconds=0.02) if check == "time" else Budget(times=1000, seconds=60)
+    found = failed(cls, budget, models)
+    assert {each.name.partition(",")[0] for each in found} == {check.partition(",")[0]}, found
+    assert what in found[0].what
+    assert found[0].todo
+    assert "\n" not in found[0].what
+
+
+def test_parameters_need_a_default_and_a_description() -> None:
+    class Silent(Good):
+        """Says nothing of its parameter."""
+
+        card: ClassVar[AttackCard] = Good.card
+
+        class Params(Parameters):
+            """Parameters."""
+
+            step: float = 0.1
+
+    class Required(Good):
+        """Has no default."""
+
+        card: ClassVar[AttackCard] = Good.card
+
+        class Params(Parameters):
+            """Parameters."""
+
+            step: float = Field(description="length")
+
+    assert [each.what for each in failed(Silent)] == ["without description: step"]
+    assert [each.what for each in failed(Required)] == ["without default: step"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of memory is measured on Linux")
+def test_memory_is_bounded() -> None:
+    def large(view: AttackerView, updates: Updates) -> None:
+        if view.num_items > 300:
+            torch.zeros(64 * MB // 4).fill_(1)
+
+    (found,) = failed(bad(large), Budget(times=1000, seconds=60, bytes=16 * MB))
+    assert found.name == "memory"
+    assert failed(bad(large), Budget(times=1000, seconds=60, bytes=256 * MB)) == []
+
+
+def test_knowledge_that_is_never_used_is_a_warning() -> None:
+    findings = list(check_attack(bad(lambda *_: None, **POPULARITY), models=["mf"]))
+    (warning,) = [each for each in findings if each.status == "warning"]
+    assert warning.name == "declared knowledge"
+    assert "item_popularity" in warning.what
+    assert warning.ok
+    used = bad(lambda v, u: u.scaled(u.weights * 0 + v.item_popularity.float().mean()), **POPULARITY)
+    assert not [each for each in check_attack(used, models=["mf"]) if each.status == "warning"]
+
+
+def test_profiles_are_pairs_of_a_malicious_client_and_an_item() -> None:
+    def profiled(make: Callable[[AttackerView], Any]) -> type[Attack]:
+        class Profiled(Attack):
+            """Fake profiles."""
+
+            card: ClassVar[AttackCard] = AttackCard(
+                "fake", "Fake", "nobody", Goal.PROMOTE, Channel.PROFILE, clients=frozenset({"injected"})
+            )
+
+            def profiles(self, view: AttackerView) -> Profiles:
+                return make(view)
+
+        return Profiled
+
+    def pairs(view: AttackerView) -> Profiles:
+        return Profiles(torch.arange(view.num_malicious), view.targets[:1].repeat(view.num_malicious))
+
+    assert failed(profiled(pairs), Budget(times=1000, seconds=60)) == []
+    for make, what in {
+        lambda view: None: "NoneType instead of Profiles",
+        lambda view: Profiles(pairs(view).client + 1, pairs(view).item): "profiles().client goes from 1 to",
+        lambda view: Profiles(pairs(view).client * 0, pairs(view).item): "has a (client, item) twice",
+        lambda view: Profiles(pairs(view).client.int(), pairs(view).item): "torch.int32",
+    }.items():
+        found = failed(profiled(make))
+        assert [each.name for each in found] == ["shapes"]
+        assert what in found[0].what
+
+
+def test_the_global_generators_are_as_before() -> None:
+    before = torch.get_rng_state(), random.getstate()
+    list(check_attack(Good, models=["mf"]))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
