@@ -11,25 +11,38 @@ import hashlib
 import importlib.abc
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any
 
-from fedbench.cards import AttackCard, Channel, DefenseCard, Goal, Knowledge, ModelCard, Parameters
+from fedbench.card_rules import KINDS, Kind, check_card, with_article
 from fedbench.errors import FedbenchError, UserError
 from fedbench.registry import Registry
-
-Kind = Literal["attack", "defense", "model", "dataset"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 LARGEST = 1 << 20
 """Bytes that a file may have at most; one that is larger is no source code."""
 
-_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+
+__all__ = [
+    "KINDS",
+    "Given",
+    "Kind",
+    "Loaded",
+    "check_card",
+    "forget",
+    "given",
+    "is_file",
+    "load_file",
+    "load_given",
+    "loaded_files",
+    "module_source",
+    "named",
+    "registry_of",
+    "taken_by",
+]
 
 
 @dataclass(frozen=True)
@@ -176,30 +189,6 @@ def registry_of(kind: Kind) -> Registry[Any]:
     return registries[kind]
 
 
-def check_card(kind: Kind, cls: type[Any], where: str) -> str:
-    """The name on the card of ``cls``; raises :class:`UserError` when it has none, or one that is malformed."""
-    from fedbench.data import Entry
-
-    place = f"{where}: class {cls.__name__}"
-    cards: dict[Kind, type[Any]] = {"attack": AttackCard, "defense": DefenseCard, "model": ModelCard, "dataset": Entry}
-    expected = cards[kind]
-    own = [base for base in cls.__mro__ if base.__module__ == cls.__module__]
-    card = next((vars(base)["card"] for base in own if "card" in vars(base)), None)
-    if card is None:
-        raise UserError(f"{place} has no card; give it `card = {expected.__name__}(name=..., title=..., ...)`.")
-    if not isinstance(card, expected):
-        raise UserError(f"{place}: card is {type(card).__name__}; {_a(kind)} has a card of type {expected.__name__}.")
-    for key, right, what in _CARD_FIELDS[kind]:
-        if not right(getattr(card, key)):
-            raise UserError(f"{place}: card: {key} = {getattr(card, key)!r} must be {what}.")
-    missing = sorted(getattr(cls, "__abstractmethods__", ()))
-    if missing:
-        raise UserError(f"{place} lacks the method {missing[0]}(); every {kind} has {', '.join(missing)}.")
-    if kind != "dataset" and not (isinstance(cls.Params, type) and issubclass(cls.Params, Parameters)):
-        raise UserError(f"{place}: Params must be a subclass of fedbench.cards.Parameters.")
-    return str(card.name)
-
-
 def taken_by(kind: Kind, name: str) -> str:
     """Which entry that comes with fedbench, or that was imported, has the name; empty: none."""
     from fedbench.data import ENTRIES
@@ -213,66 +202,6 @@ def taken_by(kind: Kind, name: str) -> str:
     if kind == "dataset" and name in imported_names():
         return "an imported dataset"
     return ""
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _all_in(allowed: type[Any]) -> Any:
-    """Whether a value is a frozenset of members of an enumeration."""
-    return lambda value: isinstance(value, frozenset) and all(isinstance(each, allowed) for each in value)
-
-
-def _models(value: object) -> bool:
-    if value is None:
-        return True
-    known = set(registry_of("model").names())
-    return isinstance(value, frozenset) and bool(value) and value <= known
-
-
-_NAMED: list[tuple[str, Any, str]] = [
-    (
-        "name",
-        lambda value: isinstance(value, str) and bool(_NAME.fullmatch(value)),
-        "lower-case words joined by '-', such as 'my-method'",
-    ),
-    ("title", _is_text, "text"),
-]
-_METHOD: list[tuple[str, Any, str]] = [
-    *_NAMED,
-    ("paper", _is_text, "text"),
-    ("notes", _is_text, "text"),
-    ("version", lambda value: type(value) is int and value >= 1, "a whole number of at least 1"),
-]
-_MODELS: tuple[str, Any, str] = ("models", _models, "None (any model) or a frozenset of names of models")
-_CARD_FIELDS: dict[Kind, list[tuple[str, Any, str]]] = {
-    "attack": [
-        *_METHOD,
-        ("goal", lambda value: isinstance(value, Goal), "a Goal"),
-        ("channel", lambda value: isinstance(value, Channel), "a Channel"),
-        ("knowledge", _all_in(Knowledge), "a frozenset of Knowledge"),
-        (
-            "clients",
-            lambda value: isinstance(value, frozenset) and bool(value) and value <= {"injected", "compromised"},
-            "a frozenset of 'injected' and 'compromised'",
-        ),
-        _MODELS,
-    ],
-    "defense": [
-        *_METHOD,
-        ("family", _is_text, "a DefenseFamily"),
-        (
-            "knowledge",
-            lambda value: isinstance(value, frozenset) and value <= {"malicious_ratio"},
-            "frozenset() or frozenset({'malicious_ratio'})",
-        ),
-        ("assumes", _is_text, "text"),
-        _MODELS,
-    ],
-    "model": _METHOD,
-    "dataset": [*_NAMED, ("source", _is_text, "text"), ("licence", _is_text, "text"), ("citation", _is_text, "text")],
-}
 
 
 class _Bytes(importlib.abc.SourceLoader):
@@ -347,7 +276,7 @@ def _entry_class(module: ModuleType, path: Path, kind: Kind | None) -> tuple[Kin
     wanted = [(of, each) for of, each in dict.fromkeys(entries) if kind in (None, of)]
     if not wanted:
         word = " or ".join(_base(of).__name__ for of in ([kind] if kind else KINDS))
-        but = "".join(f" Class {each.__name__} is {_a(of)}." for of, each in entries[:1])
+        but = "".join(f" Class {each.__name__} is {with_article(of)}." for of, each in entries[:1])
         raise UserError(f"{path} defines no class derived from {word}.{but}")
     if len(wanted) > 1:
         names = ", ".join(f"{each.__name__} ({of})" for of, each in wanted)
@@ -363,7 +292,3 @@ def _base(kind: Kind) -> type[Any]:
 
     bases: dict[Kind, type[Any]] = {"attack": Attack, "defense": Defense, "model": Recommender, "dataset": Dataset}
     return bases[kind]
-
-
-def _a(kind: Kind) -> str:
-    return f"an {kind}" if kind == "attack" else f"a {kind}"
