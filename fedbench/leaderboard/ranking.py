@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from statistics import NormalDist
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,7 +54,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     if n < 2:
         return Estimate(mean, None, None, n)
     s = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * s / math.sqrt(n)
+    half = _t_quantile((1 + level) / 2, n - 1) * s / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -81,7 +82,7 @@ def clustered(groups: Sequence[Sequence[float]], resamples: int = 2000) -> Estim
     rng = np.random.default_rng(0)
     count = len(groups)
     # Of many scenarios, each is drawn a few times only: a store of fewer means will do.
-    stored = max(100, min(resamples, 10 * resamples // count))
+    stored = max(100, min(resamples, 2 * resamples // count))
     means = np.empty((count, stored))
     for size in sorted({len(group) for group in groups}):
         same = [n for n, group in enumerate(groups) if len(group) == size]
@@ -90,8 +91,13 @@ def clustered(groups: Sequence[Sequence[float]], resamples: int = 2000) -> Estim
         means[same] = np.take_along_axis(values, picked, 1).reshape(len(same), stored, size).mean(2)
     drawn = means.ravel()[rng.integers(0, means.size, (resamples, count))].mean(1)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    wider = float(stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975)) * math.sqrt(count / (count - 1))
+    wider = _t_quantile(0.975, count - 1) / NormalDist().inv_cdf(0.975) * math.sqrt(count / (count - 1))
     return Estimate(mean, mean - wider * (mean - float(low)), mean + wider * (float(high) - mean), count)
+
+
+@functools.cache
+def _t_quantile(level: float, df: int) -> float:
+    return float(stats.t.ppf(level, df))
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
