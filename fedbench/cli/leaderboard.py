@@ -40,7 +40,7 @@ def leaderboard(
     from fedbench.leaderboard.render import headline, markdown
     from fedbench.leaderboard.sheets import columns_that_fit
 
-    database = open_database(results, k, only or (), suite)
+    database = open_database(results, k, only or (), suite, curves=False)
     board = make_board(database)
     if out is not None:
         write_text(out, markdown(board))
@@ -119,7 +119,9 @@ def usual_folder() -> Path:
     return Path(os.environ.get("FEDBENCH_RESULTS") or DEFAULT_RESULTS)
 
 
-def open_database(results: list[Path] | None, k: int, only: list[str] | tuple[str, ...], suite: str | None) -> Database:
+def open_database(
+    results: list[Path] | None, k: int, only: list[str] | tuple[str, ...], suite: str | None, curves: bool = True
+) -> Database:
     """The records of the folders that the user named, or of the usual one; damaged files are reported on stderr."""
     from fedbench.cli.lazy import defer_torch
 
@@ -127,7 +129,7 @@ def open_database(results: list[Path] | None, k: int, only: list[str] | tuple[st
     from fedbench.cli.output import console
     from fedbench.leaderboard import Database
 
-    database = Database(results or [usual_folder()], k, only, suite)
+    database = Database(results or [usual_folder()], k, only, suite, curves)
     for name, reason in database.found.damaged.items():
         console(err=True).print(f"warning: {name} is no whole record and does not count: {reason}", soft_wrap=True)
     return database

@@ -269,4 +269,6 @@ def _plain(value: Any, names: Mapping[str, str] | None = None) -> Any:
         return {names.get(f.name, f.name): _plain(getattr(value, f.name), names) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {key: _plain(each, names) for key, each in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return list(value)  # the many run ids
     return [_plain(each, names) for each in value] if isinstance(value, list | tuple) else value

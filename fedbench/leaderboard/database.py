@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -29,13 +29,20 @@ class Database:
     Args:
         folders: results folders. k: list length K of the headline columns. only: ``key=glob`` filters on runs; the
             twins of selected runs stay, since the others are compared with them. suite: only its scenarios.
+        curves: whether to read the evaluations during training, most of a record, too; without them the view ``curves``
+            is empty.
 
     Raises:
         ResultsError: when there is no whole record. UserError: for a filter that makes no sense.
     """
 
     def __init__(
-        self, folders: Sequence[Path], k: int = 10, only: Sequence[str] = (), suite: str | None = None
+        self,
+        folders: Sequence[Path],
+        k: int = 10,
+        only: Sequence[str] = (),
+        suite: str | None = None,
+        curves: bool = True,
     ) -> None:
         if k not in (5, 10, 20, 30):
             raise UserError(f"K = {k} is not measured; use 5, 10, 20 or 30.")
@@ -45,23 +52,26 @@ class Database:
             where = ", ".join(map(str, folders))
             raise ResultsError(f"no results in {where}; `fedbench run SUITE --results DIR` makes some.")
         self.connection = duckdb.connect()
-        self._load()
+        self._kept: dict[str, list[Row]] = {}
+        self._load(curves)
         self.connection.execute("set enable_external_access = false")
         self._select(only, suite)
         views = resources.files("fedbench.leaderboard").joinpath("views.sql").read_text(encoding="utf-8")
         self.connection.execute(views.replace("$K", str(k)).replace("$H", str(min(k, 20))))
         self.connection.execute("set lock_configuration = true")
 
-    def _load(self) -> None:
+    def _load(self, curves: bool) -> None:
         """The table ``runs``; columns that an older schema version lacks are null."""
         self.connection.register("current_schema", schema().empty_table())
         types = self.connection.execute("select column_name, column_type from (describe current_schema)").fetchall()
         # Types are enforced: one foreign file would otherwise turn a column of numbers into text for all.
-        columns = ", ".join(f'cast("{name}" as {kind}) as "{name}"' for name, kind in types)
+        columns = ", ".join(
+            f'cast({"null" if name == "curve" and not curves else f"{name}"} as {kind}) as "{name}"'
+            for name, kind in types
+        )
         query = (
             f"create table runs as select {columns} from (select * from current_schema union all by name"
             " select * from read_parquet(?, union_by_name = true))"
-            " qualify row_number() over (partition by run_id order by status = 'failed', started_at desc) = 1"
         )
         try:
             self.connection.execute(query, [list(map(str, self.found.files))])
@@ -78,6 +88,10 @@ class Database:
             if not whole:
                 raise ResultsError(f"no whole result file: {'; '.join(map(': '.join, damaged.items()))}.") from None
             self.connection.execute(query, [list(map(str, whole))])
+        self.connection.execute(
+            "delete from runs where rowid in (select row from (select rowid as row, row_number() over"
+            " (partition by run_id order by status = 'failed', started_at desc) as n from runs) where n > 1)"
+        )
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """The rows of a query as dictionaries.
@@ -85,8 +99,15 @@ class Database:
         Raises:
             UserError: when DuckDB refuses the query; its message on one line.
         """
-        rows: list[Row] = self.table(query, parameters).to_pylist()
-        return rows
+        table = self.table(query, parameters)
+        columns = [_values(column) for column in table.columns]
+        return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def kept(self, query: str, prepare: Callable[[list[Row]], list[Row]]) -> list[Row]:
+        """What ``prepare`` makes of :meth:`rows`, once for each query; it is shared and not to be changed."""
+        if query not in self._kept:
+            self._kept[query] = prepare(self.rows(query))
+        return self._kept[query]
 
     def table(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of a query as an Arrow table; errors as in :meth:`rows`."""
@@ -157,6 +178,15 @@ class Database:
             if not ran:
                 raise
             return ran
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """A column as Python values; equal texts are one object, which is made and hashed once."""
+    if not pa.types.is_string(column.type):
+        return list(column.to_pylist())
+    coded = column.combine_chunks().dictionary_encode()
+    texts = [*coded.dictionary.to_pylist(), None]
+    return [texts[-1 if code is None else code] for code in coded.indices.to_pylist()]
 
 
 def _text(value: object) -> str:

@@ -157,10 +157,11 @@ def resolution(differences: Sequence[Difference]) -> float | None:
     variation say nothing of it and do not count. None when no pair is left.
     """
     level = 1 - ALPHA / max(len(differences), 1) / 2
-    found = [
-        float(stats.t.ppf(level, each.df) + stats.t.ppf(POWER, each.df)) * each.se for each in differences if each.se
-    ]
-    return float(np.median(found)) if found else None
+    known = np.array([(each.se, each.df) for each in differences if each.se])
+    if not len(known):
+        return None
+    se, df = known.T
+    return float(np.median((stats.t.ppf(level, df) + stats.t.ppf(POWER, df)) * se))
 
 
 def average_ranks(means: Values) -> tuple[list[float], float | None, float | None]:

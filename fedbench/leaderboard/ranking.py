@@ -5,17 +5,20 @@ All numbers here are percent (points for differences).
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from statistics import NormalDist
 from typing import Any, TypeVar
 
 import numpy as np
 from scipy import stats
 
-from fedbench.leaderboard.database import Row
+from fedbench.leaderboard.database import Database, Row
 
 T = TypeVar("T")
 Cell = tuple[object, ...]
@@ -28,6 +31,10 @@ CELL = (*PLACE, "defense_params")
 """What must be equal for attacks to be comparable under one defense."""
 CLEAN_PLACE = ("dataset", "model", "protocol", "split", "protocol_params", "model_params")
 """What decides HR@K without an attack: the target does not."""
+
+FACING = ("attack", "attack_params", *PLACE)
+"""A scenario that defenses can be compared on: an attack in a place."""
+_CELLS = {"cell": CELL, "clean": CLEAN_PLACE, "facing": FACING}
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     if n < 2:
         return Estimate(mean, None, None, n)
     s = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * s / math.sqrt(n)
+    half = _t_quantile((1 + level) / 2, n - 1) * s / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -74,14 +81,23 @@ def clustered(groups: Sequence[Sequence[float]], resamples: int = 2000) -> Estim
     mean = math.fsum(math.fsum(group) / len(group) for group in groups) / len(groups)
     rng = np.random.default_rng(0)
     count = len(groups)
-    means = np.empty((count, resamples))
-    for row, group in zip(means, groups, strict=True):
-        values = np.asarray(group)
-        row[:] = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
-    drawn = means[rng.integers(0, count, (resamples, count)), rng.integers(0, resamples, (resamples, count))].mean(1)
+    # Of many scenarios, each is drawn a few times only: a store of fewer means will do.
+    stored = max(100, min(resamples, 2 * resamples // count))
+    means = np.empty((count, stored))
+    for size in sorted({len(group) for group in groups}):
+        same = [n for n, group in enumerate(groups) if len(group) == size]
+        values = np.array([groups[n] for n in same])
+        picked = rng.integers(0, size, (len(same), stored * size))
+        means[same] = np.take_along_axis(values, picked, 1).reshape(len(same), stored, size).mean(2)
+    drawn = means.ravel()[rng.integers(0, means.size, (resamples, count))].mean(1)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    wider = float(stats.t.ppf(0.975, count - 1) / stats.norm.ppf(0.975)) * math.sqrt(count / (count - 1))
+    wider = _t_quantile(0.975, count - 1) / NormalDist().inv_cdf(0.975) * math.sqrt(count / (count - 1))
     return Estimate(mean, mean - wider * (mean - float(low)), mean + wider * (float(high) - mean), count)
+
+
+@functools.cache
+def _t_quantile(level: float, df: int) -> float:
+    return float(stats.t.ppf(level, df))
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
@@ -98,9 +114,33 @@ def grouped(rows: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
     return list(groups.values())
 
 
-def cell_of(row: Row, columns: Iterable[str] = CELL) -> Cell:
+def load(database: Database, query: str) -> list[Row]:
+    """The rows of a query on one of the views, which is asked once.
+
+    Beside its columns they have the cells that they are compared by: ``cell`` (:data:`CELL`), ``clean``
+    (:data:`CLEAN_PLACE`) and ``facing`` (:data:`FACING`). They are shared: not to be changed.
+    """
+
+    def with_cells(rows: list[Row]) -> list[Row]:
+        same: dict[Cell, Cell] = {}
+        for row in rows:
+            for name, columns in _CELLS.items():
+                cell = cell_of(row, columns)
+                row[name] = same.setdefault(cell, cell)
+        return rows
+
+    return database.kept(query, with_cells)
+
+
+def cell_of(row: Row, columns: tuple[str, ...] = CELL) -> Cell:
     """The values of ``columns``, to compare rows by."""
-    return tuple(row[column] for column in columns)
+    cell: Cell = _reader(columns)(row)
+    return cell
+
+
+@functools.cache
+def _reader(columns: tuple[str, ...]) -> itemgetter[Any]:
+    return itemgetter(*columns)
 
 
 def say(cell: Cell) -> str:
@@ -124,25 +164,31 @@ def common(ran: Mapping[str, set[Cell]]) -> set[Cell]:
     return {cell for cell, entries in count.items() if 2 * entries >= len(ran)}
 
 
-def entry_names(rows: Sequence[Row], kind: str = "attack") -> dict[str, str]:
-    """Name on the leaderboard of each run id: the attack (or defense), with parameters that differ on one dataset and model.
+def entry_names(rows: Sequence[Row], kind: str = "attack") -> dict[Cell, str]:
+    """Names on the leaderboard: the attack (or defense), with parameters that differ on one dataset and model.
 
     A parameter that is left to the method (null) is not named.
 
     Args:
         rows: of the view ``attacks`` or ``defenses``. kind: ``"attack"`` or ``"defense"``.
+
+    Returns:
+        The name of each (``kind``, ``kind_params``) of the rows.
     """
-    names = {}
-    for own in grouped(rows, lambda row: row[kind]):
-        parsed = {row["run_id"]: _flat(json.loads(row[f"{kind}_params"])) for row in own}
+    names: dict[Cell, str] = {}
+    params = f"{kind}_params"
+    found = {cell_of(row, (kind, params, "dataset", "model", "protocol")) for row in rows}
+    for own in grouped(found, lambda each: each[0]):
+        parsed = {each[1]: _flat(json.loads(str(each[1]))) for each in own}
         varying: set[str] = set()
-        for group in grouped(own, lambda row: (row["dataset"], row["model"], row["protocol"])):
-            values = [parsed[row["run_id"]] for row in group]
-            keys = {key for each in values for key in each}
-            varying |= {key for key in keys if len({json.dumps(each.get(key)) for each in values}) > 1}
-        for run, each in parsed.items():
-            extra = ", ".join(f"{key}={each[key]}" for key in sorted(varying) if each.get(key) is not None)
-            names[run] = f"{own[0][kind]} ({extra})" if extra else own[0][kind]
+        for group in grouped(own, lambda each: each[2:]):
+            values = [parsed[each[1]] for each in group]
+            keys = {key for value in values for key in value}
+            varying |= {key for key in keys if len({json.dumps(value.get(key)) for value in values}) > 1}
+        entry = str(own[0][0])
+        for text, value in parsed.items():
+            extra = ", ".join(f"{key}={value[key]}" for key in sorted(varying) if value.get(key) is not None)
+            names[entry, text] = f"{entry} ({extra})" if extra else entry
     return names
 
 

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from fedbench.cards import Goal
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.paired import aligned, paired_difference
 from fedbench.leaderboard.ranking import (
     Cell,
     Estimate,
-    cell_of,
     clustered,
     common,
     entry_names,
     grouped,
+    load,
     mean_of,
     say,
 )
@@ -127,13 +128,22 @@ def attack_entries(rows: Sequence[Row], counts: Callable[[Row], bool]) -> Entrie
         rows: of one of the views of attacks. counts: whether a run is a result for its scenario.
     """
     names = entry_names(rows)
-    by_entry = {names[group[0]["run_id"]]: group for group in grouped(rows, lambda row: names[row["run_id"]])}
-    cells = {entry: {cell_of(row) for row in own if counts(row)} for entry, own in by_entry.items()}
+    by_entry = {_name(group[0], names): group for group in grouped(rows, lambda row: _name(row, names))}
+    cells = {entry: {row["cell"] for row in own if counts(row)} for entry, own in by_entry.items()}
     compared = common(cells)
     kept = {
-        entry: [row for row in own if not counts(row) or cell_of(row) in compared] for entry, own in by_entry.items()
+        entry: [row for row in own if not counts(row) or row["cell"] in compared] for entry, own in by_entry.items()
     }
     return Entries(kept, cells, compared, {entry: own[0]["knowledge"] for entry, own in by_entry.items()})
+
+
+def _cell(row: Row) -> Cell:
+    cell: Cell = row["cell"]
+    return cell
+
+
+def _name(row: Row, names: Mapping[Cell, str]) -> str:
+    return names[row["attack"], row["attack_params"]]
 
 
 def placed(
@@ -180,15 +190,18 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
     Args:
         database: the records. defense: under which the attacks are compared. model: only this one; None: all.
     """
-    query = "select * from attacks where defense = ? and attack_goal = 'promote'"
-    rows = database.rows(query + " and (? is null or model = ?) order by run_id", [defense, model, model])
+    rows = [
+        row
+        for row in _rows(database, defense)
+        if row["attack_goal"] == Goal.PROMOTE and (model is None or row["model"] == model)
+    ]
     entries = attack_entries(rows, lambda row: row["status"] != "failed")
     first = _first_places(entries.rows, entries.compared)
     found = []
     for entry, own in entries.rows.items():
         scored = [row for row in own if row["status"] == "ok" and row["er"] is not None]
-        by_cell = grouped(scored, cell_of)
-        changes = grouped([row for row in scored if row["hr_change"] is not None], cell_of)
+        by_cell = grouped(scored, _cell)
+        changes = grouped([row for row in scored if row["hr_change"] is not None], _cell)
         found.append(
             AttackRow(
                 **entries.standing(entry),
@@ -209,15 +222,21 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
 
 def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
     """ER@K and HR@K of every attack that has a target, for each dataset, model and ratio."""
-    query = "select * from attacks where defense = ? and attack_goal <> 'degrade' order by run_id"
+    rows = [row for row in _rows(database, defense) if row["attack_goal"] != Goal.DEGRADE]
     out = []
-    for place, group in ratio_groups(
-        database.rows(query, [defense]), lambda r: r["status"] == "ok" and r["er"] is not None
-    ):
-        values = clustered([[100 * row["er"] for row in cell] for cell in grouped(group, cell_of)])
+    for place, group in ratio_groups(rows, lambda row: row["status"] == "ok" and row["er"] is not None):
+        values = clustered([[100 * row["er"] for row in cell] for cell in grouped(group, _cell)])
         hr = mean_of(100 * row["hr"] for row in group if row["hr"] is not None)
         out.append(CellRow(**place, er=values, hr=hr))
     return out
+
+
+def _rows(database: Database, defense: str) -> list[Row]:
+    undefended = load(database, "select * from attacks where defense = 'none' order by run_id")
+    if defense == "none":
+        return undefended
+    defended = load(database, "select * from attacks where defense <> 'none' order by run_id")
+    return [row for row in defended if row["defense"] == defense]
 
 
 def ratio_groups(rows: Sequence[Row], counts: Callable[[Row], bool]) -> list[tuple[dict[str, Any], list[Row]]]:
@@ -225,12 +244,12 @@ def ratio_groups(rows: Sequence[Row], counts: Callable[[Row], bool]) -> list[tup
     names = entry_names(rows)
     place = ("dataset", "model", "malicious_ratio")
     groups = grouped(
-        [row for row in rows if counts(row)], lambda row: (*(row[key] for key in place), names[row["run_id"]])
+        [row for row in rows if counts(row)], lambda row: (*(row[key] for key in place), _name(row, names))
     )
     return [
         (
             {key: own[0][key] for key in place}
-            | {"attack": names[own[0]["run_id"]], "runs": [row["run_id"] for row in own]},
+            | {"attack": _name(own[0], names), "runs": [row["run_id"] for row in own]},
             own,
         )
         for own in groups
@@ -243,8 +262,8 @@ def _first_places(by_entry: Mapping[str, Sequence[Row]], compared: Iterable[Cell
     for cells in map(set, grouped(compared, lambda cell: cell[:2])):
         means = {}
         for entry, own in by_entry.items():
-            rows = [row for row in own if row["status"] != "failed" and cell_of(row) in cells]
-            if {cell_of(row) for row in rows} == cells:
+            rows = [row for row in own if row["status"] != "failed" and row["cell"] in cells]
+            if {row["cell"] for row in rows} == cells:
                 means[entry] = _with_diverged(rows)
         first.update(entry for entry, mean in means.items() if mean == max(means.values()) > 0)
     return first
@@ -259,8 +278,8 @@ def _with_diverged(rows: Sequence[Row]) -> float:
 def _exposures(rows: Sequence[Row]) -> dict[tuple[Cell, int], float]:
     """ER@K in percent by scenario and seed: of the runs with a score, or 0 of all in a scenario without any."""
     out: dict[tuple[Cell, int], float] = {}
-    for group in grouped([row for row in rows if row["status"] != "failed"], cell_of):
+    for group in grouped([row for row in rows if row["status"] != "failed"], _cell):
         scored = [row for row in group if row["status"] == "ok" and row["er"] is not None]
-        cell = cell_of(group[0])
+        cell = group[0]["cell"]
         out |= {(cell, row["seed"]): 100 * row["er"] if scored else 0.0 for row in scored or group}
     return out

@@ -6,7 +6,7 @@ All numbers here are percent (points for differences).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fedbench.cards import Goal
@@ -14,7 +14,6 @@ from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.paired import Difference, aligned, contrast
 from fedbench.leaderboard.ranking import (
     CLEAN_PLACE,
-    PLACE,
     Cell,
     Estimate,
     cell_of,
@@ -22,14 +21,12 @@ from fedbench.leaderboard.ranking import (
     common,
     entry_names,
     grouped,
+    load,
     mean_of,
     say,
 )
 from fedbench.leaderboard.separation import Ranking, Separation, separate
 from fedbench.leaderboard.tracks import TARGETED, Track
-
-FACING = ("attack", "attack_params", *PLACE)
-"""A scenario that defenses can be compared on: an attack in a place."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +88,15 @@ class Facing:
     """Attacked and defended runs of one track, by defense.
 
     Attributes:
-        rows: of the track's view, by the defense's name. attacks: name on the leaderboard of the attack of every run.
+        rows: of the track's view, by the defense's name. names: of the attacks, by ``attack`` and ``attack_params``.
     """
 
     rows: Mapping[str, Sequence[Row]]
-    attacks: Mapping[str, str]
+    names: Mapping[Cell, str]
+
+    def attack(self, row: Row) -> str:
+        """Name on the leaderboard of the attack of a run."""
+        return self.names[row["attack"], row["attack_params"]]
 
 
 def facing(database: Database, model: str | None = None, track: Track = TARGETED) -> Facing:
@@ -104,13 +105,18 @@ def facing(database: Database, model: str | None = None, track: Track = TARGETED
     Args:
         database: the records. model: only this one; None: all. track: which attacks they face.
     """
-    which = "attack_goal = ? and (? is null or model = ?) order by run_id"
-    asked = [str(track.goal), model, model]
-    rows = database.rows(f"select * from {track.defenses} where {which}", asked)
-    names = entry_names(rows, "defense")
+    of_track = f"where attack_goal = '{track.goal}'"
+    everything = load(database, f"select * from {track.defenses} {of_track} order by run_id")
+    rows = [row for row in everything if model is None or row["model"] == model]
     # Undefended runs are named along: an attack is called the same here as in the tables of attacks.
-    attacks = entry_names(database.rows(f"select * from attacks where {which}", asked))
-    return Facing({names[own[0]["run_id"]]: own for own in grouped(rows, lambda row: names[row["run_id"]])}, attacks)
+    what = "select distinct attack, attack_params, dataset, model, protocol from attacks"
+    ran = database.kept(f"{what} {of_track}", lambda rows: rows)
+    attacks = entry_names([row for row in ran if model is None or row["model"] == model])
+    names = entry_names(rows, "defense")
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(names[row["defense"], row["defense_params"]], []).append(row)
+    return Facing(found, attacks)
 
 
 def paired(row: Row, track: Track) -> bool:
@@ -123,13 +129,13 @@ def paired(row: Row, track: Track) -> bool:
 
 def scenario_mean(rows: Sequence[Row], column: str) -> float | None:
     """Mean in percent over scenarios of the mean over seeds."""
-    by_scenario = grouped([row for row in rows if row[column] is not None], lambda row: cell_of(row, FACING))
+    by_scenario = grouped([row for row in rows if row[column] is not None], lambda row: row["facing"])
     return mean_of(mean_of(100 * row[column] for row in own) for own in by_scenario)
 
 
 def scenario_estimate(rows: Sequence[Row], column: str) -> Estimate | None:
     """As :func:`scenario_mean`, with an interval."""
-    by_scenario = grouped([row for row in rows if row[column] is not None], lambda row: cell_of(row, FACING))
+    by_scenario = grouped([row for row in rows if row[column] is not None], lambda row: row["facing"])
     return clustered([[100 * row[column] for row in own] for own in by_scenario]) if by_scenario else None
 
 
@@ -156,19 +162,19 @@ def rank_defenses(database: Database, model: str | None = None, track: Track = T
         database: the records. model: only this one; None: all. track: which attacks they face.
     """
     found = facing(database, model, track)
-    ran = {name: {cell_of(row, FACING) for row in own if paired(row, track)} for name, own in found.rows.items()}
+    ran = {name: {row["facing"] for row in own if paired(row, track)} for name, own in found.rows.items()}
     compared = common(ran)
     needed = {
-        cell_of(row, CLEAN_PLACE): f"{row['dataset']} {row['model']} {row['protocol']} without an attack"
+        row["clean"]: f"{row['dataset']} {row['model']} {row['protocol']} without an attack"
         for own in found.rows.values()
         for row in own
-        if cell_of(row, FACING) in compared
+        if row["facing"] in compared
     }
-    rows = [_row(name, own, found.attacks, compared, needed, track) for name, own in found.rows.items()]
+    rows = [_row(name, own, found.attack, compared, needed, track) for name, own in found.rows.items()]
     nets = {row.defense: row.net for row in rows if row.net is not None and not row.missing}
     told = separate_nets(
         nets,
-        {name: [row for row in found.rows[name] if cell_of(row, FACING) in compared] for name in nets},
+        {name: [row for row in found.rows[name] if row["facing"] in compared] for name in nets},
         track,
     )
     ranked = [row for row in rows if row.defense in nets]
@@ -208,11 +214,11 @@ def separate_nets(nets: Mapping[str, float], rows: Mapping[str, Sequence[Row]], 
         loss: dict[tuple[Cell, int], list[float]] = {}
         for row in pairs:
             if row[track.loss] is not None:
-                loss.setdefault((cell_of(row, CLEAN_PLACE), row["seed"]), []).append(100 * row[track.loss])
+                loss.setdefault((row["clean"], row["seed"]), []).append(100 * row[track.loss])
         costs[name] = {key: mean for key, values in loss.items() if (mean := mean_of(values)) is not None}
-        prevented[name] = {(cell_of(row, FACING), row["seed"]): 100 * row[track.prevented] for row in pairs}
+        prevented[name] = {(row["facing"], row["seed"]): 100 * row[track.prevented] for row in pairs}
         both[name] = {
-            (cell_of(row, FACING), row["seed"]): 100 * (row[track.prevented] - row[track.loss])
+            (row["facing"], row["seed"]): 100 * (row[track.prevented] - row[track.loss])
             for row in pairs
             if row[track.loss] is not None
         }
@@ -239,23 +245,23 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
 def _row(
     name: str,
     everything: Sequence[Row],
-    attacks: Mapping[str, str],
+    attack_of: Callable[[Row], str],
     compared: set[Cell],
     needed: Mapping[Cell, str],
     track: Track,
 ) -> DefenseRow:
     family, knowledge, assumes = card_of(everything)
-    ran = {cell_of(row, FACING) for row in everything if paired(row, track)}
-    own = [row for row in everything if not paired(row, track) or cell_of(row, FACING) in compared]
+    ran = {row["facing"] for row in everything if paired(row, track)}
+    own = [row for row in everything if not paired(row, track) or row["facing"] in compared]
     pairs = [row for row in own if paired(row, track)]
     reduction, loss = scenario_estimate(pairs, track.prevented), quality_loss(pairs, track.loss)
     left, prevented = {}, {}
-    for group in grouped(pairs, lambda row: attacks[row["run_id"]]):
-        attack = attacks[group[0]["run_id"]]
+    for group in grouped(pairs, attack_of):
+        attack = attack_of(group[0])
         left[attack] = scenario_mean(group, track.left) or 0.0
         prevented[attack] = scenario_mean(group, track.prevented) or 0.0
     costs = [row["cost_ms"] for row in pairs if row["cost_ms"] is not None]
-    clean = {cell_of(row, CLEAN_PLACE) for row in pairs if row[track.loss] is not None}
+    clean = {row["clean"] for row in pairs if row[track.loss] is not None}
     lacks = {f"{cell[0]} on {say(cell[2:])}" for cell in compared - ran}
     return DefenseRow(
         defense=name,
@@ -276,9 +282,7 @@ def _row(
         scenarios=len(ran & compared),
         diverged=sum(row["status"] == "diverged" for row in own),
         failed=sum(row["status"] == "failed" for row in own),
-        clean_diverged=len(
-            {(cell_of(row, CLEAN_PLACE), row["seed"]) for row in pairs if row["clean_status"] == "diverged"}
-        ),
+        clean_diverged=len({(row["clean"], row["seed"]) for row in pairs if row["clean_status"] == "diverged"}),
         unpaired=sum(row["status"] != "failed" and not paired(row, track) for row in own),
         missing=sorted(lacks | {text for place, text in needed.items() if place not in clean}),
         apart=len(ran - compared),

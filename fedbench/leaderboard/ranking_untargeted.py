@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.ranking import Estimate, cell_of
+from fedbench.leaderboard.ranking import Estimate, load
 from fedbench.leaderboard.ranking_attacks import RatioCell, Standing, attack_entries, placed, ratio_groups
 from fedbench.leaderboard.ranking_defenses import scenario_estimate, scenario_mean
 from fedbench.leaderboard.separation import Ranking
@@ -66,7 +66,7 @@ def rank_untargeted(database: Database, model: str | None = None) -> Ranking[Unt
             )
         )
     values = {
-        entry: {(cell_of(row), row["seed"]): 100 * row["hr_loss"] for row in own if _paired(row)}
+        entry: {(row["cell"], row["seed"]): 100 * row["hr_loss"] for row in own if _paired(row)}
         for entry, own in entries.rows.items()
     }
     return placed(found, {row.attack: row.loss.mean for row in found if row.loss is not None}, values)
@@ -84,8 +84,8 @@ def untargeted_cells(database: Database) -> list[UntargetedCellRow]:
 
 
 def _undefended(database: Database, model: str | None = None) -> list[Row]:
-    query = "select * from untargeted_attacks where defense = 'none' and (? is null or model = ?) order by run_id"
-    return database.rows(query, [model, model])
+    rows = load(database, "select * from untargeted_attacks where defense = 'none' order by run_id")
+    return [row for row in rows if model is None or row["model"] == model]
 
 
 def _paired(row: Row) -> bool:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 from fedbench.cards import DefenseFamily
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.ranking import CLEAN_PLACE, Estimate, cell_of, common, grouped
+from fedbench.leaderboard.ranking import Estimate, common, grouped
 from fedbench.leaderboard.ranking_defenses import (
-    FACING,
     card_of,
     facing,
     paired,
     quality_loss,
     scenario_estimate,
+    scenario_mean,
 )
 from fedbench.leaderboard.tracks import TARGETED, Track
 
@@ -76,8 +76,8 @@ def attacks_under_defenses(database: Database, model: str | None = None, track: 
     families = {name: _parts(card_of(own)[0]) for name, own in found.rows.items()}
     faced: dict[str, dict[str, list[Row]]] = {}
     for name, own in found.rows.items():
-        for group in grouped([row for row in own if paired(row, track)], lambda row: found.attacks[row["run_id"]]):
-            faced.setdefault(found.attacks[group[0]["run_id"]], {})[name] = group
+        for group in grouped([row for row in own if paired(row, track)], found.attack):
+            faced.setdefault(found.attack(group[0]), {})[name] = group
     rows = [_row(attack, by_defense, families, track) for attack, by_defense in faced.items()]
     return sorted(rows, key=lambda row: (-row.best.er.mean if row.best else 0.0, -row.er.mean, row.attack))
 
@@ -89,19 +89,16 @@ def family_order(families: Iterable[str]) -> list[str]:
 
 
 def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str, list[str]], track: Track) -> UnderRow:
-    cells = {name: {cell_of(row, FACING) for row in own} for name, own in by_defense.items()}
+    cells = {name: {row["facing"] for row in own} for name, own in by_defense.items()}
     compared = common(cells)
     kept = {
-        name: [row for row in own if cell_of(row, FACING) in compared]
+        name: [row for row in own if row["facing"] in compared]
         for name, own in by_defense.items()
         if cells[name] >= compared
     }
     # Each undefended run counts once, however many defenses are compared with it.
     twins = {
-        (cell, row["seed"]): row
-        for own in by_defense.values()
-        for row in own
-        if (cell := cell_of(row, FACING)) in compared
+        (cell, row["seed"]): row for own in by_defense.values() for row in own if (cell := row["facing"]) in compared
     }
     undefended = scenario_estimate(list(twins.values()), track.undefended)
     assert undefended is not None
@@ -120,18 +117,18 @@ def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str
 
 
 def _left(name: str, rows: Sequence[Row], families: list[str], track: Track) -> Left:
-    er, reduction, loss = scenario_estimate(rows, track.left), scenario_estimate(rows, track.prevented), None
+    er, reduction, loss = scenario_estimate(rows, track.left), scenario_mean(rows, track.prevented), None
     assert er is not None
     assert reduction is not None
-    clean = {cell_of(row, CLEAN_PLACE) for row in rows if row[track.loss] is not None}
-    if all(cell_of(row, CLEAN_PLACE) in clean for row in rows):
+    clean = {row["clean"] for row in rows if row[track.loss] is not None}
+    if all(row["clean"] in clean for row in rows):
         loss = quality_loss(rows, track.loss)
     return Left(
         defense=name,
         families=families,
         er=er,
         loss=None if loss is None else loss.mean,
-        net=None if loss is None else reduction.mean - loss.mean,
+        net=None if loss is None else reduction - loss.mean,
         runs=[row["run_id"] for row in rows],
     )
 

@@ -4,16 +4,18 @@
 -- and ndcg_chosen are by the same ranking at the evaluation that is best on validation items, without any at the last one.
 -- superseded: there are runs of a newer version of its attack, defense or model; the views below leave such a run out.
 create or replace view headline as
-select *,
+select * exclude (newest_attack, newest_defense, newest_model),
        er_$K as er, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
        cast(json_extract(scenario_json, '$.num_targets') as integer) as num_targets,
        case when ranking = 'full' then hr_full_$H else hr_$H end as hr,
        case when ranking = 'full' then coalesce(hr_full_$H_best, hr_full_$H) else hr_$H end as hr_chosen,
        case when ranking = 'full' then coalesce(ndcg_full_$H_best, ndcg_full_$H) else ndcg_$H end as ndcg_chosen,
-       attack_version < max(attack_version) over (partition by attack)
-       or coalesce(defense_version, 1) < max(coalesce(defense_version, 1)) over (partition by defense)
-       or coalesce(model_version, 1) < max(coalesce(model_version, 1)) over (partition by model) as superseded
-from runs;
+       attack_version < newest_attack or coalesce(defense_version, 1) < newest_defense
+       or coalesce(model_version, 1) < newest_model as superseded
+from runs
+join (select attack, max(attack_version) as newest_attack from runs group by attack) using (attack)
+join (select defense, max(coalesce(defense_version, 1)) as newest_defense from runs group by defense) using (defense)
+join (select model, max(coalesce(model_version, 1)) as newest_model from runs group by model) using (model);
 
 -- One row for each evaluation of each run.
 create or replace view curves as
