@@ -232,7 +232,7 @@ def _names(rows: Sequence[Row], kind: str) -> dict[str, str]:
     """Names on the leaderboard; no attack, and no defense, are ``none``."""
     own = [row for row in rows if kind == "attack" or row["attack"] != "none"]
     named = entry_names(own, kind)
-    return {row["run_id"]: named.get(row["run_id"]) or str(row[kind]) for row in rows}
+    return {row["run_id"]: named.get((row[kind], row[f"{kind}_params"])) or str(row[kind]) for row in rows}
 
 
 def _lost(names: Sequence[str], sides: Sequence[Sequence[Row]]) -> list[str]:

@@ -78,7 +78,9 @@ def curve_panels(database: Database, defense: str = "none") -> list[Panel]:
     for title, own in zip(titles, panels, strict=True):
         twins = {row["clean_id"] for row in own}
         clean = [run for twin in sorted(twins) for run in clean_runs.get(twin, [])]
-        by_name = {names[rows[0]["run_id"]]: rows for rows in grouped(own, lambda row: names[row["run_id"]])}
+        by_name: dict[str, list[Row]] = {}
+        for row in own:
+            by_name.setdefault(names[row["attack"], row["attack_params"]], []).append(row)
         lines = [_line(name, rows, points) for name, rows in sorted(by_name.items())]
         out.append(Panel(title, own[0]["attack_goal"], [_line(CLEAN, clean, points), *lines]))
     return out
@@ -92,7 +94,7 @@ def _under(database: Database, defense: str) -> list[Row]:
     )
     rows = database.rows(f"select {columns} from headline where attack <> 'none' and not superseded order by run_id")
     names = entry_names(rows, "defense")
-    found = [row for row in rows if names[row["run_id"]] == defense]
+    found = [row for row in rows if names[row["defense"], row["defense_params"]] == defense]
     if not found:
         if not rows:
             raise UserError("no run here has an attack, so there are no curves to draw.")
