@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -17,6 +17,7 @@ from fedbench.results import Found, reason, scan, schema
 
 Row = dict[str, Any]
 _QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+T = TypeVar("T")
 
 
 class Database:
@@ -52,7 +53,7 @@ class Database:
             where = ", ".join(map(str, folders))
             raise ResultsError(f"no results in {where}; `fedbench run SUITE --results DIR` makes some.")
         self.connection = duckdb.connect()
-        self._kept: dict[str, list[Row]] = {}
+        self._kept: dict[object, Any] = {}
         self._load(curves)
         self.connection.execute("set enable_external_access = false")
         self._select(only, suite)
@@ -103,11 +104,12 @@ class Database:
         columns = [_values(column) for column in table.columns]
         return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def kept(self, query: str, prepare: Callable[[list[Row]], list[Row]]) -> list[Row]:
-        """What ``prepare`` makes of :meth:`rows`, once for each query; it is shared and not to be changed."""
-        if query not in self._kept:
-            self._kept[query] = prepare(self.rows(query))
-        return self._kept[query]
+    def kept(self, key: object, make: Callable[[], T]) -> T:
+        """What ``make`` returns, which is called once for each key; it is shared and not to be changed."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        made: T = self._kept[key]
+        return made
 
     def table(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of a query as an Arrow table; errors as in :meth:`rows`."""

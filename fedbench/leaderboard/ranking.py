@@ -121,26 +121,19 @@ def load(database: Database, query: str) -> list[Row]:
     (:data:`CLEAN_PLACE`) and ``facing`` (:data:`FACING`). They are shared: not to be changed.
     """
 
-    def with_cells(rows: list[Row]) -> list[Row]:
-        same: dict[Cell, Cell] = {}
-        for row in rows:
-            for name, columns in _CELLS.items():
-                cell = cell_of(row, columns)
+    def rows_with_cells() -> list[Row]:
+        rows, same = database.rows(query), dict[Cell, Cell]()
+        for name, columns in _CELLS.items():
+            for row, cell in zip(rows, map(itemgetter(*columns), rows), strict=True):
                 row[name] = same.setdefault(cell, cell)
         return rows
 
-    return database.kept(query, with_cells)
+    return database.kept(query, rows_with_cells)
 
 
 def cell_of(row: Row, columns: tuple[str, ...] = CELL) -> Cell:
     """The values of ``columns``, to compare rows by."""
-    cell: Cell = _reader(columns)(row)
-    return cell
-
-
-@functools.cache
-def _reader(columns: tuple[str, ...]) -> itemgetter[Any]:
-    return itemgetter(*columns)
+    return tuple(row[column] for column in columns)
 
 
 def say(cell: Cell) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from fedbench.cards import Goal
 from fedbench.leaderboard.database import Database, Row
@@ -105,12 +106,16 @@ def facing(database: Database, model: str | None = None, track: Track = TARGETED
     Args:
         database: the records. model: only this one; None: all. track: which attacks they face.
     """
+    return database.kept(("facing", model, track), lambda: _facing(database, model, track))
+
+
+def _facing(database: Database, model: str | None, track: Track) -> Facing:
     of_track = f"where attack_goal = '{track.goal}'"
     everything = load(database, f"select * from {track.defenses} {of_track} order by run_id")
     rows = [row for row in everything if model is None or row["model"] == model]
     # Undefended runs are named along: an attack is called the same here as in the tables of attacks.
     what = "select distinct attack, attack_params, dataset, model, protocol from attacks"
-    ran = database.kept(f"{what} {of_track}", lambda rows: rows)
+    ran = database.rows(f"{what} {of_track}")
     attacks = entry_names([row for row in ran if model is None or row["model"] == model])
     names = entry_names(rows, "defense")
     found: dict[str, list[Row]] = {}
@@ -129,13 +134,13 @@ def paired(row: Row, track: Track) -> bool:
 
 def scenario_mean(rows: Sequence[Row], column: str) -> float | None:
     """Mean in percent over scenarios of the mean over seeds."""
-    by_scenario = grouped([row for row in rows if row[column] is not None], lambda row: row["facing"])
+    by_scenario = grouped([row for row in rows if row[column] is not None], itemgetter("facing"))
     return mean_of(mean_of(100 * row[column] for row in own) for own in by_scenario)
 
 
 def scenario_estimate(rows: Sequence[Row], column: str) -> Estimate | None:
     """As :func:`scenario_mean`, with an interval."""
-    by_scenario = grouped([row for row in rows if row[column] is not None], lambda row: row["facing"])
+    by_scenario = grouped([row for row in rows if row[column] is not None], itemgetter("facing"))
     return clustered([[100 * row[column] for row in own] for own in by_scenario]) if by_scenario else None
 
 
@@ -252,8 +257,8 @@ def _row(
 ) -> DefenseRow:
     family, knowledge, assumes = card_of(everything)
     ran = {row["facing"] for row in everything if paired(row, track)}
-    own = [row for row in everything if not paired(row, track) or row["facing"] in compared]
-    pairs = [row for row in own if paired(row, track)]
+    own = [row for row in everything if row["facing"] in compared or not paired(row, track)]
+    pairs = [row for row in own if row["facing"] in compared and paired(row, track)]
     reduction, loss = scenario_estimate(pairs, track.prevented), quality_loss(pairs, track.loss)
     left, prevented = {}, {}
     for group in grouped(pairs, attack_of):
