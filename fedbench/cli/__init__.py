@@ -93,6 +93,7 @@ app.command(
         "fedbench leaderboard",
         "fedbench leaderboard --suite core --only dataset=ml-100k --k 5",
         "fedbench leaderboard --results results --results more --out LEADERBOARD.md",
+        "fedbench leaderboard --suite core --html page",
     ),
 )(leaderboard)
 app.command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,10 @@ def leaderboard(
         Path | None,
         typer.Option(metavar="FILE", help="Draw defenses, ER@K reduction against HR@K loss, as .png or .svg."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write DIR/index.html, too: one page with everything, for every K."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON, with all run ids.")] = False,
 ) -> None:
     """Rank attacks by ER@K and defenses by what they prevent and cost; untargeted attacks, apart, by the HR@K lost."""
@@ -40,7 +45,7 @@ def leaderboard(
     from fedbench.leaderboard.render import headline, markdown
     from fedbench.leaderboard.sheets import columns_that_fit
 
-    database = open_database(results, k, only or (), suite, curves=False)
+    database = open_database(results, k, only or (), suite, curves=html is not None)
     board = make_board(database)
     if out is not None:
         write_text(out, markdown(board))
@@ -48,6 +53,11 @@ def leaderboard(
         from fedbench.leaderboard.picture import draw_defenses
 
         draw_defenses(board.defenses, picture, k)
+    page = None
+    if html is not None:
+        from fedbench.leaderboard.page import write_page
+
+        page = write_page(database, html, _command(results, suite, only, k))
     if as_json:
         print_json(board.data)
         return
@@ -68,9 +78,20 @@ def leaderboard(
             screen.print()
     for warning in board.warnings:
         screen.print(warning, soft_wrap=True)
-    for file in (out, picture):
+    for file in (out, picture, page):
         if file is not None:
             console(err=True).print(f"written to {file}", soft_wrap=True)
+
+
+def _command(results: list[Path] | None, suite: str | None, only: list[str] | None, k: int) -> str:
+    """How to make a page again, with folders by their last names: where they lie is nobody's business."""
+    words = [
+        "fedbench",
+        "leaderboard",
+        *(f"--results={folder.resolve().name}" for folder in results or [usual_folder()]),
+    ]
+    words += [f"--suite={suite}"] * (suite is not None) + [f"--only={text}" for text in only or ()]
+    return shlex.join([*words, *([f"--k={k}"] * (k != 10)), "--html=DIR"])
 
 
 def sql(

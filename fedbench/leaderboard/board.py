@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedbench.leaderboard.database import Database
+from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.notes import targeted_notes, untargeted_notes
 from fedbench.leaderboard.ranking_attacks import S, Standing, attack_cells, rank_attacks
 from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
@@ -47,11 +47,11 @@ class Board:
     tracks: list[Track]
 
 
-def make_board(database: Database) -> Board:
-    """Rank what the database holds."""
+def make_board(database: Database, by_model: bool = True) -> Board:
+    """Rank what the database holds; ``by_model``: on each model, too, where there are several."""
     (head,) = database.rows("select count(*) n, string_agg(distinct dataset, ', ' order by dataset) d from runs")
     data: dict[str, Any] = {"k": database.k, "records": head["n"]}
-    targeted, untargeted = _targeted(database, data), _untargeted(database, data)
+    targeted, untargeted = _targeted(database, data, by_model), _untargeted(database, data, by_model)
     # Without any attack it is a board of the targeted track, as it always was.
     parts = [part for part in (targeted, untargeted) if part.sheets] or [targeted]
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
@@ -78,8 +78,8 @@ class _Part:
     notes: list[str]
 
 
-def _targeted(database: Database, data: dict[str, Any]) -> _Part:
-    k, h, models = database.k, hit_cut(database.k), _models(database, "<>")
+def _targeted(database: Database, data: dict[str, Any], by_model: bool) -> _Part:
+    k, h, models = database.k, hit_cut(database.k), _models(database, "<>") if by_model else []
     title = f"Attacks by ER@{k}, without a defense"
     attacks, sheets = _attack_sheets(
         TARGETED,
@@ -98,8 +98,8 @@ def _targeted(database: Database, data: dict[str, Any]) -> _Part:
     return _Part(TARGETED, attacks, defenses, sheets + more, targeted_notes(k, bool(defenses)))
 
 
-def _untargeted(database: Database, data: dict[str, Any]) -> _Part:
-    k, h, models = database.k, hit_cut(database.k), _models(database, "=")
+def _untargeted(database: Database, data: dict[str, Any], by_model: bool) -> _Part:
+    k, h, models = database.k, hit_cut(database.k), _models(database, "=") if by_model else []
     title = f"Untargeted: attacks by loss of HR@{h}, without a defense"
     attacks, sheets = _attack_sheets(
         UNTARGETED, models, data, lambda model: rank_untargeted(database, model), title,
@@ -206,17 +206,22 @@ def _lacking(part: _Part) -> list[str]:
     return out
 
 
-def _superseded(database: Database, data: dict[str, Any]) -> list[str]:
-    """Runs of older versions of a method, which are not ranked."""
+def superseded(database: Database) -> list[Row]:
+    """Runs of older versions of a method, which are not ranked: ``kind``, ``name``, ``version``, ``newest``, ``runs``."""
     kinds = [
         f"select '{kind}' as kind, {kind} as name, coalesce({kind}_version, 1) as version,"
         f" max(coalesce({kind}_version, 1)) over (partition by {kind}) as newest from runs"
         for kind in ("attack", "defense", "model")
     ]
-    data["superseded"] = database.rows(
+    return database.rows(
         f"select kind, name, version, newest, count(*) as runs from ({' union all '.join(kinds)})"
         " where version < newest group by all order by all"
     )
+
+
+def _superseded(database: Database, data: dict[str, Any]) -> list[str]:
+    """A sentence on each of :func:`superseded`."""
+    data["superseded"] = superseded(database)
     return [
         f"superseded: {each['runs']} {'run' if each['runs'] == 1 else 'runs'} of version {each['version']} of the"
         f" {each['kind']} {each['name']}, whose newest is {each['newest']}: not ranked."

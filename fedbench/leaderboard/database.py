@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fedbench.errors import ResultsError, UserError, unknown
 from fedbench.results import Found, reason, scan, schema
@@ -18,6 +20,8 @@ from fedbench.results import Found, reason, scan, schema
 Row = dict[str, Any]
 _QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 T = TypeVar("T")
+LENGTHS = (5, 10, 20, 30)
+"""The list lengths K at which exposure is measured."""
 
 
 class Database:
@@ -45,7 +49,7 @@ class Database:
         suite: str | None = None,
         curves: bool = True,
     ) -> None:
-        if k not in (5, 10, 20, 30):
+        if k not in LENGTHS:
             raise UserError(f"K = {k} is not measured; use 5, 10, 20 or 30.")
         self.k = k
         self.found: Found = scan(folders)
@@ -57,8 +61,12 @@ class Database:
         self._load(curves)
         self.connection.execute("set enable_external_access = false")
         self._select(only, suite)
+        self._view()
+
+    def _view(self) -> None:
+        """Make the views, and lock everything."""
         views = resources.files("fedbench.leaderboard").joinpath("views.sql").read_text(encoding="utf-8")
-        self.connection.execute(views.replace("$K", str(k)).replace("$H", str(min(k, 20))))
+        self.connection.execute(views.replace("$K", str(self.k)).replace("$H", str(min(self.k, 20))))
         self.connection.execute("set lock_configuration = true")
 
     def _load(self, curves: bool) -> None:
@@ -122,6 +130,50 @@ class Database:
         except duckdb.Error as error:
             raise UserError(f"SQL: {' '.join(str(error).split())}") from None
 
+    def at(self, k: int) -> Database:
+        """The same runs with lists of length ``k``; no file is read again."""
+        made = self._sibling(k)
+        made.connection.register("runs", self.table("select * from runs"))
+        made.connection.execute("set enable_external_access = false")
+        made._view()
+        return made
+
+    def part(self, only: Mapping[str, object]) -> Database:
+        """What a database of the same files holds whose runs have the values of ``only``; no file is read again.
+
+        It has ``runs`` and ``headline``, without curves, and the views of attacks and defenses. In these every run stands
+        beside its twins already, so they need no more than to be filtered. What a newer version supersedes anywhere is
+        superseded here, too.
+
+        Args:
+            only: column and value; empty for everything.
+        """
+        made = self._sibling(self.k)
+        for name, table in self._ranked.items():
+            chosen = table
+            for column, value in only.items():
+                chosen = chosen.filter(pc.field(column) == value)
+            if name == "headline":
+                chosen = _with_twins(table, chosen)
+                made.connection.register("runs", chosen)
+            made.connection.register(name, chosen)
+        made.connection.execute("set enable_external_access = false")
+        made.connection.execute("set lock_configuration = true")
+        return made
+
+    def _sibling(self, k: int) -> Database:
+        """A database of the same files, for lists of length ``k``, with nothing in it yet."""
+        made = object.__new__(Database)
+        made.k, made.found, made.connection, made._kept = k, self.found, duckdb.connect(), {}
+        return made
+
+    @functools.cached_property
+    def _ranked(self) -> dict[str, pa.Table]:
+        """What rankings read."""
+        views = ("attacks", "defenses", "untargeted_attacks", "untargeted_defenses")
+        tables = {name: self.table(f"select * from {name} order by run_id") for name in views}
+        return tables | {"headline": self.table("select * exclude (curve) from headline order by run_id")}
+
     def _select(self, only: Sequence[str], suite: str | None) -> None:
         pairs = []
         for text in ",".join(only).split(",") if only else []:
@@ -180,6 +232,15 @@ class Database:
             if not ran:
                 raise
             return ran
+
+
+def _with_twins(runs: pa.Table, chosen: pa.Table) -> pa.Table:
+    """The chosen ones of ``runs``, and those that they are compared with."""
+    kept = set(chosen["run_id"].to_pylist())
+    for twin in ("clean_id", "undefended_id", "baseline_id"):
+        pairs = zip(chosen[twin].to_pylist(), chosen["seed"].to_pylist(), strict=True)
+        kept |= {f"{scenario}-s{seed}" for scenario, seed in pairs}
+    return runs.filter(pc.field("run_id").isin(list(kept)))
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

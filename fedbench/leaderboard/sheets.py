@@ -121,8 +121,12 @@ def untargeted_sheet(title: str, rows: Ranking[UntargetedAttackRow], k: int) -> 
 
 
 def rank_texts(rows: Iterable[Standing | DefenseRow]) -> list[str]:
-    """Ranks as they are shown: ``3``, or ``1-2`` where several share one; ``-`` without a rank."""
-    ranks = [row.rank for row in rows]
+    """Ranks as they are shown, see :func:`rank_ranges`."""
+    return rank_ranges([row.rank for row in rows])
+
+
+def rank_ranges(ranks: Sequence[int | None]) -> list[str]:
+    """Ranks of a whole table as text: ``3``, or ``1-2`` where several share one; ``-`` without a rank."""
     shared = Counter(ranks)
     return [
         "-" if rank is None else str(rank) if shared[rank] == 1 else f"{rank}-{rank + shared[rank] - 1}"

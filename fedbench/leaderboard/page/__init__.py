@@ -1,0 +1,8 @@
+"""The leaderboard as one page: a file that needs no network, with every number computed before it is opened."""
+
+from __future__ import annotations
+
+from fedbench.leaderboard.page.build import page_html, write_page
+from fedbench.leaderboard.page.data import page_data
+
+__all__ = ["page_data", "page_html", "write_page"]

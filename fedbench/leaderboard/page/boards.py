@@ -1,0 +1,169 @@
+"""The boards that the page's filters choose from: one for each list length and each choice of dataset, model and ratio.
+
+The page only looks them up. Numbers are those of :func:`~fedbench.leaderboard.board.make_board`, rounded to three decimals.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedbench.leaderboard.board import Board, make_board
+from fedbench.leaderboard.database import Database
+from fedbench.leaderboard.paired import ALPHA
+from fedbench.leaderboard.ranking_defenses import pareto_front
+from fedbench.leaderboard.sheets import rank_ranges
+from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, Track
+
+FILTERS = ("dataset", "model", "malicious_ratio")
+"""Columns whose values can be chosen; the first choice of each is everything."""
+
+
+class Pool:
+    """Values that many places name, kept once: ``add`` gives the place of a value in ``values``."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._places: dict[Hashable, int] = {}
+
+    def add(self, value: Any) -> int:
+        key = tuple(value) if isinstance(value, list) else value
+        if key not in self._places:
+            self._places[key] = len(self.values)
+            self.values.append(value)
+        return self._places[key]
+
+
+@dataclass
+class Shared:
+    """What the boards have in common.
+
+    Attributes:
+        runs: place of every run id in the table of runs. lists: lists of such places. texts: lists of sentences.
+    """
+
+    runs: Mapping[str, int]
+    lists: Pool = field(default_factory=Pool)
+    texts: Pool = field(default_factory=Pool)
+
+
+def choices(database: Database) -> list[dict[str, Any]]:
+    """Every choice of the filters that leaves attacked runs.
+
+    Returns:
+        ``only``: column and value of the choice. ``same``: place of the first choice that leaves the same places (a dataset
+        that was run with one ratio, with and without that ratio), whose boards serve for this one.
+    """
+    listed = ", ".join(FILTERS)
+    query = f"select distinct {listed} from runs where attack <> 'none' order by all"
+    there = [tuple(row.values()) for row in database.rows(query)]
+    values = [[None, *sorted({place[n] for place in there})] for n in range(len(FILTERS))]
+    first: dict[frozenset[tuple[Any, ...]], int] = {}
+    out: list[dict[str, Any]] = []
+    for choice in itertools.product(*values):
+        left = frozenset(
+            place for place in there if all(want in (None, has) for want, has in zip(choice, place, strict=True))
+        )
+        if left:
+            only = {name: value for name, value in zip(FILTERS, choice, strict=True) if value is not None}
+            out.append({"only": only, "same": first.setdefault(left, len(out))})
+    return out
+
+
+def chosen_boards(database: Database, found: Sequence[Mapping[str, Any]], shared: Shared) -> list[Any]:
+    """The board of every choice for the list length of the database; None where an earlier choice has the same."""
+    return [
+        plain_board(make_board(database.part(choice["only"]), by_model=False), shared)
+        if choice["same"] == place
+        else None
+        for place, choice in enumerate(found)
+    ]
+
+
+def plain_board(board: Board, shared: Shared) -> dict[str, Any]:
+    """A board's data as the page has it.
+
+    Means with intervals become ``[mean, low, high, n]``, run ids and sentences places in the shared lists, and of attacks
+    under defenses only what the heat map shows is kept. Added are, to every row of a ranking, ``place`` (its rank as text),
+    ``number`` (its place in the order) and ``above`` (whom it is significantly better than); and for every ranking its
+    ``captions``, and of defenses the ``front``: the line through the Pareto front, ``[[loss, reduction], ...]`` by rising
+    loss, of the ranked ones and of having none.
+    """
+    data = board.data
+    out: dict[str, Any] = {"captions": _captions(board), "warnings": shared.texts.add(list(data["warnings"]))}
+    for track in (TARGETED, UNTARGETED):
+        for table in ("attacks", "defenses"):
+            key = track.key + table
+            out[key] = _plain(_ranked(data[key], table[:-1], data["pairs"].get(key, [])), shared)
+        out[f"{track.key}cells"] = _plain(data[f"{track.key}cells"], shared)
+        under = data.get(f"{track.key}attacks_under_defenses", [])
+        out[f"{track.key}attacks_under_defenses"] = [_under(row, track, shared) for row in under]
+        prevented, loss = ("reduction", "loss") if track == TARGETED else ("recovered", "cost")
+        ranked = [row for row in data[f"{track.key}defenses"] if row["rank"] is not None]
+        points = [(row[prevented]["mean"], row[loss]["mean"]) for row in ranked] + [(0.0, 0.0)]
+        front = {point for point, best in zip(points, pareto_front(points), strict=True) if best}
+        out[f"{track.key}front"] = _plain(sorted((cost, gain) for gain, cost in front), shared)
+    return out
+
+
+def _captions(board: Board) -> dict[str, str]:
+    """What the runs of each ranking can tell apart, by the ranking's key."""
+    return {
+        f"{UNTARGETED.key if sheet.title.startswith(UNTARGETED.prefix) else TARGETED.key}{sheet.headings[1]}s": sheet.caption
+        for sheet in board.sheets
+        if sheet.caption
+    }
+
+
+def _ranked(rows: Sequence[Mapping[str, Any]], kind: str, pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    above: dict[str, list[str]] = {row[kind]: [] for row in rows}
+    for pair in pairs:
+        if pair["p"] <= ALPHA and pair["difference"]:
+            better, worse = ("one", "other") if pair["difference"] > 0 else ("other", "one")
+            above[pair[better]].append(pair[worse])
+    ranges = rank_ranges([row["rank"] for row in rows])
+    return [
+        {key: value for key, value in row.items() if key not in ("assumes", "goal")}
+        | {"place": place, "number": number, "above": above[row[kind]]}
+        for number, (row, place) in enumerate(zip(rows, ranges, strict=True), 1)
+    ]
+
+
+def _under(row: Mapping[str, Any], track: Track, shared: Shared) -> dict[str, Any]:
+    """An attack's row of the heat map; ``under``: by defense, what is left, what the defense costs, its net and its runs."""
+    left, cost = ("er", "loss") if track == TARGETED else ("left", "cost")
+    return {
+        "attack": row["attack"],
+        "left": _plain(row[left], shared),
+        "scenarios": row["scenarios"],
+        "under": {
+            name: [*(_plain(each[key], shared) for key in (left, cost, "net")), _plain(each["runs"], shared, "runs")]
+            for name, each in row["under"].items()
+        },
+    }
+
+
+def _plain(value: Any, shared: Shared, key: str = "") -> Any:
+    if isinstance(value, float):
+        return rounded(value)
+    if isinstance(value, Mapping):
+        if set(value) == {"mean", "low", "high", "n"}:
+            return [rounded(value["mean"]), rounded(value["low"]), rounded(value["high"]), value["n"]]
+        return {name: _plain(each, shared, name) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        if key == "runs":
+            return shared.lists.add([shared.runs[run] for run in value])
+        if key in ("missing", "apart", "above"):
+            return shared.texts.add(list(value))
+        return [_plain(each, shared) for each in value]
+    return value
+
+
+def rounded(value: float | None, digits: int = 3) -> float | int | None:
+    """``value`` to so many decimals, without a fraction or a sign where there is none: 0 and not -0.0."""
+    if value is None:
+        return None
+    near = round(value, digits)
+    return int(near) if near == int(near) else near

@@ -1,0 +1,71 @@
+"""The page's file: one HTML document with its style, its script and its data inside."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from fedbench.errors import ResultsError
+from fedbench.leaderboard.database import Database
+from fedbench.leaderboard.page.data import page_data
+
+SCRIPTS = ("state.js", "tables.js", "pictures.js", "details.js", "page.js")
+"""In the order in which they run, as one script."""
+
+
+def write_page(database: Database, folder: Path, command: str) -> Path:
+    """Write ``index.html`` into ``folder``; raises :class:`ResultsError` when that cannot be done.
+
+    Args:
+        database: the records. folder: made when it is missing. command: that the page names as its origin.
+    """
+    path = folder / "index.html"
+    text = page_html(page_data(database, command))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None
+    return path
+
+
+def page_html(data: Mapping[str, Any]) -> str:
+    """The document of :func:`~fedbench.leaderboard.page.data.page_data`'s data.
+
+    Its policy allows this style and this script, by their hashes, and nothing else: no address is ever asked for anything.
+    """
+    files = resources.files("fedbench.leaderboard.page")
+    style = files.joinpath("page.css").read_text(encoding="utf-8")
+    script = "\n".join(files.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
+    about = data["about"]
+    policy = (
+        f"default-src 'none'; style-src '{_source(style)}'; script-src '{_source(script)}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+    counts = {name: f"{about[name]:,}" for name in ("runs", "scenarios", "attacks", "defenses", "datasets", "models")}
+    words = counts | {name: about[name] for name in ("version", "command", "digest")}
+    page = Template(files.joinpath("page.html").read_text(encoding="utf-8"))
+    escaped = {name: html.escape(str(word)) for name, word in words.items()}
+    return page.substitute(
+        escaped, policy=html.escape(policy, quote=False), style=style, script=script, data=script_json(data)
+    )
+
+
+def script_json(data: Any) -> str:
+    """JSON that neither ends nor opens an HTML element, and is valid JavaScript, too."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _source(text: str) -> str:
+    """The content's name in a Content-Security-Policy."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

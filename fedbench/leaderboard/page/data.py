@@ -1,0 +1,75 @@
+"""Everything that the page shows, as plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import fedbench
+from fedbench.leaderboard.board import superseded
+from fedbench.leaderboard.database import LENGTHS, Database
+from fedbench.leaderboard.notes import targeted_notes, untargeted_notes
+from fedbench.leaderboard.page.boards import FILTERS, Shared, choices, chosen_boards
+from fedbench.leaderboard.page.cards import cards
+from fedbench.leaderboard.page.runs import METRICS, curves, records, run_metrics
+from fedbench.leaderboard.sheets import hit_cut
+
+
+def page_data(database: Database, command: str = "fedbench leaderboard --html DIR") -> dict[str, Any]:
+    """What the page of these records holds; equal records give equal data.
+
+    Args:
+        database: the records. command: how to make the page again.
+    """
+    found = choices(database)
+    table = records(database)
+    runs = table["runs"]
+    ids = [
+        f"{table['scenarios'][place]['id']}-s{seed}" for place, seed in zip(runs["scenario"], runs["seed"], strict=True)
+    ]
+    shared = Shared({run: place for place, run in enumerate(ids)})
+    boards: dict[str, list[Any]] = {}
+    metrics: dict[str, list[list[float | int | None]]] = {}
+    for k in LENGTHS:
+        at = database.at(k)
+        boards[str(k)] = chosen_boards(at, found, shared)
+        metrics[str(k)] = run_metrics(at)
+    data = {
+        "options": {
+            "k": list(LENGTHS),
+            "h": {str(k): hit_cut(k) for k in LENGTHS},
+            **{name: sorted({choice["only"][name] for choice in found if name in choice["only"]}) for name in FILTERS},
+        },
+        "start": {"k": database.k},
+        "choices": found,
+        "boards": boards,
+        "lists": shared.lists.values,
+        "texts": shared.texts.values,
+        "notes": {
+            str(k): {"targeted": targeted_notes(k, True), "untargeted": untargeted_notes(hit_cut(k), True)}
+            for k in LENGTHS
+        },
+        **table,
+        "metrics": metrics,
+        "metric_names": METRICS,
+        **curves(database, table["scenarios"]),
+        "cards": cards(database),
+        "superseded": superseded(database),
+    }
+    return {"about": _about(database, command, data)} | data
+
+
+def _about(database: Database, command: str, data: dict[str, Any]) -> dict[str, Any]:
+    (head,) = database.rows(
+        "select count(*) as runs, count(distinct scenario_id) as scenarios, count(distinct dataset) as datasets,"
+        " count(distinct model) as models, count(distinct attack) filter (attack <> 'none') as attacks,"
+        " count(distinct defense) filter (defense <> 'none') as defenses,"
+        " count(*) filter (status = 'diverged') as diverged, count(*) filter (status = 'failed') as failed,"
+        " list(distinct fedbench_version order by fedbench_version) as versions,"
+        " list(distinct schema_version order by schema_version) as schemas,"
+        " list(distinct suite order by suite) filter (suite is not null) as suites from runs"
+    )
+    # It names the numbers, so that two readers can tell whether they look at the same page.
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+    return {"version": fedbench.__version__, "command": command, "digest": digest, **head}

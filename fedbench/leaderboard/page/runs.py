@@ -1,0 +1,148 @@
+"""The records behind the numbers, and their curves, as the page has them.
+
+Metrics are percent, to two decimals, curves to one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.page.boards import Pool, rounded
+
+METRICS = ("er", "er_peak", "hr", "hr_chosen", "ndcg_chosen", "hr_loss")
+"""Of a run, for each K, from the views ``headline`` and ``untargeted_attacks``; the last three by full ranking only."""
+CURVES = ("er_5", "er_10", "er_20", "er_30", "hr_5", "hr_10", "hr_20")
+"""Metrics whose curves are drawn; HR@K against sampled negatives or by full ranking, as the protocol says."""
+
+_SCENARIO = ("dataset", "model", "attack", "defense", "malicious_ratio", "protocol", "target", "split", "attack_goal")
+_PARAMS = ("attack_params", "defense_params", "model_params", "protocol_params")
+_TWINS = ("clean_id", "undefended_id", "baseline_id")
+_ORIGIN = (
+    "attack_version", "defense_version", "model_version", "attack_source_hash", "defense_source_hash",
+    "dataset_fingerprint", "fedbench_version", "torch_version", "numpy_version", "python_version", "platform", "device",
+    "device_name", "threads", "git_commit", "git_dirty",
+)  # fmt: skip
+
+
+def records(database: Database) -> dict[str, Any]:
+    """All runs with their scenarios.
+
+    Returns:
+        ``scenarios``: one object each; its parameters are places in ``params``, JSON texts. ``runs``: columns of equal
+        length, a row a run, by run id; ``scenario`` and ``origin`` are places in ``scenarios`` and ``origins``.
+    """
+    rows = database.rows("select * exclude (curve) from headline order by run_id")
+    scenarios: dict[str, dict[str, Any]] = {}
+    params, origins = Pool(), Pool()
+    columns: dict[str, list[Any]] = {
+        name: []
+        for name in (
+            "scenario",
+            "seed",
+            "status",
+            "error",
+            "epochs",
+            "planned",
+            "suite",
+            "started",
+            "superseded",
+            "origin",
+        )
+    }
+    places: dict[str, int] = {}
+    for row in rows:
+        if row["scenario_id"] not in scenarios:
+            places[row["scenario_id"]] = len(places)
+            scenarios[row["scenario_id"]] = {
+                "id": row["scenario_id"],
+                **{name: row[name] for name in (*_SCENARIO, *_TWINS, "num_targets", "num_malicious")},
+                "params": {name: params.add(row[name]) for name in _PARAMS},
+            }
+        columns["scenario"].append(places[row["scenario_id"]])
+        columns["seed"].append(row["seed"])
+        columns["status"].append(row["status"])
+        columns["error"].append((row["error"] or "").partition("\n")[0] or None)
+        columns["epochs"].append(row["epochs_done"])
+        columns["planned"].append(row["epochs_planned"])
+        columns["suite"].append(row["suite"])
+        columns["started"].append(f"{row['started_at']:%Y-%m-%d}" if row["started_at"] else None)
+        columns["superseded"].append(row["superseded"])
+        columns["origin"].append(origins.add(json.dumps({name: _short(name, row[name]) for name in _ORIGIN})))
+    return {
+        "scenarios": list(scenarios.values()),
+        "runs": columns,
+        "params": params.values,
+        "origins": [json.loads(text) for text in origins.values],
+    }
+
+
+def run_metrics(database: Database) -> list[list[float | int | None]]:
+    """:data:`METRICS` of every run, by run id, for the list length of the database; those at the end of a row that are null
+    are left out.
+    """
+    query = (
+        "select h.er, h.er_peak, h.hr, case when h.ranking = 'full' then h.hr_chosen end as hr_chosen,"
+        " case when h.ranking = 'full' then h.ndcg_chosen end as ndcg_chosen, u.hr_loss"
+        " from headline h left join untargeted_attacks u on u.run_id = h.run_id order by h.run_id"
+    )
+    out = []
+    for row in database.rows(query):
+        values = [_percent(row[name]) for name in METRICS]
+        while values and values[-1] is None:
+            values.pop()
+        out.append(values)
+    return out
+
+
+def curves(database: Database, scenarios: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean, lowest and highest value over the seeds of every scenario at each evaluation, of the runs that ended well.
+
+    Returns:
+        ``curves``: for each scenario None, or ``epochs``, ``seeds`` (how many runs) and, for each of :data:`CURVES` that was
+        measured, ``[mean, low, high]``, or ``[mean]`` when all seeds agree; all places in ``series``.
+    """
+    measured = [
+        *(f"c.er_{k} as er_{k}" for k in (5, 10, 20, 30)),
+        *(f"case when r.ranking = 'full' then c.hr_full_{k} else c.hr_{k} end as hr_{k}" for k in (5, 10, 20)),
+    ]
+    sums = ", ".join(f"avg({name}) as {name}, min({name}) as {name}_low, max({name}) as {name}_high" for name in CURVES)
+    query = (
+        f"select scenario_id, epoch, count(*) as seeds, {sums} from (select c.scenario_id, c.epoch, {', '.join(measured)}"
+        " from curves c join runs r on r.run_id = c.run_id where r.status = 'ok')"
+        " group by scenario_id, epoch order by scenario_id, epoch"
+    )
+    points: dict[str, list[Row]] = {}
+    for row in database.rows(query):
+        points.setdefault(row["scenario_id"], []).append(row)
+    series = Pool()
+    return {
+        "curves": [_curve(points[each["id"]], series) if each["id"] in points else None for each in scenarios],
+        "series": series.values,
+    }
+
+
+def _curve(points: Sequence[Row], series: Pool) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "epochs": series.add([point["epoch"] for point in points]),
+        "seeds": max(point["seeds"] for point in points),
+    }
+    for name in CURVES:
+        mean, low, high = (
+            [_percent(point[column], 1) for point in points] for column in (name, f"{name}_low", f"{name}_high")
+        )
+        if any(value is not None for value in mean):
+            out[name] = [series.add(line) for line in ([mean] if low == high else [mean, low, high])]
+    return out
+
+
+def _short(name: str, value: Any) -> Any:
+    """The first 12 digits of a hash, which tell apart what there is."""
+    hashed = name.endswith(("_hash", "_fingerprint", "_commit"))
+    return value[:12] if hashed and value else value
+
+
+def _percent(value: float | None, digits: int = 2) -> float | int | None:
+    return None if value is None else rounded(100 * value, digits)

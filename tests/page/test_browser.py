@@ -1,0 +1,278 @@
+"""The page in headless Chromium, as its readers use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedbench.leaderboard import Database
+from fedbench.leaderboard.page import page_data, page_html
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'fedbench[dev]'")
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import Select  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+if not (CHROMIUM and DRIVER):
+    pytest.skip("there is no chromium with a chromedriver", allow_module_level=True)
+
+QUIET = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--window-size=1280,900",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "index.html"
+    path.write_text(page_html(page_data(database)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (*QUIET, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def visit(browser: Any, page: Path) -> Iterator[Callable[[str], Any]]:
+    """Opens the page with a view in its address; afterwards the console must have stayed empty."""
+
+    def go(view: str = "") -> Any:
+        browser.get("about:blank")
+        browser.get(f"{page.as_uri()}#{view}")
+        return browser
+
+    yield go
+    assert browser.get_log("browser") == []
+
+
+def names(browser: Any, table: str = "attack-table") -> list[str]:
+    return [each.text.split("\n")[0] for each in browser.find_elements(By.CSS_SELECTOR, f"#{table} tbody th button")]
+
+
+def column(browser: Any, key: str, table: str = "attack-table") -> list[str]:
+    script = """const heads = [...document.querySelectorAll(`#${arguments[1]} thead th`)];
+        const at = heads.findIndex((head) => head.dataset.key === arguments[0]);
+        return [...document.querySelectorAll(`#${arguments[1]} tbody tr`)].map((row) => row.cells[at].innerText);"""
+    return [text.split("\n")[0] for text in browser.execute_script(script, key, table)]
+
+
+def test_it_opens_and_shows_both_tracks(visit: Any) -> None:
+    browser = visit()
+    assert set(names(browser)) == {"a-ra", "pieck-uea", "popular", "random"}
+    assert len(names(browser, "defense-table")) == 4
+    browser.find_element(By.ID, "tab-untargeted").click()
+    assert set(names(browser)) == {"popular", "random"}
+    assert "track=untargeted" in browser.current_url
+    browser.find_element(By.ID, "tab-untargeted").send_keys(Keys.ARROW_LEFT)
+    assert len(names(browser)) == 4
+
+
+def test_it_asks_no_network(visit: Any) -> None:
+    browser = visit()
+    browser.find_element(By.CSS_SELECTOR, "#attack-table tbody button").click()
+    sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [each["params"]["request"]["url"] for each in sent if each["method"] == "Network.requestWillBeSent"]
+    assert asked, "the log tells of the page itself"
+    assert not {url.partition(":")[0] for url in asked} & {"http", "https", "ws", "wss"}
+    blocked = """const done = arguments[0];
+        document.addEventListener("securitypolicyviolation", (event) => done(event.violatedDirective));
+        const image = new Image(); image.src = "https://example.invalid/x.png";"""
+    assert browser.execute_async_script(blocked) == "img-src"
+    browser.get_log("browser")  # the policy's own message
+
+
+def test_numbers_are_those_of_the_data(visit: Any, database: Database) -> None:
+    browser = visit("k=20")
+    rows = {row["attack"]: row["er"][0] for row in page_data(database)["boards"]["20"][0]["attacks"]}
+    shown = dict(zip(names(browser), column(browser, "er"), strict=True))
+    assert {name: float(text) for name, text in shown.items()} == {
+        name: pytest.approx(value, abs=0.0501) for name, value in rows.items()
+    }
+
+
+def test_sorting_by_click_and_by_key(visit: Any) -> None:
+    browser = visit()
+    head = browser.find_element(By.CSS_SELECTOR, '#attack-table th[data-key="er"]')
+    assert head.get_attribute("aria-sort") == "none"
+    head.find_element(By.TAG_NAME, "button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    values = [float(text) for text in column(browser, "er")]
+    assert values == sorted(values, reverse=True)
+    head.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert [float(text) for text in column(browser, "er")] == sorted(values)
+    assert "sort.attack-table=er" in browser.current_url
+    browser.find_element(By.CSS_SELECTOR, '#attack-table th[data-key="attack"] button').send_keys(Keys.SPACE)
+    assert names(browser) == ["a-ra", "pieck-uea", "popular", "random"]
+    assert head.get_attribute("aria-sort") == "none"
+
+
+def test_filters_change_the_rows_and_the_address(visit: Any) -> None:
+    browser = visit()
+    before = column(browser, "er")
+    Select(browser.find_element(By.NAME, "dataset")).select_by_value("other-data")
+    assert set(names(browser)) == {"a-ra", "pieck-uea", "random"}, "nobody ran popular there"
+    assert column(browser, "er") != before
+    assert "dataset=other-data" in browser.current_url
+    assert "No runs for this choice" in browser.find_element(By.ID, "defenses").text
+    assert column(browser, "failed")[names(browser).index("random")] == "1"
+    model = Select(browser.find_element(By.NAME, "model"))
+    assert {option.get_attribute("value"): option.is_enabled() for option in model.options} == {
+        "": True,
+        "mf": False,
+        "ncf": True,
+    }
+    browser.find_element(By.ID, "reset").click()
+    assert column(browser, "er") == before
+    assert set(column(browser, "malicious_ratio", "cell-table")) == {"1 %", "5 %"}
+    Select(browser.find_element(By.NAME, "malicious_ratio")).select_by_value("0.01")
+    assert set(column(browser, "malicious_ratio", "cell-table")) == {"1 %"}
+
+
+def test_the_list_length_changes_the_numbers(visit: Any) -> None:
+    browser = visit()
+    ten = dict(zip(names(browser), column(browser, "er"), strict=True))
+    browser.find_element(By.CSS_SELECTOR, 'input[name="k"][value="5"] + span').click()
+    five = dict(zip(names(browser), column(browser, "er"), strict=True))
+    assert all(float(five[name]) < float(ten[name]) for name in ten)
+    assert "ER@5" in browser.find_element(By.ID, "attacks-title").text
+
+
+def test_knowledge_hides_what_needs_it(visit: Any) -> None:
+    browser = visit()
+    browser.find_element(By.CSS_SELECTOR, "#know summary").click()
+    browser.find_element(By.CSS_SELECTOR, '#know-list input[value="malicious_ratio"]').click()
+    assert "mean" not in names(browser, "defense-table")
+    assert "drop" in names(browser, "defense-table")
+    assert "hide=malicious_ratio" in browser.current_url
+    assert "3 of 4 defenses" in browser.find_element(By.ID, "status").text
+
+
+def test_a_linked_view_is_the_view(visit: Any) -> None:
+    browser = visit("dataset=longtail-small&malicious_ratio=0.05&k=30&sort.attack-table=attack&open=attack%3Aa-ra")
+    assert browser.find_element(By.NAME, "dataset").get_attribute("value") == "longtail-small"
+    assert browser.find_element(By.ID, "details-title").text == "a-ra"
+    assert "ER@30" in browser.find_element(By.ID, "attacks-title").get_attribute("textContent")
+    assert names(browser) == sorted(names(browser))
+
+
+@pytest.mark.parametrize(
+    "view", ["dataset=nowhere&k=7&track=other", "open=attack:nobody", "open=pair:%E0%A4%A|x", "open=run:__proto__"]
+)
+def test_a_wrong_address_shows_everything(visit: Any, view: str) -> None:
+    browser = visit(view)
+    assert len(names(browser)) == 4
+    assert not browser.find_element(By.ID, "details").is_displayed()
+
+
+def test_details_open_by_key_and_lead_to_every_run(visit: Any, database: Database) -> None:
+    browser = visit()
+    button = browser.find_element(By.CSS_SELECTOR, "#attack-table tbody tr button")
+    name = button.text
+    button.send_keys(Keys.ENTER)
+    panel = browser.find_element(By.ID, "details")
+    assert panel.is_displayed()
+    assert panel.find_elements(By.CSS_SELECTOR, "figure path.curve.er")
+    assert panel.find_elements(By.CSS_SELECTOR, "figure path.band.er")
+    assert "Knows" in panel.text
+    assert "Channel" in panel.text
+    runs = names(browser, "runs")
+    query = "select run_id from runs where attack = ? and defense = 'none' order by run_id"
+    assert sorted(runs) == [row["run_id"] for row in database.rows(query, [name])]
+    panel.find_element(By.CSS_SELECTOR, "#runs tbody tr button").send_keys(Keys.ENTER)
+    assert f"fedbench inspect {runs[0]}" in panel.text
+    assert "Clean twin" in panel.text
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not panel.is_displayed()
+    assert "open=" not in browser.current_url
+
+
+def test_each_cell_of_the_heat_map_leads_to_its_runs(visit: Any) -> None:
+    browser = visit()
+    cell = browser.find_element(By.CSS_SELECTOR, '#heat button[aria-label^="a-ra under drop"]')
+    shown = cell.text
+    cell.send_keys(Keys.ENTER)
+    panel = browser.find_element(By.ID, "details")
+    assert panel.find_element(By.ID, "details-title").text == "a-ra under drop"
+    assert panel.find_element(By.CSS_SELECTOR, ".numbers .mean").text == shown
+    assert column(browser, "status", "runs").count("diverged") == 1
+
+
+def test_the_pareto_plot_has_every_ranked_defense_and_none(visit: Any) -> None:
+    browser = visit()
+    ranked = [
+        name
+        for name, rank in zip(names(browser, "defense-table"), column(browser, "rank", "defense-table"), strict=True)
+        if rank != "\u2013"
+    ]
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".pareto .point")) == len(ranked) > 0
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".pareto .front, .pareto .origin")) == 2
+    browser.find_element(By.CSS_SELECTOR, ".pareto .point").send_keys(Keys.ENTER)
+    assert browser.find_element(By.ID, "details-title").text in ranked
+
+
+def test_hostile_names_are_shown_as_they_are(visit: Any) -> None:
+    browser = visit()
+    assert "<script>alert(1)</script>" in names(browser, "defense-table")
+    assert len(browser.find_elements(By.TAG_NAME, "script")) == 2
+    assert not browser.find_elements(By.TAG_NAME, "img")
+
+
+def test_dark_by_preference_and_by_switch(visit: Any) -> None:
+    browser = visit()
+    paper = "return getComputedStyle(document.body).backgroundColor"
+    light = browser.execute_script(paper)
+    feature = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    dark = browser.execute_script(paper)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert dark != light
+    theme = browser.find_element(By.ID, "theme")
+    theme.click()
+    assert (theme.text, browser.execute_script(paper)) == ("Theme: light", light)
+    theme.click()
+    assert (theme.text, browser.execute_script(paper)) == ("Theme: dark", dark)
+
+
+@pytest.mark.parametrize("view", ["", "track=untargeted", "open=attack%3Aa-ra"])
+def test_a_phone_scrolls_only_downwards(visit: Any, view: str) -> None:
+    browser = visit()
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        browser = visit(view)
+        width = (
+            "return [innerWidth, document.documentElement.scrollWidth, document.querySelector('dialog').scrollWidth]"
+        )
+        inner, whole, panel = browser.execute_script(width)
+        assert inner == 390
+        assert whole <= 390
+        assert panel <= 390
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_skip_link_leads_to_the_tables_and_keeps_the_view(visit: Any) -> None:
+    browser = visit("k=5")
+    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+    assert browser.switch_to.active_element.text == "Skip to the tables"
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert browser.switch_to.active_element.get_attribute("id") == "main"
+    assert browser.current_url.endswith("#k=5")

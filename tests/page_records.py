@@ -1,0 +1,58 @@
+"""Records with all that the page must show: both tracks, defenses, what diverged, failed or is missing, hostile names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from records import defended, record, scenario, untargeted
+
+from fedbench.results import RunRecord, summarize_curve
+
+HOSTILE = "<script>alert(1)</script>"
+QUOTES = "\"'></script><img src=x onerror=alert(2)>&amp;\u2028"
+
+
+def with_curve(made: RunRecord, er: float, hr: float) -> RunRecord:
+    """The record with a curve of every K that the page offers; exposure grows with K."""
+    curve = []
+    for epoch in (10, 20, 30):
+        point: dict[str, float] = {"epoch": epoch}
+        point |= {f"er_{k}": min(1.0, er * epoch / 30 * k / 10) for k in (5, 10, 20, 30)}
+        point |= {f"hr_{k}": hr * epoch / 30 for k in (5, 10, 20)}
+        curve.append(point)
+    return replace(made, **summarize_curve(curve, 30))
+
+
+def constructed() -> list[RunRecord]:
+    """Two datasets, models and ratios of targeted runs, and an untargeted track."""
+    strengths = {"a-ra": 0.3, "random": 0.02, "pieck-uea": 0.4, "popular": 0.1}
+    where = (("longtail-small", "mf", 0.05), ("longtail-small", "mf", 0.01), ("other-data", "ncf", 0.05))
+    places = [dict(zip(("dataset", "model", "malicious_ratio"), place, strict=True)) for place in where]
+    out = []
+    for n, place in enumerate(places):
+        home = {key: value for key, value in place.items() if key != "malicious_ratio"}
+        for seed in range(3):
+            noise = 0.004 * seed + 0.02 * n
+            out.append(with_curve(record(scenario(**home), seed), 0.0, 0.5 + noise))
+            for attack, er in strengths.items():
+                if attack == "popular" and n == 2:
+                    continue  # missing
+                status = "failed" if attack == "random" and n == 2 and seed == 2 else "ok"
+                error = "ValueError: by design" if status == "failed" else None
+                made = record(scenario(attack, **place), seed, status=status, error=error)
+                out.append(with_curve(made, er + noise, 0.48 + noise) if status == "ok" else made)
+    fields = {"dataset": "longtail-small", "model": "mf"}
+    known = {"family": "aggregation", "knowledge": ["malicious_ratio"]}
+    for name, keeps in (("mean", 0.5), ("drop", 0.8), (HOSTILE, 0.6), (QUOTES, 0.9)):
+        card = known if name == "mean" else {}
+        for seed in range(3):
+            out.append(with_curve(defended(name, seed=seed, fields=fields, **card), 0.0, 0.49 - 0.02 * keeps))
+            for attack in ("a-ra", "pieck-uea"):
+                status = "diverged" if name == "drop" and attack == "a-ra" and seed == 1 else "ok"
+                made = defended(name, attack, seed, fields=fields, status=status, **card)
+                out.append(with_curve(made, strengths[attack] * keeps, 0.47) if status == "ok" else made)
+    for seed in range(2):
+        for attack, hr in (("none", 0.04), ("popular", 0.03), ("random", 0.02)):
+            out.append(untargeted(attack, seed, [hr, hr - 0.001 * seed], fields={"target": "random:3"}))
+            out.append(untargeted(attack, seed, hr + 0.002, defense="mean", card=known, fields={"target": "random:3"}))
+    return [replace(each, suite=QUOTES if each.attack == "a-ra" else "test") for each in out]
