@@ -9,9 +9,11 @@ _INTERVAL = (
     " for the number of scenarios, or the t interval over the seeds of a single scenario."
 )
 _SEPARATION = (
-    "rank: shared by all that the runs cannot tell apart. A rank begins only where everything above is significantly better"
-    " than everything below, so that chains of overlapping entries share one; 1-3 stands for the places from 1 to 3. beats:"
-    " how many entries it is significantly better than.",
+    "rank: the places that the runs leave open, 1-4 for those from 1 to 4: the first is one more than the number of entries"
+    " that are significantly better, the last leaves room for those that are significantly worse. All true ranks lie in"
+    " these intervals at once in about 95 % of such tables (confidence sets of Mogstad and others, 2024). Entries that the"
+    " runs cannot tell apart share ranks; rows stand by their means. beats: how many entries it is significantly better"
+    " than.",
     "Two entries are compared on the runs that both have, paired by scenario and seed, by a t test of the mean difference"
     " over these scenarios, whose standard error comes from the seeds within them (with one seed, from the scenarios);"
     " significant is 5 % over all pairs of the table (Holm). So of two equal entries, at most 5 % of such tables tell them"

@@ -35,7 +35,8 @@ class Standing:
     """What every attack on the leaderboard has, in either track.
 
     Attributes:
-        rank: shared by the attacks that the runs cannot tell apart, None when a scenario of the comparison is missing.
+        rank, last_rank: the first and the last that its runs leave open, see
+            :func:`~fedbench.leaderboard.paired.rank_intervals`; None when a scenario of the comparison is missing.
         beats: how many attacks it is significantly better than. average_rank: over scenarios. Both are None without a
             rank. runs: ids behind the numbers.
         scenarios: how many of the comparison. diverged, failed: runs that did not end well.
@@ -45,6 +46,7 @@ class Standing:
     attack: str
     knowledge: str
     rank: int | None = None
+    last_rank: int | None = None
     beats: int | None = None
     average_rank: float | None = None
     runs: list[str]
@@ -168,7 +170,8 @@ def placed(
     placed = [
         replace(
             row,
-            rank=told.ranks[row.attack],
+            rank=told.ranks[row.attack][0],
+            last_rank=told.ranks[row.attack][1],
             beats=len(told.beats[row.attack]),
             average_rank=told.average_ranks.get(row.attack),
         )

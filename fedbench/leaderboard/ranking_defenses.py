@@ -40,8 +40,8 @@ class DefenseRow:
 
     Attributes:
         family, knowledge, assumes: what its card says; empty where the records do not tell.
-        rank: by net, shared by the defenses that the runs cannot tell apart; None when a scenario of the comparison is
-            missing. beats: how many defenses have a significantly lower net. average_rank: over scenarios. Both are None
+        rank, last_rank: by net, the first and the last that its runs leave open; None when a scenario of the comparison
+            is missing. beats: how many defenses have a significantly lower net. average_rank: over scenarios. Both are None
             without a rank.
         reduction: ER@K of the undefended twin minus its own. loss: HR@K without any attack and defense minus HR@K with
             the defense alone. net: mean reduction minus mean loss.
@@ -62,6 +62,7 @@ class DefenseRow:
     knowledge: str
     assumes: str
     rank: int | None
+    last_rank: int | None
     reduction: Estimate | None
     loss: Estimate | None
     net: float | None
@@ -188,7 +189,8 @@ def rank_defenses(database: Database, model: str | None = None, track: Track = T
     rows = [
         replace(
             row,
-            rank=told.ranks[row.defense],
+            rank=told.ranks[row.defense][0],
+            last_rank=told.ranks[row.defense][1],
             beats=len(told.beats[row.defense]),
             average_rank=told.average_ranks.get(row.defense),
             front=best[row.defense],
@@ -274,6 +276,7 @@ def _row(
         knowledge=knowledge,
         assumes=assumes,
         rank=None,
+        last_rank=None,
         reduction=reduction,
         loss=loss,
         net=None if reduction is None or loss is None else reduction.mean - loss.mean,

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar, overload
 
 import numpy as np
 
-from fedbench.leaderboard.paired import ALPHA, Difference, Values, average_ranks, holm, resolution, shared_ranks
+from fedbench.leaderboard.paired import ALPHA, Difference, Values, average_ranks, holm, rank_intervals, resolution
 
 R = TypeVar("R")
 
@@ -20,14 +20,14 @@ class Separation:
     """What the runs of a table say of its ranked entries.
 
     Attributes:
-        ranks: shared by what cannot be told apart, see :func:`~fedbench.leaderboard.paired.shared_ranks`.
+        ranks: first and last of those that are open to each, see :func:`~fedbench.leaderboard.paired.rank_intervals`.
         beats: the entries that each is significantly better than (Holm over all pairs, 5 %), best first.
         average_ranks: over scenarios. scenarios: how many that are. friedman: p of the hypothesis that all entries are
             equal. critical_difference: of average ranks (Nemenyi). resolution: smallest difference that can be resolved.
         pairs: of each two, the one with the higher score first: the difference and Holm's adjusted p.
     """
 
-    ranks: Mapping[str, int] = field(default_factory=dict)
+    ranks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     beats: Mapping[str, Sequence[str]] = field(default_factory=dict)
     average_ranks: Mapping[str, float] = field(default_factory=dict)
     scenarios: int = 0
@@ -84,7 +84,7 @@ def separate(
     means = means[~np.isnan(means).any(1)]
     average, friedman, critical = average_ranks(means)
     return Separation(
-        ranks=dict(zip(order, shared_ranks(better), strict=True)),
+        ranks=dict(zip(order, rank_intervals(better), strict=True)),
         beats={name: [other for other in order if better[place[name], place[other]]] for name in order},
         average_ranks=dict(zip(order, average, strict=False)),
         scenarios=len(means),

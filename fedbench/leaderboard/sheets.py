@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -65,14 +64,13 @@ def hit_cut(k: int) -> int:
 
 def attack_sheet(title: str, rows: Ranking[AttackRow], k: int) -> Sheet:
     """Attacks by exposure."""
-    ranks = rank_texts(rows)
     headings = (
         "rank", "attack", f"ER@{k}", "beats", "mean rank", "peak", "tail", f"HR@{hit_cut(k)} change", "knows", "first",
         "scenarios", "runs", "diverged", "failed", "missing",
     )  # fmt: skip
     lines = [
         (
-            rank,
+            rank_text(row.rank, row.last_rank),
             row.attack,
             _estimate(row.er),
             *_standing(row),
@@ -84,7 +82,7 @@ def attack_sheet(title: str, rows: Ranking[AttackRow], k: int) -> Sheet:
             *_counted(row),
             str(len(row.missing)),
         )
-        for rank, row in zip(ranks, rows, strict=True)
+        for row in rows
     ]
     runs = {row.attack: row.runs for row in rows}
     spare = ("diverged", "scenarios", "first", "mean rank", "runs", "knows")
@@ -93,14 +91,14 @@ def attack_sheet(title: str, rows: Ranking[AttackRow], k: int) -> Sheet:
 
 def untargeted_sheet(title: str, rows: Ranking[UntargetedAttackRow], k: int) -> Sheet:
     """Untargeted attacks by relative loss."""
-    h, ranks = hit_cut(k), rank_texts(rows)
+    h = hit_cut(k)
     headings = (
         "rank", "attack", f"HR@{h} loss %", "beats", "mean rank", f"NDCG@{h} loss %", "loss at the end %", f"HR@{h}",
         f"clean HR@{h}", "knows", "scenarios", "runs", "diverged", "failed", "without twin", "missing",
     )  # fmt: skip
     lines = [
         (
-            rank,
+            rank_text(row.rank, row.last_rank),
             row.attack,
             _estimate(row.loss, signed=True),
             *_standing(row),
@@ -113,25 +111,16 @@ def untargeted_sheet(title: str, rows: Ranking[UntargetedAttackRow], k: int) -> 
             str(row.unpaired),
             str(len(row.missing)),
         )
-        for rank, row in zip(ranks, rows, strict=True)
+        for row in rows
     ]
     runs = {row.attack: row.runs for row in rows}
     spare = ("diverged", "runs", "scenarios", "mean rank", f"clean HR@{h}", "knows", f"HR@{h}", "loss at the end %")
     return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
 
 
-def rank_texts(rows: Iterable[Standing | DefenseRow]) -> list[str]:
-    """Ranks as they are shown, see :func:`rank_ranges`."""
-    return rank_ranges([row.rank for row in rows])
-
-
-def rank_ranges(ranks: Sequence[int | None]) -> list[str]:
-    """Ranks of a whole table as text: ``3``, or ``1-2`` where several share one; ``-`` without a rank."""
-    shared = Counter(ranks)
-    return [
-        "-" if rank is None else str(rank) if shared[rank] == 1 else f"{rank}-{rank + shared[rank] - 1}"
-        for rank in ranks
-    ]
+def rank_text(rank: int | None, last: int | None) -> str:
+    """Ranks from the first to the last that is open: ``3``, or ``1-4``; ``-`` without a rank."""
+    return "-" if rank is None else str(rank) if rank == last else f"{rank}-{last}"
 
 
 def caption(told: Separation, unit: str = "points") -> str:
@@ -202,7 +191,6 @@ def defense_sheet(
         prevented, loss, left, least = f"ER@{k} reduction", f"HR@{hit_cut(k)} loss", f"ER@{k} left", "least prevented"
     else:
         prevented, loss, left, least = "recovered %", "cost %", f"HR@{hit_cut(k)} loss left %", "least recovered"
-    ranks = rank_texts(rows)
     headings = (
         "rank", "defense", "family", prevented, loss, "net", "beats", "mean rank", "front", left,
         *(("at peak",) if track.peak else ()), "worst attack", least, "ms a round", "knows", "assumes",
@@ -210,7 +198,7 @@ def defense_sheet(
     )  # fmt: skip
     lines = [
         (
-            rank,
+            rank_text(row.rank, row.last_rank),
             row.defense,
             row.family or "-",
             _estimate(row.reduction, signed=True),
@@ -233,7 +221,7 @@ def defense_sheet(
             str(row.unpaired),
             str(len(row.missing)),
         )
-        for rank, row in zip(ranks, rows, strict=True)
+        for row in rows
     ]
     known = set(listed)
     runs = {row.defense: row.runs for row in rows if not known.issuperset(row.runs)}

@@ -65,13 +65,15 @@ def test_a_difference_has_an_opposite(values: dict[str, Values]) -> None:
 
 
 @given(tables())
-def test_what_is_not_told_apart_shares_a_rank(values: dict[str, Values]) -> None:
+def test_ranks_count_what_is_better_and_what_is_worse(values: dict[str, Values]) -> None:
     found = told(values, scores_of(values))
+    for name, (first, last) in found.ranks.items():
+        assert last == len(values) - len(found.beats[name])
+        assert first == 1 + sum(name in beaten for beaten in found.beats.values())
     for (one, other), (difference, p) in found.pairs.items():
-        assert found.ranks[one] <= found.ranks[other]
         if difference.p is None or p > 0.05:
-            assert found.ranks[one] == found.ranks[other]
             assert other not in found.beats[one]
+            assert one not in found.beats[other]
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))

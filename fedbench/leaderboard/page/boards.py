@@ -14,7 +14,7 @@ from fedbench.leaderboard.board import Board, make_board
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.paired import ALPHA
 from fedbench.leaderboard.ranking_defenses import pareto_front
-from fedbench.leaderboard.sheets import rank_ranges
+from fedbench.leaderboard.sheets import rank_text
 from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, Track
 
 FILTERS = ("dataset", "model", "malicious_ratio")
@@ -86,7 +86,7 @@ def plain_board(board: Board, shared: Shared) -> dict[str, Any]:
     """A board's data as the page has it.
 
     Means with intervals become ``[mean, low, high, n]``, run ids and sentences places in the shared lists, and of attacks
-    under defenses only what the heat map shows is kept. Added are, to every row of a ranking, ``place`` (its rank as text),
+    under defenses only what the heat map shows is kept. Added are, to every row of a ranking, ``place`` (its ranks as text),
     ``number`` (its place in the order) and ``above`` (whom it is significantly better than); and for every ranking its
     ``captions``, and of defenses the ``front``: the line through the Pareto front, ``[[loss, reduction], ...]`` by rising
     loss, of the ranked ones and of having none.
@@ -123,11 +123,10 @@ def _ranked(rows: Sequence[Mapping[str, Any]], kind: str, pairs: Sequence[Mappin
         if pair["p"] <= ALPHA and pair["difference"]:
             better, worse = ("one", "other") if pair["difference"] > 0 else ("other", "one")
             above[pair[better]].append(pair[worse])
-    ranges = rank_ranges([row["rank"] for row in rows])
     return [
         {key: value for key, value in row.items() if key not in ("assumes", "goal")}
-        | {"place": place, "number": number, "above": above[row[kind]]}
-        for number, (row, place) in enumerate(zip(rows, ranges, strict=True), 1)
+        | {"place": rank_text(row["rank"], row["last_rank"]), "number": number, "above": above[row[kind]]}
+        for number, row in enumerate(rows, 1)
     ]
 
 

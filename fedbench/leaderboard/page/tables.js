@@ -2,7 +2,7 @@
 
 // A column: key, label, help, kind ("text" | "number" | "estimate" | "count" | "name"), of (value of a row), and
 // for numbers digits and signed; `share` says that an interval is shown within 0 and 100.
-const rankColumn = { key: "rank", label: "Rank", kind: "rank", of: (row) => row.rank, help: "Shared by all that the runs cannot tell apart; none when a scenario of the comparison is missing" };
+const rankColumn = { key: "rank", label: "Rank", kind: "rank", of: (row) => row.rank, help: "The places that the runs leave open; none when a scenario of the comparison is missing" };
 const beatsColumn = { key: "beats", label: "Beats", kind: "number", digits: 0, of: (row) => row.beats, help: "How many entries it is significantly better than: paired tests with Holm's correction, 5 %" };
 const averageColumn = { key: "average_rank", label: "Mean rank", kind: "number", of: (row) => row.average_rank, help: "Over scenarios" };
 

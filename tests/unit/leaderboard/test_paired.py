@@ -15,8 +15,8 @@ from fedbench.leaderboard.paired import (
     contrast,
     holm,
     paired_difference,
+    rank_intervals,
     resolution,
-    shared_ranks,
 )
 from fedbench.leaderboard.separation import Separation, separate
 
@@ -123,22 +123,29 @@ def matrix(count: int, better: list[tuple[int, int]]) -> np.ndarray[tuple[int, i
     return out
 
 
-def test_a_rank_begins_where_all_above_are_better_than_all_below() -> None:
-    assert shared_ranks(matrix(3, [])) == [1, 1, 1]
-    assert shared_ranks(matrix(3, [(0, 1), (0, 2), (1, 2)])) == [1, 2, 3]
-    assert shared_ranks(matrix(3, [(0, 2), (1, 2)])) == [1, 1, 3]
-    assert shared_ranks(matrix(3, [(0, 2)])) == [1, 1, 1], "a chain"
-    assert shared_ranks(matrix(4, [(0, 1), (0, 2), (0, 3), (1, 3), (2, 3)])) == [1, 2, 2, 4]
-    assert shared_ranks(matrix(0, [])) == []
+def test_ranks_run_from_those_above_to_those_below() -> None:
+    assert rank_intervals(matrix(3, [])) == [(1, 3), (1, 3), (1, 3)]
+    assert rank_intervals(matrix(3, [(0, 1), (0, 2), (1, 2)])) == [(1, 1), (2, 2), (3, 3)]
+    assert rank_intervals(matrix(3, [(0, 2), (1, 2)])) == [(1, 2), (1, 2), (3, 3)]
+    assert rank_intervals(matrix(3, [(0, 2)])) == [(1, 2), (1, 3), (2, 3)], "a chain"
+    assert rank_intervals(matrix(4, [(0, 1), (0, 2), (0, 3), (1, 3), (2, 3)])) == [(1, 1), (2, 3), (2, 3), (4, 4)]
+    assert rank_intervals(matrix(0, [])) == []
 
 
-def test_no_two_that_are_not_told_apart_have_different_ranks() -> None:
-    pairs = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+def test_two_that_are_not_told_apart_share_ranks() -> None:
+    """For every consistent table of four: an entry that is better than another is so than all that are worse than that."""
+    pairs, tables = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)], 0
     for chosen in itertools.product([False, True], repeat=len(pairs)):
         better = [pair for pair, on in zip(pairs, chosen, strict=True) if on]
-        ranks = shared_ranks(matrix(4, better))
-        assert ranks == sorted(ranks)
-        assert all(ranks[i] == ranks[j] for i, j in pairs if (i, j) not in better)
+        if any((i, k) not in better for i, j in better for other, k in better if other == j):
+            continue
+        tables += 1
+        ranks = rank_intervals(matrix(4, better))
+        for i, j in pairs:
+            overlap = ranks[i][0] <= ranks[j][1] and ranks[j][0] <= ranks[i][1]
+            assert overlap or (i, j) in better
+            assert (i, j) not in better or (ranks[i][0] < ranks[j][0] and ranks[i][1] < ranks[j][1])
+    assert tables == 40
 
 
 def test_the_resolution_is_what_a_typical_pair_needs() -> None:
@@ -204,7 +211,7 @@ def told(values: dict[str, Values]) -> Separation:
 
 def test_entries_that_cannot_be_tested_share_a_rank() -> None:
     found = told({"a": array([90.0]), "b": array([10.0]), "c": array([0.0])})
-    assert found.ranks == {"a": 1, "b": 1, "c": 1}
+    assert found.ranks == dict.fromkeys("abc", (1, 3))
     assert found.beats == {"a": [], "b": [], "c": []}
     assert (found.resolution, found.friedman) == (None, None)
     assert found.average_ranks == {"a": 1, "b": 2, "c": 3}
@@ -225,7 +232,7 @@ def test_two_equal_attacks_share_a_rank_in_95_of_100_leaderboards(seeds: int) ->
         values = {name: level + mean + moved + noise * rng.normal(size=(12, seeds)) for name, mean in true.items()}
         found = told(values)
         shared += found.ranks["x"] == found.ranks["y"]
-        apart += found.ranks["best"] < min(found.ranks["x"], found.ranks["y"]) <= 3 < found.ranks["worst"]
+        apart += found.ranks["best"] == (1, 1) and found.ranks["worst"] == (5, 5)
     assert shared >= 95
     assert apart >= 95
 
