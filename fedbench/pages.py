@@ -40,11 +40,12 @@ class Page:
     runs: int
 
 
-def make_page(suite: Suite, database: Database, above: Path) -> Page:
+def make_page(suite: Suite, database: Database, folder: Path) -> Page:
     """The page of a suite.
 
     Args:
-        suite: which. database: the records. above: the folder above the page's, where pictures and leaderboards lie.
+        suite: which. database: the records. folder: of the page; a picture beside it, and leaderboards above
+            it, are linked.
     """
     planned = suite.plan()
     rows = database.rows("select scenario_id, seed, status from runs")
@@ -59,12 +60,12 @@ def make_page(suite: Suite, database: Database, above: Path) -> Page:
     lines += [escape(f"Note: {text}") + "\n" for text in suite.warnings(planned)]
     lines += _matrix(planned)
     lines += _state(planned, statuses, there, len(wanted))
-    lines += _boards(planned, above) if not suite.expected else []
+    lines += _boards(planned, folder.parent) if not suite.expected else []
     lines += published_section(report)
     ran = replace(report, curves=[curve for curve in report.curves if curve.n or curve.diverged or curve.failed])
     if suite.expected and ran.curves:
-        picture = above / f"{suite.name}.png"
-        lines += curve_section(ran, f"../{picture.name}" if picture.is_file() else None)
+        picture = folder / f"{suite.name}.png"
+        lines += curve_section(ran, picture.name if picture.is_file() else None)
     agree, missing = _verdicts(report)
     text = "\n".join(lines).rstrip() + "\n"
     return Page(suite.name, suite.title, text, agree, len(report.cells), missing, there, len(wanted))

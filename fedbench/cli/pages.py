@@ -14,7 +14,7 @@ def pages(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", metavar="DIR", help="Folder of the pages; pictures and leaderboards are linked one above."
+            "--out", metavar="DIR", help="Folder of the pages; SUITE.png in it and leaderboards above it are linked."
         ),
     ],
     results: Folders = None,
@@ -31,7 +31,7 @@ def pages(
 
     loaded = [load_suite(name) for name in suites or suite_names()]
     database = open_database(results, 10, (), None)
-    made = [make_page(suite, database, out.parent) for suite in loaded]
+    made = [make_page(suite, database, out) for suite in loaded]
     for page in made:
         write_text(out / f"{page.name}.md", page.text)
     write_text(out / "README.md", index(made))

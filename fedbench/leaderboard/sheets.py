@@ -133,11 +133,12 @@ def caption(told: Separation, unit: str = "points") -> str:
     if count < 2:
         return ""
     pairs = f"{sum(map(len, told.beats.values()))} of {count * (count - 1) // 2} pairs are told apart"
-    finest = (
-        f"smallest difference that can be resolved: {told.resolution:.1f} {unit}"
-        if told.resolution is not None
-        else "no smallest difference can be given: the runs show no variation between seeds or scenarios"
-    )
+    if told.resolution is None:
+        finest = "no smallest difference can be given: the runs show no variation between seeds or scenarios"
+    else:
+        # Exposure, and what is lost of quality, end at 100.
+        shown = f"{told.resolution:.1f}" if told.resolution <= 100 else "above 100"
+        finest = f"smallest difference that can be resolved: {shown} {unit}"
     text = f"{pairs}; {finest}."
     if told.critical_difference is not None:
         over = f"{told.scenarios} scenarios" if told.scenarios != 1 else "1 scenario"

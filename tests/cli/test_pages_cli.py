@@ -85,12 +85,13 @@ def test_a_page_by_hand(suite: Path, results: Path, tmp_path: Path) -> None:
     assert row in (out / "README.md").read_text(encoding="utf-8").splitlines()
 
 
-def test_pictures_and_leaderboards_above_are_linked(suite: Path, results: Path, tmp_path: Path) -> None:
-    for name in ("mine.png", "LEADERBOARD.md", "UNTARGETED.md"):
+def test_pictures_beside_and_leaderboards_above_are_linked(suite: Path, results: Path, tmp_path: Path) -> None:
+    (tmp_path / "suites").mkdir()
+    for name in ("suites/mine.png", "LEADERBOARD.md", "UNTARGETED.md"):
         (tmp_path / name).write_bytes(b"")
     assert pages(suite, "--out", tmp_path / "suites", "--results", results).exit_code == 0
     published = (tmp_path / "suites" / "mine.md").read_text(encoding="utf-8")
-    assert "](../mine.png)" in published
+    assert "](mine.png)" in published
     assert "LEADERBOARD" not in published
     suite.write_text(SUITE)
     assert pages(suite, "--out", tmp_path / "suites", "--results", results).exit_code == 0
