@@ -21,7 +21,10 @@ from typing import Any
 import fedbench
 
 PACKAGES = ("torch", "numpy", "scipy", "duckdb", "pyarrow", "pydantic", "typer", "rich")
-EXTRAS = {"plot": ("matplotlib",), "dev": ("hypothesis", "mypy", "pre-commit", "pytest", "pytest-benchmark", "ruff")}
+EXTRAS = {
+    "plot": ("matplotlib",),
+    "dev": ("hypothesis", "mypy", "pre-commit", "pytest", "pytest-benchmark", "pyyaml", "ruff", "selenium"),
+}
 VARIABLES = (
     *("FEDBENCH_DATA", "FEDBENCH_CACHE", "FEDBENCH_RESULTS"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from interrupts import interruptible
 
 from fedbench.results import RunRecord
 
@@ -102,7 +103,12 @@ def test_kill_and_resume(suite: Path, tmp_path: Path, uninterrupted: dict[str, d
 
 def test_ctrl_c_and_resume(suite: Path, tmp_path: Path, uninterrupted: dict[str, dict[str, Any]]) -> None:
     process = subprocess.Popen(
-        command(suite, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(suite, tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=interruptible,
     )
     wait_for(tmp_path, 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the parent and its workers

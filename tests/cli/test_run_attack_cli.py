@@ -15,6 +15,7 @@ from pathlib import Path
 import plugin_files
 import pyarrow.parquet as pq
 import pytest
+from interrupts import interruptible
 from typer.testing import CliRunner
 
 from fedbench import plugins
@@ -164,6 +165,7 @@ def test_the_command_that_resumes_names_the_attack(attack_file: Path, tmp_path: 
         stdout=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "COLUMNS": "200"},
+        preexec_fn=interruptible,
     )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "r").glob("*.parquet")) and time.monotonic() < deadline:

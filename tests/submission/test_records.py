@@ -22,7 +22,7 @@ from bundles import (
     with_table,
 )
 
-from fedbench.results import schema
+from fedbench.results import SCHEMA_VERSION, schema
 from fedbench.scenario import Scenario
 from fedbench.submission import records
 from fedbench.submission.container import CARD, ENVIRONMENT, SOURCE
@@ -93,7 +93,7 @@ def another(row: Row, **values: Any) -> None:
         pytest.param(put(error="x"), "status is ok, but error = 'x'", id="error of a run that is ok"),
         pytest.param(put(num_items=401), "num_items of ", id="other data than its twin"),
         pytest.param(put(dataset_fingerprint="0" * 64), "on the same data", id="fingerprint"),
-        pytest.param(put(schema_version=4), "schema_version = 4 is not one of 1 to 3", id="future schema"),
+        pytest.param(put(schema_version=SCHEMA_VERSION + 1), "is not one of 1 to", id="future schema"),
         pytest.param(put(device_name="x\x1b[2J"), "a character that cannot be seen", id="terminal escape"),
         pytest.param(put(suite="a\u202eb"), "a character that cannot be seen", id="bidi override"),
         pytest.param(put(platform="x" * 30_000), "is too long", id="long text"),

@@ -214,7 +214,8 @@ def test_dropout_masks_hold_two_values_and_keep_the_mean(p: float, shape: tuple[
     count = keep.numel()
     assert bool(((keep == 0) | ((keep - 1 / (1 - p)).abs() < 1e-6)).all())
     share = float((keep > 0).float().mean())
-    assert abs(share - (1 - p)) < 6 * (p * (1 - p) / count) ** 0.5 + 1e-4
+    # Of a few entries and a rate near 0, one or two that are dropped all the same are no surprise.
+    assert abs(share - (1 - p)) < 6 * (p * (1 - p) / count) ** 0.5 + 3 / count + 1e-4
 
 
 @settings(max_examples=25, deadline=None)
