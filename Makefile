@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS ?= results
-SUITES ?= icde24-table3 icde24-table4 icde24-table5 icde24-table6 icde24-table7 icde24-fig5 ijcai22
+SUITES ?= icde24-table3 icde24-table4 icde24-table5 icde24-table6 icde24-table7 icde24-fig5 ijcai22 aaai23-table1 aaai23-table3 \
+          aaai23-table4 aaai23-table5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format reproduce benchmarks clean help
+.PHONY: demo test check format page reproduce benchmarks clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +29,9 @@ format: .venv/.installed-dev  ## put the code in order
 
 benchmarks: .venv/.installed-dev  ## speed beside the plain per-client loops, on one core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds
+
+page: .venv/.installed  ## the leaderboard of the published results as one page: build/page/index.html
+	$(BIN)/fedbench leaderboard --results leaderboard/results --html build/page
 
 reproduce: .venv/.installed  ## published tables against ours, on real data (hours; needs FEDBENCH_DATA or `fedbench data get`)
 	set -e; for suite in $(SUITES); do \
