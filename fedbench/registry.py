@@ -80,6 +80,7 @@ class Registry(Generic[T]):
     @contextlib.contextmanager
     def lent(self, name: str, cls: type[T]) -> Iterator[None]:
         """For a while ``name`` leads to ``cls``, whatever it led to before."""
+        self._scan()  # or a plug-in of that name would be found taken, and be lost
         before = self._classes.get(name)
         self._classes[name] = self._checked(name, cls)
         try:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import unicodedata
 
+# Letters, marks and symbols without a picture; Python takes the fillers of Hangul for letters of a name.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(
+    map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
 
-def visible(text: str, most: int | None = None) -> str:
+
+def visible(text: str, most: int | None = None, kept: str = "") -> str:
     """The text with every character to be seen: what steers a terminal, or reorders text, is spelt out.
 
     Args:
-        text: any. most: characters that are shown at most.
+        text: any. most: characters that are shown at most. kept: characters that are left as they are.
     """
-    spelt = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+    spelt = "".join(
+        each if each in kept or (each.isprintable() and each not in _BLANK) else _escaped(each) for each in text
+    )
     return spelt if most is None or len(spelt) <= most else f"{spelt[: most - 4]} ..."
 
 
@@ -19,9 +26,14 @@ def hidden(text: str, allowed: str = "") -> str:
     """The first character that is not what it seems, as ``U+202E``, or nothing.
 
     Control characters, invisible and directional ones (which can make a name or a line of code read as another), lone
-    surrogates, and separators that break lines.
+    surrogates, separators that break lines, and spaces other than the usual one.
     """
     for each in text:
-        if unicodedata.category(each) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") and each not in allowed:
+        unseen = each in _BLANK or unicodedata.category(each) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs")
+        if unseen and each != " " and each not in allowed:
             return f"U+{ord(each):04X}"
     return ""
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

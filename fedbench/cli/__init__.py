@@ -22,6 +22,7 @@ from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
 from fedbench.cli.submit import submit, verify
 from fedbench.errors import FedbenchError
+from fedbench.texts import visible
 
 
 class _Commands(TyperGroup):
@@ -33,7 +34,7 @@ class _Commands(TyperGroup):
         except FedbenchError as error:
             if ctx.params.get("debug"):
                 raise
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"error: {visible(' '.join(str(error).split()))}", err=True)
             raise typer.Exit(error.exit_code) from None
         except Exception as error:
             usage = getattr(error, "format_message", None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from fedbench.cli.output import console, print_json
 
 if TYPE_CHECKING:
     from fedbench.data import Entry, Imported, Split
@@ -34,7 +35,7 @@ def list_datasets(as_json: Json = False) -> None:
     entries = [*ENTRIES, *(resolve(name) for name in others if name not in known)]
     rows = [_overview(entry) for entry in entries]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     from rich.table import Table
 
@@ -46,7 +47,7 @@ def list_datasets(as_json: Json = False) -> None:
         density = f"{100 * row['density']:.3f} %" if row["density"] else ""
         here = ", ".join(sorted(set(row["here"].values()))) or "no"
         table.add_row(row["name"], *sizes, density, ", ".join(row["splits"]), here)
-    _console().print(table)
+    console().print(table)
 
 
 @data_app.command(
@@ -72,7 +73,7 @@ def info(
         wanted = [] if costly else [known for known in entry.splits if known in overview["here"]]
     splits = [load_split(entry.name, each, duplicates="keep" if keep else "drop") for each in wanted]
     if as_json:
-        _print_json({**overview, "details": [_split_record(each) for each in splits]})
+        print_json({**overview, "details": [_split_record(each) for each in splits]})
         return
     _print_info(entry, overview, splits)
 
@@ -172,7 +173,7 @@ def _split_record(split: Split) -> dict[str, Any]:
 def _print_info(entry: Entry, overview: dict[str, Any], splits: list[Split]) -> None:
     from rich.table import Table
 
-    console = _console()
+    out = console()
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
@@ -186,15 +187,15 @@ def _print_info(entry: Entry, overview: dict[str, Any], splits: list[Split]) -> 
     facts.add_row("splits", places)
     for trap in overview["traps"]:
         facts.add_row("trap", trap)
-    console.print(facts)
+    out.print(facts)
     for split in splits:
-        console.print()
-        console.print(_split_table(split))
+        out.print()
+        out.print(_split_table(split))
     if not overview["here"]:
         from fedbench.data.load import missing
 
-        console.print()
-        console.print(str(missing(entry, overview["splits"][-1])))
+        out.print()
+        out.print(str(missing(entry, overview["splits"][-1])))
 
 
 def _split_table(split: Split) -> Any:
@@ -229,10 +230,10 @@ def _split_table(split: Split) -> Any:
 def _print_imported(result: Imported, as_json: bool) -> None:
     summary = result.summary
     if as_json:
-        _print_json({**asdict(result), "path": str(result.path), "density": summary.density})
+        print_json({**asdict(result), "path": str(result.path), "density": summary.density})
         return
-    console = _console()
-    console.print(
+    out = console()
+    out.print(
         f"{result.dataset}: {summary.users:,} users, {summary.items:,} items, {summary.interactions:,} interactions "
         f"({result.slot}, format {result.format})"
     )
@@ -244,20 +245,10 @@ def _print_imported(result: Imported, as_json: bool) -> None:
     }
     for what, count in counts.items():
         if count:
-            console.print(f"  {what}: {count:,}")
+            out.print(f"  {what}: {count:,}")
     for note in result.notes:
-        console.print(f"  note: {note}")
-    console.print(f"  kept in {result.path}", soft_wrap=True)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
+        out.print(f"  note: {note}")
+    out.print(f"  kept in {result.path}", soft_wrap=True)
 
 
 def _count(number: int) -> str:

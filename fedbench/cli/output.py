@@ -20,10 +20,10 @@ LONGEST = 48
 
 def console(err: bool = False) -> Console:
     """A console on stdout (or stderr) that prints text as it is; wide where no terminal sets the width."""
-    from rich.console import Console
+    from fedbench.cli.screen import Screen
 
     stream = sys.stderr if err else sys.stdout
-    return Console(stderr=err, highlight=False, markup=False, width=None if stream.isatty() else 160)
+    return Screen(stderr=err, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 160)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> Table:

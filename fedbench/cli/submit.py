@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -88,16 +88,19 @@ def verify(
     from fedbench.submission.verify import verify as check_bundle
 
     found = check_bundle(read_bundle(bundle))
-    compared: list[Compared] = []
-    drawn: int | None = None
+    again: _Again | None = None
+    told = 0
     if found.ok and not no_rerun:
+        if not as_json:
+            _print_notes(found.checks)  # what to read before the code runs
+        told = len(found.checks)
         if not yes:
             _ask(as_json)
-        drawn, compared = _run_again(found, runs, seed, as_json)
+        again = _run_again(found, runs, seed, as_json)
     if as_json:
-        print_json(_data(found, drawn, compared))
+        print_json(_data(found, again))
     else:
-        _print_verified(bundle, found, drawn, compared)
+        _print_verified(bundle, found, told, again)
     raise typer.Exit(0 if found.ok else 1)
 
 
@@ -117,7 +120,15 @@ def interactive() -> bool:
     return sys.stdin.isatty()
 
 
-def _run_again(found: Verified, runs: int, seed: int | None, quiet: bool) -> tuple[int, list[Compared]]:
+class _Again(NamedTuple):
+    """The re-run: the seed of the draw, how many runs it could be made of, and what was compared."""
+
+    seed: int
+    able: int
+    compared: Sequence[Compared]
+
+
+def _run_again(found: Verified, runs: int, seed: int | None, quiet: bool) -> _Again:
     import secrets
 
     from fedbench.cli.output import console, count
@@ -125,15 +136,17 @@ def _run_again(found: Verified, runs: int, seed: int | None, quiet: bool) -> tup
 
     drawn = secrets.randbelow(2**31) if seed is None else seed
     check = found.step("re-run")
-    sample = draw(found, at_hand(found, ["cpu", choose_device("auto")], check), runs, drawn)
+    able = at_hand(found, ["cpu", choose_device("auto")], check)
+    sample = draw(found, able, runs, drawn)
     if not quiet:
         text = f"running {count(len(sample), 'run')} of {len(found.rows):,} again (draw --seed {drawn}) ..."
         console(err=True).print(text, soft_wrap=True)
-    return drawn, rerun(found, sample, check)
+    return _Again(drawn, len(able), rerun(found, sample, check))
 
 
-def _print_verified(bundle: Path, found: Verified, drawn: int | None, compared: Sequence[Compared]) -> None:
-    from fedbench.cli.output import console, facts, table
+def _print_verified(bundle: Path, found: Verified, told: int, again: _Again | None) -> None:
+    """The facts, the checks and the verdict; the notes of the first ``told`` checks have been printed already."""
+    from fedbench.cli.output import console, count, facts, table
     from fedbench.submission.rerun import TOLERANCE, table_rows
     from fedbench.texts import visible
 
@@ -155,21 +168,26 @@ def _print_verified(bundle: Path, found: Verified, drawn: int | None, compared: 
     out.print(
         table(("check", "verdict"), [(each.name, "REFUSED" if each.reasons else "passed") for each in found.checks])
     )
-    if compared:
+    if again is not None and again.compared:
         headings = ("run", "metric", "stated", "again", "apart", "tolerance", "")
-        out.print(table(headings, table_rows(compared), right=headings[2:6]))
+        out.print(table(headings, table_rows(again.compared), right=headings[2:6]))
         out.print(
             f"Tolerance: {TOLERANCE} in every metric at the end, the peak, the tail and the best epoch; of a run that"
             " differs, the range of its repetitions with other roundings, if that is more. Data, targets, malicious clients,"
-            f" rounds and parameters must be equal. The draw is repeated by --seed {drawn}.",
+            f" rounds and parameters must be equal. The draw is repeated by --seed {again.seed}.",
             soft_wrap=True,
         )
-    _print_notes(found.checks)
+    _print_notes(found.checks[told:])
     _print_reasons(found.checks)
     if not found.ok:
         out.print("refused")
-    elif drawn is None:
+    elif again is None:
         out.print("whole and consistent; nothing was run again, so its numbers are only claimed")
+    elif again.able < len(found.rows):
+        left = count(len(found.rows) - again.able, "run")
+        out.print(
+            f"verified, but for {left} of {len(found.rows):,} that cannot be repeated here: their numbers are only claimed"
+        )
     else:
         out.print("verified")
 
@@ -190,17 +208,18 @@ def _print_reasons(checks: Sequence[Check]) -> None:
             console(err=True).print(f"refused: {check.name}: {reason}", soft_wrap=True)
 
 
-def _data(found: Verified, drawn: int | None, compared: Sequence[Compared]) -> dict[str, Any]:
+def _data(found: Verified, again: _Again | None) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
-        "verified": found.ok and drawn is not None,
+        "verified": found.ok and again is not None,
         "refused": not found.ok,
         "manifest": found.manifest.model_dump(mode="json") if found.manifest else None,
         "card": found.card.model_dump(mode="json") if found.card else None,
         "checks": [asdict(each) for each in found.checks],
-        "draw": drawn,
-        "compared": [asdict(each) | {"ok": each.ok} for each in compared],
+        "draw": again.seed if again else None,
+        "repeatable": again.able if again else None,
+        "compared": [asdict(each) | {"ok": each.ok} for each in (again.compared if again else ())],
     }
 
 

@@ -24,7 +24,8 @@ class Batch:
         weight: float32 [R], occurrences of the item among the client's samples.
         positive: float32 [R], those of them that are positive.
         size: float32 [n], |D_u|, the client's number of samples, repeats included.
-        pair_positive, pair_negative: int64 [Q], rows of each (positive, negative) pair; only for pairwise losses.
+        pair_positive, pair_negative: int64 [Q], rows of each (positive, negative) pair, client by client; only for pairwise
+            losses.
         sequence: int64 [Q], rows of what models of sequences read at each pair; None: of ``pair_positive``.
     """
 

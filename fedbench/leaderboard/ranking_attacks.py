@@ -219,7 +219,7 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
                 first=first[entry],
             )
         )
-    scores = {entry: _with_diverged(own) for entry, own in entries.rows.items()}
+    scores = {entry: _with_diverged(own) for entry, own in entries.rows.items() if entries.cells[entry]}
     return placed(found, scores, {entry: _exposures(own) for entry, own in entries.rows.items()})
 
 

@@ -153,11 +153,13 @@ def kept_coordinates(
     """
     count = math.prod(shape)
     rounding = torch.rand(shape[-1], generator=generator, device=generator.device)
-    least = (256 * p + rounding).floor_().sub_(128).clamp_(max=127).to(torch.int8)
+    least = (256 * p + rounding).floor_().sub_(128)
     bits = torch.empty(-(-count // 8), dtype=torch.int64, device=generator.device)
     bits.random_(-(2**63), None, generator=generator)
     kept = torch.empty(shape, device=generator.device)
-    torch.ge(bits.view(torch.int8)[:count].view(shape), least, out=kept)
+    torch.ge(bits.view(torch.int8)[:count].view(shape), least.clamp(max=127).to(torch.int8), out=kept)
+    if 256 * p > 255:
+        kept *= least <= 127  # no byte is larger: such a coordinate is left out everywhere
     return kept.to(device)
 
 

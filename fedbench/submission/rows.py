@@ -18,8 +18,8 @@ from fedbench.texts import hidden
 
 MOST_TEXT = 20_000
 
-_LATER_COLUMNS = {1: {"defense_family", "defense_knowledge", "defense_assumes"}}
-"""What records of earlier versions of the schema lack."""
+_SINCE = {"defense_family": 2, "defense_knowledge": 2, "defense_assumes": 2, "model_version": 4, "defense_version": 4}
+"""The version of the schema that brought a column, beside those that may be null anyway: earlier records lack it."""
 _SUMMARY = tuple(name for name in schema().names[schema().names.index(METRICS[0]) :])
 _MAY_BE_NULL = OPTIONAL | set(_SUMMARY)
 _SOURCES = ("attack_source_hash", "defense_source_hash")
@@ -65,7 +65,7 @@ def _form(row: Row) -> Iterator[str]:
         yield f"schema_version = {brief(version)} is not one of 1 to {SCHEMA_VERSION}."
         return
     for column, value in row.items():
-        if value is None and column not in _MAY_BE_NULL and column not in _LATER_COLUMNS.get(version, ()):
+        if value is None and column not in _MAY_BE_NULL and version >= _SINCE.get(column, 1):
             yield f"{column} is null."
         elif isinstance(value, str) and (len(value) > MOST_TEXT or hidden(value, "\n\t" if column == "error" else "")):
             yield f"{column} = {brief(value)} is too long, or holds a character that cannot be seen."
@@ -99,7 +99,7 @@ def _of_scenario(
     except UserError as error:
         yield f"its scenario is not possible here: {error}"
         return
-    missing = _LATER_COLUMNS.get(row["schema_version"], ())
+    missing = {column for column, since in _SINCE.items() if row["schema_version"] < since}
     if row["run_id"] != f"{row['scenario_id']}-s{row['seed']}" or row["seed"] < 0:
         yield "run_id is not made of scenario_id and seed."
     ours = name in (scenario.attack if kind == "attack" else scenario.defense).split("+")
@@ -178,7 +178,8 @@ def _targets(row: Row, scenario: Scenario) -> Iterator[str]:
 def _curve(row: Row, curve: list[Mapping[str, Any]], every: int, validated: bool) -> Iterator[str]:
     """The epochs, the metrics of every point, and the columns that are made of them."""
     planned, done = row["epochs_planned"], row["epochs_done"]
-    epochs = [epoch for epoch in range(1, done + 1) if epoch % every == 0 or epoch == planned] if done < 1 << 20 else []
+    epochs = [*range(every, done + 1, every)] if done < 1 << 20 else []
+    epochs += [planned] if done == planned and planned % every else []
     found = [point["epoch"] for point in curve]
     if found != epochs and not (row["status"] == "diverged" and found == epochs[: len(found)]):
         yield f"the curve has the epochs {brief(found)}, but its protocol evaluates at {brief(epochs)}."

@@ -132,6 +132,30 @@ def test_a_truncated_file_is_named_and_the_rest_counts(results: Path) -> None:
     assert "2 runs" in shown.stdout
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["leaderboard"],
+        ["sql", "select attack, model, error from runs"],
+        ["compare", "--kind=attack", "a-ra", "shown \x1b[2J\u202e"],
+        ["compare", "--kind=attack", "a-ra", "not there \x1b[2J"],
+    ],
+    ids=lambda command: " ".join(command[:1]),
+)
+def test_no_text_of_a_record_steers_the_terminal(tmp_path: Path, command: list[str]) -> None:
+    evil = "shown \x1b[2J\u202e"
+    write(
+        tmp_path,
+        record(scenario(), hr=0.5),
+        record(scenario("a-ra"), er=0.5),
+        record(scenario("a-ra", model="ncf"), status="failed", error=evil, model=evil),
+        record(scenario("a-hum"), er=0.4, attack=evil),
+    )
+    shown = run(app, [*command, "--results", str(tmp_path)])
+    assert all(each.isprintable() for each in shown.output.replace("\n", "")), shown.output
+    assert "\\x1b[2J" in shown.output
+
+
 def test_no_results_is_one_line(tmp_path: Path) -> None:
     shown = run(app, ["leaderboard", "--results", str(tmp_path)])
     assert shown.exit_code == 2

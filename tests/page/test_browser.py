@@ -174,7 +174,14 @@ def test_a_linked_view_is_the_view(visit: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "view", ["dataset=nowhere&k=7&track=other", "open=attack:nobody", "open=pair:%E0%A4%A|x", "open=run:__proto__"]
+    "view",
+    [
+        "dataset=nowhere&k=7&track=other",
+        "track=toString",
+        "open=attack:nobody",
+        "open=pair:%E0%A4%A|x",
+        "open=run:__proto__",
+    ],
 )
 def test_a_wrong_address_shows_everything(visit: Any, view: str) -> None:
     browser = visit(view)

@@ -18,6 +18,7 @@ from fedbench.cli import app
 from fedbench.leaderboard import Database
 from fedbench.leaderboard.board import make_board
 from fedbench.leaderboard.page import page_data, page_html
+from fedbench.leaderboard.page.boards import rounded
 from fedbench.leaderboard.page.build import script_json
 
 run = CliRunner().invoke
@@ -220,6 +221,8 @@ def test_json_in_a_script_is_escaped_and_means_the_same(text: str) -> None:
 def test_no_number_is_infinite_or_missing() -> None:
     with pytest.raises(ValueError, match="JSON"):
         script_json([math.nan])
+    assert [rounded(value) for value in (math.nan, math.inf, -math.inf, None)] == [None] * 4
+    assert [rounded(value) for value in (-0.0, 2.0, 1.23456)] == [0, 2, 1.235]
 
 
 def test_the_page_asks_nothing_of_any_network(data: dict[str, Any]) -> None:

@@ -93,7 +93,11 @@ def another(row: Row, **values: Any) -> None:
         pytest.param(put(error="x"), "status is ok, but error = 'x'", id="error of a run that is ok"),
         pytest.param(put(num_items=401), "num_items of ", id="other data than its twin"),
         pytest.param(put(dataset_fingerprint="0" * 64), "on the same data", id="fingerprint"),
-        pytest.param(put(schema_version=SCHEMA_VERSION + 1), "is not one of 1 to", id="future schema"),
+        pytest.param(
+            put(schema_version=SCHEMA_VERSION + 1), f"is not one of 1 to {SCHEMA_VERSION}", id="future schema"
+        ),
+        pytest.param(put(model_version=None), "model_version is null", id="no version of the model"),
+        pytest.param(put(schema_version=1, attack_version=None), "attack_version is null", id="never without a version"),
         pytest.param(put(device_name="x\x1b[2J"), "a character that cannot be seen", id="terminal escape"),
         pytest.param(put(suite="a\u202eb"), "a character that cannot be seen", id="bidi override"),
         pytest.param(put(platform="x" * 30_000), "is too long", id="long text"),
@@ -103,6 +107,17 @@ def another(row: Row, **values: Any) -> None:
 )  # fmt: skip
 def test_a_changed_record(good: bytes, edit: Callable[[Row], Any], reason: str) -> None:
     assert reason in refused(edited(good, edit), "records")
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_records_of_earlier_schemas_lack_what_came_later(good: bytes, version: int) -> None:
+    """Twins are often published ones, which are older than the entry."""
+    lacks: dict[str, None] = {"model_version": None, "defense_version": None}
+    if version == 1:
+        lacks |= {"defense_family": None, "defense_knowledge": None, "defense_assumes": None}
+    old = edited(good, put(schema_version=version, **lacks), lambda row: row["attack"] == "none")
+    found = verify(old)
+    assert found.ok, found.checks
 
 
 def test_a_run_that_occurs_twice(good: bytes) -> None:

@@ -115,6 +115,26 @@ def test_nothing_runs_unless_somebody_says_yes(
     assert run.stderr.endswith("error: not run again; --no-rerun only reads.\n")
 
 
+def test_who_is_asked_has_been_told_what_to_read(
+    submitted: Submitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["fedbench.cli.submit"], "interactive", lambda: True)
+    bundle = tmp_path / "b.zip"
+    bundle.write_bytes(with_code(submitted.data, "import torch", "import socket, torch"))
+    run = CliRunner().invoke(app, ["verify", str(bundle)], input="n\n")
+    assert 0 < run.stderr.find("imports the standard library's socket: read what for") < run.stderr.find("Run it?")
+    assert run.stderr.count("socket") == 1
+
+
+def test_the_verdict_names_what_could_not_be_drawn(submitted: Submitted, tmp_path: Path) -> None:
+    elsewhere = edited(submitted.data, lambda row: row.update(device="tpu"), lambda row: row["attack"] == "none")
+    run = run_verify(tmp_path, elsewhere, "--yes", "--runs", "1")
+    assert run.exit_code == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == (
+        "verified, but for 4 runs of 8 that cannot be repeated here: their numbers are only claimed"
+    )
+
+
 def test_a_worker_that_leaves_a_link_or_a_flood_instead_of_a_record(tmp_path: Path) -> None:
     folder = tmp_path / "0"
     folder.mkdir()

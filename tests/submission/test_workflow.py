@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,46 @@ def test_the_code_of_a_contribution_runs_only_after_it_was_read(workflow: dict[A
     assert "fedbench check" not in text
     assert "--yes --runs 2" in scripts({"jobs": {"run": run}})
     assert "fedbench check" in scripts({"jobs": {"run": run}})
+
+
+def test_a_bundle_that_is_renamed_or_turned_into_a_link_is_judged_too(
+    workflow: dict[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every script that goes through bundles, with a command in fedbench's place that notes how it is called."""
+    theirs, tools = tmp_path / "theirs", tmp_path / "tools"
+    (theirs / "submissions").mkdir(parents=True)
+    tools.mkdir()
+    (tools / "fedbench").write_text('#!/bin/sh\necho "$@" >>calls\n')
+    (tools / "fedbench").chmod(0o755)
+
+    def git(*words: str) -> str:
+        own = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            ["git", *own, *words], cwd=theirs, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("init", "-q")
+    for name in ("a", "b", "gone"):
+        (theirs / "submissions" / f"{name}.zip").write_text(f"line {name}\n" * 100)
+    git("add", ".")
+    git("commit", "-qm", "before")
+    base = git("rev-parse", "HEAD")
+    git("mv", "submissions/a.zip", "submissions/renamed.zip")
+    (theirs / "submissions" / "renamed.zip").write_text("line a\n" * 99 + "forged\n")
+    (theirs / "submissions" / "b.zip").unlink()
+    (theirs / "submissions" / "b.zip").symlink_to("renamed.zip")
+    git("rm", "-q", "submissions/gone.zip")
+    git("add", ".")
+    git("commit", "-qm", "after")
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("BASE", base)
+    found = [step["run"] for step in steps(workflow) if "fedbench verify" in step.get("run", "")]
+    assert len(found) == 2
+    for script in found:
+        (tmp_path / "calls").unlink(missing_ok=True)
+        subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
+        calls = (tmp_path / "calls").read_text().splitlines()
+        assert [call.split()[1] for call in calls] == ["theirs/submissions/b.zip", "theirs/submissions/renamed.zip"]
 
 
 def test_its_commands_exist(workflow: dict[Any, Any]) -> None:

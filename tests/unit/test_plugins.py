@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import plugin_files
 import pyarrow.parquet as pq
 import pytest
 
-from fedbench import plugins
+from fedbench import plugins, registry
 from fedbench.attacks import ATTACKS
 from fedbench.data import load_split, resolve
 from fedbench.errors import UserError
@@ -214,3 +216,14 @@ def test_a_worker_refuses_another_content(attack_file: Path, tmp_path: Path) -> 
     assert message.fatal
     assert "my_attack.py has changed since this command began" in message.error
     assert not (tmp_path / "results").exists()
+
+
+def test_a_name_that_is_lent_first_is_no_loss_for_the_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugged, lent = ATTACKS.get("a-ra"), ATTACKS.get("a-hum")
+    point = SimpleNamespace(dist=SimpleNamespace(name="pack"), name="mine", load=lambda: plugged)
+    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [point])
+    names: registry.Registry[Any] = registry.Registry("attack", "fedbench.attacks.base:Attack", {}, "fedbench.attacks")
+    with names.lent("pack/mine", lent):
+        assert names.get("pack/mine") is lent
+    assert names.get("pack/mine") is plugged
+    assert names.failed == {}

@@ -6,6 +6,7 @@ The page only looks them up. Numbers are those of :func:`~fedbench.leaderboard.b
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -161,8 +162,11 @@ def _plain(value: Any, shared: Shared, key: str = "") -> Any:
 
 
 def rounded(value: float | None, digits: int = 3) -> float | int | None:
-    """``value`` to so many decimals, without a fraction or a sign where there is none: 0 and not -0.0."""
-    if value is None:
+    """``value`` to so many decimals, without a fraction or a sign where there is none: 0 and not -0.0.
+
+    None stays, and becomes of what is no number: JSON has none, and the page shows it as missing.
+    """
+    if value is None or not math.isfinite(value):
         return None
     near = round(value, digits)
     return int(near) if near == int(near) else near

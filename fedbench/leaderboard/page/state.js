@@ -34,7 +34,7 @@ const state = { track: "targeted", dataset: "", model: "", malicious_ratio: "", 
 // The view is kept in the address after "#", so that it can be linked.
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
-  state.track = given.get("track") in TRACKS ? given.get("track") : firstTrack();
+  state.track = Object.hasOwn(TRACKS, given.get("track") ?? "") ? given.get("track") : firstTrack();
   for (const name of FILTERS) {
     const value = given.get(name) ?? "";
     state[name] = DATA.options[name].some((each) => String(each) === value) ? value : "";

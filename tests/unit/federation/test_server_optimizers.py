@@ -30,6 +30,17 @@ def test_adam_is_torchs_adam_on_every_tensor(fused: bool) -> None:
         assert torch.allclose(params.dense["W"], dense.detach(), atol=1e-6)
 
 
+def test_a_table_that_is_laid_out_by_columns_moves_alike() -> None:
+    """As a model's ``init_users`` may return one."""
+    g = torch.Generator().manual_seed(0)
+    users, gradient = torch.randn(3, 7, generator=g).T, torch.randn(3, 7, generator=g).T
+    plain, fused = Adam(0.1), Adam(0.1, fused=True)
+    for _ in range(3):
+        moved = plain.move("users", users.contiguous(), gradient)
+        users = fused.move("users", users, gradient)
+        assert torch.allclose(users, moved, atol=1e-6)
+
+
 def test_a_look_ahead_is_the_step_for_those_items_and_leaves_no_trace() -> None:
     params = PublicParams(torch.ones(4, 3), {})
     ids = torch.tensor([3, 1])

@@ -112,6 +112,12 @@ def test_a_missing_scenario_is_named_and_costs_the_rank(tmp_path: Path) -> None:
     assert "random lacks 1 scenario: longtail-small ncf" in markdown(make_board(Database([tmp_path])))
 
 
+def test_who_has_nothing_but_failed_runs_has_no_rank(tmp_path: Path) -> None:
+    write(tmp_path, *(record(scenario(attack), status="failed", error="gone") for attack in ("a-ra", "random")))
+    rows = rank_attacks(Database([tmp_path]))
+    assert [(row.attack, row.rank, row.failed) for row in rows] == [("a-ra", None, 1), ("random", None, 1)]
+
+
 def test_what_few_attacks_ran_is_not_compared(tmp_path: Path) -> None:
     write(
         tmp_path,
