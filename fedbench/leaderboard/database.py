@@ -74,10 +74,7 @@ class Database:
         self.connection.register("current_schema", schema().empty_table())
         types = self.connection.execute("select column_name, column_type from (describe current_schema)").fetchall()
         # Types are enforced: one foreign file would otherwise turn a column of numbers into text for all.
-        columns = ", ".join(
-            f'cast({"null" if name == "curve" and not curves else f"{name}"} as {kind}) as "{name}"'
-            for name, kind in types
-        )
+        columns = ", ".join(_column(name, kind, curves) for name, kind in types)
         query = (
             f"create table runs as select {columns} from (select * from current_schema union all by name"
             " select * from read_parquet(?, union_by_name = true))"
@@ -241,6 +238,14 @@ def _with_twins(runs: pa.Table, chosen: pa.Table) -> pa.Table:
         pairs = zip(chosen[twin].to_pylist(), chosen["seed"].to_pylist(), strict=True)
         kept |= {f"{scenario}-s{seed}" for scenario, seed in pairs}
     return runs.filter(pc.field("run_id").isin(list(kept)))
+
+
+def _column(name: str, kind: str, curves: bool) -> str:
+    """A column of ``runs``; a metric that is not finite, which no run writes, is missing instead of the highest."""
+    if name == "curve" and not curves:
+        return f"cast(null as {kind}) as curve"
+    value = f'cast("{name}" as {kind})'
+    return f'case when isfinite({value}) then {value} end as "{name}"' if kind == "DOUBLE" else f'{value} as "{name}"'
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

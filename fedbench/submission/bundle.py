@@ -134,7 +134,7 @@ def _rows(found: Found, wanted: Sequence[str]) -> list[Row]:
 
 def _check_failed(rows: Sequence[Row], check: Check) -> None:
     failed = [
-        f"{row['run_id']} ({visible(str(row['error']).splitlines()[0], 80)})"
+        f"{row['run_id']} ({visible(str(row['error']).partition(chr(10))[0], 80)})"
         for row in rows
         if row["status"] == "failed"
     ]

@@ -118,6 +118,14 @@ def test_who_has_nothing_but_failed_runs_has_no_rank(tmp_path: Path) -> None:
     assert [(row.attack, row.rank, row.failed) for row in rows] == [("a-ra", None, 1), ("random", None, 1)]
 
 
+def test_exposure_that_is_no_number_is_missing_not_the_highest(tmp_path: Path) -> None:
+    for attack, er in (("a-ra", 0.4), ("a-hum", float("nan")), ("popular", float("inf"))):
+        write(tmp_path, record(scenario(attack), er=er))
+    rows = rank_attacks(Database([tmp_path]))
+    assert rows[0].attack == "a-ra"
+    assert [row.er for row in rows[1:]] == [None, None]
+
+
 def test_what_few_attacks_ran_is_not_compared(tmp_path: Path) -> None:
     write(
         tmp_path,
