@@ -125,6 +125,9 @@ def named(text: str, kind: Kind) -> str:
     """
     if is_file(text):
         return load_file(text, kind).name
+    file = Path(f"{text.replace('-', '_')}.py")
+    if text not in registry_of(kind).names() and file.is_file():
+        raise UserError(f"Unknown {kind} {text!r}. A file ends on .py: write ./{file}.")
     registry_of(kind).get(text)
     return text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -218,17 +219,51 @@ class Database:
     def _scenarios(self, suite: str) -> set[str]:
         """Ids of the scenarios of a suite, whichever suite they were run for, since suites share scenarios.
 
-        Of a suite that is not at hand, those that were run for it.
+        With those that have another entry in the place of the suite's own, as `fedbench run SUITE --attack FILE` makes
+        them: run for this suite, or of an entry that does not come with fedbench. Of a suite that is not at hand, those
+        that were run for it.
         """
         from fedbench.suite import load_suite  # it imports torch, which nothing else here needs
 
         try:
-            return {planned.scenario.id for planned in load_suite(suite).plan((), None)}
+            loaded = load_suite(suite)
         except UserError:
             ran = {row["scenario_id"] for row in self.rows("select scenario_id from runs where suite = ?", [suite])}
             if not ran:
                 raise
             return ran
+        planned = [each.scenario for each in loaded.plan((), None)]
+        found = {scenario.id for scenario in planned}
+        cells = [json.loads(scenario.key) for scenario in planned]
+        return found | self._in_their_place(loaded.name, cells, found)
+
+    def _in_their_place(self, suite: str, cells: Sequence[Row], known: set[str]) -> set[str]:
+        """Ids of the scenarios that are one of ``cells`` but for entries that none of these has."""
+        from fedbench.plugins import KINDS, taken_by
+
+        own = {kind: {cell[kind] for cell in cells} for kind in KINDS}
+        rest: dict[tuple[str, ...], set[str]] = {}
+        found = set()
+        for row in self.rows("select distinct scenario_id, scenario_json, suite from runs"):
+            if row["scenario_id"] in known:
+                continue
+            cell = json.loads(row["scenario_json"])
+            others = tuple(kind for kind in KINDS if cell[kind] not in own[kind])
+            if not others or (
+                row["suite"] != suite and all(taken_by(k, part) for k in others for part in cell[k].split("+"))
+            ):
+                continue
+            if others not in rest:
+                rest[others] = {_without(each, others) for each in cells}
+            if _without(cell, others) in rest[others]:
+                found.add(row["scenario_id"])
+        return found
+
+
+def _without(cell: Row, kinds: Sequence[str]) -> str:
+    """A scenario but for these entries and their parameters, as text."""
+    left_out = {name for kind in kinds for name in (kind, f"{kind}_params")}
+    return json.dumps({key: value for key, value in cell.items() if key not in left_out}, sort_keys=True)
 
 
 def _with_twins(runs: pa.Table, chosen: pa.Table) -> pa.Table:

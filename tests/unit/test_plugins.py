@@ -44,6 +44,14 @@ def test_a_file_becomes_an_entry(attack_file: Path) -> None:
     assert not list(attack_file.parent.glob("__pycache__"))
 
 
+def test_a_name_without_its_ending_points_to_the_file(attack_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(attack_file.parent)
+    for text in ("my_attack", "my-attack"):
+        with pytest.raises(UserError, match=rf"Unknown attack '{text}'. A file ends on .py: write ./my_attack.py."):
+            plugins.named(text, "attack")
+    assert plugins.named("a-hum", "attack") == "a-hum"
+
+
 def test_the_same_content_again_is_the_same_entry(attack_file: Path, tmp_path: Path) -> None:
     first = plugins.load_file(attack_file)
     assert plugins.load_file(attack_file, "attack").cls is first.cls

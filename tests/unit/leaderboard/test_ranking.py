@@ -333,6 +333,22 @@ def test_a_suite_is_its_scenarios_whichever_suite_ran_them(tmp_path: Path) -> No
         Database([folder], suite=str(suite), only=["attack=random"])
 
 
+def test_a_suite_holds_what_ran_in_the_place_of_its_attacks(tmp_path: Path) -> None:
+    """`fedbench run mine.toml --attack random` runs the suite's scenarios with another attack: they are ranked with it."""
+    suite = tmp_path / "mine.toml"
+    suite.write_text(SUITE)
+    elsewhere = scenario("popular", malicious_ratio=0.2)
+    folder = write(
+        tmp_path / "results",
+        record(scenario("a-ra"), er=0.5),
+        record(scenario("random"), er=0.1, suite="mine"),
+        record(elsewhere, er=0.1, suite="mine"),  # no scenario of the suite, whatever its attack
+        record(scenario("a-hum"), er=0.1, suite="another"),
+    )
+    found = Database([folder], suite=str(suite)).rows("select attack from runs order by attack")
+    assert found == [{"attack": "a-ra"}, {"attack": "random"}]
+
+
 def test_names_are_escaped_in_markdown(tmp_path: Path) -> None:
     nasty = record(scenario("a-ra"), er=0.5, attack="a|b <script>alert(1)</script> [x](y) `c`")
     write(tmp_path, nasty)
