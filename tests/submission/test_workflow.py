@@ -33,7 +33,7 @@ def scripts(workflow: dict[Any, Any]) -> str:
 def test_it_runs_on_pull_requests_without_the_rights_of_the_target(workflow: dict[Any, Any]) -> None:
     (events,) = [workflow[key] for key in workflow if key in ("on", True)]  # YAML 1.1 reads "on" as true
     assert set(events) == {"pull_request"}
-    assert {"submissions/*.zip", "fedbench/attacks/**"} <= set(events["pull_request"]["paths"])
+    assert {"leaderboard/submissions/*.zip", "fedbench/attacks/**"} <= set(events["pull_request"]["paths"])
 
 
 def test_no_job_may_write_or_sees_a_secret(workflow: dict[Any, Any]) -> None:
@@ -91,7 +91,7 @@ def test_a_bundle_that_is_renamed_or_turned_into_a_link_is_judged_too(
 ) -> None:
     """Every script that goes through bundles, with a command in fedbench's place that notes how it is called."""
     theirs, tools = tmp_path / "theirs", tmp_path / "tools"
-    (theirs / "submissions").mkdir(parents=True)
+    (theirs / "leaderboard" / "submissions").mkdir(parents=True)
     tools.mkdir()
     (tools / "fedbench").write_text('#!/bin/sh\necho "$@" >>calls\n')
     (tools / "fedbench").chmod(0o755)
@@ -104,15 +104,15 @@ def test_a_bundle_that_is_renamed_or_turned_into_a_link_is_judged_too(
 
     git("init", "-q")
     for name in ("a", "b", "gone"):
-        (theirs / "submissions" / f"{name}.zip").write_text(f"line {name}\n" * 100)
+        (theirs / "leaderboard" / "submissions" / f"{name}.zip").write_text(f"line {name}\n" * 100)
     git("add", ".")
     git("commit", "-qm", "before")
     base = git("rev-parse", "HEAD")
-    git("mv", "submissions/a.zip", "submissions/renamed.zip")
-    (theirs / "submissions" / "renamed.zip").write_text("line a\n" * 99 + "forged\n")
-    (theirs / "submissions" / "b.zip").unlink()
-    (theirs / "submissions" / "b.zip").symlink_to("renamed.zip")
-    git("rm", "-q", "submissions/gone.zip")
+    git("mv", "leaderboard/submissions/a.zip", "leaderboard/submissions/renamed.zip")
+    (theirs / "leaderboard" / "submissions" / "renamed.zip").write_text("line a\n" * 99 + "forged\n")
+    (theirs / "leaderboard" / "submissions" / "b.zip").unlink()
+    (theirs / "leaderboard" / "submissions" / "b.zip").symlink_to("renamed.zip")
+    git("rm", "-q", "leaderboard/submissions/gone.zip")
     git("add", ".")
     git("commit", "-qm", "after")
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
@@ -123,7 +123,7 @@ def test_a_bundle_that_is_renamed_or_turned_into_a_link_is_judged_too(
         (tmp_path / "calls").unlink(missing_ok=True)
         subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
         calls = (tmp_path / "calls").read_text().splitlines()
-        assert [call.split()[1] for call in calls] == ["theirs/submissions/b.zip", "theirs/submissions/renamed.zip"]
+        assert [call.split()[1] for call in calls] == ["theirs/leaderboard/submissions/b.zip", "theirs/leaderboard/submissions/renamed.zip"]
 
 
 def test_its_commands_exist(workflow: dict[Any, Any]) -> None:
