@@ -35,7 +35,7 @@ class Claim:
 
     def __str__(self) -> str:
         slices = "".join(f" --only {each}" for each in self.only)
-        return f"suite {self.suite} {self.version}{slices}" + (f" --seeds {self.seeds}" if self.seeds else "")
+        return f"suite {self.suite} (version {self.version}){slices}" + (f" --seeds {self.seeds}" if self.seeds else "")
 
     def named(self, run: str) -> str:
         """A run as messages name it."""

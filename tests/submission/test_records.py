@@ -161,9 +161,9 @@ def test_a_dropped_cell_is_named(good: bytes) -> None:
 
 def test_extra_runs_are_named(good: bytes) -> None:
     told = refused(sealed(unpacked(good), only=["model=mf,defense=none"]), "completeness")
-    assert "4 runs that suite smoke 1 --only model=mf,defense=none --seeds 2 does not have: " in told
+    assert "4 runs that suite smoke (version 1) --only model=mf,defense=none --seeds 2 does not have: " in told
     told = refused(sealed(unpacked(good), seeds=1), "completeness")
-    assert "4 runs that suite smoke 1 --only model=mf --seeds 1 does not have: " in told
+    assert "4 runs that suite smoke (version 1) --only model=mf --seeds 1 does not have: " in told
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,9 @@ def test_submit_says_how_to_make_what_is_missing(submitted: Submitted, results: 
     run = CliRunner().invoke(app, [*arguments, "--results", str(results), "--out", str(out)])
     assert run.exit_code == 0, run.stderr
     assert out.read_bytes() == submitted.data
-    assert f"{out}: attack random-direction, 8 runs of suite smoke 1 --only model=mf --seeds 2, " in run.stdout
+    assert (
+        f"{out}: attack random-direction, 8 runs of suite smoke (version 1) --only model=mf --seeds 2, " in run.stdout
+    )
 
     attacked(results)[0].unlink()
     out.unlink()

@@ -123,7 +123,10 @@ def test_a_bundle_that_is_renamed_or_turned_into_a_link_is_judged_too(
         (tmp_path / "calls").unlink(missing_ok=True)
         subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
         calls = (tmp_path / "calls").read_text().splitlines()
-        assert [call.split()[1] for call in calls] == ["theirs/leaderboard/submissions/b.zip", "theirs/leaderboard/submissions/renamed.zip"]
+        assert [call.split()[1] for call in calls] == [
+            "theirs/leaderboard/submissions/b.zip",
+            "theirs/leaderboard/submissions/renamed.zip",
+        ]
 
 
 def test_its_commands_exist(workflow: dict[Any, Any]) -> None:
