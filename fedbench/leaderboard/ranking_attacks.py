@@ -167,19 +167,7 @@ def placed(
         lambda one, other: paired_difference(arrays[one], arrays[other]),
         arrays,
     )
-    placed = [
-        replace(
-            row,
-            rank=told.ranks[row.attack][0],
-            last_rank=told.ranks[row.attack][1],
-            beats=len(told.beats[row.attack]),
-            average_rank=told.average_ranks.get(row.attack),
-        )
-        if row.attack in told.ranks
-        else row
-        for row in found
-    ]
-    return Ranking(placed, told)
+    return Ranking([replace(row, **told.standing(row.attack)) for row in found], told)
 
 
 def rank_attacks(database: Database, defense: str = "none", model: str | None = None) -> Ranking[AttackRow]:

@@ -186,19 +186,7 @@ def rank_defenses(database: Database, model: str | None = None, track: Track = T
     ranked = [row for row in rows if row.defense in nets]
     front = pareto_front([(row.reduction.mean, row.loss.mean) for row in ranked if row.reduction and row.loss])
     best = {row.defense: on for row, on in zip(ranked, front, strict=True)}
-    rows = [
-        replace(
-            row,
-            rank=told.ranks[row.defense][0],
-            last_rank=told.ranks[row.defense][1],
-            beats=len(told.beats[row.defense]),
-            average_rank=told.average_ranks.get(row.defense),
-            front=best[row.defense],
-        )
-        if row.defense in nets
-        else row
-        for row in rows
-    ]
+    rows = [replace(row, **told.standing(row.defense), front=best.get(row.defense)) for row in rows]
     return Ranking(sorted(rows, key=lambda row: (row.rank is None, -_order(row), row.defense)), told)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -35,6 +35,14 @@ class Separation:
     critical_difference: float | None = None
     resolution: float | None = None
     pairs: Mapping[tuple[str, str], tuple[Difference, float]] = field(default_factory=dict)
+
+    def standing(self, name: str) -> dict[str, Any]:
+        """What a row says of its place: ``rank``, ``last_rank``, ``beats`` and ``average_rank``; nothing without a rank."""
+        if name not in self.ranks:
+            return {}
+        first, last = self.ranks[name]
+        beats, average = len(self.beats[name]), self.average_ranks.get(name)
+        return {"rank": first, "last_rank": last, "beats": beats, "average_rank": average}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from fedbench.federation.simulation import Federation
 from fedbench.models import MODELS
 from fedbench.testing.federations import small_federation, small_task
 from fedbench.testing.finding import (
-    GLOBAL_STATE_TODO,
     Budget,
     Finding,
     Trials,
@@ -150,7 +149,7 @@ def _check_behaviour(cls: type[Attack], case: Case, trials: Trials, notes: Notes
         "what the view hands out stays as it is",
         "Work on a copy: value.clone(), value.detach(), a + b instead of a += b.",
     )
-    yield trials.kept("global random state", "no shared generator moved", GLOBAL_STATE_TODO)
+    yield trials.generators_kept()
     yield _check_deterministic(cls, case, trials)
 
 

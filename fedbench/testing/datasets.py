@@ -10,7 +10,6 @@ from fedbench.data.contributed import Dataset
 from fedbench.data.records import Split, Table
 from fedbench.data.splits import MADE, make_split
 from fedbench.testing.finding import (
-    GLOBAL_STATE_TODO,
     ITSELF,
     Budget,
     Finding,
@@ -47,7 +46,7 @@ def check_dataset(cls: type[Dataset], budget: Budget | None = None) -> Iterator[
         check_global_state(before, "table()")
         _check_table(made[0])
     yield trials.ran(trial, "fedbench.data.records.Table says what a table holds.")
-    yield trials.kept("global random state", "no shared generator moved", GLOBAL_STATE_TODO)
+    yield trials.generators_kept()
     if trials.broken:
         return
     table = made[0]

@@ -19,7 +19,6 @@ from fedbench.federation.updates import Updates
 from fedbench.models import MODELS, LocalStep, PublicParams
 from fedbench.testing.federations import small_federation, small_task
 from fedbench.testing.finding import (
-    GLOBAL_STATE_TODO,
     Budget,
     Finding,
     Stop,
@@ -275,7 +274,7 @@ def _check_behaviour(cls: type[Defense], model: str, trials: Trials, seen: Seen)
         "uploads and parameters stay as they are",
         "Work on a copy: dataclasses.replace(updates, rows=...), a + b instead of a += b.",
     )
-    yield trials.kept("global random state", "no shared generator moved", GLOBAL_STATE_TODO)
+    yield trials.generators_kept()
     if trials.broken:
         yield Finding("deterministic", "skipped", "not every run came to an end")
         return

@@ -122,6 +122,15 @@ class Trials:
             return Finding(check, "skipped", "no run came to an end")
         return Finding(check, "ok", what)
 
+    def generators_kept(self) -> Finding:
+        """Whether no trial moved a random generator that everybody shares."""
+        return self.kept(
+            "global random state",
+            "no shared generator moved",
+            "Draw from the generator that is handed in: torch.rand(..., generator=...); NumPy's own"
+            " numpy.random.default_rng(seed) where it must be NumPy.",
+        )
+
     @property
     def broken(self) -> bool:
         """Whether any trial did not go through."""
@@ -214,12 +223,6 @@ def fixed_global_state() -> Iterator[None]:
         torch.set_rng_state(before[0])
         np.random.set_state(before[1])  # noqa: NPY002
         random.setstate(before[2])
-
-
-GLOBAL_STATE_TODO = (
-    "Draw from the generator that is handed in: torch.rand(..., generator=...); NumPy's own numpy.random.default_rng(seed)"
-    " where it must be NumPy."
-)
 
 
 def check_time(own: float, honest: float, budget: Budget, what: str) -> Finding:

@@ -14,7 +14,6 @@ from fedbench.federation.simulation import Federation, Task
 from fedbench.models import LocalStep, PublicParams, Recommender
 from fedbench.testing.federations import small_federation, small_task
 from fedbench.testing.finding import (
-    GLOBAL_STATE_TODO,
     ITSELF,
     Budget,
     Finding,
@@ -87,6 +86,7 @@ def check_model(cls: type[Recommender], budget: Budget | None = None) -> Iterato
             yield trials.ran(trial, todo)
     for name, what, todo in _WITHIN_TRIALS:
         yield trials.kept(name, what, todo)
+    yield trials.generators_kept()
     yield _check_deterministic(cls, losses[0], trials)
     yield _check_training(cls, losses[0], trials)
     yield from _check_cost(cls, losses[0], trials, budget or Budget())
@@ -233,7 +233,6 @@ _WITHIN_TRIALS: list[tuple[str, str, str]] = [
         "Look for a division by a count that can be 0, or a logarithm of 0.",
     ),
     ("inputs unchanged", "parameters, users and rows stay as they are", "Work on a copy: a + b instead of a += b."),
-    ("global random state", "no shared generator moved", GLOBAL_STATE_TODO),
 ]
 
 
