@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from fedbench.defenses import DEFENSES, ServerView
-from fedbench.federation.updates import DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.models.base import PublicParams
 
 Vectors = list[np.ndarray]

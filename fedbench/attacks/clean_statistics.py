@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from fedbench.federation.updates import DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.federation.view import AttackerView
 
 

@@ -15,7 +15,8 @@ from fedbench.attacks.own_data import random_profiles
 from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.defenses.union import Union, contrastive
 from fedbench.errors import UserError
-from fedbench.federation.updates import FullRows, Rows, Updates, coalesced
+from fedbench.federation.rows import FullRows, Rows, coalesced
+from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 
 EPSILON = 1e-8

@@ -10,7 +10,8 @@ from fedbench.attacks.uploads import target_updates
 from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.errors import UserError
 from fedbench.federation.clients import draw_negatives
-from fedbench.federation.updates import DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.federation.view import AttackerView
 
 LIST_LENGTH = 10

@@ -8,7 +8,8 @@ import torch
 
 from fedbench.attacks.sampling import distinct, others
 from fedbench.errors import UserError
-from fedbench.federation.updates import DenseGradients, FullRows, Tensors, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import DenseGradients, Tensors, Updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles
 
 

@@ -11,7 +11,8 @@ from pydantic import Field
 from fedbench.attacks.base import Attack
 from fedbench.attacks.own_data import random_profiles, split_targets, target_loss, with_target_rows
 from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
-from fedbench.federation.updates import FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 
 SMALLEST_Z = 0.3

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from fedbench.federation.updates import DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.federation.view import AttackerView
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedbench.cards import DefenseCard, NoParameters, Parameters
-from fedbench.federation.updates import FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Updates
 from fedbench.models.base import LocalStep, PublicParams
 
 if TYPE_CHECKING:

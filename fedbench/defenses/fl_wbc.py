@@ -11,7 +11,8 @@ from pydantic import Field
 from fedbench.cards import DefenseCard, DefenseFamily, Parameters
 from fedbench.defenses.base import Defense, ServerView
 from fedbench.federation.clients import Batch
-from fedbench.federation.updates import DenseGradients, FullRows
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import DenseGradients
 from fedbench.models.base import LocalStep, PublicParams
 
 MF_SCALE, NCF_SCALE = 2e-3, 0.2

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from fedbench.federation.updates import Updates, by_item
+from fedbench.federation.rows import by_item
+from fedbench.federation.updates import Updates
 
 CELLS = 2**19
 """Values of a piece: 2 MiB of float32."""

@@ -14,8 +14,9 @@ from fedbench.defenses.base import ClientRegularization, Defense, ServerView
 from fedbench.defenses.gap_statistic import two_clusters
 from fedbench.defenses.robust import ASSUMES_SHARE, GIVEN
 from fedbench.federation.clients import Batch
+from fedbench.federation.rows import FullRows, Rows
 from fedbench.federation.server import Descent
-from fedbench.federation.updates import FullRows, Rows, Updates
+from fedbench.federation.updates import Updates
 from fedbench.models.base import PublicParams
 from fedbench.models.mf import aligned_products, kept_coordinates
 

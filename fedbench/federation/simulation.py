@@ -26,16 +26,8 @@ from fedbench.federation import server
 from fedbench.federation.clients import Batch, TrainingRows, draw_negatives, sample_rows
 from fedbench.federation.losses import Loss
 from fedbench.federation.own_work import OwnWork
-from fedbench.federation.updates import (
-    Common,
-    DenseGradients,
-    FullRows,
-    Tensors,
-    Updates,
-    coalesced,
-    concat,
-    no_updates,
-)
+from fedbench.federation.rows import FullRows, coalesced
+from fedbench.federation.updates import Common, DenseGradients, Tensors, Updates, concat, no_updates
 from fedbench.federation.view import AttackerView, Profiles, PublicInteractions, RoundState, Surroundings
 from fedbench.models.base import Histories, LocalStep, PublicParams, Recommender
 from fedbench.protocols import Protocol

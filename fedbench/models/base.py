@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from fedbench.cards import ModelCard, NoParameters, Parameters
-from fedbench.federation.updates import DenseGradients, Rows
+from fedbench.federation.rows import Rows
+from fedbench.federation.updates import DenseGradients
 
 if TYPE_CHECKING:
     from fedbench.federation.clients import Batch

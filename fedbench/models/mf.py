@@ -13,7 +13,8 @@ from pydantic import Field
 from fedbench.cards import LATER, ModelCard, Parameters
 from fedbench.federation.clients import Batch
 from fedbench.federation.losses import Loss
-from fedbench.federation.updates import DenseGradients, FullRows, OuterRows, PiecedRows, Rows
+from fedbench.federation.rows import FullRows, OuterRows, PiecedRows, Rows
+from fedbench.federation.updates import DenseGradients
 from fedbench.models.base import LocalStep, PublicParams, Recommender
 
 # One notice a process about an API that does what it says here.

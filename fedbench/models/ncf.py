@@ -12,7 +12,8 @@ from pydantic import Field
 from fedbench.cards import ModelCard, Parameters
 from fedbench.federation.clients import Batch
 from fedbench.federation.losses import Loss
-from fedbench.federation.updates import DenseGradients, FullRows, ProjectedRows, Rows, Tensors
+from fedbench.federation.rows import FullRows, ProjectedRows, Rows
+from fedbench.federation.updates import DenseGradients, Tensors
 from fedbench.models.base import LocalStep, PublicParams, Recommender
 
 

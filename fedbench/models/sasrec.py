@@ -14,7 +14,8 @@ from fedbench.cards import ModelCard, Parameters
 from fedbench.errors import UserError
 from fedbench.federation.clients import Batch
 from fedbench.federation.losses import Loss
-from fedbench.federation.updates import DenseGradients, FullRows, Tensors
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import DenseGradients, Tensors
 from fedbench.models.base import Histories, LocalStep, PublicParams, Recommender
 from fedbench.models.mf import dropout_masks, xavier
 

@@ -12,7 +12,8 @@ from fedbench.attacks.cluster_attack import AdaptiveClusters, ClusterAttack, k_m
 from fedbench.attacks.spattack import OmniscientSpattack
 from fedbench.federation import server
 from fedbench.federation.clients import Batch
-from fedbench.federation.updates import Common, DenseGradients, FullRows, Updates, concat
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Common, DenseGradients, Updates, concat
 from fedbench.federation.view import AttackerView, HonestStep, RoundState, Surroundings
 from fedbench.models import MODELS, PublicParams
 

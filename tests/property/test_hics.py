@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from fedbench.defenses.base import ServerView
 from fedbench.defenses.hics import HierarchicalClipping
+from fedbench.federation.rows import FullRows
 from fedbench.federation.server import clip_rows
-from fedbench.federation.updates import DenseGradients, FullRows, Updates
+from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.models import PublicParams
 
 

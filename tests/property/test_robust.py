@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from robust_oracles import RULES, aggregated, make_updates, variant_of
 
-from fedbench.federation.updates import DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import DenseGradients, Updates
 
 every_rule = pytest.mark.parametrize(("name", "variant"), [pytest.param(*key, id="-".join(key)) for key in RULES])
 both_scopes = pytest.mark.parametrize("scope", ["item", "client"])

@@ -16,7 +16,8 @@ from fedbench.attacks.ua_fedrec import extremes, similarity_gradient
 from fedbench.cards import AttackCard
 from fedbench.federation.clients import Batch, TrainingRows, draw_negatives
 from fedbench.federation.losses import Loss
-from fedbench.federation.updates import Common, DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Common, DenseGradients, Updates
 from fedbench.federation.view import AttackerView, RoundState, Surroundings
 from fedbench.models import MODELS, PublicParams
 

@@ -20,7 +20,8 @@ from fedbench.defenses import DEFENSES
 from fedbench.defenses.base import Chain, Notes
 from fedbench.diagnostics import COLUMNS, METADATA, Diagnostics, discard, droppers, geometry, principal
 from fedbench.errors import ResultsError, UserError
-from fedbench.federation.updates import Common, DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Common, DenseGradients, Updates
 from fedbench.run import execute
 from fedbench.scenario import Scenario
 

@@ -16,7 +16,8 @@ from fedbench.attacks.p1 import ModelReplacement
 from fedbench.attacks.p2 import SMALLEST_Z, LittleIsEnough, clamp_rows, width
 from fedbench.attacks.pipattack import PipAttack, _distances, popularity_classes
 from fedbench.errors import UserError
-from fedbench.federation.updates import FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 from fedbench.models import PublicParams
 

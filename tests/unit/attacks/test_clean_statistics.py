@@ -8,7 +8,8 @@ import torch
 
 from fedbench.attacks.clean_statistics import clean_statistics, item_norms, spread, upload_of_all_items
 from fedbench.attacks.statistical import Lie
-from fedbench.federation.updates import Common, DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Common, DenseGradients, Updates
 from fedbench.federation.view import AttackerView
 
 MakeView = Callable[..., AttackerView]

@@ -24,7 +24,8 @@ from fedbench.attacks.cluster_attack import (
 )
 from fedbench.defenses.union import Union, contrastive
 from fedbench.errors import UserError
-from fedbench.federation.updates import Common, DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Common, DenseGradients, Updates
 from fedbench.federation.view import AttackerView
 from fedbench.models import PublicParams
 

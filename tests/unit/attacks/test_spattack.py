@@ -14,8 +14,9 @@ from fedbench.attacks.spattack import IgnorantSpattack, OmniscientSpattack, Spat
 from fedbench.cards import NoParameters
 from fedbench.defenses.none import NoDefense
 from fedbench.federation import server
+from fedbench.federation.rows import FullRows
 from fedbench.federation.simulation import Federation
-from fedbench.federation.updates import Common, DenseGradients, FullRows, Updates, concat
+from fedbench.federation.updates import Common, DenseGradients, Updates, concat
 from fedbench.federation.view import AttackerView
 from fedbench.models import MODELS
 from fedbench.protocols import Protocol

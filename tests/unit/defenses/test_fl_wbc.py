@@ -13,7 +13,8 @@ from fedbench.defenses import DEFENSES, Defense, ServerView
 from fedbench.defenses.base import Chain
 from fedbench.defenses.fl_wbc import MF_SCALE, NCF_SCALE, WhiteBloodCells, masked_noise
 from fedbench.federation.clients import Batch
-from fedbench.federation.updates import DenseGradients, FullRows, OuterRows
+from fedbench.federation.rows import FullRows, OuterRows
+from fedbench.federation.updates import DenseGradients
 from fedbench.models import PublicParams
 from fedbench.models.base import LocalStep
 

@@ -9,7 +9,8 @@ from federations import small_federation
 
 from fedbench.defenses import DEFENSES, ServerView
 from fedbench.defenses.hics import HierarchicalClipping
-from fedbench.federation.updates import DenseGradients, FullRows, OuterRows, Updates, no_updates
+from fedbench.federation.rows import FullRows, OuterRows
+from fedbench.federation.updates import DenseGradients, Updates, no_updates
 from fedbench.models import PublicParams
 
 

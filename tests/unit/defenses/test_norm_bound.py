@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from fedbench.defenses.base import ServerView
 from fedbench.defenses.norm_bound import NormBound
-from fedbench.federation.updates import DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.models import PublicParams
 
 

@@ -12,7 +12,8 @@ from robust_oracles import RULES, aggregated, by_client, by_item, make_updates, 
 
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.grouped import RowsByItem
-from fedbench.federation.updates import DenseGradients, FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import DenseGradients, Updates
 
 ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc")
 every_rule = pytest.mark.parametrize(("name", "variant"), [pytest.param(*key, id="-".join(key)) for key in RULES])

@@ -17,8 +17,9 @@ from fedbench.defenses import ServerView
 from fedbench.defenses import union as union_module
 from fedbench.defenses.gap_statistic import dispersion, two_clusters
 from fedbench.defenses.union import Union, contrastive, draw_outside, spread_of, uniformity
+from fedbench.federation.rows import FullRows, coalesced
 from fedbench.federation.server import Adam, Descent, ServerOptimizer
-from fedbench.federation.updates import Common, DenseGradients, FullRows, Updates, coalesced
+from fedbench.federation.updates import Common, DenseGradients, Updates
 from fedbench.models import PublicParams
 
 

@@ -10,8 +10,9 @@ import torch
 from robust_oracles import RULES, aggregated, by_client, make_updates, server_of, variant_of
 
 from fedbench.defenses.norm_bound import NormBound
+from fedbench.federation.rows import FullRows
 from fedbench.federation.server import aggregate
-from fedbench.federation.updates import Common, FullRows, Updates, concat
+from fedbench.federation.updates import Common, Updates, concat
 from fedbench.models import PublicParams
 
 M, D = 6, 3

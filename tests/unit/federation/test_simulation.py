@@ -12,8 +12,9 @@ from fedbench.defenses import ClientRegularization, Defense
 from fedbench.defenses.base import Chain, ServerView
 from fedbench.errors import Diverged, ThreatModelViolation
 from fedbench.federation.clients import Batch, draw_negatives
+from fedbench.federation.rows import FullRows
 from fedbench.federation.simulation import Federation
-from fedbench.federation.updates import DenseGradients, FullRows, Updates, no_updates
+from fedbench.federation.updates import DenseGradients, Updates, no_updates
 from fedbench.federation.view import AttackerView, Profiles
 from fedbench.models import PublicParams
 from fedbench.randomness import generator

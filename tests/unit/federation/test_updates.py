@@ -3,19 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fedbench.federation.rows import FullRows, OuterRows, PiecedRows, ProjectedRows, Rows, by_item
 from fedbench.federation.server import Descent, aggregate, clip_rows
-from fedbench.federation.updates import (
-    DenseGradients,
-    FullRows,
-    OuterRows,
-    PiecedRows,
-    ProjectedRows,
-    Rows,
-    Updates,
-    by_item,
-    concat,
-    no_updates,
-)
+from fedbench.federation.updates import DenseGradients, Updates, concat, no_updates
 from fedbench.models import PublicParams
 
 CLIENT = torch.tensor([0, 0, 1, 2])

@@ -7,7 +7,8 @@ from federations import small_federation
 from fedbench.attacks import Attack
 from fedbench.cards import AttackCard, Channel, Goal, Knowledge, NoParameters
 from fedbench.errors import ThreatModelViolation
-from fedbench.federation.updates import FullRows, Updates
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView
 
 
