@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -17,19 +16,13 @@ from fedbench.federation.losses import Loss
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Tensors
 from fedbench.models.base import Histories, LocalStep, PublicParams, Recommender
-from fedbench.models.mf import dropout_masks, xavier
-
-EPSILON = 1e-8
-"""Added to the variance in layer normalisation [Kang and McAuley's code]."""
-
-BUCKET_TOKENS = {"cpu": 3 * 2**10, "cuda": 2**17}
-"""Events that go through the network at a time: on a CPU about as many as its cache holds the activations of."""
+from fedbench.models.buckets import Bucket, in_buckets
+from fedbench.models.mf import xavier
+from fedbench.models.recording import Layers, Record, Weights
 
 SPAN = 64
 """Queries whose attention is computed at a time."""
 
-SHORTEST = 0.6
-"""On a CPU a bucket's shortest sequence has about this share of its longest, or more: what fills up is work too."""
 
 KEPT_TOKENS = 2**15
 """Up to so many events of a cohort, what the gradients client by client need is kept (about 8 KiB an event).
@@ -139,12 +132,12 @@ class SelfAttentiveSequentialRecommender(Recommender):
         with torch.no_grad():
             length = histories.starts.diff()
             out = params.items.new_zeros(len(length), self.embedding_size)
-            weights = _Weights(params.dense)
-            for bucket in _buckets(histories.starts[1:] - length, length, self.params.max_length):
+            weights = Weights(params.dense)
+            for bucket in in_buckets(histories.starts[1:] - length, length, self.params.max_length):
                 item = histories.item.index_select(0, bucket.events().flatten())
                 x = self._embed(params, item, bucket)
                 last = (bucket.length - 1)[:, None]
-                out[bucket.client] = self._transform(_Layers(weights), x, last)[:, 0]
+                out[bucket.client] = self._transform(Layers(weights), x, last)[:, 0]
             return out
 
     def samples(self, batch: Batch) -> torch.Tensor:
@@ -174,13 +167,13 @@ class SelfAttentiveSequentialRecommender(Recommender):
         if int(batch.positive.sum()) != len(batch.pair_positive):
             raise UserError("model 'sasrec' takes one negative for each positive: set negatives_per_positive = 1.")
         length = (pairs - 1).clamp(min=0)
-        buckets = list(_buckets(pairs.cumsum(0) - pairs, length, self.params.max_length))
+        buckets = list(in_buckets(pairs.cumsum(0) - pairs, length, self.params.max_length))
         state = generator.get_state() if generator is not None and self.params.dropout else None
         rows = params.items.new_zeros(len(batch.item), self.embedding_size)
         sums = {name: torch.zeros_like(value) for name, value in params.dense.items()}
-        weights = _Weights(params.dense)
+        weights = Weights(params.dense)
         keep = sum(len(bucket.client) * bucket.longest for bucket in buckets) <= KEPT_TOKENS
-        kept: list[_Record] = []
+        kept: list[Record] = []
         for bucket in buckets:
             record = self._backward(params, weights, batch, loss, bucket, generator, rows)
             if keep:
@@ -190,7 +183,7 @@ class SelfAttentiveSequentialRecommender(Recommender):
         if loss.regularization:
             rows += loss.regularization * params.items.index_select(0, batch.item)
 
-        def records() -> Iterable[_Record]:
+        def records() -> Iterable[Record]:
             if keep:
                 return kept
             again = None
@@ -218,13 +211,13 @@ class SelfAttentiveSequentialRecommender(Recommender):
     def _backward(
         self,
         params: PublicParams,
-        weights: _Weights,
+        weights: Weights,
         batch: Batch,
         loss: Loss,
-        bucket: _Bucket,
+        bucket: Bucket,
         generator: torch.Generator | None,
         rows: torch.Tensor | None = None,
-    ) -> _Record:
+    ) -> Record:
         """Forward and backward of one bucket; adds to the gradient ``rows`` [R, d] of the batch's rows, if given."""
         assert batch.pair_positive is not None
         assert batch.pair_negative is not None
@@ -234,7 +227,7 @@ class SelfAttentiveSequentialRecommender(Recommender):
         source = read.index_select(0, event)
         target = batch.pair_positive.index_select(0, event + 1)
         negative = batch.pair_negative.index_select(0, event + 1)
-        layers = _Layers(weights, self.params.dropout if generator is not None else 0.0, generator)
+        layers = Layers(weights, self.params.dropout if generator is not None else 0.0, generator)
         with torch.no_grad():
             x = self._embed(params, batch.item.index_select(0, source), bucket)
             keep = layers.mask(x.shape, x.device)
@@ -260,26 +253,26 @@ class SelfAttentiveSequentialRecommender(Recommender):
             rows.index_add_(0, target, -f)
             rows.index_add_(0, source, first.view(b * t, d) * math.sqrt(d))
         split = 1 + len(layers.linear)
-        return _Record(
+        return Record(
             bucket,
             first,
             [(names, a.detach(), z) for (names, a, _), z in zip(layers.linear, deltas[1:split], strict=True)],
             [(name, a.detach(), y) for (name, a, _), y in zip(layers.norms, deltas[split:], strict=True)],
         )
 
-    def _embed(self, params: PublicParams, item: torch.Tensor, bucket: _Bucket) -> torch.Tensor:
+    def _embed(self, params: PublicParams, item: torch.Tensor, bucket: Bucket) -> torch.Tensor:
         """float32 [b, t, d]: ``sqrt(d) v_s + P`` for the items [b t] of a bucket."""
         position = params.dense["P"].index_select(0, bucket.positions().flatten())
         x = position.add_(params.items.index_select(0, item), alpha=math.sqrt(self.embedding_size))
         return x.view(len(bucket.client), bucket.longest, -1)
 
-    def _transform(self, layers: _Layers, h: torch.Tensor, last: torch.Tensor | None = None) -> torch.Tensor:
+    def _transform(self, layers: Layers, h: torch.Tensor, last: torch.Tensor | None = None) -> torch.Tensor:
         """F: float32 [b, t, d] from the embedded events; at the events ``last`` [b, 1] only, when given: [b, 1, d]."""
         for i in range(1, self.params.blocks + 1):
             h = self._block(layers, i, h, last if i == self.params.blocks else None)
         return layers.norm("_last", h)
 
-    def _block(self, layers: _Layers, i: int, h: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
+    def _block(self, layers: Layers, i: int, h: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
         """One block of h [b, t, d]: float32 [b, t, d], or of the events ``last`` only, when given: [b, 1, d]."""
         queried = h if last is None else h.gather(1, last[:, :, None].expand(-1, 1, h.shape[2]))
         x = layers.norm(f"{i}_attention", queried)
@@ -301,7 +294,7 @@ class SelfAttentiveSequentialRecommender(Recommender):
 
     def _attend(
         self,
-        layers: _Layers,
+        layers: Layers,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
@@ -331,170 +324,3 @@ def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     """float32 [b heads, t, d / heads] from [b, t, d]."""
     b, t, d = x.shape
     return x if heads == 1 else x.view(b, t, heads, d // heads).transpose(1, 2).reshape(b * heads, t, d // heads)
-
-
-@dataclass(frozen=True)
-class _Bucket:
-    """Clients of similar lengths, whose events are laid out [b, t], left-aligned.
-
-    Attributes:
-        client: int64 [b]. start, length: int64 [b], where each one's events begin, and how many there are.
-        longest: t. limit: L.
-    """
-
-    client: torch.Tensor
-    start: torch.Tensor
-    length: torch.Tensor
-    longest: int
-    limit: int
-
-    def _place(self) -> torch.Tensor:
-        """int64 [b, t]: 0, 1, ...; places past a client's last event repeat that event."""
-        place = torch.arange(self.longest, device=self.length.device)
-        return torch.minimum(place, self.length[:, None] - 1)
-
-    def events(self) -> torch.Tensor:
-        """int64 [b, t]: indices of the events."""
-        return self.start[:, None] + self._place()
-
-    def positions(self) -> torch.Tensor:
-        """int64 [b, t]: positions, the newest event having L - 1."""
-        return self._place() + (self.limit - self.length)[:, None]
-
-    def real(self) -> torch.Tensor:
-        """Bool [b, t]: whether there is an event."""
-        return torch.arange(self.longest, device=self.length.device) < self.length[:, None]
-
-
-def _buckets(start: torch.Tensor, length: torch.Tensor, limit: int) -> Iterator[_Bucket]:
-    """Buckets of the last ``limit`` events of each client that has any, the longest sequences first.
-
-    Args:
-        start, length: int64 [n], where each one's events begin, and how many there are. limit: L.
-    """
-    start = start + (length - limit).clamp(min=0)
-    length, client = length.clamp(max=limit).sort(descending=True, stable=True)
-    start = start.index_select(0, client)
-    host = length.cpu()  # the one transfer of a step: shapes depend on it
-    host = host[host > 0]
-    if not len(host):
-        return
-    part = (host.cumsum(0) - host) // BUCKET_TOKENS["cuda" if length.is_cuda else "cpu"]
-    if not length.is_cuda:
-        part += (torch.log(host / host[0]) / math.log(SHORTEST)).long()
-    begins = torch.cat([torch.ones(1, dtype=torch.bool), part.diff() > 0]).nonzero().squeeze(1)
-    bounds = [*begins.tolist(), len(host)]
-    longest = host[begins].tolist()
-    for a, b, t in zip(bounds[:-1], bounds[1:], longest, strict=True):
-        yield _Bucket(client[a:b], start[a:b], length[a:b], t, limit)
-
-
-class _Weights:
-    """The dense parameters; matrices that meet the same input are put side by side once.
-
-    Args:
-        dense: name -> tensor.
-    """
-
-    def __init__(self, dense: Mapping[str, torch.Tensor]) -> None:
-        self.dense = dense
-        self._made: dict[tuple[str, ...], tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def side_by_side(self, names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        """float32 [k d, d] and [k d]: weights and biases of k layers."""
-        if names not in self._made:
-            pair = (torch.cat([self.dense[letter + name] for name in names]) for letter in "Wb")
-            self._made[names] = next(pair), next(pair)
-        return self._made[names]
-
-
-@dataclass
-class _Layers:
-    """The layers with parameters and the dropout of one forward pass; under autograd, what went through them.
-
-    Attributes:
-        linear: names, input and output of every linear layer. norms: name, normalised input and output of every norm.
-    """
-
-    weights: _Weights
-    dropout: float = 0.0
-    generator: torch.Generator | None = None
-    linear: list[tuple[tuple[str, ...], torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    norms: list[tuple[str, torch.Tensor, torch.Tensor]] = field(default_factory=list)
-
-    def project(self, names: tuple[str, ...], x: torch.Tensor) -> torch.Tensor:
-        """The linear layers ``names`` of x, side by side."""
-        z = torch.nn.functional.linear(x, *self.weights.side_by_side(names))
-        if z.requires_grad:
-            self.linear.append((names, x, z))
-        return z
-
-    def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        """``g (x - mean(x)) / sqrt(var(x) + EPSILON) + b`` over the last dimension."""
-        normal = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
-        y = torch.addcmul(self.weights.dense["b" + name], normal, self.weights.dense["g" + name])
-        if y.requires_grad:
-            self.norms.append((name, normal, y))
-        return y
-
-    def mask(self, shape: torch.Size, device: torch.device) -> torch.Tensor | None:
-        """A mask of dropout, or None without."""
-        if not self.dropout or self.generator is None:
-            return None
-        return dropout_masks(tuple(shape), self.dropout, self.generator, device)
-
-    def drop(self, x: torch.Tensor) -> torch.Tensor:
-        keep = self.mask(x.shape, x.device)
-        return x if keep is None else x * keep
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What the gradients of the dense parameters are made of, for one bucket.
-
-    Attributes:
-        first: float32 [b, t, d], dL/dP at each event. linear: names, input and dL/doutput of every linear layer.
-        norms: name, normalised input and dL/doutput of every norm.
-    """
-
-    bucket: _Bucket
-    first: torch.Tensor
-    linear: list[tuple[tuple[str, ...], torch.Tensor, torch.Tensor]]
-    norms: list[tuple[str, torch.Tensor, torch.Tensor]]
-
-    @property
-    def tokens(self) -> int:
-        return self.first.shape[0] * self.first.shape[1]
-
-    def add_total(self, sums: Tensors, factor: torch.Tensor | None = None) -> None:
-        """Add the sums over the clients, each times its factor, float32 [n], to ``sums``, name -> float32 [*shape]."""
-        share = None if factor is None else factor.index_select(0, self.bucket.client)[:, None, None]
-        for names, x, each in self.linear:
-            delta = each if share is None else each * share
-            weight = delta.flatten(0, 1).T @ x.flatten(0, 1)
-            for name, value in _named(names, weight, delta.sum((0, 1)), 0).items():
-                sums[name].add_(value)
-        for name, normal, each in self.norms:
-            delta = each if share is None else each * share
-            sums["g" + name].add_((delta * normal).sum((0, 1)))
-            sums["b" + name].add_(delta.sum((0, 1)))
-        first = self.first if share is None else self.first * share
-        sums["P"].index_add_(0, self.bucket.positions().flatten(), first.flatten(0, 1))
-
-    def stacked(self) -> Tensors:
-        """Name -> float32 [b, *shape], client by client."""
-        out: dict[str, torch.Tensor] = {}
-        for names, x, delta in self.linear:
-            out |= _named(names, delta.transpose(1, 2) @ x, delta.sum(1), 1)
-        for name, normal, delta in self.norms:
-            out |= {"g" + name: (delta * normal).sum(1), "b" + name: delta.sum(1)}
-        b, _, d = self.first.shape
-        index = self.bucket.positions()[:, :, None].expand_as(self.first)
-        out["P"] = self.first.new_zeros(b, self.bucket.limit, d).scatter_add_(1, index, self.first)
-        return out
-
-
-def _named(names: tuple[str, ...], weight: torch.Tensor, bias: torch.Tensor, dim: int) -> Tensors:
-    """Gradients of layers that were computed side by side, each by its name."""
-    parts = zip(names, weight.chunk(len(names), dim), bias.chunk(len(names), dim), strict=True)
-    return {letter + name: value for name, w, b in parts for letter, value in (("W", w), ("b", b))}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sasrec_oracle import client_gradients, noisy, outputs, sequences
 
 from fedbench.federation.losses import Loss
-from fedbench.models import PublicParams, sasrec
+from fedbench.models import PublicParams, buckets, recording
 from fedbench.models.base import Histories
 from fedbench.models.sasrec import SelfAttentiveSequentialRecommender
 
@@ -37,7 +37,7 @@ def test_any_cohort_gives_the_gradients_of_the_clients_alone(
     positives, negatives, rows = sequences(lengths, M, seed)
     n = len(lengths)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sasrec.BUCKET_TOKENS, "cpu", tokens)
+        patch.setitem(buckets.BUCKET_TOKENS, "cpu", tokens)
         step = model.local_step(params, torch.zeros(n, 0), rows.select(torch.arange(n)), Loss("bpr"))
     expected = torch.zeros_like(params.items)
     for client in range(n):
@@ -73,7 +73,7 @@ def test_a_representation_is_the_output_at_the_last_event(
     events = [torch.randint(0, M, (length,), generator=g) for length in lengths]
     starts = torch.tensor([0, *lengths]).cumsum(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sasrec.BUCKET_TOKENS, "cpu", tokens)
+        patch.setitem(buckets.BUCKET_TOKENS, "cpu", tokens)
         made = model.represent(params, torch.zeros(len(lengths), 0), Histories(starts, torch.cat(events)))
     for f, mine in zip(made, events, strict=True):
         assert close(f, outputs(model, params, mine[-LIMIT:])[-1] if len(mine) else torch.zeros(4))
@@ -91,10 +91,12 @@ def test_a_later_event_changes_no_earlier_output(
     altered = item.clone()
     altered[changed] = (item[changed] + 1 + other) % M
     start, full = torch.zeros(1, dtype=torch.int64), torch.tensor([length])
-    [bucket] = sasrec._buckets(start, full, LIMIT)
+    [bucket] = buckets.in_buckets(start, full, LIMIT)
 
     def every_output(items: torch.Tensor) -> torch.Tensor:
-        return model._transform(sasrec._Layers(sasrec._Weights(params.dense)), model._embed(params, items, bucket))[0]
+        return model._transform(recording.Layers(recording.Weights(params.dense)), model._embed(params, items, bucket))[
+            0
+        ]
 
     before, after = every_output(item), every_output(altered)
     assert close(before, outputs(model, params, item))

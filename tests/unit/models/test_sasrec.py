@@ -15,7 +15,7 @@ from fedbench.errors import UserError
 from fedbench.federation.clients import TrainingRows
 from fedbench.federation.losses import Loss
 from fedbench.federation.simulation import Federation, Task
-from fedbench.models import MODELS, PublicParams, sasrec
+from fedbench.models import MODELS, PublicParams, buckets, sasrec
 from fedbench.models.base import Histories
 from fedbench.models.mf import dropout_masks
 from fedbench.models.sasrec import SelfAttentiveSequentialRecommender
@@ -93,8 +93,8 @@ def test_gradients_are_those_of_each_clients_own_loss(
     span: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sasrec.BUCKET_TOKENS, "cpu", tokens)
-    monkeypatch.setattr(sasrec, "SHORTEST", shortest)
+    monkeypatch.setitem(buckets.BUCKET_TOKENS, "cpu", tokens)
+    monkeypatch.setattr(buckets, "SHORTEST", shortest)
     monkeypatch.setattr(sasrec, "SPAN", span)
     model = recommender(residual=residual, heads=heads)
     params = noisy(model.init_params(M, torch.Generator().manual_seed(1)))
@@ -131,7 +131,7 @@ def test_gradients_with_dropout_are_those_of_autograd_under_the_same_masks(
     for the gradients client by client, when they were not kept, is the same.
     """
     monkeypatch.setattr(sasrec, "SPAN", span)
-    monkeypatch.setattr(sasrec, "SHORTEST", 1e-9)
+    monkeypatch.setattr(buckets, "SHORTEST", 1e-9)
     model = recommender(heads=2, dropout=0.3)
     params = noisy(model.init_params(M, torch.Generator().manual_seed(1)))
     positives, negatives, rows = sequences(LENGTHS, M)
@@ -174,7 +174,7 @@ def test_gradients_with_dropout_are_those_of_autograd_under_the_same_masks(
 
     for kept in (0, 25):
         monkeypatch.setattr(sasrec, "KEPT_TOKENS", kept)
-        monkeypatch.setitem(sasrec.BUCKET_TOKENS, "cpu", 12)
+        monkeypatch.setitem(buckets.BUCKET_TOKENS, "cpu", 12)
         stream = torch.Generator().manual_seed(9)
         step = model.local_step(params, torch.zeros(n, 0), batch, Loss("bpr"), stream)
         dropout_masks((100,), 0.3, stream, params.items.device)  # a later round
