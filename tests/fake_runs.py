@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
+import fedbench.results
 from fedbench.errors import UserError
 from fedbench.results import RunRecord
 from fedbench.run import Progress, execute
@@ -39,4 +41,26 @@ def slow(scenario: Scenario, seed: int, **options: Any) -> RunRecord:
     record = execute(scenario, seed, **options)
     if seed:
         time.sleep(60)
+    return record
+
+
+def stubborn(scenario: Scenario, seed: int, **options: Any) -> RunRecord:
+    """``slow``, through code that turns whatever stops it into an error of its own, as compiled libraries do."""
+    try:
+        return slow(scenario, seed, **options)
+    except BaseException as stop:
+        raise ValueError("an error of its own") from stop
+
+
+def slow_disk(scenario: Scenario, seed: int, **options: Any) -> RunRecord:
+    """The real thing; writing the record of a run after it takes a second, at whose begin the suite is told to stop."""
+    record = execute(scenario, seed, **options)
+    write = fedbench.results.write_record
+
+    def slowly(*args: Any) -> Any:
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(1)
+        return write(*args)
+
+    fedbench.results.write_record = slowly
     return record

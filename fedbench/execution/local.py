@@ -148,7 +148,8 @@ class _Pool:
     def add(self) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=work, args=(theirs, self._threads), daemon=True)
-        process.start()
+        with _sheltered_from_interrupts():
+            process.start()
         theirs.close()  # so that the end of the process is the end of the line
         self.workers.append(_Worker(process, ours))
 
@@ -188,6 +189,19 @@ class _Pool:
         for worker in list(self.workers):
             worker.process.kill()
             self.remove(worker)
+
+
+@contextlib.contextmanager
+def _sheltered_from_interrupts() -> Iterator[None]:
+    """A process started here never sees Ctrl-C, not even before it can ignore it; for us it waits until the end."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

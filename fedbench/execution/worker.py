@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import sys
 import time
@@ -77,8 +78,8 @@ Message = Ready | Step | Done | Refused
 def work(connection: Connection, threads: int | None) -> None:
     """Serve orders until None comes, the other end disappears, or SIGTERM.
 
-    SIGTERM lets a record that is being written become whole first. SIGINT is ignored: Ctrl-C reaches all processes of
-    a terminal, and it is the parent who decides.
+    SIGTERM lets a record that is being written become whole, and be announced, first. SIGINT is ignored: Ctrl-C reaches
+    all processes of a terminal, and it is the parent who decides.
 
     Args:
         connection: orders come in, messages go out. threads: for torch; None: its own choice.
@@ -94,13 +95,13 @@ def work(connection: Connection, threads: int | None) -> None:
     try:
         connection.send(Ready())
         while (order := connection.recv()) is not None:
-            connection.send(_serve(order, connection, keeper))
+            _serve(order, connection, keeper)
     except (EOFError, OSError):
         sys.exit(1)  # nobody is there any more
 
 
 class _Keeper:
-    """Puts SIGTERM off while a record is being written."""
+    """Ends the process at SIGTERM, but not while a record is being written."""
 
     def __init__(self) -> None:
         self._writing = False
@@ -109,16 +110,19 @@ class _Keeper:
     def stop(self, *_: object) -> None:
         self._stopped = True
         if not self._writing:
-            raise SystemExit(0)
+            os._exit(0)  # no exception: the code that it would pass through may turn it into an error of its own
 
     def __enter__(self) -> None:
         self._writing = True
 
     def __exit__(self, *_: object) -> None:
         self._writing = False
+        if self._stopped:
+            os._exit(0)
 
 
-def _serve(order: Order, connection: Connection, keeper: _Keeper) -> Message:
+def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
+    """Execute one run, write its record and say how it ended."""
     from fedbench.diagnostics import Diagnostics, discard
     from fedbench.results import write_record
 
@@ -132,7 +136,8 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> Message:
     try:
         load_given(order.files)
     except UserError as error:
-        return Refused(str(error), fatal=True)
+        connection.send(Refused(str(error), fatal=True))
+        return
     module, _, name = order.execute.partition(":")
     execute = getattr(importlib.import_module(module), name)
     scenario = Scenario(**json.loads(order.scenario))
@@ -143,16 +148,18 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> Message:
     try:
         record = execute(scenario, order.seed, **options)
     except UserError as error:
-        return Refused(str(error))
-    try:
-        with keeper:
+        connection.send(Refused(str(error)))
+        return
+    with keeper:
+        try:
             # First the diagnostics: where a record is, nothing of its run is still to come.
             if diagnostics is not None:
                 diagnostics.write(order.results, record.run_id)
             else:
                 discard(order.results, record.run_id)
             write_record(record, order.results)
-    except ResultsError as error:
-        return Refused(str(error), fatal=True)
-    metrics = {key: value for key, value in record.metrics.items() if value is not None}
-    return Done(record.status, record.error, time.perf_counter() - begin, metrics)
+        except ResultsError as error:
+            connection.send(Refused(str(error), fatal=True))
+            return
+        metrics = {key: value for key, value in record.metrics.items() if value is not None}
+        connection.send(Done(record.status, record.error, time.perf_counter() - begin, metrics))

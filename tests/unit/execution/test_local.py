@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ import pytest
 
 from fedbench.errors import UserError
 from fedbench.execution import Outcome, Run, Step, Summary, make_plan, run_plan, run_suite
+from fedbench.execution.local import PATIENCE
 from fedbench.results import path_of
 from fedbench.run import execute
 from fedbench.scenario import Scenario
@@ -102,20 +105,47 @@ def test_resume_runs_what_failed_and_keeps_the_rest(mixed: tuple[Path, Recorder,
     assert path_of(results, CLEAN.id, 0).stat().st_mtime_ns == before
 
 
-def test_an_interruption_keeps_what_is_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", ["slow", "stubborn"])
+def test_an_interruption_keeps_what_is_whole(tmp_path: Path, run: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Seed 0 ends, seed 1 would sleep for a minute: SIGTERM to this process ends the suite like Ctrl-C."""
-    planned = [Planned(CLEAN, (0, 1))]
 
     class Impatient(Recorder):
         def started(self, run: Run) -> None:
             if run.seed == 1:
                 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
-    summary = run_plan(
-        make_plan(planned, tmp_path), results=tmp_path, jobs=1, reporter=Impatient(), execute="fake_runs:slow"
-    )
+    plan = make_plan([Planned(CLEAN, (0, 1))], tmp_path)
+    summary = run_plan(plan, results=tmp_path, jobs=1, reporter=Impatient(), execute=f"fake_runs:{run}")
     assert (summary.interrupted, summary.exit_code, summary.left) == (True, 130, 1)
     assert [path.name for path in tmp_path.iterdir()] == [path_of(tmp_path, CLEAN.id, 0).name]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_interruption_waits_for_a_record_that_is_being_written(tmp_path: Path) -> None:
+    """Writing takes a second, far less than the workers are given; the record counts, and nothing waits any longer."""
+    plan = make_plan([Planned(CLEAN, (0, 1))], tmp_path)
+    begin = time.monotonic()
+    summary = run_plan(plan, results=tmp_path, jobs=1, reporter=Recorder(), execute="fake_runs:slow_disk")
+    assert time.monotonic() - begin < PATIENCE
+    assert (summary.interrupted, summary.count("ok"), summary.left) == (True, 2, 0)
+    assert {path.name for path in tmp_path.iterdir()} == {path_of(tmp_path, CLEAN.id, seed).name for seed in (0, 1)}
+
+
+def test_workers_never_see_ctrl_c(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Not even while they start, before they could say that they ignore it."""
+    before = {process.pid for process in multiprocessing.active_children()}
+
+    def interrupt() -> None:
+        while not (new := {process.pid for process in multiprocessing.active_children()} - before):
+            time.sleep(0.001)
+        for pid in new:
+            os.kill(pid or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    summary = run_suite([Planned(CLEAN, (0,))], results=tmp_path, jobs=1)
+    thread.join()
+    assert (summary.count("ok"), capfd.readouterr().err) == (1, "")
 
 
 def test_nothing_to_do(tmp_path: Path) -> None:
