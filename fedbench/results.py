@@ -25,11 +25,12 @@ import pyarrow.parquet as pq
 import fedbench
 from fedbench.errors import ResultsError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """What a version added is null in files of earlier ones.
 
 2: ``defense_family``, ``defense_knowledge``, ``defense_assumes``. 3: ``val_*`` in the points of the curve,
 ``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``. 4: ``model_version``, ``defense_version``; before it, all were 1.
+5: ``model_source_hash``.
 """
 
 EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
@@ -66,6 +67,7 @@ class RunRecord:
     model: str
     model_version: int
     model_params: str
+    model_source_hash: str
     attack: str
     attack_version: int
     attack_goal: str

@@ -74,9 +74,7 @@ def execute(
         torch.cuda.reset_peak_memory_stats(where)
     resolved = scenario.resolved
     protocol = resolved.protocol
-    split = load_split(
-        scenario.dataset, protocol.split, duplicates=protocol.duplicates, seed=derive_seed(seed, "split") % 2**31
-    )
+    split = split_of(scenario, seed)
     attack = resolved.attack()
     task = task_of(scenario, split, where)
     curve: list[dict[str, float]] = []
@@ -265,6 +263,7 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
         "model": scenario.model,
         "model_version": r.model.card.version,
         "model_params": _json(identifying(r.model.params)),
+        "model_source_hash": source_hash(type(r.model)),
         "attack": scenario.attack,
         "attack_version": card.version,
         "attack_goal": str(card.goal),
@@ -286,6 +285,14 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
         "target": scenario.target,
         "seed": seed,
     }
+
+
+def split_of(scenario: Scenario, seed: int) -> Split:
+    """The data of a run, divided into training and test interactions."""
+    protocol = scenario.resolved.protocol
+    return load_split(
+        scenario.dataset, protocol.split, duplicates=protocol.duplicates, seed=derive_seed(seed, "split") % 2**31
+    )
 
 
 def source_hash(*classes: type) -> str:

@@ -57,3 +57,15 @@ class Ring(Dataset):
         item = (user + np.tile(np.arange(8), 40)) % 50
         return Table({"all": Rows(user, item)}, 40, 50, True, "as generated")
 '''
+
+MODEL = '''"""Matrix factorisation under another name."""
+
+from fedbench.cards import ModelCard
+from fedbench.models.mf import MatrixFactorization
+
+
+class Twin(MatrixFactorization):
+    """The same model."""
+
+    card = ModelCard(name="twin", title="Twin", paper="none")
+'''

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,14 +71,14 @@ def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, di
     if diagnostics:
         kept = [run for run in kept if rounds_path(results, run.id).exists()]
     changed = _of_another_source(kept, found.files)
-    skip = {run for run in kept if run not in changed}
+    skip = set(kept).difference(changed)
     kept = [run for run in kept if run in skip]
     todo = [run for run in runs if run not in skip]
-    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.files), list(changed))
+    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.files), changed)
 
 
-def _of_another_source(runs: Sequence[Run], files: Sequence[Path]) -> dict[Run, None]:
-    """Those of ``runs`` whose attack or defense is a loaded file that has changed since their record was written.
+def _of_another_source(runs: Sequence[Run], files: Sequence[Path]) -> list[Run]:
+    """Those of ``runs`` with a loaded file that has changed since their record was written.
 
     What comes with fedbench says so by the version on its card; who works on a file runs it again and again.
     """
@@ -86,28 +86,42 @@ def _of_another_source(runs: Sequence[Run], files: Sequence[Path]) -> dict[Run, 
 
     from fedbench.plugins import loaded_files
 
-    written = {(each.kind, each.name) for each in loaded_files()}
-    of_file = [
-        run
-        for run in runs
-        if ("attack", run.scenario.attack) in written
-        or any(("defense", name) in written for name in run.scenario.defense.split("+"))
-    ]
-    if not of_file:
-        return {}
-    from fedbench.run import source_hash
-
-    columns = ("attack_source_hash", "defense_source_hash")
-    now = {}
-    for run in of_file:
-        resolved = run.scenario.resolved
-        hashes = source_hash(resolved.attack_class), source_hash(*(cls for cls, _ in resolved.defenses))
-        now[run.scenario.id, run.seed] = hashes
-    past: dict[tuple[str, int], set[tuple[str, str]]] = {}
+    loaded = {(each.kind, each.name) for each in loaded_files()}
+    now = {run: sources for run in runs if (sources := _sources(run, loaded))}
+    if not now:
+        return []
+    columns = sorted({column for sources in now.values() for column in sources})
+    past: dict[tuple[str, int], list[dict[str, object]]] = {}
     for path in files:
-        for row in pq.read_table(path, columns=["scenario_id", "seed", *columns]).to_pylist():
-            past.setdefault((row["scenario_id"], row["seed"]), set()).add((row[columns[0]], row[columns[1]]))
-    return {run: None for run in of_file if now[run.scenario.id, run.seed] not in past[run.scenario.id, run.seed]}
+        there = [column for column in columns if column in pq.read_schema(path).names]  # a past schema may lack one
+        for row in pq.read_table(path, columns=["scenario_id", "seed", *there]).to_pylist():
+            past.setdefault((row["scenario_id"], row["seed"]), []).append(row)
+    return [
+        run
+        for run, sources in now.items()
+        if not any(sources.items() <= row.items() for row in past[run.scenario.id, run.seed])
+    ]
+
+
+def _sources(run: Run, loaded: Set[tuple[str, str]]) -> dict[str, object]:
+    """What a record of the run says of the sources of ``loaded`` files that it needs: column -> value.
+
+    Of a dataset it is the data that count, not the text that makes them.
+    """
+    if not loaded:
+        return {}
+    from fedbench.run import source_hash, split_of
+
+    scenario, sources = run.scenario, dict[str, object]()
+    if ("attack", scenario.attack) in loaded:
+        sources["attack_source_hash"] = source_hash(scenario.resolved.attack_class)
+    if any(("defense", name) in loaded for name in scenario.defense.split("+")):
+        sources["defense_source_hash"] = source_hash(*(cls for cls, _ in scenario.resolved.defenses))
+    if ("model", scenario.model) in loaded:
+        sources["model_source_hash"] = source_hash(type(scenario.resolved.model))
+    if ("dataset", scenario.dataset) in loaded:
+        sources["dataset_fingerprint"] = split_of(scenario, run.seed).fingerprint
+    return sources
 
 
 def in_order(planned: Iterable[Planned]) -> list[Run]:

@@ -18,11 +18,14 @@ from fedbench.texts import hidden
 
 MOST_TEXT = 20_000
 
-_SINCE = {"defense_family": 2, "defense_knowledge": 2, "defense_assumes": 2, "model_version": 4, "defense_version": 4}
+_SINCE = {
+    "defense_family": 2, "defense_knowledge": 2, "defense_assumes": 2, "model_version": 4, "defense_version": 4,
+    "model_source_hash": 5,
+}  # fmt: skip
 """The version of the schema that brought a column, beside those that may be null anyway: earlier records lack it."""
 _SUMMARY = tuple(name for name in schema().names[schema().names.index(METRICS[0]) :])
 _MAY_BE_NULL = OPTIONAL | set(_SUMMARY)
-_SOURCES = ("attack_source_hash", "defense_source_hash")
+_SOURCES = ("attack_source_hash", "defense_source_hash", "model_source_hash")
 _WORDING = (*_SOURCES, "defense_assumes")
 """Of fedbench's own methods these change with a comment, or the wording of a card, and no number moves."""
 _SECONDS = ("seconds_total", "seconds_setup", "seconds_train", "seconds_attack", "seconds_evaluate")

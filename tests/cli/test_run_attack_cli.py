@@ -128,12 +128,14 @@ def test_other_kinds_together(tmp_path: Path) -> None:
 def test_runs_records_and_runs_again_what_was_edited(attack_file: Path, tmp_path: Path) -> None:
     (tmp_path / "halved.py").write_text(DEFENSE)
     (tmp_path / "ring.py").write_text(plugin_files.DATASET)
+    (tmp_path / "twin.py").write_text(plugin_files.MODEL)
     (tmp_path / "tiny.toml").write_text(
         'name = "tiny"\nversion = 1\ntitle = "Tiny"\nseeds = 1\n[defaults]\ndataset = "longtail-small"\nmodel = "mf"\n'
         "malicious_ratio = 0.1\nprotocol_params = { epochs = 1 }\n[matrix]\nattack = ['random']\n"
     )
     options = [
         *("--attack", attack_file, "--defense", tmp_path / "halved.py", "--dataset", tmp_path / "ring.py"),
+        *("--model", tmp_path / "twin.py"),
         *("--results", tmp_path / "r", "--jobs", 1, "--device", "cpu"),
     ]
     code, out, err = run(tmp_path / "tiny.toml", *options)
@@ -146,11 +148,37 @@ def test_runs_records_and_runs_again_what_was_edited(attack_file: Path, tmp_path
     code, out, err = run(tmp_path / "tiny.toml", *options)
     assert "0 runs" in out
     assert "4 there before" in out
-    plugins.forget()
-    attack_file.write_text(plugin_files.ATTACK.replace("r ~ N(0, I)", "r from N(0, I)"))
-    code, out, err = run(tmp_path / "tiny.toml", *options, "--dry-run")
+
+    def again(file: Path, source: str) -> tuple[str, str]:
+        plugins.forget()
+        file.write_text(source)
+        _, out, err = run(tmp_path / "tiny.toml", *options, "--dry-run")
+        return out, err
+
+    out, err = again(attack_file, plugin_files.ATTACK.replace("r ~ N(0, I)", "r from N(0, I)"))
     assert "2 runs there of an entry whose source has changed since: run again." in err
     assert "4 runs: 2 to run, 2 there" in out
+    out, err = again(attack_file, plugin_files.ATTACK)
+    assert ("changed" in err, "4 runs: 0 to run, 4 there" in out) == (False, True)
+    out, err = again(tmp_path / "twin.py", plugin_files.MODEL.replace("The same model.", "The same."))
+    assert "4 runs there of an entry whose source has changed since: run again." in err
+    again(tmp_path / "twin.py", plugin_files.MODEL)
+    out, err = again(tmp_path / "ring.py", plugin_files.DATASET.replace("its own number", "its number"))
+    assert "4 runs: 0 to run, 4 there" in out, "the data are the same"
+    out, err = again(tmp_path / "ring.py", plugin_files.DATASET.replace("(user + np", "(2 * user + np"))
+    assert "4 runs: 4 to run, 0 there" in out
+
+
+def test_a_record_without_the_source_of_a_model_does_not_stand_for_its_file(tmp_path: Path) -> None:
+    """Schemas before 5 do not have the column."""
+    (tmp_path / "twin.py").write_text(plugin_files.MODEL)
+    options = ["--model", tmp_path / "twin.py", "--only", "attack=random,defense=none", "--results", tmp_path / "r"]
+    code, _, err = run("smoke", *options, "--seeds", 1, "--jobs", 1)
+    assert code == 0, err
+    file = sorted((tmp_path / "r").glob("*.parquet"))[0]
+    pq.write_table(pq.read_table(file).drop_columns(["model_source_hash"]), file)
+    _, out, _ = run("smoke", *options, "--seeds", 1, "--dry-run")
+    assert "4 runs: 1 to run, 3 there" in out
 
 
 def test_the_command_that_resumes_names_the_attack(attack_file: Path, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def another(row: Row, **values: Any) -> None:
             put(schema_version=SCHEMA_VERSION + 1), f"is not one of 1 to {SCHEMA_VERSION}", id="future schema"
         ),
         pytest.param(put(model_version=None), "model_version is null", id="no version of the model"),
+        pytest.param(put(model_source_hash=None), "model_source_hash is null", id="no source of the model"),
         pytest.param(put(schema_version=1, attack_version=None), "attack_version is null", id="never without a version"),
         pytest.param(put(device_name="x\x1b[2J"), "a character that cannot be seen", id="terminal escape"),
         pytest.param(put(suite="a\u202eb"), "a character that cannot be seen", id="bidi override"),
@@ -112,7 +113,9 @@ def test_a_changed_record(good: bytes, edit: Callable[[Row], Any], reason: str) 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
 def test_records_of_earlier_schemas_lack_what_came_later(good: bytes, version: int) -> None:
     """Twins are often published ones, which are older than the entry."""
-    lacks: dict[str, None] = {"model_version": None, "defense_version": None}
+    lacks: dict[str, None] = {"model_source_hash": None}
+    if version < 4:
+        lacks |= {"model_version": None, "defense_version": None}
     if version == 1:
         lacks |= {"defense_family": None, "defense_knowledge": None, "defense_assumes": None}
     old = edited(good, put(schema_version=version, **lacks), lambda row: row["attack"] == "none")

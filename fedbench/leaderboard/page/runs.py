@@ -22,8 +22,8 @@ _PARAMS = ("attack_params", "defense_params", "model_params", "protocol_params")
 _TWINS = ("clean_id", "undefended_id", "baseline_id")
 _ORIGIN = (
     "attack_version", "defense_version", "model_version", "attack_source_hash", "defense_source_hash",
-    "dataset_fingerprint", "fedbench_version", "torch_version", "numpy_version", "python_version", "platform", "device",
-    "device_name", "threads", "git_commit", "git_dirty",
+    "model_source_hash", "dataset_fingerprint", "fedbench_version", "torch_version", "numpy_version", "python_version",
+    "platform", "device", "device_name", "threads", "git_commit", "git_dirty",
 )  # fmt: skip
 
 
