@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from fedbench.federation.clients import Batch, TrainingRows, draw_negatives
+from fedbench.federation.simulation import Federation
 from fedbench.models import PublicParams
 from fedbench.models.sasrec import SelfAttentiveSequentialRecommender
 
@@ -89,6 +90,49 @@ def client_gradients(
         return torch.zeros_like(items), {name: torch.zeros_like(value) for name, value in dense.items()}
     found = torch.autograd.grad(loss, [items, *dense.values()])
     return found[0], dict(zip(dense, found[1:], strict=True))
+
+
+class PlainSequential:
+    """Rounds of protocol aaai23 with SASRec: one client after the other, and torch's Adam on all parameters.
+
+    Args:
+        federation: before its first epoch; the same start, training sequences and negatives. negatives: int64 [P, 1],
+            those of its training pairs. dropout: torch's own.
+    """
+
+    def __init__(self, federation: Federation, negatives: torch.Tensor, dropout: float = 0.0) -> None:
+        assert isinstance(federation.model, SelfAttentiveSequentialRecommender)
+        task, protocol = federation.task, federation.protocol
+        self.model, self.l2, self.dropout = federation.model, protocol.regularization, dropout
+        self.items = federation.params.items.clone().requires_grad_()
+        self.dense = {name: value.clone().requires_grad_() for name, value in federation.params.dense.items()}
+        self.everything = [self.items, *self.dense.values()]
+        self.penalized = [self.items, *(value for name, value in self.dense.items() if not name.startswith("b"))]
+        counts = torch.bincount(task.train_user, minlength=task.num_users).tolist()
+        self.pairs = list(zip(task.train_item.split(counts), negatives[:, 0].split(counts), strict=True))
+        self.optimizer = torch.optim.Adam(self.everything, lr=protocol.learning_rate)
+
+    def upload(self, user: int) -> torch.Tensor:
+        """A client's gradient by all parameters, one after the other; the L2 term is over all but biases."""
+
+        def drop(x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.dropout(x, self.dropout)
+
+        loss = client_loss(self.model, PublicParams(self.items, self.dense), *self.pairs[user], drop=drop)
+        loss = loss + self.l2 / 2 * torch.stack([value.square().sum() for value in self.penalized]).sum()
+        found = torch.autograd.grad(loss, self.everything, allow_unused=True, materialize_grads=True)
+        return torch.cat([each.flatten() for each in found])
+
+    def round(self, cohort: list[int]) -> None:
+        """The mean of the uploads by numbers of positions, and a step of Adam."""
+        uploads = torch.stack([self.upload(user) for user in cohort])
+        longest = self.model.params.max_length
+        samples = torch.tensor([float(min(max(len(self.pairs[user][0]) - 1, 0), longest)) for user in cohort])
+        mean = torch.matmul(samples / samples.sum(), uploads)
+        sizes = [value.numel() for value in self.everything]
+        for value, gradient in zip(self.everything, mean.split(sizes), strict=True):
+            value.grad = gradient.view_as(value)
+        self.optimizer.step()
 
 
 def sequences(

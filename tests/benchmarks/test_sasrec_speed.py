@@ -1,4 +1,7 @@
-"""Rounds of SASRec beside the plain per-client loop, on one core: `make benchmarks`."""
+"""Gradients of SASRec beside the plain per-client loop, on one core: `make benchmarks`.
+
+Whole rounds are in test_untargeted_speed.
+"""
 
 from __future__ import annotations
 
