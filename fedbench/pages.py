@@ -10,7 +10,7 @@ from fedbench.cards import Goal
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.ranking import grouped
 from fedbench.leaderboard.render import escape
-from fedbench.reproduce import Report, compare, curve_section, markdown_table, published_section
+from fedbench.reproduction import Report, compare, curve_section, markdown_table, published_section
 from fedbench.suite import Planned, Suite, matrix_of
 
 NAMED = 8

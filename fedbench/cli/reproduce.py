@@ -41,7 +41,7 @@ def reproduce(
     from fedbench.cli.leaderboard import open_database, write_text
     from fedbench.cli.output import console, table
     from fedbench.execution import default_jobs, make_plan
-    from fedbench.reproduce import CELL_HEADINGS, cell_rows, compare, curve_table, draw, markdown
+    from fedbench.reproduction import CELL_HEADINGS, cell_rows, compare, curve_table, draw, markdown
     from fedbench.suite import load_suite
 
     loaded = load_suite(suite)

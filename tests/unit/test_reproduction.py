@@ -9,7 +9,7 @@ from records import record, scenario, untargeted, write
 from scipy import stats
 
 from fedbench.leaderboard import Database
-from fedbench.reproduce import (
+from fedbench.reproduction import (
     Curve,
     Report,
     cell_rows,

@@ -1,0 +1,126 @@
+"""Published values beside what our runs give."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from fedbench.leaderboard.database import Row
+from fedbench.suite import Expected
+from fedbench.suite_file import DEGRADATION, is_degradation
+
+NEAR = {"hr": 2.0, "er": 10.0, "degradation": 5.0, "ndcg_degradation": 5.0}
+"""Points within which a mean agrees with a published value that has no tolerance of its own; other metrics as HR."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A published value and what our runs give.
+
+    Attributes:
+        published, mean, low, high: percent; low and high bound one new run with 95 % (None: fewer than two runs).
+        n: runs with a score. verdict: ``agrees``, ``agrees (band)``, ``differs``, ``diverged``, ``without twin`` or
+            ``not run``.
+    """
+
+    expected: Expected
+    label: str
+    published: float
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    verdict: str
+
+
+def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """Bounds for one new run: ``mean +- t_(n-1) s sqrt(1 + 1/n)``; None for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return None
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
+    mean = statistics.fmean(values)
+    return mean - half, mean + half
+
+
+def verdict(expected: Expected, values: Sequence[float]) -> str:
+    """Whether our runs, in percent, agree with a published value.
+
+    With a band: when the mean lies in it. Otherwise when the published value lies in the 95 % prediction interval, or
+    within :data:`NEAR` of the mean, or within the value's own ``near`` where it has one.
+    """
+    mean = statistics.fmean(values)
+    published = 100 * expected.value
+    if expected.band is not None:
+        inside = 100 * expected.band[0] - 1e-9 <= mean <= 100 * expected.band[1] + 1e-9
+        return "agrees (band)" if inside else "differs"
+    bounds = prediction_interval(values)
+    if bounds is not None and bounds[0] <= published <= bounds[1]:
+        return "agrees"
+    if expected.near is not None:
+        near = 100 * expected.near + 1e-9
+    else:
+        name = expected.metric.rpartition("_")[0]
+        near = NEAR.get(name, NEAR.get(name.partition("_")[0], NEAR["hr"]))
+    return "agrees" if abs(mean - published) <= near else "differs"
+
+
+def cell_of(expected: Expected, rows: Sequence[Row], runs: Mapping[str, Sequence[Row]]) -> Cell:
+    """A published value, compared.
+
+    Args:
+        expected: the value. rows: the runs that it is about. runs: all runs of each scenario, for their clean twins.
+    """
+    where = {key: value for key, value in expected.where.items() if not (key == "defense" and value == "none")}
+    label = " ".join(str(value) for value in where.values() if not isinstance(value, dict | list))
+    ended = [row for row in rows if row["status"] == "ok"]
+    values = [100 * value for row in ended if (value := _value(expected, row, runs)) is not None]
+    if not values:
+        state = "diverged" if any(row["status"] == "diverged" for row in rows) else "not run"
+        if ended and is_degradation(expected.metric):
+            state = "without twin"
+        return Cell(expected, label, 100 * expected.value, None, None, None, 0, state)
+    low, high = prediction_interval(values) or (None, None)
+    return Cell(
+        expected,
+        label,
+        100 * expected.value,
+        statistics.fmean(values),
+        low,
+        high,
+        len(values),
+        verdict(expected, values),
+    )
+
+
+def _value(expected: Expected, row: Row, runs: Mapping[str, Sequence[Row]]) -> float | None:
+    """What a run has of a published value; a degradation is relative to the clean twin of the same seed."""
+    name, _, k = expected.metric.rpartition("_")
+    if name not in DEGRADATION:
+        return _statistic(expected, expected.metric, row)
+    twins = (each for each in runs.get(row["clean_id"], ()) if each["seed"] == row["seed"] and each["status"] == "ok")
+    twin, metric = next(twins, None), f"{DEGRADATION[name]}_{k}"
+    attacked, clean = (None if each is None else _statistic(expected, metric, each) for each in (row, twin))
+    return 1 - attacked / clean if attacked is not None and clean else None
+
+
+def _statistic(expected: Expected, metric: str, row: Row) -> float | None:
+    """The statistic of a run's metric that a published value is about."""
+    epoch = row["best_epoch"] if expected.statistic == "best-validation" else None
+    epoch = epoch if expected.at_epoch is None else expected.at_epoch
+    if epoch is not None:
+        return next((point[metric] for point in row["curve"] if point["epoch"] == epoch), None)
+    if expected.statistic == "best-validation":
+        return None
+    if expected.statistic == "end":
+        value: float | None = row[metric]
+        return value
+    points = [(point["epoch"], point[metric]) for point in row["curve"] if point[metric] is not None]
+    if expected.statistic == "tail":
+        points = [point for point in points if point[0] > 0.75 * row["epochs_planned"]]
+        return statistics.fmean(value for _, value in points) if points else None
+    return max((value for _, value in points), default=None)

@@ -1,0 +1,56 @@
+"""A suite beside the tables of its paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fedbench.leaderboard.database import Database, Row
+from fedbench.reproduction.curves import Curve, curve_of
+from fedbench.reproduction.published import Cell, cell_of
+from fedbench.suite import Expected, Planned, matches
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the comparison of a suite says."""
+
+    title: str
+    paper: str
+    cells: list[Cell]
+    curves: list[Curve]
+
+
+def compare(
+    title: str, paper: str, planned: Sequence[Planned], expected: Iterable[Expected], database: Database
+) -> Report:
+    """Compare the records in ``database`` with the published values of a suite.
+
+    Args:
+        title, paper: of the suite. planned: its scenarios (after ``--only``). expected: its published values.
+        database: the records.
+    """
+    runs: dict[str, list[Row]] = {}
+    ids = list({own.id for each in planned for own in (each.scenario, each.scenario.clean)})
+    for row in database.rows("select * from headline where list_contains(?, scenario_id) order by seed", [ids]):
+        runs.setdefault(row["scenario_id"], []).append(row)
+    cells = []
+    for value in expected:
+        own = [each for each in planned if matches(value.where, each.labels)]
+        if own:
+            wanted = {(each.scenario.id, seed) for each in own for seed in each.seeds}
+            rows = [
+                row
+                for each in own
+                for row in runs.get(each.scenario.id, [])
+                if (row["scenario_id"], row["seed"]) in wanted
+            ]
+            cells.append(cell_of(value, rows, runs))
+    groups: dict[tuple[str, str, str, str, float, str], list[Planned]] = {}
+    for each in planned:
+        s = each.scenario
+        if not each.twin:
+            key = ("+".join(each.variants), s.dataset, s.model, s.attack, s.malicious_ratio, s.defense)
+            groups.setdefault(key, []).append(each)
+    curves = [curve_of(key, each, runs) for key, each in groups.items()]
+    return Report(title, paper, cells, curves)

@@ -1,0 +1,179 @@
+"""A report as tables, and as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fedbench.leaderboard.render import escape
+from fedbench.reproduction.report import Report
+from fedbench.suite_file import is_degradation
+
+BARS = "▁▂▃▄▅▆▇█"
+CELL_HEADINGS = ("where", "metric", "published", "ours", "95 % of one run", "n", "difference", "verdict")
+CURVE_HEADINGS = (
+    "what", "ER@10 over training", "25 %", "50 %", "75 %", "end", "median", "peak", "tail", "HR@10", "best HR@10",
+    "runs", "diverged",
+)  # fmt: skip
+QUALITY_HEADINGS = ("what", "HR@10 over training", "25 %", "50 %", "75 %", "end", "best HR@10", "runs", "diverged")
+
+
+def cell_rows(report: Report) -> list[tuple[str, ...]]:
+    """The published values, one line each."""
+    rows: list[tuple[str, ...]] = []
+    for cell in report.cells:
+        note = f" [{cell.expected.note}]" if cell.expected.note else ""
+        statistic = "" if cell.expected.statistic == "end" else f" {cell.expected.statistic}"
+        digits = 2 if cell.expected.near is not None and cell.expected.near < 0.01 else 1
+        band = ""
+        if cell.low is not None and cell.high is not None:
+            low = cell.low if is_degradation(cell.expected.metric) else max(cell.low, 0)
+            band = f"{low:.{digits}f} to {min(cell.high, 100):.{digits}f}"
+        rows.append(
+            (
+                cell.label + note,
+                cell.expected.metric + statistic,
+                _percent(cell.published, digits),
+                "-" if cell.mean is None else _percent(cell.mean, digits),
+                band or "-",
+                str(cell.n),
+                "-" if cell.mean is None else f"{cell.mean - cell.published:+.{digits}f}",
+                cell.verdict,
+            )
+        )
+    return rows
+
+
+def curve_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings, and the curves, one line each: of ER@10 beside HR@10, or of HR@10 alone where nothing is promoted."""
+    if any(curve.er for curve in report.curves) or not any(curve.epochs for curve in report.curves):
+        return CURVE_HEADINGS, curve_rows(report)
+    highest = max((value for curve in report.curves for value in curve.hr if value is not None), default=0.0)
+    rows = []
+    for curve in report.curves:
+        points = [(value, epoch) for value, epoch in zip(curve.hr, curve.epochs, strict=True) if value is not None]
+        if not points:
+            rows.append((curve.label, *["-"] * 6, str(curve.n), str(curve.diverged)))
+            continue
+        best = max(points, key=lambda point: point[0])
+        nearest = _quarters([epoch for _, epoch in points])
+        rows.append(
+            (
+                curve.label,
+                sparkline([100 * value / highest if highest else 0.0 for value, _ in points]),
+                *(f"{points[n][0]:.2f}" for n in nearest),
+                f"{points[-1][0]:.2f}",
+                f"{best[0]:.2f} @ {best[1]}",
+                str(curve.n),
+                str(curve.diverged),
+            )
+        )
+    return QUALITY_HEADINGS, rows
+
+
+def _quarters(epochs: Sequence[int]) -> list[int]:
+    """Where the evaluations nearest to a quarter, half and three quarters of the training stand."""
+    return [min(range(len(epochs)), key=lambda i: abs(epochs[i] - epochs[-1] * q)) for q in (0.25, 0.5, 0.75)]
+
+
+def curve_rows(report: Report) -> list[tuple[str, ...]]:
+    """The curves of ER@10 and HR@10, one line each."""
+    rows = []
+    for curve in report.curves:
+        if not curve.epochs:
+            rows.append((curve.label, *["-"] * 10, str(curve.n), str(curve.diverged)))
+            continue
+        nearest = _quarters(curve.epochs)
+        bounds = (
+            ""
+            if curve.end is None or curve.end.low is None or curve.end.high is None
+            else f" [{max(curve.end.low, 0):.1f}, {min(curve.end.high, 100):.1f}]"
+        )
+        points = [(value, epoch) for value, epoch in zip(curve.hr, curve.epochs, strict=True) if value is not None]
+        best = max(points, key=lambda point: point[0], default=None)
+        rows.append(
+            (
+                curve.label,
+                sparkline(curve.er) or "-",
+                *(f"{curve.er[n]:.1f}" if curve.er else "-" for n in nearest),
+                "-" if curve.end is None else f"{curve.end.mean:.1f}{bounds}",
+                "-" if curve.median is None else f"{curve.median:.1f}",
+                "-" if curve.peak is None else f"{curve.peak:.1f}",
+                "-" if curve.tail is None else f"{curve.tail:.1f}",
+                f"{points[-1][0]:.1f}" if points else "-",
+                f"{best[0]:.1f} @ {best[1]}" if best else "-",
+                str(curve.n),
+                str(curve.diverged),
+            )
+        )
+    return rows
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """Percent values as a line of bars, at most ``width`` of them."""
+    step = max(1, math.ceil(len(values) / width))
+    picked = list(values)[step - 1 :: step] or list(values)
+    return "".join(BARS[min(7, max(0, int(value / 100 * 8)))] for value in picked)
+
+
+def markdown(report: Report, picture: str | None = None) -> str:
+    """The report as a Markdown document."""
+    lines = [f"# {escape(report.title)}", "", escape(report.paper), ""]
+    return "\n".join([*lines, *published_section(report), *curve_section(report, picture)])
+
+
+def published_section(report: Report) -> list[str]:
+    """Lines of Markdown: every published value with ours and the verdict; none where nothing is published."""
+    if not report.cells:
+        return []
+    agree = sum(cell.verdict.startswith("agrees") for cell in report.cells)
+    missing = sum(cell.verdict == "not run" for cell in report.cells)
+    metrics = {cell.expected.metric for cell in report.cells}
+    more = ", 5 points (degradation)" if any(map(is_degradation, metrics)) else ""
+    own = " (or within the value's own tolerance)" if any(cell.expected.near for cell in report.cells) else ""
+    ran = len(report.cells) - missing
+    first = f"{agree} of {ran} published values agree"
+    if missing:
+        first = f"{agree} of the {ran} published values that were run agree; {missing} of {len(report.cells)} are not run yet"
+    return [
+        "## Published against ours",
+        "",
+        f"{first}. To agree: our mean lies in the band that re-runs of the published"
+        " code give, or the published value lies in the 95 % interval for one new run of ours, or within 2 points (HR)"
+        f"{more} or 10 points (ER) of our mean{own}. Percent.",
+        "",
+        *markdown_table(CELL_HEADINGS, cell_rows(report)),
+    ]
+
+
+def curve_section(report: Report, picture: str | None = None) -> list[str]:
+    """Lines of Markdown: the curves, and a picture of them."""
+    out = ["## Curves", ""]
+    headings, rows = curve_table(report)
+    exposed = headings is CURVE_HEADINGS
+    if picture:
+        out += [f"![{'ER@10 and HR@10' if exposed else 'HR@10'} over epochs]({picture})", ""]
+    return [
+        *out,
+        "Mean ER@10 over the runs, from the first to the last evaluation, and at a quarter, half and three quarters of the"
+        " training; the interval at the end is over targets (over seeds, for one target). Percent."
+        if exposed
+        else "Mean HR@10 over the runs, from the first to the last evaluation (bars up to the highest of all), and at a"
+        " quarter, half and three quarters of the training. Percent.",
+        "",
+        *markdown_table(headings, rows),
+    ]
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of Markdown, cells escaped."""
+    return [
+        "| " + " | ".join(map(escape, headings)) + " |",
+        "|" + "---|" * len(headings),
+        *("| " + " | ".join(map(escape, row)) + " |" for row in rows),
+        "",
+    ]
+
+
+def _percent(value: float, digits: int) -> str:
+    return f"{value:.2f}" if abs(value) < 1 else f"{value:.{digits}f}"
