@@ -38,12 +38,13 @@ class Curve:
 
 
 def curve_of(
-    key: tuple[str, str, str, str, float, str], planned: Sequence[Planned], runs: Mapping[str, Sequence[Row]]
+    key: tuple[str, str, str, str, float, str], planned: Sequence[Planned], runs: Mapping[str, Sequence[Row]], k: int
 ) -> Curve:
     """The curve of scenarios that differ in their targets only.
 
     Args:
         key: variant, dataset, model, attack, malicious ratio and defense. planned: the scenarios. runs: those of each.
+        k: length of the lists; HR is of 20 at most.
     """
     variant, dataset, model, attack, ratio, defense = key
     every = [[row for row in runs.get(p.scenario.id, []) if row["seed"] in p.seeds] for p in planned]
@@ -54,9 +55,9 @@ def curve_of(
     shown = [row for own in exposed for row in own]
     by_epoch: dict[int, list[tuple[float | None, float | None]]] = {}
     for row in flat:
-        hr = "hr_full_10" if row["ranking"] == "full" else "hr_10"
+        hr = f"hr_full_{min(k, 20)}" if row["ranking"] == "full" else f"hr_{min(k, 20)}"
         for point in row["curve"]:
-            by_epoch.setdefault(point["epoch"], []).append((_times100(point["er_10"]), _times100(point[hr])))
+            by_epoch.setdefault(point["epoch"], []).append((_times100(point[f"er_{k}"]), _times100(point[hr])))
     epochs = sorted(epoch for epoch, points in by_epoch.items() if len(points) == len(flat))
     ers, hrs = ([[pair[n] for pair in by_epoch[epoch]] for epoch in epochs] for n in (0, 1))
     name = " ".join(

@@ -9,7 +9,7 @@ from fedbench.reproduction.report import Report
 
 
 def draw(report: Report, path: str) -> None:
-    """ER@10 and HR@10 over epochs, a panel for each dataset and model and a line for each attack, as PNG or SVG.
+    """ER@K and HR@K over epochs, a panel for each dataset and model and a line for each attack, as PNG or SVG.
 
     Needs matplotlib (``pip install fedbench[plot]``).
     """
@@ -32,8 +32,8 @@ def draw(report: Report, path: str) -> None:
                 row[0].plot(curve.epochs, curve.er or [math.nan] * len(curve.epochs), **style)
             row[-1].plot(curve.epochs, [math.nan if value is None else value for value in curve.hr], **style)
         if exposed:
-            row[0].set(ylabel="ER@10 (%)", ylim=(-2, 102), xlabel="epoch")
-        row[-1].set(ylabel="HR@10 (%)", xlabel="epoch")
+            row[0].set(ylabel=f"ER@{report.k} (%)", ylim=(-2, 102), xlabel="epoch")
+        row[-1].set(ylabel=f"HR@{min(report.k, 20)} (%)", xlabel="epoch")
         row[0].set_title(title)
         row[0].legend(fontsize=6, ncols=2)
     figure.savefig(path, dpi=110)

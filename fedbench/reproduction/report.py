@@ -10,15 +10,19 @@ from fedbench.reproduction.curves import Curve, curve_of
 from fedbench.reproduction.published import Cell, cell_of
 from fedbench.suite import Expected, Planned, matches
 
+DEFAULT_K = 10
+"""Of the curves of a suite whose published values are about lists of several lengths, or that has none."""
+
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the comparison of a suite says."""
+    """Everything that the comparison of a suite says. ``k``: length of the lists of its curves."""
 
     title: str
     paper: str
     cells: list[Cell]
     curves: list[Curve]
+    k: int = DEFAULT_K
 
 
 def compare(
@@ -30,6 +34,11 @@ def compare(
         title, paper: of the suite. planned: its scenarios (after ``--only``). expected: its published values.
         database: the records.
     """
+    expected = list(expected)
+    lengths = {value.metric.rpartition("_")[2] for value in expected}
+    k = int(lengths.pop()) if len(lengths) == 1 else DEFAULT_K
+    if k != database.k:
+        database = database.at(k)
     runs: dict[str, list[Row]] = {}
     ids = list({own.id for each in planned for own in (each.scenario, each.scenario.clean)})
     for row in database.rows("select * from headline where list_contains(?, scenario_id) order by seed", [ids]):
@@ -52,5 +61,5 @@ def compare(
         if not each.twin:
             key = ("+".join(each.variants), s.dataset, s.model, s.attack, s.malicious_ratio, s.defense)
             groups.setdefault(key, []).append(each)
-    curves = [curve_of(key, each, runs) for key, each in groups.items()]
-    return Report(title, paper, cells, curves)
+    curves = [curve_of(key, each, runs, k) for key, each in groups.items()]
+    return Report(title, paper, cells, curves, k)

@@ -11,11 +11,6 @@ from fedbench.suite_file import is_degradation
 
 BARS = "▁▂▃▄▅▆▇█"
 CELL_HEADINGS = ("where", "metric", "published", "ours", "95 % of one run", "n", "difference", "verdict")
-CURVE_HEADINGS = (
-    "what", "ER@10 over training", "25 %", "50 %", "75 %", "end", "median", "peak", "tail", "HR@10", "best HR@10",
-    "runs", "diverged",
-)  # fmt: skip
-QUALITY_HEADINGS = ("what", "HR@10 over training", "25 %", "50 %", "75 %", "end", "best HR@10", "runs", "diverged")
 
 
 def cell_rows(report: Report) -> list[tuple[str, ...]]:
@@ -44,10 +39,19 @@ def cell_rows(report: Report) -> list[tuple[str, ...]]:
     return rows
 
 
+def promoted(report: Report) -> bool:
+    """Whether the curves are of ER@K beside HR@K; of HR@K alone where nothing is promoted."""
+    return any(curve.er for curve in report.curves) or not any(curve.epochs for curve in report.curves)
+
+
 def curve_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headings, and the curves, one line each: of ER@10 beside HR@10, or of HR@10 alone where nothing is promoted."""
-    if any(curve.er for curve in report.curves) or not any(curve.epochs for curve in report.curves):
-        return CURVE_HEADINGS, curve_rows(report)
+    """Headings, and the curves, one line each."""
+    er, hr = f"ER@{report.k}", f"HR@{min(report.k, 20)}"
+    quarters = ("25 %", "50 %", "75 %")
+    if promoted(report):
+        more = ("end", "median", "peak", "tail", hr, f"best {hr}", "runs", "diverged")
+        return ("what", f"{er} over training", *quarters, *more), curve_rows(report)
+    headings = ("what", f"{hr} over training", *quarters, "end", f"best {hr}", "runs", "diverged")
     highest = max((value for curve in report.curves for value in curve.hr if value is not None), default=0.0)
     rows = []
     for curve in report.curves:
@@ -68,7 +72,7 @@ def curve_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
                 str(curve.diverged),
             )
         )
-    return QUALITY_HEADINGS, rows
+    return headings, rows
 
 
 def _quarters(epochs: Sequence[int]) -> list[int]:
@@ -77,7 +81,7 @@ def _quarters(epochs: Sequence[int]) -> list[int]:
 
 
 def curve_rows(report: Report) -> list[tuple[str, ...]]:
-    """The curves of ER@10 and HR@10, one line each."""
+    """The curves of ER@K and HR@K, one line each."""
     rows = []
     for curve in report.curves:
         if not curve.epochs:
@@ -148,21 +152,21 @@ def published_section(report: Report) -> list[str]:
 
 def curve_section(report: Report, picture: str | None = None) -> list[str]:
     """Lines of Markdown: the curves, and a picture of them."""
-    out = ["## Curves", ""]
-    headings, rows = curve_table(report)
-    exposed = headings is CURVE_HEADINGS
-    if picture:
-        out += [f"![{'ER@10 and HR@10' if exposed else 'HR@10'} over epochs]({picture})", ""]
-    return [
-        *out,
-        "Mean ER@10 over the runs, from the first to the last evaluation, and at a quarter, half and three quarters of the"
-        " training; the interval at the end is over targets (over seeds, for one target). Percent."
-        if exposed
-        else "Mean HR@10 over the runs, from the first to the last evaluation (bars up to the highest of all), and at a"
-        " quarter, half and three quarters of the training. Percent.",
-        "",
-        *markdown_table(headings, rows),
-    ]
+    er, hr = f"ER@{report.k}", f"HR@{min(report.k, 20)}"
+    what = f"{er} and {hr}" if promoted(report) else hr
+    quarters = "at a quarter, half and three quarters of the training"
+    if promoted(report):
+        text = (
+            f"Mean {er} over the runs, from the first to the last evaluation, and {quarters}; the interval at the end is over"
+            " targets (over seeds, for one target). Percent."
+        )
+    else:
+        text = (
+            f"Mean {hr} over the runs, from the first to the last evaluation (bars up to the highest of all), and {quarters}."
+            " Percent."
+        )
+    image = [f"![{what} over epochs]({picture})", ""] if picture else []
+    return ["## Curves", "", *image, text, "", *markdown_table(*curve_table(report))]
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

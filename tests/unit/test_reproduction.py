@@ -137,6 +137,19 @@ def test_runs_without_a_target_have_curves_of_quality_only(tmp_path: Path) -> No
     assert "(or within the value's own tolerance)" in markdown(report)
 
 
+def test_curves_are_of_the_lists_that_published_values_are_about(tmp_path: Path) -> None:
+    run = untargeted("a-ra", 0, [0.02, 0.06])
+    for point in run.curve:
+        point["hr_full_5"] /= 2
+    write(tmp_path, run)
+    both = [expected("hr_full_5"), expected("hr_full_10")]
+    for values, k, hr in ((both[:1], 5, [1, 3]), (both, 10, [2, 6]), ([], 10, [2, 6])):
+        report = compare("", "", planned(scenario("a-ra")), values, Database([tmp_path]))
+        assert report.curves[0].hr == pytest.approx(hr)
+        assert curve_table(report)[0][1] == f"HR@{k} over training"
+        assert f"Mean HR@{k} over the runs" in markdown(report)
+
+
 def test_what_has_no_score_is_said(tmp_path: Path) -> None:
     write(tmp_path, record(scenario("a-ra"), status="diverged"), record(scenario("random"), er=0.1))
     wanted = [expected(), Expected(where={"attack": "a-hum"}, metric="er_10", value=0.1, source="")]
