@@ -187,7 +187,7 @@ def test_the_command_that_resumes_names_the_attack(attack_file: Path, tmp_path: 
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "fedbench", "run", "smoke", "--attack", str(attack_file)),
-            *("--jobs", "1", "--only", "model=mf", "--results", str(tmp_path / "r")),
+            *("--seeds", "50", "--jobs", "1", "--only", "model=mf", "--results", str(tmp_path / "r")),
         ],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -201,7 +201,7 @@ def test_the_command_that_resumes_names_the_attack(attack_file: Path, tmp_path: 
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"Resume with: fedbench run smoke --attack {attack_file} --only model=mf --jobs 1" in err
+    assert f"Resume with: fedbench run smoke --attack {attack_file} --only model=mf --seeds 50 --jobs 1" in err
 
 
 @pytest.fixture

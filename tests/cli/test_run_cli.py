@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -130,7 +129,7 @@ def test_version_and_help() -> None:
         assert text.count(f"fedbench {command} ") >= 3  # the usage line and two examples or more
 
 
-def test_help_imports_nothing_heavy_and_is_quick() -> None:
+def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; sys.argv = ['fedbench', '--help']\n"
         "from fedbench.cli import main\n"
@@ -138,11 +137,8 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'pydantic', 'duckdb', 'pyarrow', 'numpy', 'scipy', 'pandas'} & set(sys.modules)))"
     )
-    begin = time.perf_counter()
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - begin
     assert result.stdout.splitlines()[-1] == "[]"
-    assert seconds < 2  # 0.1 s on an idle machine; the bound only has to tell it from importing torch
 
 
 def test_python_dash_m() -> None:

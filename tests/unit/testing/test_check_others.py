@@ -26,7 +26,7 @@ from fedbench.testing import Budget, Finding, check_dataset, check_defense, chec
 
 MB = 1 << 20
 AMPLE = Budget(times=1000, seconds=60)
-TIGHT = Budget(times=2, seconds=0.02)
+TIGHT = Budget(times=0, seconds=0.02)
 ON_LINUX = sys.platform.startswith("linux")
 
 
