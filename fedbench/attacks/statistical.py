@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from fedbench.attacks.base import Attack
 from fedbench.attacks.clean_statistics import Spread, clean_statistics, upload_of_all_items
 from fedbench.attacks.own_data import random_profiles
-from fedbench.cards import LATER, AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 
@@ -26,8 +26,7 @@ class StatisticalAttack(Attack, ABC):
     The S clients are drawn anew in every attacked round from all malicious ones, sampled or not; they are honest at the
     current parameters (AAAI'23 code for its own attack; it has none of these three). The same is done coordinate by
     coordinate for the dense parameters. Uploads have a row for every item, reported numbers of samples are honest, and
-    the clients' own embeddings follow their data. With ``parts = "items"`` the dense parameters are left to the clients'
-    honest gradients.
+    the clients' own embeddings follow their data.
 
     Most of the S clients do not touch an item, so sigma is much larger than mu there: with k of S clients that do, mu is
     about k/S and sigma about sqrt(k/S) of a row. Items that none touches get their mean, with sigma 0.
@@ -42,12 +41,6 @@ class StatisticalAttack(Attack, ABC):
         profile_size: int = Field(
             30, ge=1, description="items of an injected client's random profile [ours, as p2: 30]"
         )
-        parts: Literal["all", "items"] = Field(
-            "all",
-            description="what is poisoned: the whole upload, or item embeddings, dense parameters being the client's own"
-            " honest ones [AAAI'23: not stated; its ClusterAttack: items]",
-            json_schema_extra=LATER,
-        )
 
     params: StatisticalAttack.Params
 
@@ -57,13 +50,10 @@ class StatisticalAttack(Attack, ABC):
     def craft(self, view: AttackerView) -> Updates:
         # Statistics first: the honest step moves the clients' own embeddings under gradient descent.
         seen = clean_statistics(view.colluding(self.params.colluders), view.num_items)
-        own = view.honest().updates
+        weights = view.honest().updates.weights
         items = self.poisoned(view, seen.items)
-        if self.params.parts == "items":
-            dense = own.dense.stacked()
-        else:
-            dense = {name: self.poisoned(view, each) for name, each in seen.dense.items()}
-        return upload_of_all_items(view, items, dense, own.weights)
+        dense = {name: self.poisoned(view, each) for name, each in seen.dense.items()}
+        return upload_of_all_items(view, items, dense, weights)
 
     @abstractmethod
     def poisoned(self, view: AttackerView, seen: Spread) -> torch.Tensor:

@@ -119,19 +119,3 @@ def test_uploads_agree_with_a_loop_over_clients_and_coordinates(
                 assert got[name][c].flatten()[k].item() == pytest.approx(expected, abs=1e-6)
     assert torch.equal(sent.weights, view.honest().updates.weights)
     assert sent.clients.tolist() == view.clients.tolist()
-
-
-@pytest.mark.parametrize("cls", [Gaussian, Lie, Fang])
-def test_poisoned_items_alone_leave_the_dense_parameters_honest(
-    make_view: MakeView, cls: type[StatisticalAttack]
-) -> None:
-    both, items = (
-        of(cls, parts=parts).craft(make_view(cls.card, "ncf", m=2, num_malicious=5, loss="bpr"))
-        for parts in ("all", "items")
-    )
-    view = make_view(cls.card, "ncf", m=2, num_malicious=5, loss="bpr")
-    assert torch.equal(items.all_rows().values, both.all_rows().values)
-    honest = view.honest().updates.dense.stacked()
-    for name, value in items.dense.stacked().items():
-        assert torch.equal(value, honest[name])
-        assert not torch.equal(value, both.dense.stacked()[name])
