@@ -118,27 +118,34 @@ class Expected(_Strict):
 
 
 class ExpectedTable(_Strict):
-    """A printed table: the columns are fields of scenarios and metrics; a cell is a value or {value, band, near, note}."""
+    """A printed table: the columns are fields of scenarios and metrics; a cell is a value or {value, band, near, note}.
+
+    ``near`` is one tolerance for all values, or one for each metric.
+    """
 
     source: str
     where: dict[str, Any] = {}
     statistic: Statistic = "end"
-    near: Near | None = None
+    near: Near | dict[str, Near] | None = None
     at_epoch: int | None = None
     columns: list[str]
     rows: list[list[Any]]
 
     def cells(self, place: str) -> Iterator[Expected]:
         """Every value of the table; ``place`` is what messages call it."""
+        unknown = set(self.near) - set(self.columns) if isinstance(self.near, dict) else set()
+        if unknown:
+            raise UserError(f"{place}: near of {', '.join(sorted(unknown))}, which is no column of the table.")
         for number, row in enumerate(self.rows, 1):
             if len(row) != len(self.columns):
                 raise UserError(f"{place}: row {number} has {len(row)} values for {len(self.columns)} columns.")
             cells = dict(zip(self.columns, row, strict=True))
             where = self.where | {key: value for key, value in cells.items() if key in LABELS}
-            common = {name: getattr(self, name) for name in ("source", "statistic", "near", "at_epoch")}
+            common = {name: getattr(self, name) for name in ("source", "statistic", "at_epoch")}
             for key, value in cells.items():
                 if key not in LABELS:
-                    own = value if isinstance(value, Mapping) else {"value": value}
+                    near = self.near.get(key) if isinstance(self.near, dict) else self.near
+                    own: dict[str, Any] = {"near": near, **(value if isinstance(value, Mapping) else {"value": value})}
                     try:
                         yield Expected(where=where, metric=key, **{**common, **own})
                     except ValidationError as error:

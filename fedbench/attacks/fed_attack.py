@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 
 from fedbench.attacks.base import Attack
-from fedbench.attacks.own_data import random_profiles
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.attacks.own_data import DataPoisoning, random_profiles, trained_on
+from fedbench.cards import AttackCard, Channel, Goal, Knowledge
 from fedbench.federation.clients import Batch
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
@@ -31,6 +31,8 @@ class FedAttack(Attack):
       both ends stay apart.
     * A negative that would be its own pair's positive is replaced by the item after the pool, as in the code; other
       items of the client are not avoided. Pointwise losses keep no pairs, and nothing is avoided.
+    * ``own_embedding``: an attacker has no reason to spoil what it ranks by, so the client's own embedding follows its
+      clean data; in the first release of AAAI'23's code it follows the poisoned data, and so does the next ranking.
     * The code ranks by users' initial embeddings, which it never updates, and by items one client old: slips, not ported.
     """
 
@@ -44,7 +46,7 @@ class FedAttack(Attack):
         notes="Data poisoning: what is uploaded is honest training on samples chosen by the attacker.",
     )
 
-    class Params(Parameters):
+    class Params(DataPoisoning):
         """Parameters."""
 
         pool: int | None = Field(
@@ -58,9 +60,6 @@ class FedAttack(Attack):
             description="each sample is drawn from the pool; or every pair has the last item of all as positive, and the"
             " pool's items in turn as negatives [AAAI'23 code]",
         )
-        profile_size: int = Field(
-            30, ge=1, description="items of an injected client's random profile [ours, as p2: 30]"
-        )
 
     params: FedAttack.Params
 
@@ -69,10 +68,8 @@ class FedAttack(Attack):
 
     def craft(self, view: AttackerView) -> Updates:
         order = view.model.score_all(view.params, view.own_users).argsort(dim=1, descending=True, stable=True)
-        upload = view.trained(hardest(view.own_batch, order, self.params, view.generator, view.model.reads_sequences))
-        # After the upload: under gradient descent it moves the clients' own embeddings.
-        view.honest()
-        return upload
+        batch = hardest(view.own_batch, order, self.params, view.generator, view.model.reads_sequences)
+        return trained_on(view, batch, self.params)
 
 
 def hardest(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pydantic import Field
-
 from fedbench.attacks.base import Attack
-from fedbench.attacks.own_data import random_profiles
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.attacks.own_data import DataPoisoning, random_profiles, trained_on
+from fedbench.cards import AttackCard, Channel, Goal, Knowledge
 from fedbench.federation.clients import Batch
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
@@ -17,10 +15,11 @@ from fedbench.federation.view import AttackerView, Profiles
 class LabelFlip(Attack):
     """Each client trains honestly on its own rows with the labels exchanged, and uploads that.
 
-    Tolpegin et al. (ESORICS 2020), for classification; AAAI'23 uses it as a baseline and gives no detail. Under BPR every
-    pair has its positive and its negative swapped, so a pair's gradient is that of ``-log sigma(s_n - s_p)``; under
+    Tolpegin et al. (ESORICS 2020), for classification; AAAI'23 uses it as a baseline, without detail. Under BPR every pair
+    has its positive and its negative swapped, so a pair's gradient is that of ``-log sigma(s_n - s_p)``; under
     cross-entropy a row with weight w, p of it positive, becomes one with ``w - p`` positive. Rows, sizes and an L2 term
-    stay. The clients' own embeddings follow their clean data: an attacker has no reason to spoil them.
+    stay. The clients' own embeddings follow their clean data: an attacker has no reason to spoil them. In the first
+    release of AAAI'23's code they follow the flipped data (``own_embedding = "poisoned"``).
     """
 
     card = AttackCard(
@@ -33,12 +32,8 @@ class LabelFlip(Attack):
         notes="Data poisoning: what is uploaded is honest training on flipped labels.",
     )
 
-    class Params(Parameters):
+    class Params(DataPoisoning):
         """Parameters."""
-
-        profile_size: int = Field(
-            30, ge=1, description="items of an injected client's random profile [ours, as p2: 30]"
-        )
 
     params: LabelFlip.Params
 
@@ -46,10 +41,7 @@ class LabelFlip(Attack):
         return random_profiles(view, self.params.profile_size)
 
     def craft(self, view: AttackerView) -> Updates:
-        upload = view.trained(flipped(view.own_batch))
-        # After the upload: under gradient descent it moves the clients' own embeddings.
-        view.honest()
-        return upload
+        return trained_on(view, flipped(view.own_batch), self.params)
 
 
 def flipped(batch: Batch) -> Batch:

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
+from pydantic import Field
 
 from fedbench.attacks.sampling import distinct, others
+from fedbench.cards import LATER, Parameters
 from fedbench.errors import UserError
+from fedbench.federation.clients import Batch
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Tensors, Updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles
+
+
+class DataPoisoning(Parameters):
+    """Parameters of attacks whose clients train honestly on poisoned data."""
+
+    profile_size: int = Field(30, ge=1, description="items of an injected client's random profile [ours, as p2: 30]")
+    own_embedding: Literal["clean", "poisoned"] = Field(
+        "clean",
+        description="which data the client's own embedding follows [poisoned: AAAI'23 code's first release; ours: clean]",
+        json_schema_extra=LATER,
+    )
+
+
+def trained_on(view: AttackerView, batch: Batch, params: DataPoisoning) -> Updates:
+    """The upload of clients that train honestly on ``batch``; their own embeddings follow it, or their clean data."""
+    upload = view.trained(batch, move=params.own_embedding == "poisoned")
+    if params.own_embedding == "clean":
+        view.honest()  # after the upload: under gradient descent it moves the clients' own embeddings
+    return upload
 
 
 def random_profiles(view: AttackerView, size: int) -> Profiles:

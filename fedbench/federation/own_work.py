@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fedbench.errors import ThreatModelViolation
 from fedbench.federation.clients import Batch, ragged
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import HonestStep
@@ -30,6 +31,7 @@ class OwnWork:
     def __init__(self, federation: Federation, index: torch.Tensor, genuine: bool) -> None:
         self._federation, self._index, self._genuine = federation, index, genuine
         self._made: HonestStep | None = None
+        self._moved: torch.Tensor | None = None
         self._drawn: Batch | None = None
 
     def step(self) -> HonestStep:
@@ -37,9 +39,15 @@ class OwnWork:
             clients = self._clients(self._index)
             batch = self.batch()
             updates, gradient, users = self._work(clients, batch)
-            moved = self._federation._move_users(clients, users, gradient)
-            self._made = HonestStep(updates, users, moved)
+            if self._moved is None:
+                self._moved = self._federation._move_users(clients, users, gradient)
+            self._made = HonestStep(updates, users, self._moved)
         return self._made
+
+    def settle(self) -> None:
+        """Move the clients' own embeddings by their data, unless they have moved in this round."""
+        if self._moved is None:
+            self.step()
 
     def batch(self) -> Batch:
         if self._drawn is None:
@@ -57,8 +65,16 @@ class OwnWork:
         index, starts, _ = ragged(every.starts, every.starts.cpu(), owners.cpu())
         return f.model.represent(f.params, f.users.index_select(0, clients), Histories(starts, item[index]))
 
-    def trained(self, batch: Batch) -> Updates:
-        return self._work(self._clients(self._index), batch)[0]
+    def trained(self, batch: Batch, move: bool = False) -> Updates:
+        clients = self._clients(self._index)
+        updates, gradient, users = self._work(clients, batch)
+        if move:
+            if self._moved is not None:
+                raise ThreatModelViolation(
+                    "the clients' own embeddings move once a round: ask for this before honest()."
+                )
+            self._moved = self._federation._move_users(clients, users, gradient)
+        return updates
 
     def colluding(self, count: int) -> Updates:
         f = self._federation

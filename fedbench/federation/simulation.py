@@ -302,7 +302,7 @@ class Federation:
                 f"attack {name!r} returned uploads of {len(crafted.clients)} clients; {len(index)} of its were sampled."
             )
         if self._user_adam is not None and own is not None:
-            own.step()  # a compromised user's own embedding follows its data, whatever is uploaded
+            own.settle()  # a compromised user's own embedding follows its data, whatever is uploaded
         return Updates(clients, crafted.rows, crafted.dense, crafted.weights, crafted.common)
 
     def _move_users(self, clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

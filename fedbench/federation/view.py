@@ -92,8 +92,8 @@ class OwnSteps(Protocol):
     def users(self) -> torch.Tensor:
         """float32 [m, d]: what scores items for them (:meth:`Recommender.represent`)."""
 
-    def trained(self, batch: Batch) -> Updates:
-        """What they would upload honestly had they these rows instead."""
+    def trained(self, batch: Batch, move: bool = False) -> Updates:
+        """What they would upload honestly had they these rows instead; with ``move`` it moves their own embeddings."""
 
     def colluding(self, count: int) -> Updates:
         """The honest uploads, at the current parameters, of ``count`` of all malicious clients, drawn anew."""
@@ -249,12 +249,16 @@ class AttackerView:
         """float32 [m, d]: what scores items for the sampled clients: ``model.score_all(params, own_users)``."""
         return self._own("own_users").users()
 
-    def trained(self, batch: Batch) -> Updates:
+    def trained(self, batch: Batch, move: bool = False) -> Updates:
         """What the sampled clients would upload honestly, had they the training rows ``batch``.
 
-        The rows must lie as in ``own_batch``; their own embeddings do not move.
+        The rows must lie as in ``own_batch``. With ``move`` the clients' own embeddings follow these rows in this round,
+        and not those that they have; without, they do not move.
+
+        Raises:
+            ThreatModelViolation: with ``move``, when they have moved in this round already (after ``honest``).
         """
-        return self._own("trained").trained(batch)
+        return self._own("trained").trained(batch, move)
 
     def colluding(self, count: int) -> Updates:
         """The honest uploads, at the current parameters, of ``count`` (or all) of the attacker's clients.

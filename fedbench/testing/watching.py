@@ -114,8 +114,8 @@ class WatchedView(AttackerView):
     def honest(self) -> HonestStep:
         return self._handed("view.honest()", super().honest())
 
-    def trained(self, batch: Batch) -> Updates:
-        return self._handed("view.trained()", super().trained(batch))
+    def trained(self, batch: Batch, move: bool = False) -> Updates:
+        return self._handed("view.trained()", super().trained(batch, move))
 
     def colluding(self, count: int) -> Updates:
         return self._handed("view.colluding()", super().colluding(count))

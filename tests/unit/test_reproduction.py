@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from records import record, scenario, untargeted, write
 from scipy import stats
 
+from fedbench.errors import UserError
 from fedbench.leaderboard import Database
 from fedbench.reproduction import (
     Curve,
@@ -211,6 +212,11 @@ def test_the_report_is_written_with_its_picture(tmp_path: Path) -> None:
 def test_a_table_can_state_its_tolerance_and_a_value_its_own() -> None:
     table = ExpectedTable(source="", near=0.01, columns=["hr_full_5"], rows=[[0.2], [{"value": 0.3, "near": 0.02}]])
     assert [value.near for value in table.cells("t")] == [0.01, 0.02]
+    options = {"source": "", "columns": ["hr_full_5", "ndcg_full_5", "hr_full_10"], "rows": [[0.2, 0.1, 0.3]]}
+    by_metric = ExpectedTable(near={"hr_full_5": 0.02, "ndcg_full_5": 0.01}, **options)
+    assert [value.near for value in by_metric.cells("t")] == [0.02, 0.01, None]
+    with pytest.raises(UserError, match="near of hr_full_20, which is no column of the table"):
+        list(ExpectedTable(near={"hr_full_20": 0.02}, **options).cells("t"))
 
 
 @pytest.mark.parametrize(

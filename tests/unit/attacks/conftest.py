@@ -99,7 +99,7 @@ def _make_view(
             step = recommender.local_step(params, mine, batch, Loss(loss))
             return HonestStep(self.trained(batch), mine, mine - learning_rate * step.users)
 
-        def trained(self, batch: Batch) -> Updates:
+        def trained(self, batch: Batch, move: bool = False) -> Updates:
             step = recommender.local_step(params, users[batch.clients], batch, Loss(loss))
             return Updates(batch.clients, step.rows, step.dense, batch.size)
 

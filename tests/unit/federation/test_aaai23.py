@@ -13,8 +13,9 @@ from sasrec_oracle import PlainSequential
 from untargeted_oracle import PlainUntargeted
 
 from fedbench.attacks.base import Attack
+from fedbench.attacks.label_flip import LabelFlip
 from fedbench.cards import AttackCard, Channel, Goal, Knowledge, NoParameters
-from fedbench.errors import UserError
+from fedbench.errors import ThreatModelViolation, UserError
 from fedbench.federation.clients import draw_negatives
 from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Updates
@@ -185,3 +186,50 @@ def test_own_data_give_honest_uploads_of_the_sampled_and_of_all_malicious_client
     assert sorted(all_of_them.clients.tolist()) == made.malicious.tolist()
     assert few.common is not None
     assert torch.allclose(few.common.gradient, LAMBDA * made.params.items, atol=1e-2)
+
+
+def test_own_embeddings_follow_clean_or_poisoned_data_once_a_round() -> None:
+    """One step of gradient descent of every malicious client, by autograd over its pairs as they are or exchanged."""
+    for own_embedding, exchanged in (("clean", False), ("poisoned", True)):
+        attack = LabelFlip(LabelFlip.Params(own_embedding=own_embedding))
+        options = {"user_optimizer": "sgd", "server_optimizer": "sgd", "clients_per_round": 30, "rounds_per_epoch": 1}
+        made = federation(6, attack, **options)
+        before, items = made.users.clone(), made.params.items.clone()
+        batch = made.rows.select(made.malicious)
+        made.train_epoch()
+        for place, user in enumerate(made.malicious.tolist()):
+            assert batch.pair_positive is not None
+            assert batch.pair_negative is not None
+            mine = batch.client[batch.pair_positive] == place
+            sides = items[batch.item[batch.pair_positive[mine]]], items[batch.item[batch.pair_negative[mine]]]
+            plus, minus = reversed(sides) if exchanged else sides
+            own = before[user].clone().requires_grad_()
+            loss = torch.nn.functional.softplus(-((plus - minus) @ own)).mean() + LAMBDA / 2 * own.square().sum()
+            (gradient,) = torch.autograd.grad(loss, own)
+            assert torch.allclose(made.users[user], before[user] - 0.05 * gradient, atol=1e-6)
+
+
+class TooLate(Loyal):
+    """Would move its clients' embeddings twice."""
+
+    def craft(self, view: AttackerView) -> Updates:
+        view.honest()
+        return view.trained(view.own_batch, move=True)
+
+
+def test_own_embeddings_move_once_a_round_only() -> None:
+    with pytest.raises(ThreatModelViolation, match="once a round"):
+        federation(6, TooLate(NoParameters())).train_epoch()
+    made = federation(
+        6, LabelFlip(LabelFlip.Params(own_embedding="poisoned")), rounds_per_epoch=1, clients_per_round=30
+    )
+    moved: list[int] = []
+    move = made._move_users
+
+    def spy(clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        moved.extend(clients.tolist())
+        return move(clients, users, gradient)
+
+    made._move_users = spy  # type: ignore[method-assign]
+    made.train_epoch()
+    assert sorted(moved) == list(range(30))
