@@ -26,16 +26,14 @@ class Page:
     """A suite's page and its line of the index.
 
     Attributes:
-        text: Markdown. agree, cells, missing: published values that agree, that there are, that are not run yet.
+        text: Markdown. report: the published values and ours.
         there, runs: runs with a record, and those that the suite has.
     """
 
     name: str
     title: str
     text: str
-    agree: int
-    cells: int
-    missing: int
+    report: Report
     there: int
     runs: int
 
@@ -66,9 +64,8 @@ def make_page(suite: Suite, database: Database, folder: Path) -> Page:
     if suite.expected and ran.curves:
         picture = folder / f"{suite.name}.png"
         lines += curve_section(ran, picture.name if picture.is_file() else None)
-    agree, missing = _verdicts(report)
     text = "\n".join(lines).rstrip() + "\n"
-    return Page(suite.name, suite.title, text, agree, len(report.cells), missing, there, len(wanted))
+    return Page(suite.name, suite.title, text, report, there, len(wanted))
 
 
 def index(pages: Sequence[Page]) -> str:
@@ -78,13 +75,11 @@ def index(pages: Sequence[Page]) -> str:
             f"[{page.name}]({page.name}.md)",
             escape(page.title),
             f"{page.there:,} of {page.runs:,}" if page.there else "not run yet",
-            str(page.cells) if page.cells else "-",
-            str(page.cells - page.missing) if page.cells else "-",
-            str(page.agree) if page.cells else "-",
+            *_counts(page.report),
         ]
         for page in pages
     ]
-    headings = ("suite", "what", "runs", "published values", "of them run", "agree")
+    headings = ("suite", "what", "runs", "published values", "of them run", "agree", "not told apart")
     return "\n".join(
         [
             "# Suites",
@@ -100,10 +95,10 @@ def index(pages: Sequence[Page]) -> str:
     )
 
 
-def _verdicts(report: Report) -> tuple[int, int]:
-    """Published values that agree, and those that are not run."""
-    verdicts = [cell.verdict for cell in report.cells]
-    return sum(verdict.startswith("agrees") for verdict in verdicts), verdicts.count("not run")
+def _counts(report: Report) -> list[str]:
+    """Published values that there are, that were run, that agree, and that are not told apart."""
+    cells = len(report.cells)
+    return [str(each) if cells else "-" for each in (cells, cells - report.missing, report.agree, report.open)]
 
 
 def _how_to_run(suite: Suite, planned: Sequence[Planned]) -> list[str]:

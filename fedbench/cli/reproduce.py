@@ -66,8 +66,7 @@ def reproduce(
     headings, lines = curve_table(report)
     screen.print(table(headings, lines, right=headings[2:]))
     if report.cells:
-        agree = sum(cell.verdict.startswith("agrees") for cell in report.cells)
-        screen.print(f"\n{agree} of {len(report.cells)} published values agree.")
+        screen.print(f"\n{report.tally()}.")
     if out is not None:
         picture = _picture(out)
         write_text(out, markdown(report, picture.name if picture else None))

@@ -23,7 +23,7 @@ class Cell:
 
     Attributes:
         published, mean, low, high: percent; low and high bound one new run with 95 % (None: fewer than two runs).
-        n: runs with a score. verdict: ``agrees``, ``agrees (band)``, ``differs``, ``diverged``, ``without twin`` or
+        n: runs with a score. verdict: what :func:`verdict` says, or without a score ``diverged``, ``without twin`` or
             ``not run``.
     """
 
@@ -50,23 +50,27 @@ def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[f
 def verdict(expected: Expected, values: Sequence[float]) -> str:
     """Whether our runs, in percent, agree with a published value.
 
-    With a band: when the mean lies in it. Otherwise when the published value lies in the 95 % prediction interval, or
-    within :data:`NEAR` of the mean, or within the value's own ``near`` where it has one.
+    With a band: when the mean lies in it. Otherwise when the published value lies within :data:`NEAR` of the mean, or
+    within the value's own ``near`` where it has one. One that is farther off but in the 95 % prediction interval is not
+    told apart: it may be one run of ours, which vary too much to say more.
+
+    Returns:
+        ``agrees``, ``agrees (band)``, ``not told apart`` or ``differs``.
     """
     mean = statistics.fmean(values)
     published = 100 * expected.value
     if expected.band is not None:
         inside = 100 * expected.band[0] - 1e-9 <= mean <= 100 * expected.band[1] + 1e-9
         return "agrees (band)" if inside else "differs"
-    bounds = prediction_interval(values)
-    if bounds is not None and bounds[0] <= published <= bounds[1]:
-        return "agrees"
     if expected.near is not None:
         near = 100 * expected.near + 1e-9
     else:
         name = expected.metric.rpartition("_")[0]
         near = NEAR.get(name, NEAR.get(name.partition("_")[0], NEAR["hr"]))
-    return "agrees" if abs(mean - published) <= near else "differs"
+    if abs(mean - published) <= near:
+        return "agrees"
+    bounds = prediction_interval(values)
+    return "not told apart" if bounds is not None and bounds[0] <= published <= bounds[1] else "differs"
 
 
 def cell_of(expected: Expected, rows: Sequence[Row], runs: Mapping[str, Sequence[Row]]) -> Cell:

@@ -24,6 +24,31 @@ class Report:
     curves: list[Curve]
     k: int = DEFAULT_K
 
+    @property
+    def agree(self) -> int:
+        """Published values with which our runs agree."""
+        return sum(cell.verdict.startswith("agrees") for cell in self.cells)
+
+    @property
+    def open(self) -> int:
+        """Published values that our runs, varying as they do, cannot be told apart from, though they are not near."""
+        return sum(cell.verdict == "not told apart" for cell in self.cells)
+
+    @property
+    def missing(self) -> int:
+        """Published values without a run of ours."""
+        return sum(cell.verdict == "not run" for cell in self.cells)
+
+    def tally(self) -> str:
+        """How many values agree, in words."""
+        ran = len(self.cells) - self.missing
+        text = f"{self.agree} of {ran} published values agree"
+        if self.missing:
+            text = f"{self.agree} of the {ran} published values that were run agree"
+        if self.open:
+            text += f", {self.open} more {'is' if self.open == 1 else 'are'} not told apart from ours"
+        return f"{text}; {self.missing} of {len(self.cells)} are not run yet" if self.missing else text
+
 
 def compare(
     title: str, paper: str, planned: Sequence[Planned], expected: Iterable[Expected], database: Database

@@ -130,21 +130,15 @@ def published_section(report: Report) -> list[str]:
     """Lines of Markdown: every published value with ours and the verdict; none where nothing is published."""
     if not report.cells:
         return []
-    agree = sum(cell.verdict.startswith("agrees") for cell in report.cells)
-    missing = sum(cell.verdict == "not run" for cell in report.cells)
     metrics = {cell.expected.metric for cell in report.cells}
     more = ", 5 points (degradation)" if any(map(is_degradation, metrics)) else ""
     own = " (or within the value's own tolerance)" if any(cell.expected.near for cell in report.cells) else ""
-    ran = len(report.cells) - missing
-    first = f"{agree} of {ran} published values agree"
-    if missing:
-        first = f"{agree} of the {ran} published values that were run agree; {missing} of {len(report.cells)} are not run yet"
     return [
         "## Published against ours",
         "",
-        f"{first}. To agree: our mean lies in the band that re-runs of the published"
-        " code give, or the published value lies in the 95 % interval for one new run of ours, or within 2 points (HR)"
-        f"{more} or 10 points (ER) of our mean{own}. Percent.",
+        f"{report.tally()}. To agree: our mean lies in the band that re-runs of the published code give, or within 2 points"
+        f" (HR){more} or 10 points (ER) of the published value{own}. Not told apart: farther off, but in the 95 % interval"
+        " for one new run of ours. Percent.",
         "",
         *markdown_table(CELL_HEADINGS, cell_rows(report)),
     ]

@@ -81,7 +81,7 @@ def test_a_page_by_hand(suite: Path, results: Path, tmp_path: Path) -> None:
     assert "| a-hum mf | er\\_10 | 50.0 | - | - | 0 | - | not run |" in lines
     assert [line.split(" | ")[0] for line in lines if "▁" in line] == ["| longtail-small mf a-ra 5 %"]
     assert "![" not in text
-    row = "| [mine](mine.md) | Mine &amp; &lt;others&gt; | 4 of 16 | 2 | 1 | 1 |"
+    row = "| [mine](mine.md) | Mine &amp; &lt;others&gt; | 4 of 16 | 2 | 1 | 1 | 0 |"
     assert row in (out / "README.md").read_text(encoding="utf-8").splitlines()
 
 

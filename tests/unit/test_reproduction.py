@@ -44,7 +44,7 @@ def test_the_prediction_interval_is_that_of_one_new_run() -> None:
         (expected(value=0.50), [41.0], "agrees"),  # within 10 points
         (expected(value=0.52), [41.0], "differs"),
         (expected(value=0.52), [41.0, 41.1], "differs"),
-        (expected(value=0.60), [40.0, 50.0], "agrees"),  # the interval for one run is wide
+        (expected(value=0.60), [40.0, 50.0], "not told apart"),  # the interval for one run is wide
         (expected("hr_10", value=0.50), [48.1], "agrees"),  # within 2 points
         (expected("hr_10", value=0.50), [47.9], "differs"),
         (expected(value=0.9, band=[0.2, 0.4]), [30.0], "agrees (band)"),
@@ -64,6 +64,18 @@ def test_the_prediction_interval_is_that_of_one_new_run() -> None:
 )
 def test_verdicts(value: Expected, values: list[float], says: str) -> None:
     assert verdict(value, values) == says
+
+
+def test_what_only_the_interval_admits_does_not_count_as_agreeing(tmp_path: Path) -> None:
+    write(tmp_path, record(scenario("a-ra"), 0, er=0.40), record(scenario("a-ra"), 1, er=0.50))
+    for values, says in (
+        ([0.45], "1 of 1 published values agree"),
+        ([0.45, 0.60], "1 of 2 published values agree, 1 more is not told apart from ours"),
+        ([0.60, 0.61], "0 of 2 published values agree, 2 more are not told apart from ours"),
+    ):
+        report = compare("", "", planned(scenario("a-ra")), [expected(value=v) for v in values], Database([tmp_path]))
+        assert report.tally() == says
+        assert f"{says}. To agree:" in markdown(report)
 
 
 def planned(*scenarios: Any, seeds: int = 2) -> list[Planned]:
