@@ -24,8 +24,8 @@ class StatisticalAttack(Attack, ABC):
     """What the three share: they know mu and sigma [M, d] of the honest uploads of S of the attacker's own clients.
 
     The S clients are drawn anew in every attacked round from all malicious ones, sampled or not; they are honest at the
-    current parameters (AAAI'23 code for its own attack; it has none of these three). The same is done coordinate by
-    coordinate for the dense parameters. Uploads have a row for every item, reported numbers of samples are honest, and
+    current parameters, as AAAI'23's code has it for its own attack. The same is done coordinate by coordinate for the
+    dense parameters. Uploads have a row for every item, reported numbers of samples are honest, and
     the clients' own embeddings follow their data.
 
     Most of the S clients do not touch an item, so sigma is much larger than mu there: with k of S clients that do, mu is
@@ -88,8 +88,8 @@ class Lie(StatisticalAttack):
 
     The original's rule is ``z = Phi^-1((n - m - s) / (n - m))``, ``s = floor(n/2 + 1) - m``, for n clients of the round
     of whom m are malicious. With few attackers it vanishes (n = 50, m = 1: -0.03), while AAAI'23 reports a loss of 8 %
-    without its z; default 1.5, of the original's experiments. The side is a convention: the server descends. ``p2``
-    is the same idea turned to promotion.
+    and does not state its z (the first release of its code: 0.1); default 1.5, of the original's experiments. The side
+    is a convention: the server descends. ``p2`` is the same idea turned to promotion.
     """
 
     card = AttackCard(
@@ -99,7 +99,7 @@ class Lie(StatisticalAttack):
         goal=Goal.DEGRADE,
         channel=Channel.GRADIENT,
         knowledge=frozenset({Knowledge.OWN_DATA, Knowledge.COHORT_SIZE}),
-        notes='The cohort size is read for z = "rule" only. AAAI\'23 does not state its z.',
+        notes="The cohort size is read for z = \"rule\" only. AAAI'23's text does not state its z.",
     )
 
     class Params(StatisticalAttack.Params):
@@ -108,7 +108,7 @@ class Lie(StatisticalAttack):
         z: float | Literal["rule"] = Field(
             PUBLISHED_Z,
             description='distance from the mean in sigma, or "rule" for the rule above; below 0: on the other side'
-            " [original: rule, and 1.5 in experiments; AAAI'23: not stated]",
+            " [original: rule, and 1.5 in experiments; AAAI'23's first release: 0.1]",
         )
 
     params: Lie.Params
@@ -140,7 +140,7 @@ class Fang(StatisticalAttack):
     to, ``[mu - 4 sigma, mu - 3 sigma]`` where mu > 0 and its mirror image where mu < 0 (``side = "against"``).
     UA-FedRec's code has a = 3 (``low = high = 3``).
 
-    The first release of AAAI'23's code, which made its table, goes to the other side (``side = "along"``): the upload
+    The first release of AAAI'23's code goes to the other side (``side = "along"``): the upload
     points where the honest gradient does, and overshoots. There a is one number for each client and round
     (``scale_per = "client"``).
     """
