@@ -198,13 +198,15 @@ _MODEL_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "aaai23": {"mf": {"embedding_size": 64, "init": "xavier", "dropout": 0.2}},
 }
 
-# Rules over whole updates, UNION as its code has it, and the norm bounds of ML-1M (appendix A; on Gowalla with sasrec 2.5).
+# Rules over whole updates, UNION as its code has it, the norm bounds of ML-1M (appendix A; on Gowalla with sasrec 2.5), and
+# fl-wbc's scale as its parameters say.
 _DEFENSE_PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
     "aaai23": {
         **{(rule, "*"): {"scope": "client"} for rule in ("median", "trimmed-mean", "krum", "multi-krum", "bulyan")},
         **{(rule, "*"): {"scope": "client"} for rule in ("rfa", "foolsgold", "dnc")},
         ("norm-bound", "*"): {"scope": "client", "bound": 0.1},
         ("norm-bound", "sasrec"): {"bound": 1.5},
+        ("fl-wbc", "*"): {"scale": 2e-4},
         ("union", "*"): {"step": "server", "distance": "euclidean", "dropout": 0.2, "order": "parallel"},
     },
 }
