@@ -5,11 +5,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedbench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Parameters(BaseModel):
@@ -150,11 +153,21 @@ def parse_parameters(cls: type[P], values: Mapping[str, Any], where: str) -> P:
     try:
         return cls(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
+        errors = error.errors()
+        first = errors[0]
+        if not first["loc"]:  # a check of several parameters, which names them
+            raise UserError(f"{where}: {_said(first)}.") from None
+        key = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
             raise unknown(f"parameter of {where}:", key, cls.model_fields) from None
-        raise UserError(f"{where}: parameter {key} = {first.get('input')!r}: {first['msg']}.") from None
+        # A value that may be of several kinds has a message for each.
+        texts = dict.fromkeys(_said(each) for each in errors if each["loc"][:1] == first["loc"][:1])
+        given = f" = {values[key]!r}" if key in values else ""
+        raise UserError(f"{where}: parameter {key}{given}: {'; '.join(texts)}.") from None
+
+
+def _said(error: ErrorDetails) -> str:
+    return error["msg"].removeprefix("Value error, ")
 
 
 @dataclass(frozen=True)

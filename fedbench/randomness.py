@@ -1,7 +1,8 @@
 """Named random streams, derived from one root seed.
 
 Every purpose (negatives, cohort sampling, the attack, ...) has a stream of its own, so that changing one part of a
-run leaves the draws of all others as they were. Streams are drawn on the CPU, which makes them equal on every device.
+run leaves the draws of all others as they were. Most are drawn on the CPU, which makes them equal on every device; those
+of the attack, the defense and dropout are drawn on the device of the run, and equal only on devices of the same kind.
 """
 
 from __future__ import annotations

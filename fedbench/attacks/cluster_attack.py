@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedbench.attacks.base import Attack
 from fedbench.attacks.own_data import random_profiles
 from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.defenses.union import Union, contrastive
-from fedbench.errors import UserError
 from fedbench.federation.rows import FullRows, Rows, coalesced
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
@@ -82,20 +81,20 @@ class ClusterAttack(Attack):
         )
         profile_size: int = Field(30, ge=1, description="positives of an injected client's profile [ours; as RA: 30]")
 
+        @model_validator(mode="after")
+        def _in_range(self) -> Self:
+            if not self.min_clusters <= self.initial_clusters <= self.max_clusters:
+                raise ValueError(
+                    f"initial_clusters = {self.initial_clusters} is not between"
+                    f" min_clusters = {self.min_clusters} and max_clusters = {self.max_clusters}"
+                )
+            return self
+
     params: ClusterAttack.Params
 
     def start(self, view: AttackerView) -> None:
-        """Streams of their own for bounds, k-means and what a variant draws: none depends on how much another draws.
-
-        Raises:
-            UserError: when ``initial_clusters`` is not between the least and the largest K.
-        """
+        """Streams of their own for bounds, k-means and what a variant draws: none depends on how much another draws."""
         p = self.params
-        if not p.min_clusters <= p.initial_clusters <= p.max_clusters:
-            raise UserError(
-                f"attack {self.card.name!r}: initial_clusters = {p.initial_clusters} is not between"
-                f" min_clusters = {p.min_clusters} and max_clusters = {p.max_clusters}."
-            )
         self.clusters = AdaptiveClusters(
             p.initial_clusters,
             p.min_clusters,

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from fedbench.inspection import Inspected, Rounds
 
 POINTS = 10
-"""Evaluations that are printed."""
+"""Evaluations that are printed, beside the best one."""
+BEST = "*"
+"""What marks the evaluation that is best on validation items."""
+SAMPLED = ("er_5", "er_10", "hr_5", "hr_10", "ndcg_10", "hr_full_5", "hr_full_10", "ndcg_full_10", "recall_20")
+FULL = ("er_5", "er_10", "val_hr_full_5", "hr_full_5", "ndcg_full_5", "hr_full_10")
+"""What is printed of a curve, by the ranking that its protocol measures with."""
 
 
 def inspect(
@@ -111,10 +116,13 @@ def _print(found: Inspected) -> None:
             ]
         )
     )
-    headings, rows = curve_rows(r["curve"] or [])
+    best = r["best_epoch"]
+    headings, rows = curve_rows(r["curve"] or [], full=r["ranking"] == "full", best=best)
     if rows:
         screen.print()
         screen.print(table(headings, rows, right=headings))
+    if rows and best is not None:
+        screen.print(f"{BEST} best on validation items: quality is compared there.", soft_wrap=True)
     screen.print()
     if found.rounds is None:
         screen.print(
@@ -182,16 +190,23 @@ def _print_rounds(rounds: Rounds, epochs: int) -> None:
     screen.print(table(headings, lines, right=headings[2:]))
 
 
-def curve_rows(curve: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headings and rows of at most :data:`POINTS` evaluations, the first and the last among them, in percent."""
+def curve_rows(
+    curve: Sequence[dict[str, Any]], *, full: bool = False, best: int | None = None
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings and rows of at most :data:`POINTS` evaluations, the first and the last among them, in percent.
+
+    Args:
+        curve: of the record. full: whether its protocol measures by full ranking. best: the epoch whose evaluation is best
+            on validation items, which is printed too, and marked.
+    """
     last = len(curve) - 1
-    chosen = sorted({round(last * k / (POINTS - 1)) for k in range(POINTS)}) if curve else []
-    names = ("er_5", "er_10", "hr_5", "hr_10", "ndcg_10", "hr_full_5", "hr_full_10", "ndcg_full_10", "recall_20")
-    shown = [name for name in names if any(point.get(name) is not None for point in curve)]
+    spread = {round(last * k / (POINTS - 1)) for k in range(POINTS)} if curve else set()
+    chosen = sorted(spread | {n for n, point in enumerate(curve) if point["epoch"] == best})
+    shown = [name for name in (FULL if full else SAMPLED) if any(point.get(name) is not None for point in curve)]
     titles = [_title(name) for name in shown]
     rows = [
         (
-            str(int(curve[n]["epoch"])),
+            f"{f'{BEST} ' if curve[n]['epoch'] == best else ''}{curve[n]['epoch']:.0f}",
             *(_number(value if (value := curve[n].get(name)) is None else 100 * value, "{:.2f}") for name in shown),
         )
         for n in chosen
@@ -200,9 +215,10 @@ def curve_rows(curve: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[t
 
 
 def _title(name: str) -> str:
-    """``HR@10 full`` of ``hr_full_10``, in percent."""
-    parts = name.split("_")
-    return f"{parts[0].upper()}@{parts[-1]}{' full' if 'full' in parts else ''} %"
+    """``HR@10 full %`` of ``hr_full_10``, ``validation HR@5 full %`` of ``val_hr_full_5``."""
+    measure, *kind, k = name.removeprefix("val_").split("_")
+    items = "validation " if name.startswith("val_") else ""
+    return f"{items}{measure.upper()}@{k}{' full' if 'full' in kind else ''} %"
 
 
 def _with(name: str, params: str) -> str:

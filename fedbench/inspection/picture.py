@@ -177,9 +177,9 @@ def _draw_filters(axes: Axes, rounds: Rounds) -> None:
 
 
 def _draw_curve(axes: Axes, record: dict[str, Any]) -> None:
-    """ER@10 and the headline hit ratio over epochs."""
-    full = record["ranking"] == "full"
-    names = {"er_10": "ER@10", "hr_full_10" if full else "hr_10": "HR@10 full" if full else "HR@10"}
+    """ER@10 and the headline hit ratio over epochs, and where training is best on validation items."""
+    full, best = record["ranking"] == "full", record["best_epoch"]
+    names = {"er_10": "ER@10"} | ({"hr_full_5": "HR@5 full"} if full else {"hr_10": "HR@10"})
     epochs = [point["epoch"] for point in record["curve"]]
     for number, (name, label) in enumerate(names.items()):
         values = [np.nan if (v := point.get(name)) is None else 100 * v for point in record["curve"]]
@@ -187,6 +187,8 @@ def _draw_curve(axes: Axes, record: dict[str, Any]) -> None:
             axes.plot(
                 epochs, values, color=(MALICIOUS, BENIGN)[number], label=label, marker=".", markersize=4, linewidth=1
             )
+    if best is not None:
+        axes.axvline(best, color="0.5", linestyle="--", linewidth=1, label="best on validation items")
     axes.set_xlabel("epoch", fontsize=8)
     axes.set_ylabel("%", fontsize=8)
     if axes.lines:

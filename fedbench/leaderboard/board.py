@@ -261,7 +261,7 @@ _SEPARATION: dict[str, Callable[[Separation], Any]] = {
 }
 """What goes into the plain data of a table beside its rows; p is Holm's."""
 
-_UNTARGETED_NAMES = {"er": "left", "reduction": "recovered", "loss": "cost", "cost": "round_ms"}
+_UNTARGETED_NAMES = {"er": "left", "er_end": "left_end", "reduction": "recovered", "loss": "cost", "cost": "round_ms"}
 """What the fields of defenses' rows are called in the untargeted track."""
 
 

@@ -100,6 +100,8 @@ def untargeted_notes(h: int, defended: bool) -> list[str]:
             " both and better in one, by the means.",
             f"HR@{h} loss left %: what the attacked and defended run lacks of the baseline. worst attack: the one that leaves"
             " the highest loss; least recovered: the one against which the defense brings back least.",
+            "net at the end, left at the end %: net and loss left at the last evaluations of all runs. A server that chooses"
+            " by clean validation items may stop before the damage; a rank says nothing of what comes after.",
             "ms a round (untargeted): extra training time of a round against the undefended twin on the same hardware,"
             " median over pairs.",
             "attack by defense: what is lost of the baseline, without a defense and under each; within a row all over the"

@@ -36,7 +36,8 @@ class DefenseRow:
 
     The numbers are those of the targeted track, ER@K that is prevented and HR@K that is lost, in points. In the untargeted
     track (``goal`` "degrade") all are percent of the baseline's HR@K: ``reduction`` is what the defense recovers, ``loss``
-    what it costs, ``er`` the relative loss that is left, ``peak`` None.
+    what it costs, ``er`` the relative loss that is left, ``peak`` None;
+    all are where training is best on validation items (without any, at the end), but for ``net_end`` and ``er_end``.
 
     Attributes:
         family, knowledge, assumes: what its card says; empty where the records do not tell.
@@ -47,7 +48,8 @@ class DefenseRow:
             the defense alone. net: mean reduction minus mean loss.
         front: whether no ranked defense, nor to have none at all, reduces as much at as little loss (by the means, and one
             of the two better); None without a rank.
-        er: what is left at the end. peak: the highest ER@K of its runs, over all their evaluations.
+        er: what is left. net_end, er_end: net and what is left at the end of training; None in the targeted track,
+            which measures nowhere else. peak: the highest ER@K of its runs, over all their evaluations.
         worst: the attack that keeps the highest mean ER@K, and that ER@K. least: the attack of which it prevents least, and
             the reduction.
         cost: extra milliseconds of training a round, against the undefended twin on the same hardware; median over pairs.
@@ -83,6 +85,8 @@ class DefenseRow:
     goal: str = Goal.PROMOTE
     beats: int | None = None
     average_rank: float | None = None
+    net_end: float | None = None
+    er_end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -151,10 +155,24 @@ def quality_loss(rows: Sequence[Row], column: str) -> Estimate | None:
     Attacks, ratios and targets share their clean twins: each pair of clean runs counts once. (A defense that assumes a
     share of attackers has a clean twin for each share.)
     """
+    by_place = _losses(rows, column)
+    return clustered(by_place) if by_place else None
+
+
+def _losses(rows: Sequence[Row], column: str) -> list[list[float]]:
+    """``column`` in percent of each pair of clean runs, by place."""
     twin = (*CLEAN_PLACE, "clean_params")
     pairs = {(cell_of(row, twin), row["seed"]): row[column] for row in rows if row[column] is not None}
-    by_place = grouped(pairs.items(), lambda pair: pair[0][0])
-    return clustered([[100 * value for _, value in own] for own in by_place]) if by_place else None
+    return [[100 * value for _, value in own] for own in grouped(pairs.items(), lambda pair: pair[0][0])]
+
+
+def _net_end(rows: Sequence[Row], track: Track) -> float | None:
+    """Mean reduction minus mean loss at the end of training, where the track measures them elsewhere."""
+    if track.prevented_end is None or track.loss_end is None:
+        return None
+    reduction = scenario_mean(rows, track.prevented_end)
+    loss = mean_of(mean_of(own) for own in _losses(rows, track.loss_end))
+    return None if reduction is None or loss is None else reduction - loss
 
 
 def rank_defenses(database: Database, model: str | None = None, track: Track = TARGETED) -> Ranking[DefenseRow]:
@@ -283,6 +301,8 @@ def _row(
         missing=sorted(lacks | {text for place, text in needed.items() if place not in clean}),
         apart=len(ran - compared),
         goal=track.goal,
+        net_end=_net_end(pairs, track),
+        er_end=scenario_mean(pairs, track.left_end) if track.left_end else None,
     )
 
 

@@ -194,7 +194,8 @@ def defense_sheet(
         prevented, loss, left, least = "recovered %", "cost %", f"HR@{hit_cut(k)} loss left %", "least recovered"
     headings = (
         "rank", "defense", "family", prevented, loss, "net", "beats", "mean rank", "front", left,
-        *(("at peak",) if track.peak else ()), "worst attack", least, "ms a round", "knows", "assumes",
+        *(("at peak",) if track.peak else ()), *(("net at the end", "left at the end %") if track.left_end else ()),
+        "worst attack", least, "ms a round", "knows", "assumes",
         "scenarios", "runs", "diverged", "diverged clean", "failed", "without twin", "missing",
     )  # fmt: skip
     lines = [
@@ -209,6 +210,7 @@ def defense_sheet(
             "-" if row.front is None else "yes" if row.front else "no",
             _number(row.er),
             *((_number(row.peak),) if track.peak else ()),
+            *((_number(row.net_end, signed=True), _number(row.er_end)) if track.left_end else ()),
             f"{row.worst[0]} {_number(row.worst[1])}" if row.worst else "-",
             f"{row.least[0]} {_number(row.least[1], signed=True)}" if row.least else "-",
             _number(row.cost, signed=True),
@@ -235,10 +237,12 @@ def defense_sheet(
         "knows",
         "ms a round",
         "at peak",
+        "left at the end %",
         "family",
         "worst attack",
         "front",
         left,
+        "net at the end",
     )
     unit = "points" if track == TARGETED else "% of the baseline"
     text = caption(rows.separation, unit)

@@ -15,6 +15,7 @@ class Track:
         goal: of the attacks. attacks: the view of attacked runs. defenses: that of defended ones.
         prevented: what a defense prevents of an attack. loss: what it costs without one. left: what the attack still does.
         undefended: what it does without a defense. peak: the most it did during training, None where that is not measured.
+        prevented_end, loss_end, left_end: those three at the end of training, None where they are measured there anyway.
         prefix: of the titles of its tables. key: prefix of its entries in the plain data of the board.
     """
 
@@ -26,6 +27,9 @@ class Track:
     left: str
     undefended: str
     peak: str | None
+    prevented_end: str | None = None
+    loss_end: str | None = None
+    left_end: str | None = None
     prefix: str = ""
     key: str = ""
 
@@ -47,6 +51,9 @@ UNTARGETED = Track(
     "hr_left",
     "hr_lost",
     None,
+    "hr_recovered_end",
+    "hr_cost_end",
+    "hr_left_end",
     "Untargeted: ",
     "untargeted_",
 )

@@ -60,7 +60,7 @@ class UnderRow:
 
 
 def attacks_under_defenses(database: Database, model: str | None = None, track: Track = TARGETED) -> list[UnderRow]:
-    """What defenses leave of each attack, the most under the best defense first.
+    """What defenses leave of each attack, the most under the best defense first, those without any last.
 
     An attack's scenarios are those that at least half of the defenses that faced it ran, with their undefended twins;
     compared are the defenses that ran all of them. The best defense of an attack is the one with the highest net: its
@@ -79,7 +79,11 @@ def attacks_under_defenses(database: Database, model: str | None = None, track: 
         for group in grouped([row for row in own if paired(row, track)], found.attack):
             faced.setdefault(found.attack(group[0]), {})[name] = group
     rows = [_row(attack, by_defense, families, track) for attack, by_defense in faced.items()]
-    return sorted(rows, key=lambda row: (-row.best.er.mean if row.best else 0.0, -row.er.mean, row.attack))
+    return sorted(rows, key=_order)
+
+
+def _order(row: UnderRow) -> tuple[bool, float, float, str]:
+    return row.best is None, -row.best.er.mean if row.best else 0.0, -row.er.mean, row.attack
 
 
 def family_order(families: Iterable[str]) -> list[str]:

@@ -78,7 +78,7 @@ left join quality c on c.scenario_id = r.clean_id and c.seed = r.seed and c.stat
 where r.attack_goal = 'degrade' and not r.superseded;
 
 -- Defended runs under an untargeted attack, all as shares of the baseline's HR@K (no attack, no defense, same seed): what the
--- defense brings back, what it costs without the attack, and what is still lost.
+-- defense brings back, what it costs without the attack, and what is still lost, at the chosen evaluation and (_end) at the last one.
 create or replace view untargeted_defenses as
 select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r.protocol, r.protocol_params,
        r.model_params, r.malicious_ratio, r.target, r.num_targets,
@@ -88,6 +88,8 @@ select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r
        (hr_defended - hr_undefended) / nullif(hr_baseline, 0) as hr_recovered,
        (hr_baseline - hr_clean) / nullif(hr_baseline, 0) as hr_cost,
        1 - hr_undefended / nullif(hr_baseline, 0) as hr_lost, 1 - hr_defended / nullif(hr_baseline, 0) as hr_left,
+       (r.hr - u.hr) / nullif(b.hr, 0) as hr_recovered_end, (b.hr - d.hr) / nullif(b.hr, 0) as hr_cost_end,
+       1 - r.hr / nullif(b.hr, 0) as hr_left_end,
        d.status as clean_status, d.defense_params as clean_params, t.cost_ms
 from quality r
 left join quality u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status in ('ok', 'diverged')

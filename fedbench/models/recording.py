@@ -88,10 +88,6 @@ class Record:
     linear: list[tuple[tuple[str, ...], torch.Tensor, torch.Tensor]]
     norms: list[tuple[str, torch.Tensor, torch.Tensor]]
 
-    @property
-    def tokens(self) -> int:
-        return self.first.shape[0] * self.first.shape[1]
-
     def add_total(self, sums: Tensors, factor: torch.Tensor | None = None) -> None:
         """Add the sums over the clients, each times its factor, float32 [n], to ``sums``, name -> float32 [*shape]."""
         share = None if factor is None else factor.index_select(0, self.bucket.client)[:, None, None]

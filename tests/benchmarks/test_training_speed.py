@@ -1,11 +1,12 @@
 """Training beside the plain per-client loop, in one run on one core: `make benchmarks`.
 
 The plain loop does what the papers' own code does: one client after the other, autograd for each, evaluation user by
-user with top-k lists. Groups put both in one table, so the ratio can be read off on any machine.
+user with top-k lists. Both are timed in one test, so the ratio can be judged on any machine.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -22,6 +23,15 @@ from fedbench.run import keep_freed_memory
 from fedbench.scenario import Scenario
 
 TARGET = 467
+ROUND_SECONDS = 1.5e-3
+"""A round of mf on one core."""
+PATIENCE = 3
+"""A slower machine may take so many times the target before the benchmark fails."""
+LEAST_RATIO = {"mf": 10, "ncf": 5}
+"""Times that an epoch and its evaluation must be faster than the plain loop, on a busy machine too.
+
+mf is to be 40 times as fast on ml-100k.
+"""
 
 
 def build(dataset: str, model: str) -> tuple[Federation, Evaluator, Any]:
@@ -57,7 +67,7 @@ def dataset(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
 def test_one_round(benchmark: Any, dataset: str, model: str) -> None:
-    """256 clients: local steps, aggregation, the server's step. Target for mf: 1.5 ms."""
+    """256 clients: local steps, aggregation, the server's step."""
     federation, _, _ = build(dataset, model)
     federation.epoch = 1
     cohort = next(federation.cohorts())
@@ -70,22 +80,13 @@ def test_one_round(benchmark: Any, dataset: str, model: str) -> None:
 
     benchmark.group = f"round of 256 clients, {model}, {dataset}"
     benchmark(round_of_training)
+    assert model != "mf" or benchmark.stats.stats.min <= PATIENCE * ROUND_SECONDS
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
-@pytest.mark.parametrize("engine", ["fedbench", "plain loop"])
-def test_epoch_and_evaluation(benchmark: Any, dataset: str, model: str, engine: str) -> None:
-    """End to end: one epoch of training and one evaluation. Target for mf on ml-100k: 40 times the plain loop."""
+def test_epoch_and_evaluation(benchmark: Any, dataset: str, model: str) -> None:
+    """End to end: one epoch of training and one evaluation."""
     federation, evaluator, split = build(dataset, model)
-    benchmark.group = f"epoch and evaluation, {model}, {dataset}"
-    if engine == "fedbench":
-
-        def ours() -> None:
-            federation.train_epoch()
-            evaluator(federation.model, federation.params, federation.users)
-
-        benchmark(ours)
-        return
     task = federation.task
     negatives = draw_negatives(
         task.train_user, task.train_item, task.num_users, task.num_items, 1, generator(0, "negatives", 0)
@@ -97,6 +98,11 @@ def test_epoch_and_evaluation(benchmark: Any, dataset: str, model: str, engine: 
     stream = torch.Generator().manual_seed(0)
     federation.epoch = 1
     cohorts = [cohort.honest for cohort in federation.cohorts()]
+    federation.epoch = 0
+
+    def ours() -> None:
+        federation.train_epoch()
+        evaluator(federation.model, federation.params, federation.users)
 
     def theirs() -> None:
         for cohort in cohorts:
@@ -111,4 +117,13 @@ def test_epoch_and_evaluation(benchmark: Any, dataset: str, model: str, engine: 
             stream,
         )
 
-    benchmark.pedantic(theirs, rounds=3, warmup_rounds=1)
+    theirs()
+    begin = time.perf_counter()
+    theirs()
+    seconds = time.perf_counter() - begin
+    benchmark.group = f"epoch and evaluation, {model}, {dataset}"
+    benchmark(ours)
+    ratio = seconds / benchmark.stats.stats.median
+    benchmark.extra_info["times faster than the plain loop"] = round(ratio, 1)
+    print(f"\n{model}, {dataset}: {ratio:.1f} times faster than the plain loop")
+    assert ratio > LEAST_RATIO[model]

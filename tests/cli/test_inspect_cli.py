@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from records import record, scenario, write
+from records import record, scenario, untargeted, write
 from typer.testing import CliRunner, Result
 
 from fedbench.cli import app
@@ -112,6 +113,38 @@ def test_a_run_without_diagnostics(results: Path, tmp_path: Path) -> None:
     text = (tmp_path / "a.svg").read_text()
     assert "<!-- ER@10 -->" in text
     assert "<!-- round -->" not in text
+
+
+def test_a_run_by_full_ranking_shows_what_its_track_compares_and_where(tmp_path: Path) -> None:
+    """Twelve evaluations, of which the second is best and would not be printed otherwise."""
+    val = [0.2, 0.4, *([0.3] * 10)]
+    made = untargeted("a-ra", 0, [0.01 * (n + 1) for n in range(12)], val, fields={"target": "random:3"})
+    made = replace(made, curve=[{**point, "hr_10": 0.9, "ndcg_10": 0.9} for point in made.curve])
+    write(tmp_path, made)
+    shown = inspect(made.run_id, "--results", tmp_path)
+    assert shown.exit_code == 0
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert " ".join(next(line for line in lines if line[:1] == ["epoch"])) == (
+        "epoch validation HR@5 full % HR@5 full % NDCG@5 full % HR@10 full %"
+    )
+    best, note = (line for line in lines if line[:1] == ["*"])
+    assert best == ["*", "20", "40.00", "2.00", "1.00", "2.00"]
+    assert " ".join(note) == "* best on validation items: quality is compared there."
+    assert "90.00" not in shown.stdout, "against sampled negatives"
+    pytest.importorskip("matplotlib")
+    assert inspect(made.run_id, "--results", tmp_path, "--out", tmp_path / "a.svg").exit_code == 0
+    text = (tmp_path / "a.svg").read_text()
+    assert "<!-- HR@5 full -->" in text
+    assert "<!-- best on validation items -->" in text
+
+
+def test_without_validation_items_no_evaluation_is_marked(tmp_path: Path) -> None:
+    made = untargeted("a-ra", 0, [0.01, 0.02], fields={"target": "random:3"})
+    write(tmp_path, made)
+    shown = inspect(made.run_id, "--results", tmp_path).stdout
+    assert "HR@5 full %" in shown
+    assert "*" not in shown
+    assert "validation" not in shown
 
 
 def test_runs_in_a_packed_file(results: Path) -> None:

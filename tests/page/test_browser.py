@@ -80,6 +80,8 @@ def test_it_opens_and_shows_both_tracks(visit: Any) -> None:
     browser.find_element(By.ID, "tab-untargeted").click()
     assert set(names(browser)) == {"popular", "random"}
     assert "track=untargeted" in browser.current_url
+    net = column(browser, "net", "defense-table")
+    assert column(browser, "net_end", "defense-table") == net, "without validation items both are the end"
     browser.find_element(By.ID, "tab-untargeted").send_keys(Keys.ARROW_LEFT)
     assert len(names(browser)) == 4
 

@@ -21,7 +21,9 @@ MODELS: dict[str, dict[str, Any]] = {
 DEGRADING = [name for name in ATTACKS.names() if ATTACKS.get(name).card.goal == Goal.DEGRADE]
 
 
-def run(model: str, attack: str = "none", defense: str = "none", **more: Any) -> RunRecord:
+def run(
+    model: str, attack: str = "none", defense: str = "none", protocol: dict[str, Any] | None = None, **more: Any
+) -> RunRecord:
     scenario = Scenario(
         "longtail-small",
         model,
@@ -31,7 +33,7 @@ def run(model: str, attack: str = "none", defense: str = "none", **more: Any) ->
         "aaai23",
         "none",
         model_params=MODELS[model],
-        protocol_params=SMALL,
+        protocol_params=SMALL | (protocol or {}),
         **more,
     )
     record = execute(scenario, 0)
@@ -65,10 +67,11 @@ def test_training_teaches_something() -> None:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("attack", DEGRADING)
 def test_every_attack_that_degrades_runs_and_changes_something(model: str, attack: str) -> None:
-    attacked = run(model, attack)
-    assert attacked.attack_goal == "degrade"
-    assert attacked.num_malicious == 12
-    assert attacked.curve != run(model).curve
+    """Beside the same run before the attack starts, in which its clients upload honestly."""
+    attacked, before = run(model, attack), run(model, attack, protocol={"attack_start": SMALL["epochs"] + 1})
+    assert attacked.attack_goal == before.attack_goal == "degrade"
+    assert attacked.num_malicious == before.num_malicious == 12
+    assert attacked.curve != before.curve
 
 
 @pytest.mark.parametrize("model", MODELS)

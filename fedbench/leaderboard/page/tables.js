@@ -56,6 +56,10 @@ function defenseColumns(track, words) {
     { key: "front", label: "Front", kind: "text", of: (row) => (row.front === null ? "–" : row.front ? "yes" : "no"), help: "No ranked defense, nor having none, is as good in both and better in one" },
     { key: "left", label: words.left, kind: "number", of: (row) => row[track.left] },
     ...(track === TRACKS.targeted ? [{ key: "peak", label: "At peak", kind: "number", of: (row) => row.peak, help: "Highest value during training: a defense that ends near 0 after a high peak was overrun early" }] : []),
+    ...(track === TRACKS.untargeted ? [
+      { key: "net_end", label: "Net at the end", kind: "number", signed: true, of: (row) => row.net_end, help: "At the last evaluation" },
+      { key: "left_end", label: "Left at the end %", kind: "number", of: (row) => row.left_end, help: "At the last evaluation" },
+    ] : []),
     { key: "worst", label: "Worst attack", kind: "text", of: (row) => (row.worst ? `${row.worst[0]} ${num(row.worst[1])}` : "–"), help: "The one that keeps the most" },
     { key: "knowledge", label: "Must know", kind: "text", of: (row) => knows(row).join(", ") || "nothing" },
     ...counts(),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from fedbench.attacks.cluster_attack import (
     norm_statistics,
     shared_rows,
 )
+from fedbench.cards import parse_parameters
 from fedbench.defenses.union import Union, contrastive
 from fedbench.errors import UserError
 from fedbench.federation.rows import FullRows
@@ -364,10 +366,16 @@ def test_who_else_was_sampled_does_not_move_the_clusters(make_view: MakeView) ->
         assert torch.equal(full(a.craft(few), 20)[0], full(b.craft(many), 20)[5])
 
 
-def test_an_initial_k_out_of_range_is_one_line(make_view: MakeView) -> None:
-    view = make_view(ClusterAttack.card, in_round=False)
-    with pytest.raises(UserError, match="initial_clusters = 8 is not between min_clusters = 1 and max_clusters = 5"):
-        attack(view, initial_clusters=8, max_clusters=5)
+@pytest.mark.parametrize("given", [{"max_clusters": 5}, {"min_clusters": 9}])
+def test_an_initial_k_out_of_range_is_one_line_before_anything_runs(given: dict[str, int]) -> None:
+    low, high = given.get("min_clusters", 1), given.get("max_clusters", 50)
+    said = (
+        f"attack 'cluster-attack': initial_clusters = 8 is not between min_clusters = {low} and max_clusters = {high}."
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+        parse_parameters(ClusterAttack.Params, {"initial_clusters": 8, **given}, "attack 'cluster-attack'")
+    edge = low if "min_clusters" in given else high
+    assert parse_parameters(ClusterAttack.Params, {"initial_clusters": edge, **given}, "it").initial_clusters == edge
 
 
 # -------------------------------------------------------------------------------------------------------- in a federation

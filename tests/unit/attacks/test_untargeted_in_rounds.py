@@ -45,21 +45,25 @@ PROTOCOLS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def attack(name: str) -> Attack:
+def attack(name: str, loyal: bool = False) -> Attack:
+    """The attack, or one that does all the same but uploads what honest clients would."""
     cls = ATTACKS.get(name)
-    return cls(cls.Params(profile_size=6))
+    made = cls(cls.Params(profile_size=6))
+    if loyal:
+        made.craft = lambda view: view.honest().updates  # type: ignore[method-assign]
+    return made
 
 
 def untargeted(num_malicious: int) -> Task:
     return replace(small_task(num_malicious=num_malicious), targets=torch.zeros(0, dtype=torch.long))
 
 
-def federation(name: str | None, protocol: str, kind: str, **more: Any) -> Federation:
+def federation(name: str | None, protocol: str, kind: str, loyal: bool = False, **more: Any) -> Federation:
     """Five of 30 users are malicious, or all are honest without a name."""
     model, settings, model_params = PROTOCOLS[protocol]
     return small_federation(
         model,
-        attack(name) if name else None,
+        attack(name, loyal) if name else None,
         task=untargeted(5 if name else 0),
         model_params=model_params,
         **({"malicious_clients": kind} | settings | more),
@@ -70,12 +74,23 @@ def federation(name: str | None, protocol: str, kind: str, **more: Any) -> Feder
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("kind", ["injected", "compromised"])
 def test_whole_federations_run_and_are_changed(name: str, protocol: str, kind: str) -> None:
-    attacked, clean = federation(name, protocol, kind), federation(None, protocol, kind)
+    attacked, honest = federation(name, protocol, kind), federation(name, protocol, kind, loyal=True)
     for _ in range(3):
         attacked.train_epoch()
-        clean.train_epoch()
+        honest.train_epoch()
         attacked.check_finite()
-    assert not torch.equal(attacked.params.items, clean.params.items)
+    assert not torch.equal(attacked.params.items, honest.params.items)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("kind", ["injected", "compromised"])
+def test_federations_whose_attackers_upload_honestly_are_alike(protocol: str, kind: str) -> None:
+    """So it is the uploads that change the federations of the test above."""
+    one, other = (federation(name, protocol, kind, loyal=True) for name in ("label-flip", "lie"))
+    for _ in range(3):
+        one.train_epoch()
+        other.train_epoch()
+    assert torch.equal(one.params.items, other.params.items)
 
 
 @pytest.mark.parametrize("name", NAMES)

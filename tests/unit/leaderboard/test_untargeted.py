@@ -10,7 +10,15 @@ import pytest
 from records import record, scenario, untargeted, write
 from scipy import stats
 
-from fedbench.leaderboard import UNTARGETED, Database, DefenseRow, UntargetedAttackRow, rank_defenses, rank_untargeted
+from fedbench.leaderboard import (
+    UNTARGETED,
+    Database,
+    DefenseRow,
+    UntargetedAttackRow,
+    attacks_under_defenses,
+    rank_defenses,
+    rank_untargeted,
+)
 from fedbench.leaderboard.board import make_board
 from fedbench.leaderboard.ranking import interval
 from fedbench.leaderboard.ranking_untargeted import untargeted_cells
@@ -186,6 +194,49 @@ def test_defenses_are_ranked_by_what_they_recover_minus_what_they_cost(tmp_path:
     assert ruin.worst == ("a-ra", pytest.approx(100))
     assert (ruin.diverged, ruin.net) == (1, pytest.approx((-50 + 25) / 2))
     assert poor.net == pytest.approx((12.5 - 12.5) / 2 - 25)
+
+
+def test_what_comes_after_the_chosen_evaluation_stands_beside_the_net(tmp_path: Path) -> None:
+    """Under "late" the chosen evaluation is before the damage; under "slow" it comes before the help."""
+    val = [0.2, 0.1]
+    hrs = {
+        ("none", "none"): [0.04, 0.05], ("none", "a-ra"): [0.02, 0.01],
+        ("late", "none"): [0.04, 0.04], ("late", "a-ra"): [0.04, 0.005],
+        ("slow", "none"): [0.03, 0.05], ("slow", "a-ra"): [0.01, 0.045],
+    }  # fmt: skip
+    write(tmp_path, *(untargeted(attack, 0, hr, val, defense=defense) for (defense, attack), hr in hrs.items()))
+    late, slow = rank_defenses(Database([tmp_path], 5), None, UNTARGETED)
+    assert (late.defense, late.net, late.er) == ("late", pytest.approx(50), pytest.approx(0))
+    assert (late.net_end, late.er_end) == (pytest.approx(100 * (-0.005 - 0.01) / 0.05), pytest.approx(90))
+    assert (slow.defense, slow.net, slow.er) == ("slow", pytest.approx(-25 - 25), pytest.approx(75))
+    assert (slow.net_end, slow.er_end) == (pytest.approx(70), pytest.approx(10))
+    board = make_board(Database([tmp_path], 5))
+    (sheet,) = [sheet for sheet in board.sheets if "recovered minus cost" in sheet.title]
+    shown = dict(zip(sheet.headings, sheet.rows[0], strict=True))
+    assert (shown["net"], shown["net at the end"], shown["left at the end %"]) == ("+50.0", "-30.0", "90.0")
+    plain = board.data["untargeted_defenses"][1]
+    assert (plain["net_end"], plain["left_end"]) == (pytest.approx(70), pytest.approx(10))
+
+
+def test_where_no_evaluation_is_chosen_both_are_the_end_and_what_diverged_has_nothing_left(tmp_path: Path) -> None:
+    for row in judged(a_board(tmp_path)).values():
+        assert (row.net_end, row.er_end) == (pytest.approx(row.net), pytest.approx(row.er))
+
+
+def test_an_attack_whose_best_defense_leaves_less_than_nothing_is_before_those_without_any(tmp_path: Path) -> None:
+    """Defended, a-ra is better than the baseline; a-hum has no defense that ran without an attack."""
+    ncf = {"model": "ncf"}
+    write(
+        tmp_path,
+        *(untargeted("none", 0, 0.04, defense=defense) for defense in ("none", "good")),
+        *(untargeted("a-ra", 0, hr, defense=defense) for defense, hr in (("none", 0.02), ("good", 0.042))),
+        untargeted("none", 0, 0.04, fields=ncf),
+        *(untargeted("a-hum", 0, hr, defense=defense, fields=ncf) for defense, hr in (("none", 0.01), ("good", 0.035))),
+    )
+    first, second = attacks_under_defenses(Database([tmp_path], 5), track=UNTARGETED)
+    assert first.best is not None
+    assert (first.attack, first.best.er.mean) == ("a-ra", pytest.approx(-5))
+    assert (second.attack, second.best) == ("a-hum", None)
 
 
 def test_a_defense_that_saves_a_run_from_diverging_recovers_all_that_it_keeps(tmp_path: Path) -> None:
