@@ -13,7 +13,7 @@ from fedbench.cards import Goal
 from fedbench.comparison.report import OVERALL, Comparison, Contrast, Exact
 from fedbench.errors import UserError, unknown
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.paired import Values, aligned, holm, paired_difference, resolution
+from fedbench.leaderboard.paired import Values, aligned, compared, holm, paired_difference, resolution
 from fedbench.leaderboard.ranking import CLEAN_PLACE, PLACE, cell_of, entry_names
 from fedbench.leaderboard.sheets import hit_cut
 from fedbench.results import EXPOSURE, METRICS, SELECTED
@@ -177,7 +177,8 @@ def _compared(
     if not keyed[0].keys() & keyed[1].keys():
         raise UserError(f"{names[0]!r} and {names[1]!r} have no scenario and seed in common, so nothing can be paired.")
     contrasts = [contrast for measure in measures for contrast in _contrasts(measure, sides)]
-    return Comparison(kind, *names, k, contrasts, only_a, only_b, _lost(names, sides), list(about), exact)
+    lost = [*_lost(names, sides), *_lone(contrasts)]
+    return Comparison(kind, *names, k, contrasts, only_a, only_b, lost, list(about), exact)
 
 
 def _contrasts(measure: _Measure, sides: Sequence[Sequence[Row]]) -> list[Contrast]:
@@ -218,7 +219,8 @@ def _paired(values: Sequence[Mapping[tuple[Key, int], float]], scenarios: set[Ke
 def _contrast(title: str, cell: Key, pair: tuple[Values, Values], p: float | None, tests: int) -> Contrast:
     """``p``: adjusted, None: that of the test itself. ``tests``: how many there are, on which the resolution depends."""
     difference = paired_difference(*pair)
-    a, b = (float(np.nanmean(np.nanmean(side, axis=1))) for side in pair)
+    use = compared(pair[0] - pair[1])
+    a, b = (float(np.nanmean(np.nanmean(side[use], axis=1))) for side in pair)
     dataset, model, ratio, defense = cell
     p = None if difference.p is None else difference.p if p is None else p
     return Contrast(title, dataset, model, ratio, defense, a, b, difference, p, resolution([difference] * tests))
@@ -243,6 +245,16 @@ def _lost(names: Sequence[str], sides: Sequence[Sequence[Row]]) -> list[str]:
         if texts:
             out.append(f"{letter}, {name}: {' and '.join(texts)} of {len(side)} runs.")
     return out
+
+
+def _lone(contrasts: Sequence[Contrast]) -> list[str]:
+    """A sentence on each measure of which scenarios do not count, for they have a single seed in common."""
+    return [
+        f"{each.measure}: {each.difference.lone} {'scenario' if each.difference.lone == 1 else 'scenarios'} with a single"
+        " common seed, where others have several, left out."
+        for each in contrasts
+        if each.dataset == OVERALL and each.difference.lone
+    ]
 
 
 def _where(database: Database) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.notes import targeted_notes, untargeted_notes
-from fedbench.leaderboard.ranking_attacks import S, Standing, attack_cells, rank_attacks
+from fedbench.leaderboard.ranking_attacks import AttackRow, S, Standing, attack_cells, rank_attacks
 from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
 from fedbench.leaderboard.ranking_untargeted import rank_untargeted, untargeted_cells
 from fedbench.leaderboard.separation import Ranking, Separation
@@ -190,20 +190,28 @@ def _note_separation(
 
 
 def _lacking(part: _Part) -> list[str]:
-    """Scenarios that entries lack, or have beyond the comparison."""
+    """Scenarios, seeds and clean twins that entries lack, and scenarios that they have beyond the comparison."""
     out = []
     named: list[tuple[str, str, Standing | DefenseRow]] = [("attacks", row.attack, row) for row in part.attacks]
     named += [("defenses", row.defense, row) for row in part.defenses]
     for kind, entry, row in named:
         name = part.track.prefix + entry
         if row.missing:
-            more = f"; and {len(row.missing) - 6} more" if len(row.missing) > 6 else ""
-            out.append(f"{name} lacks {_scenarios(len(row.missing))}: {'; '.join(row.missing[:6])}{more}.")
+            out.append(f"{name} lacks {_scenarios(len(row.missing))}: {_first(row.missing)}.")
+        if row.lacking:
+            out.append(f"{name} lacks seeds that at least half of the {kind} ran there: {_first(row.lacking)}.")
+        if isinstance(row, AttackRow) and row.unpaired:
+            out.append(f"{name}: the HR change is without {row.unpaired} of its runs, which have no clean twin.")
         if row.apart:
             out.append(
                 f"{name} ran {_scenarios(row.apart)} more, which fewer than half of the {kind} ran: not compared."
             )
     return out
+
+
+def _first(texts: Sequence[str], count: int = 6) -> str:
+    more = f"; and {len(texts) - count} more" if len(texts) > count else ""
+    return "; ".join(texts[:count]) + more
 
 
 def superseded(database: Database) -> list[Row]:

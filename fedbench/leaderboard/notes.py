@@ -17,7 +17,8 @@ _SEPARATION = (
     "Two entries are compared on the runs that both have, paired by scenario and seed, by a t test of the mean difference"
     " over these scenarios, whose standard error comes from the seeds within them (with one seed, from the scenarios);"
     " significant is 5 % over all pairs of the table (Holm). So of two equal entries, at most 5 % of such tables tell them"
-    " apart.",
+    " apart. A scenario in which two have a single seed in common does not count beside others with several. Where all seeds"
+    " of a scenario differ by the same (100 against 0 %), they prove no more than so many coins that fall alike.",
     "smallest difference that can be resolved: a true difference of this size between two entries would be found in about"
     " 80 % of repetitions with other seeds; the median over pairs of (t(1 - 0.025 / pairs) + t(0.8)) standard errors.",
     "mean rank: of the places in each scenario; Friedman's test asks whether the entries differ at all, and mean ranks"
@@ -36,17 +37,18 @@ def targeted_notes(k: int, defended: bool) -> list[str]:
         f"ER@{k}: share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean"
         f" over seeds. {_INTERVAL}",
         "peak and tail: the highest value of a run, and its mean over the last quarter of training; averaged likewise.",
-        f"HR@{h} change: attacked run minus its clean twin of the same seed, in points.",
-        "order: by the mean in which a scenario that only diverged counts as no exposure; the mean shown is over runs with"
-        " a score. Compared are the scenarios that at least half of the attacks ran; an attack that lacks one of them has no"
-        " rank.",
+        f"HR@{h} change: attacked run minus its clean twin of the same seed, in points. without twin: runs that have none.",
+        f"order: by the mean ER@{k}, in which a run that diverged counts as no exposure; peak, tail and HR@{h} change are"
+        " over the runs that ended well. Compared are the scenarios that at least half of the attacks ran; an attack that"
+        " lacks one of them has no rank.",
         *_SEPARATION,
         "first: (dataset, model) pairs of which it has all scenarios and no other such attack has a higher mean.",
     ]
     if defended:
         notes += [
             f"Defenses: reduction is ER@{k} of the undefended twin minus the defense's own; loss is HR@{h} without attack and"
-            " defense minus HR with the defense alone; net is reduction minus loss; pairs of the same seed. Compared are the"
+            " defense minus HR with the defense alone (of a defense that is given the share of attackers, the mean over its"
+            " shares); net is reduction minus loss; pairs of the same seed. Compared are the"
             " scenarios (attack, dataset, model, ratio ...) that at least half of the defenses ran; a defense that lacks one,"
             " or a run without an attack, has no rank.",
             "An attacked run that diverged under a defense counts as no exposure; a run without an attack that diverged under"

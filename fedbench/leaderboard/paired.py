@@ -37,7 +37,8 @@ class Difference:
     Attributes:
         estimate: mean over scenarios of the mean over seeds, None when they have nothing in common. low, high: its 95 %
             interval. se: standard error. df: degrees of freedom. p: two-sided. All five are None where no variation
-            between runs can be seen. scenarios, runs: how many they have in common.
+            between runs can be seen. scenarios, runs: how many are compared. lone: scenarios that are not, for they have a
+            single seed in common where others have several.
     """
 
     estimate: float | None
@@ -48,11 +49,18 @@ class Difference:
     p: float | None
     scenarios: int
     runs: int
+    lone: int = 0
 
 
 def paired_difference(a: Values, b: Values) -> Difference:
     """How much higher ``a`` is than ``b``, over the scenarios and seeds that both have; see :func:`contrast`."""
     return contrast([a - b])
+
+
+def compared(part: Values) -> NDArray[np.bool_]:
+    """Which scenarios of paired differences [scenarios, seeds] count: those with several seeds or, without any, with one."""
+    n = (~np.isnan(part)).sum(1)
+    return (n > 1) if (n > 1).any() else n == 1
 
 
 def contrast(parts: Sequence[Values]) -> Difference:
@@ -67,56 +75,64 @@ def contrast(parts: Sequence[Values]) -> Difference:
     ``(sum_s c_s v_s)^2 / sum_s ((c_s v_s)^2 / (n_s - 1))`` with ``c_s = 1 / (n_s S^2)``. With one scenario it is the paired
     t test.
 
-    - A scenario with a single common seed takes the variance pooled over the part's other scenarios,
-      ``sum_s (n_s - 1) v_s / sum_s (n_s - 1)``, which enters through the ``c_s`` of these.
+    - A scenario with a single common seed shows nothing of how far seeds differ there, and another's variance may be far from
+      its own. Where other scenarios of the part have several, it counts in nothing, and in ``lone``.
     - Where no scenario has two common seeds, the scenarios are the units: the paired t test over their means. It asks
       whether other scenarios would say the same. With one scenario there is no test.
     - Where nothing varies, t is not defined. If the estimate is 0, p is 1. Otherwise (all runs of a scenario differ by
       the very same amount, as where one entry is at 0 % and the other at 100 %) p is the probability that fair coins,
       one for each run, fall alike within every scenario that differs, ``2^-sum(n_s - 1)``: of a pair that is equal, either
       could have got the higher value. A few saturated runs are thus no proof, as they would be if p were 0.
+    - Where some scenario differs and does not vary, its variance of 0 is no more to be believed because others vary a
+      little: p is at least that of the coins, and the standard error at least the one with which the t test gives it.
+      Runs that are nearly saturated (99.9 beside 100) vary, and escape this.
 
     Args:
         parts: float64 [scenarios, seeds] each, differences that are not a number where a run is missing.
     """
-    estimate, variances, freedoms, coins, scenarios, runs = 0.0, [np.zeros(0)], [np.zeros(0)], 0, 0, 0
-    known = True
+    estimate, variances, freedoms, coins, scenarios, runs, lone = 0.0, [np.zeros(0)], [np.zeros(0)], 0, 0, 0, 0
+    known, flat = True, False
     for part in parts:
-        there = ~np.isnan(part)
-        n = there.sum(1)
-        part, there, n = part[n > 0], there[n > 0], n[n > 0]
-        count = len(n)
+        count = int((use := compared(part)).sum())
         if count == 0:
             return Difference(None, None, None, None, None, None, 0, 0)
+        lone += int((~np.isnan(part)).any(1).sum()) - count
+        part = part[use]
+        there = ~np.isnan(part)
+        n = there.sum(1)
         filled = np.where(there, np.round(part, ROUNDING), 0.0)
         means = np.round(filled.sum(1) / n, ROUNDING)
         estimate += float(means.mean())
         scenarios, runs = scenarios + count, runs + int(n.sum())
         if (n > 1).any():
-            squares = (np.where(there, filled - means[:, None], 0.0) ** 2).sum(1)
-            free = (n - 1)[n > 1]
-            shares = (1 / n[n > 1] + (n == 1).sum() * free / free.sum()) / count**2
-            variances.append(shares * squares[n > 1] / free)
-            freedoms.append(free)
-            coins += int((n - 1)[means != 0].sum())
+            squares, shares = (np.where(there, filled - means[:, None], 0.0) ** 2).sum(1), 1 / n / count**2
+            free = n - 1
+            differ = means != 0
         elif count > 1:
-            variances.append(np.array([means.var(ddof=1) / count]))
-            freedoms.append(np.array([count - 1]))
-            coins += count - 1 if means.any() else 0
+            squares, shares = ((means - means.mean()) ** 2).sum(keepdims=True), np.array([1 / count])
+            free = np.array([count - 1])
+            differ = means.any(keepdims=True)
         else:
             known = False
+            continue
+        variances.append(shares * squares / free)
+        freedoms.append(free)
+        coins += int(free[differ].sum())
+        flat |= bool((squares[differ] < 10.0 ** (-2 * ROUNDING)).any())
     if not known:
-        return Difference(estimate, None, None, None, None, None, scenarios, runs)
+        return Difference(estimate, None, None, None, None, None, scenarios, runs, lone)
     variance, free = np.concatenate(variances), np.concatenate(freedoms)
-    total = float(variance.sum())
-    if math.sqrt(total) < 10.0**-ROUNDING:
+    se, p = math.sqrt(float(variance.sum())), 2.0**-coins
+    if se < 10.0**-ROUNDING:
         estimate = round(estimate, ROUNDING)
-        p = 1.0 if estimate == 0 else 2.0**-coins
-        return Difference(estimate, estimate, estimate, 0.0, float(free.sum()), p, scenarios, runs)
-    se, df = math.sqrt(total), float(total**2 / (variance**2 / free).sum())
+        p = p if estimate else 1.0
+        return Difference(estimate, estimate, estimate, 0.0, float(free.sum()), p, scenarios, runs, lone)
+    df = float(variance.sum() ** 2 / (variance**2 / free).sum())
+    if flat:
+        se = max(se, abs(estimate) / float(stats.t.isf(p / 2, df)))
     half = float(stats.t.ppf((1 + 0.95) / 2, df)) * se
     p = float(2 * stats.t.sf(abs(estimate) / se, df))
-    return Difference(estimate, estimate - half, estimate + half, se, df, p, scenarios, runs)
+    return Difference(estimate, estimate - half, estimate + half, se, df, p, scenarios, runs, lone)
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

@@ -157,6 +157,29 @@ def common(ran: Mapping[str, set[Cell]]) -> set[Cell]:
     return {cell for cell, entries in count.items() if 2 * entries >= len(ran)}
 
 
+def lacking_seeds(ran: Mapping[str, set[tuple[Cell, int]]], words: Callable[[Cell], str]) -> dict[str, list[str]]:
+    """The seeds that each entry lacks in its own cells, of those that at least half of the entries of the cell ran there.
+
+    Args:
+        ran: cells and seeds of every entry. words: a cell for people.
+
+    Returns:
+        Of every entry, ``seeds 1, 2 of`` each such cell, sorted.
+    """
+    entries = Counter(cell for own in ran.values() for cell in {cell for cell, _ in own})
+    count = Counter(run for own in ran.values() for run in own)
+    usual = {run for run, having in count.items() if 2 * having >= entries[run[0]]}
+    out: dict[str, list[str]] = {}
+    for name, own in ran.items():
+        cells = {cell for cell, _ in own}
+        lacks = grouped(sorted(run for run in usual - own if run[0] in cells), itemgetter(0))
+        out[name] = sorted(
+            f"{'seed' if len(each) == 1 else 'seeds'} {', '.join(str(seed) for _, seed in each)} of {words(each[0][0])}"
+            for each in lacks
+        )
+    return out
+
+
 def entry_names(rows: Sequence[Row], kind: str = "attack") -> dict[Cell, str]:
     """Names on the leaderboard: the attack (or defense), with parameters that differ on one dataset and model.
 

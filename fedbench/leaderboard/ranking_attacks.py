@@ -21,6 +21,7 @@ from fedbench.leaderboard.ranking import (
     common,
     entry_names,
     grouped,
+    lacking_seeds,
     load,
     mean_of,
     say,
@@ -40,7 +41,8 @@ class Standing:
         beats: how many attacks it is significantly better than. average_rank: over scenarios. Both are None without a
             rank. runs: ids behind the numbers.
         scenarios: how many of the comparison. diverged, failed: runs that did not end well.
-        missing: scenarios of the comparison that it lacks. apart: how many it has beyond the comparison.
+        missing: scenarios of the comparison that it lacks. apart: how many it has beyond the comparison. lacking: seeds
+            that it lacks in its scenarios of the comparison, of those that at least half of the attacks there ran.
     """
 
     attack: str
@@ -55,6 +57,7 @@ class Standing:
     failed: int
     missing: list[str]
     apart: int
+    lacking: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +65,10 @@ class AttackRow(Standing):
     """An attack that promotes.
 
     Attributes:
-        er: ER@K over scenarios and seeds, by whose mean it is ranked. peak, tail: mean ER@K at its highest, and over the
-            last quarter of training. hr_change: against the clean twin.
+        er: ER@K over scenarios and seeds, by whose mean it is ranked; 0 in a run that diverged. peak, tail: mean ER@K at its
+            highest, and over the last quarter of training. hr_change: against the clean twin. These three are over the
+            runs that ended well.
+        unpaired: runs that ended well and have no clean twin, so that they have no part in ``hr_change``.
         first: in how many (dataset, model) pairs it has all scenarios and no other attack that has them a higher mean.
     """
 
@@ -71,6 +76,7 @@ class AttackRow(Standing):
     peak: float | None
     tail: float | None
     hr_change: Estimate | None
+    unpaired: int
     first: int
 
 
@@ -100,13 +106,15 @@ class Entries:
     Attributes:
         rows: runs of each attack, by its name; of those that have a result, only the ones that are compared.
         cells: scenarios of which each has a result. compared: those that at least half of the attacks have.
-        knowledge: what each attack knows.
+        knowledge: what each attack knows. lacking: seeds that each lacks, see
+            :func:`~fedbench.leaderboard.ranking.lacking_seeds`.
     """
 
     rows: dict[str, list[Row]]
     cells: dict[str, set[Cell]]
     compared: set[Cell]
     knowledge: dict[str, str]
+    lacking: dict[str, list[str]]
 
     def standing(self, name: str) -> dict[str, Any]:
         """The fields of :class:`Standing` but for the rank."""
@@ -120,6 +128,7 @@ class Entries:
             "failed": sum(row["status"] == "failed" for row in own),
             "missing": sorted({say(cell) for cell in self.compared - cells}),
             "apart": len(cells - self.compared),
+            "lacking": self.lacking[name],
         }
 
 
@@ -136,7 +145,12 @@ def attack_entries(rows: Sequence[Row], counts: Callable[[Row], bool]) -> Entrie
     kept = {
         entry: [row for row in own if not counts(row) or row["cell"] in compared] for entry, own in by_entry.items()
     }
-    return Entries(kept, cells, compared, {entry: own[0]["knowledge"] for entry, own in by_entry.items()})
+    ran = {
+        entry: {(row["cell"], row["seed"]) for row in own if counts(row) and row["cell"] in compared}
+        for entry, own in by_entry.items()
+    }
+    knowledge = {entry: own[0]["knowledge"] for entry, own in by_entry.items()}
+    return Entries(kept, cells, compared, knowledge, lacking_seeds(ran, say))
 
 
 def _cell(row: Row) -> Cell:
@@ -174,9 +188,8 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
     """Attacks under ``defense``, best first; those that miss scenarios come last, without a rank.
 
     Compared are the scenarios that at least half of the attacks ran: all that have a rank have it from the same ones,
-    and what few attacks ran (a dataset of their own) neither helps nor harms. The order is by the mean over scenarios,
-    in which a scenario that only diverged counts as no exposure: a broken model shows nobody anything. The mean that is
-    shown is over the runs that have a score.
+    and what few attacks ran (a dataset of their own) neither helps nor harms. The order is by the mean over scenarios of
+    the mean over seeds, in which a run that diverged counts as no exposure: a broken model shows nobody anything.
 
     Args:
         database: the records. defense: under which the attacks are compared. model: only this one; None: all.
@@ -196,7 +209,7 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
         found.append(
             AttackRow(
                 **entries.standing(entry),
-                er=clustered([[100 * row["er"] for row in group] for group in by_cell]) if by_cell else None,
+                er=_estimate(own),
                 peak=mean_of(mean_of(100 * row["er_peak"] for row in group) for group in by_cell),
                 tail=mean_of(
                     mean_of(100 * row["er_tail"] for row in group if row["er_tail"] is not None) for group in by_cell
@@ -204,10 +217,11 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
                 hr_change=clustered([[100 * row["hr_change"] for row in group] for group in changes])
                 if changes
                 else None,
+                unpaired=sum(row["clean_hr"] is None for row in scored),
                 first=first[entry],
             )
         )
-    scores = {entry: _with_diverged(own) for entry, own in entries.rows.items() if entries.cells[entry]}
+    scores = {entry: _mean(own) for entry, own in entries.rows.items() if entries.cells[entry]}
     return placed(found, scores, {entry: _exposures(own) for entry, own in entries.rows.items()})
 
 
@@ -215,9 +229,9 @@ def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
     """ER@K and HR@K of every attack that has a target, for each dataset, model and ratio."""
     rows = [row for row in _rows(database, defense) if row["attack_goal"] != Goal.DEGRADE]
     out = []
-    for place, group in ratio_groups(rows, lambda row: row["status"] == "ok" and row["er"] is not None):
-        values = clustered([[100 * row["er"] for row in cell] for cell in grouped(group, _cell)])
-        hr = mean_of(100 * row["hr"] for row in group if row["hr"] is not None)
+    for place, group in ratio_groups(rows, _shows):
+        values = clustered([[_exposure(row) for row in cell] for cell in grouped(group, _cell)])
+        hr = mean_of(100 * row["hr"] for row in group if row["status"] == "ok" and row["hr"] is not None)
         out.append(CellRow(**place, er=values, hr=hr))
     return out
 
@@ -255,22 +269,36 @@ def _first_places(by_entry: Mapping[str, Sequence[Row]], compared: Iterable[Cell
         for entry, own in by_entry.items():
             rows = [row for row in own if row["status"] != "failed" and row["cell"] in cells]
             if {row["cell"] for row in rows} == cells:
-                means[entry] = _with_diverged(rows)
+                means[entry] = _mean(rows)
         first.update(entry for entry, mean in means.items() if mean == max(means.values()) > 0)
     return first
 
 
-def _with_diverged(rows: Sequence[Row]) -> float:
-    """Mean over scenarios of the mean ER@K, where a scenario without any score counts as 0."""
-    by_cell = grouped(_exposures(rows).items(), lambda item: item[0][0])
-    return math.fsum(math.fsum(value for _, value in group) / len(group) for group in by_cell) / max(len(by_cell), 1)
+def _shows(row: Row) -> bool:
+    """Whether a run says how much an attack exposes: one that diverged does, too."""
+    return row["status"] == "diverged" or (row["status"] == "ok" and row["er"] is not None)
+
+
+def _exposure(row: Row) -> float:
+    """ER@K in percent; 0 of a run without a score."""
+    return 100 * row["er"] if row["status"] == "ok" and row["er"] is not None else 0.0
 
 
 def _exposures(rows: Sequence[Row]) -> dict[tuple[Cell, int], float]:
-    """ER@K in percent by scenario and seed: of the runs with a score, or 0 of all in a scenario without any."""
-    out: dict[tuple[Cell, int], float] = {}
-    for group in grouped([row for row in rows if row["status"] != "failed"], _cell):
-        scored = [row for row in group if row["status"] == "ok" and row["er"] is not None]
-        cell = group[0]["cell"]
-        out |= {(cell, row["seed"]): 100 * row["er"] if scored else 0.0 for row in scored or group}
-    return out
+    """ER@K in percent by scenario and seed, of the runs that did not fail."""
+    return {(row["cell"], row["seed"]): _exposure(row) for row in rows if row["status"] != "failed"}
+
+
+def _by_cell(rows: Sequence[Row]) -> list[list[float]]:
+    by_cell = grouped(_exposures(rows).items(), lambda item: item[0][0])
+    return [[value for _, value in group] for group in by_cell]
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    """Mean over scenarios of the mean ER@K, 0 without any."""
+    return mean_of(mean_of(group) for group in _by_cell(rows)) or 0.0
+
+
+def _estimate(rows: Sequence[Row]) -> Estimate | None:
+    """As :func:`_mean`, with an interval; None where no run says anything."""
+    return clustered(_by_cell(rows)) if any(map(_shows, rows)) else None

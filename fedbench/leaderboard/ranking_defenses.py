@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
 from fedbench.cards import Goal
+from fedbench.leaderboard.clean_twins import clean_losses, quality_loss, unjudged
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.paired import Difference, aligned, contrast
 from fedbench.leaderboard.ranking import (
-    CLEAN_PLACE,
     Cell,
     Estimate,
-    cell_of,
     clustered,
     common,
     entry_names,
     grouped,
+    lacking_seeds,
     load,
     mean_of,
     say,
@@ -56,7 +56,8 @@ class DefenseRow:
         runs: ids behind the numbers. scenarios: how many of the comparison. diverged, failed: attacked runs that did not
             end well. clean_diverged: clean scenarios and seeds in which it diverged. unpaired: runs that have no
             undefended twin. missing: scenarios of the comparison that it lacks, and clean ones. apart: how many scenarios
-            it has beyond the comparison. goal: of the attacks that it faces.
+            it has beyond the comparison. lacking: seeds that it lacks where it ran, of those that at least half of the
+            defenses there ran. goal: of the attacks that it faces.
     """
 
     defense: str
@@ -87,6 +88,7 @@ class DefenseRow:
     average_rank: float | None = None
     net_end: float | None = None
     er_end: float | None = None
+    lacking: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -149,30 +151,12 @@ def scenario_estimate(rows: Sequence[Row], column: str) -> Estimate | None:
     return clustered([[100 * row[column] for row in own] for own in by_scenario]) if by_scenario else None
 
 
-def quality_loss(rows: Sequence[Row], column: str) -> Estimate | None:
-    """HR@K without attack and defense minus HR@K with the defense alone, as ``column`` has it.
-
-    Attacks, ratios and targets share their clean twins: each pair of clean runs counts once. (A defense that assumes a
-    share of attackers has a clean twin for each share.)
-    """
-    by_place = _losses(rows, column)
-    return clustered(by_place) if by_place else None
-
-
-def _losses(rows: Sequence[Row], column: str) -> list[list[float]]:
-    """``column`` in percent of each pair of clean runs, by place."""
-    twin = (*CLEAN_PLACE, "clean_params")
-    pairs = {(cell_of(row, twin), row["seed"]): row[column] for row in rows if row[column] is not None}
-    return [[100 * value for _, value in own] for own in grouped(pairs.items(), lambda pair: pair[0][0])]
-
-
 def _net_end(rows: Sequence[Row], track: Track) -> float | None:
     """Mean reduction minus mean loss at the end of training, where the track measures them elsewhere."""
     if track.prevented_end is None or track.loss_end is None:
         return None
-    reduction = scenario_mean(rows, track.prevented_end)
-    loss = mean_of(mean_of(own) for own in _losses(rows, track.loss_end))
-    return None if reduction is None or loss is None else reduction - loss
+    reduction, loss = scenario_mean(rows, track.prevented_end), quality_loss(rows, track.loss_end)
+    return None if reduction is None or loss is None else reduction - loss.mean
 
 
 def rank_defenses(database: Database, model: str | None = None, track: Track = TARGETED) -> Ranking[DefenseRow]:
@@ -201,10 +185,14 @@ def rank_defenses(database: Database, model: str | None = None, track: Track = T
         {name: [row for row in found.rows[name] if row["facing"] in compared] for name in nets},
         track,
     )
+    lacking = _lacking(found.rows, compared, needed, track)
     ranked = [row for row in rows if row.defense in nets]
     front = pareto_front([(row.reduction.mean, row.loss.mean) for row in ranked if row.reduction and row.loss])
     best = {row.defense: on for row, on in zip(ranked, front, strict=True)}
-    rows = [replace(row, **told.standing(row.defense), front=best.get(row.defense)) for row in rows]
+    rows = [
+        replace(row, **told.standing(row.defense), front=best.get(row.defense), lacking=lacking[row.defense])
+        for row in rows
+    ]
     return Ranking(sorted(rows, key=lambda row: (row.rank is None, -_order(row), row.defense)), told)
 
 
@@ -213,8 +201,7 @@ def separate_nets(nets: Mapping[str, float], rows: Mapping[str, Sequence[Row]], 
 
     The difference of two nets is that of the mean reductions, paired by scenario and seed (the undefended twin is the
     same, so its noise cancels), minus that of the mean losses, paired by place and seed (the baseline is the same). The two
-    are taken for independent: other runs, with an attack and without one, make them. For a defense that assumes a share of
-    attackers, the loss in a place is the mean over its clean runs there.
+    are taken for independent: other runs, with an attack and without one, make them.
 
     Average ranks are over scenarios, of the reduction minus the loss in the same place.
 
@@ -224,11 +211,7 @@ def separate_nets(nets: Mapping[str, float], rows: Mapping[str, Sequence[Row]], 
     prevented, costs, both = {}, {}, {}
     for name, own in rows.items():
         pairs = [row for row in own if paired(row, track)]
-        loss: dict[tuple[Cell, int], list[float]] = {}
-        for row in pairs:
-            if row[track.loss] is not None:
-                loss.setdefault((row["clean"], row["seed"]), []).append(100 * row[track.loss])
-        costs[name] = {key: mean for key, values in loss.items() if (mean := mean_of(values)) is not None}
+        costs[name] = clean_losses(pairs, track.loss)
         prevented[name] = {(row["facing"], row["seed"]): 100 * row[track.prevented] for row in pairs}
         both[name] = {
             (row["facing"], row["seed"]): 100 * (row[track.prevented] - row[track.loss])
@@ -275,7 +258,12 @@ def _row(
         prevented[attack] = scenario_mean(group, track.prevented) or 0.0
     costs = [row["cost_ms"] for row in pairs if row["cost_ms"] is not None]
     clean = {row["clean"] for row in pairs if row[track.loss] is not None}
-    lacks = {f"{cell[0]} on {say(cell[2:])}" for cell in compared - ran}
+    lacks = {
+        f"{needed[place]}, {100 * share:g} % assumed"
+        for place, share in unjudged(pairs, track)
+        if share is not None and place in clean
+    }
+    lacks |= {f"{cell[0]} on {say(cell[2:])}" for cell in compared - ran}
     return DefenseRow(
         defense=name,
         family=family,
@@ -304,6 +292,17 @@ def _row(
         net_end=_net_end(pairs, track),
         er_end=scenario_mean(pairs, track.left_end) if track.left_end else None,
     )
+
+
+def _lacking(
+    rows: Mapping[str, Sequence[Row]], compared: set[Cell], needed: Mapping[Cell, str], track: Track
+) -> dict[str, list[str]]:
+    """The seeds that each defense lacks, with an attack and without one; see :func:`~.ranking.lacking_seeds`."""
+    ran = {}
+    for name, own in rows.items():
+        pairs = [row for row in own if row["facing"] in compared and paired(row, track)]
+        ran[name] = {(row["facing"], row["seed"]) for row in pairs} | set(clean_losses(pairs, track.loss))
+    return lacking_seeds(ran, lambda cell: needed[cell] if cell in needed else f"{cell[0]} on {say(cell[2:])}")
 
 
 def card_of(rows: Sequence[Row]) -> tuple[str, str, str]:

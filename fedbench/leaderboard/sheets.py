@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -37,6 +38,8 @@ class Sheet:
     """What is said below the table."""
 
 
+SHARE, POINTS, LOST, ANY = (0.0, 100.0), (-100.0, 100.0), (-math.inf, 100.0), (-math.inf, math.inf)
+"""What is possible, in percent: of a share, of a difference of two, of what is lost of the whole, of what is brought back."""
 NEVER_ON_A_SCREEN = frozenset({"failed", "missing", "without twin", "left out", "assumes", "diverged clean"})
 
 
@@ -63,10 +66,11 @@ def hit_cut(k: int) -> int:
 
 
 def attack_sheet(title: str, rows: Ranking[AttackRow], k: int) -> Sheet:
-    """Attacks by exposure."""
+    """Attacks by exposure; runs without a clean twin are counted where there are any."""
+    unpaired = any(row.unpaired for row in rows)
     headings = (
         "rank", "attack", f"ER@{k}", "beats", "mean rank", "peak", "tail", f"HR@{hit_cut(k)} change", "knows", "first",
-        "scenarios", "runs", "diverged", "failed", "missing",
+        "scenarios", "runs", "diverged", "failed", *(("without twin",) if unpaired else ()), "missing",
     )  # fmt: skip
     lines = [
         (
@@ -76,10 +80,11 @@ def attack_sheet(title: str, rows: Ranking[AttackRow], k: int) -> Sheet:
             *_standing(row),
             _number(row.peak),
             _number(row.tail),
-            _estimate(row.hr_change, signed=True),
+            _estimate(row.hr_change, POINTS),
             row.knowledge,
             str(row.first),
             *_counted(row),
+            *((str(row.unpaired),) if unpaired else ()),
             str(len(row.missing)),
         )
         for row in rows
@@ -100,9 +105,9 @@ def untargeted_sheet(title: str, rows: Ranking[UntargetedAttackRow], k: int) -> 
         (
             rank_text(row.rank, row.last_rank),
             row.attack,
-            _estimate(row.loss, signed=True),
+            _estimate(row.loss, LOST),
             *_standing(row),
-            _estimate(row.ndcg_loss, signed=True),
+            _estimate(row.ndcg_loss, LOST),
             _number(row.loss_end, signed=True),
             _number(row.hr, digits=2),
             _number(row.clean_hr, digits=2),
@@ -132,14 +137,21 @@ def caption(told: Separation, unit: str = "points") -> str:
     count = len(told.ranks)
     if count < 2:
         return ""
+    read = "rank 1-4: places 1 to 4 are open to it; beats: how many it is significantly better than"
     pairs = f"{sum(map(len, told.beats.values()))} of {count * (count - 1) // 2} pairs are told apart"
-    if told.resolution is None:
-        finest = "no smallest difference can be given: the runs show no variation between seeds or scenarios"
+    found = [difference for difference, _ in told.pairs.values()]
+    if all(each.p is None for each in found):
+        finest = "nothing can be tested: single runs do not show how far seeds differ; run more seeds"
+    elif told.resolution is None:
+        finest = "no smallest difference can be given: the runs do not vary"
     else:
         # Exposure, and what is lost of quality, end at 100.
         shown = f"{told.resolution:.1f}" if told.resolution <= 100 else "above 100"
         finest = f"smallest difference that can be resolved: {shown} {unit}"
-    text = f"{pairs}; {finest}."
+    text = f"{read}. {pairs}; {finest}."
+    if lone := sum(each.lone > 0 for each in found):
+        noun = "1 pair has" if lone == 1 else f"{lone} pairs have"
+        text += f" {noun} scenarios with a single common seed, which do not count beside others with several."
     if told.critical_difference is not None:
         over = f"{told.scenarios} scenarios" if told.scenarios != 1 else "1 scenario"
         friedman = "" if told.friedman is None else f"Friedman's test p = {told.friedman:.2g}, "
@@ -203,8 +215,8 @@ def defense_sheet(
             rank_text(row.rank, row.last_rank),
             row.defense,
             row.family or "-",
-            _estimate(row.reduction, signed=True),
-            _estimate(row.loss, signed=True),
+            _estimate(row.reduction, POINTS if track == TARGETED else ANY),
+            _estimate(row.loss, POINTS if track == TARGETED else LOST),
             _number(row.net, signed=True),
             *_standing(row),
             "-" if row.front is None else "yes" if row.front else "no",
@@ -302,17 +314,19 @@ def share(value: Estimate) -> str:
 
 
 def change(value: Estimate) -> str:
-    """An estimate of a difference, with its sign."""
-    return _estimate(value, signed=True)
+    """An estimate of what is lost of 100 %, with its sign."""
+    return _estimate(value, LOST)
 
 
-def _estimate(value: Estimate | None, signed: bool = False) -> str:
-    """``41.2 [30.5, 52.0]``; bounds of a share are cut to 0 and 100."""
+def _estimate(value: Estimate | None, within: tuple[float, float] = SHARE) -> str:
+    """``41.2 [30.5, 52.0]``, with signs where it may be negative; the bounds are cut to what is possible."""
     if value is None:
         return "-"
+    least, most = within
+    signed = least < 0
     if value.low is None or value.high is None:
         return _number(value.mean, signed)
-    low, high = (value.low, value.high) if signed else (max(value.low, 0.0), min(value.high, 100.0))
+    low, high = max(value.low, least), min(value.high, most)
     return f"{_number(value.mean, signed)} [{_number(low, signed)}, {_number(high, signed)}]"
 
 

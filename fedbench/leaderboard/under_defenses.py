@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedbench.cards import DefenseFamily
+from fedbench.leaderboard.clean_twins import quality_loss, unjudged
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.ranking import Estimate, common, grouped
 from fedbench.leaderboard.ranking_defenses import (
     card_of,
     facing,
     paired,
-    quality_loss,
     scenario_estimate,
     scenario_mean,
 )
@@ -124,8 +124,7 @@ def _left(name: str, rows: Sequence[Row], families: list[str], track: Track) -> 
     er, reduction, loss = scenario_estimate(rows, track.left), scenario_mean(rows, track.prevented), None
     assert er is not None
     assert reduction is not None
-    clean = {row["clean"] for row in rows if row[track.loss] is not None}
-    if all(row["clean"] in clean for row in rows):
+    if not unjudged(rows, track):
         loss = quality_loss(rows, track.loss)
     return Left(
         defense=name,

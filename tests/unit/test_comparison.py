@@ -84,6 +84,30 @@ def test_diverged_runs_count_and_failed_ones_are_named(folder: Path) -> None:
     assert any(text.startswith("Only in A, a-ra: 1 run: longtail-small mf") for text in found.sentences)
 
 
+def test_a_scenario_with_a_single_common_seed_is_named_and_left_out(folder: Path) -> None:
+    place = {"malicious_ratio": 0.01}
+    write(folder, record(scenario("a-ra", **place), er=0.0), record(scenario("a-hum", **place), er=0.9))
+    found = compare_entries(Database([folder]), "a-ra", "a-hum", "attack")
+    er = contrast(found, "ER@10")
+    assert (er.a, er.b, er.difference.estimate) == (pytest.approx(57), pytest.approx(36.25), pytest.approx(20.75))
+    assert (er.difference.runs, contrast(found, "ER@10", 0.01, "mf").a) == (4, 0)
+    text = "ER@10: 1 scenario with a single common seed, where others have several, left out."
+    assert text in found.sentences
+
+
+def test_saturated_pairs_beside_a_quiet_one_are_said_to_be_no_proof(tmp_path: Path) -> None:
+    for seed in range(3):
+        more = seed / 1000
+        write(tmp_path, record(scenario("a-ra"), seed, er=1.0), record(scenario("a-hum"), seed, er=0.0))
+        for attack, er in (("a-ra", 0.002 + more), ("a-hum", 0.001)):
+            write(tmp_path, record(scenario(attack, malicious_ratio=0.01), seed, er=er))
+    er = contrast(compare_entries(Database([tmp_path]), "a-ra", "a-hum", "attack"), "ER@10")
+    assert er.p == pytest.approx(2.0**-4)
+    assert er.resolution is not None
+    assert er.resolution > abs(er.a - er.b), "what they would show is no less than what they do not"
+    assert er.verdict == "no difference that 6 paired runs can show"
+
+
 def test_two_defenses_and_their_cost(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         write(tmp_path, record(scenario(), seed, hr=0.6), record(scenario("a-ra"), seed, er=0.9, hr=0.6))

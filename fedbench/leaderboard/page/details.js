@@ -81,7 +81,7 @@ function entry(kind, row, name, columns) {
 function pair(track, [attack, defense], [left, cost, net, list]) {
   const words = track.words(state.k, DATA.options.h[state.k]);
   const columns = [
-    { key: "left", label: words.left, kind: "estimate", share: track === TRACKS.targeted, of: () => left },
+    { key: "left", label: words.left, kind: "estimate", within: track === TRACKS.targeted ? SHARE : LOST, of: () => left },
     { key: "cost", label: words.cost, kind: "number", signed: true, of: () => cost },
     { key: "net", label: "Net", kind: "number", signed: true, of: () => net },
   ];
@@ -107,9 +107,10 @@ function separation(row) {
 
 function lacks(row) {
   const missing = DATA.texts[row.missing];
-  if (!missing.length && !row.apart) return undefined;
+  if (!missing.length && !row.apart && !row.lacking.length) return undefined;
   return el("section", { class: "lacks" }, el("h3", {}, "What is lacking"),
     missing.length > 0 && el("details", {}, el("summary", {}, `${plural(missing.length, "scenario")} of the comparison missing: no rank`), el("ul", {}, missing.map((text) => el("li", {}, text)))),
+    row.lacking.length > 0 && el("p", {}, `It lacks seeds that at least half of the entries ran there: ${row.lacking.join("; ")}.`),
     row.apart > 0 && el("p", {}, `It ran ${plural(row.apart, "scenario")} more, which fewer than half of the entries ran: not compared.`));
 }
 

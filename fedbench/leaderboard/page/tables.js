@@ -1,7 +1,8 @@
 // Tables: columns that are data, headers that sort, rows that open what is behind them.
 
 // A column: key, label, help, kind ("text" | "number" | "estimate" | "count" | "name"), of (value of a row), and
-// for numbers digits and signed; `share` says that an interval is shown within 0 and 100.
+// for numbers digits and signed; `within` is what is possible: an interval is shown inside of it, and of a share all of it.
+const SHARE = [0, 100], POINTS = [-100, 100], LOST = [-Infinity, 100];
 const rankColumn = { key: "rank", label: "Rank", kind: "rank", of: (row) => row.rank, help: "The places that the runs leave open; none when a scenario of the comparison is missing" };
 const beatsColumn = { key: "beats", label: "Beats", kind: "number", digits: 0, of: (row) => row.beats, help: "How many entries it is significantly better than: paired tests with Holm's correction, 5 %" };
 const averageColumn = { key: "average_rank", label: "Mean rank", kind: "number", of: (row) => row.average_rank, help: "Over scenarios" };
@@ -14,15 +15,15 @@ function attackColumns(track, k, h) {
   ];
   if (targeted) {
     columns.push(
-      { key: "er", label: `ER@${k}`, kind: "estimate", share: true, of: (row) => row.er, help: "Share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean over seeds" },
+      { key: "er", label: `ER@${k}`, kind: "estimate", within: SHARE, of: (row) => row.er, help: "Share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean over seeds" },
       { key: "peak", label: "Peak", kind: "number", of: (row) => row.peak, help: "Highest value during training" },
       { key: "tail", label: "Tail", kind: "number", of: (row) => row.tail, help: "Mean over the last quarter of training" },
-      { key: "hr_change", label: `HR@${h} change`, kind: "estimate", signed: true, of: (row) => row.hr_change, help: "Attacked run minus its clean twin of the same seed, in points" },
+      { key: "hr_change", label: `HR@${h} change`, kind: "estimate", signed: true, within: POINTS, of: (row) => row.hr_change, help: "Attacked run minus its clean twin of the same seed, in points" },
     );
   } else {
     columns.push(
-      { key: "loss", label: `HR@${h} loss %`, kind: "estimate", signed: true, of: (row) => row.loss, help: "Share of the clean twin's hit ratio that the attacked run lacks" },
-      { key: "ndcg_loss", label: `NDCG@${h} loss %`, kind: "estimate", signed: true, of: (row) => row.ndcg_loss },
+      { key: "loss", label: `HR@${h} loss %`, kind: "estimate", signed: true, within: LOST, of: (row) => row.loss, help: "Share of the clean twin's hit ratio that the attacked run lacks" },
+      { key: "ndcg_loss", label: `NDCG@${h} loss %`, kind: "estimate", signed: true, within: LOST, of: (row) => row.ndcg_loss },
       { key: "loss_end", label: "Loss at the end %", kind: "number", signed: true, of: (row) => row.loss_end, help: "At the last evaluation" },
       { key: "hr", label: `HR@${h}`, kind: "number", digits: 2, of: (row) => row.hr },
       { key: "clean_hr", label: `Clean HR@${h}`, kind: "number", digits: 2, of: (row) => row.clean_hr },
@@ -48,8 +49,8 @@ function defenseColumns(track, words) {
     rankColumn,
     { key: "defense", label: "Defense", kind: "name", of: (row) => row.defense },
     { key: "family", label: "Family", kind: "text", of: (row) => row.family || "–" },
-    { key: "prevented", label: words.prevented, kind: "estimate", signed: true, of: (row) => row[track.prevented] },
-    { key: "cost", label: words.cost, kind: "estimate", signed: true, of: (row) => row[track.cost], help: "What it costs without an attack" },
+    { key: "prevented", label: words.prevented, kind: "estimate", signed: true, within: track === TRACKS.targeted ? POINTS : undefined, of: (row) => row[track.prevented] },
+    { key: "cost", label: words.cost, kind: "estimate", signed: true, within: track === TRACKS.targeted ? POINTS : LOST, of: (row) => row[track.cost], help: "What it costs without an attack" },
     { key: "net", label: "Net", kind: "number", signed: true, of: (row) => row.net, help: "What it prevents minus what it costs" },
     beatsColumn,
     averageColumn,
@@ -74,7 +75,7 @@ function cellColumns(track, k, h) {
     { key: "dataset", label: "Dataset", kind: "text", of: (row) => row.dataset },
     { key: "model", label: "Model", kind: "text", of: (row) => row.model },
     { key: "malicious_ratio", label: "Malicious", kind: "number", of: (row) => row.malicious_ratio, text: (row) => percent(row.malicious_ratio) },
-    { key: "value", label: targeted ? `ER@${k}` : `HR@${h} loss %`, kind: "estimate", share: targeted, signed: !targeted, of: (row) => row[track.value] },
+    { key: "value", label: targeted ? `ER@${k}` : `HR@${h} loss %`, kind: "estimate", within: targeted ? SHARE : LOST, signed: !targeted, of: (row) => row[track.value] },
     { key: "hr", label: `HR@${h}`, kind: "number", digits: targeted ? 1 : 2, of: (row) => row.hr },
     { key: "runs", label: "Runs", kind: "count", of: (row) => DATA.lists[row.runs].length },
   ];
@@ -156,7 +157,7 @@ function content(column, row, domains) {
 function estimate(value, column, [low, high]) {
   if (!value) return "–";
   const [mean, from, to] = value;
-  const cut = (bound) => (column.share ? Math.min(100, Math.max(0, bound)) : bound);
+  const cut = (bound) => inside(bound, column);
   const bounds = from === null ? "one run" : `${num(cut(from), column)} to ${num(cut(to), column)}`;
   const x = (at) => 2 + (76 * (at - low)) / (high - low || 1);
   const bar = svg("svg", { viewBox: "0 0 80 12", class: "interval", "aria-hidden": "true", focusable: "false" },
@@ -167,8 +168,13 @@ function estimate(value, column, [low, high]) {
   return el("div", { class: "stat" }, el("span", { class: "mean" }, num(mean, column)), el("span", { class: "bar" }, bar, el("small", {}, bounds)));
 }
 
+function inside(bound, column) {
+  const [least, most] = column.within || [-Infinity, Infinity];
+  return Math.min(most, Math.max(least, bound));
+}
+
 function domainOf(values, column) {
   const there = values.filter(Boolean);
-  if (column.share) return [0, 100];
-  return [Math.min(0, ...there.map(([mean, from]) => from ?? mean)), Math.max(0, ...there.map(([mean, , to]) => to ?? mean))];
+  if (column.within === SHARE) return SHARE;
+  return [Math.min(0, ...there.map(([mean, from]) => inside(from ?? mean, column))), Math.max(0, ...there.map(([mean, , to]) => inside(to ?? mean, column)))];
 }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,14 +67,23 @@ def test_two_parts_add_their_variances_as_in_the_test_of_welch() -> None:
     assert (ours.scenarios, ours.runs) == (2, 7)
 
 
-def test_a_scenario_with_one_seed_takes_the_pooled_variance() -> None:
-    """Variances 2 (of two seeds) and 5 (of three): pooled (2 + 10) / 3 = 4. Of the means: 1, 5/3 and 4."""
-    root = math.sqrt(5)
-    estimate, se, df, _ = known(contrast([array([0, 2, NAN], [-root, 0, root], [NAN, 6, NAN])]))
-    assert estimate == pytest.approx(7 / 3)
-    assert se == pytest.approx(math.sqrt(1 + 5 / 3 + 4) / 3)
-    first, second = 1 + 2 / 3, 5 / 3 + 10 / 3  # the 4 is made of 2 / 3 and 10 / 3
-    assert df == pytest.approx((first + second) ** 2 / (first**2 / 1 + second**2 / 2))
+def test_a_scenario_with_one_seed_does_not_count_beside_others_with_several() -> None:
+    several = array([0, 2, NAN], [-3, 0, 3])
+    with_one = contrast([array([0, 2, NAN], [-3, 0, 3], [NAN, 60, NAN])])
+    assert with_one == replace(contrast([several]), lone=1)
+    assert (with_one.estimate, with_one.scenarios, with_one.runs) == (0.5, 2, 5)
+    both = contrast([several, array([5, NAN, NAN], [7, NAN, NAN])])
+    assert (both.scenarios, both.lone) == (4, 0), "each part by itself"
+
+
+def test_a_loud_scenario_with_one_seed_borrows_no_calm() -> None:
+    """Equal entries: a scenario with noise of 1 and three seeds, and one with noise of 10 and a single seed."""
+    rng = np.random.default_rng(5)
+    quiet, loud = rng.normal(0, 1, (400, 3)), rng.normal(0, 10, 400)
+    found = sum(
+        (contrast([array(list(one), [other, NAN, NAN])]).p or 1) <= 0.05 for one, other in zip(quiet, loud, strict=True)
+    )
+    assert found <= 32, "5 % of 400 and three standard deviations"
 
 
 def test_without_two_seeds_anywhere_the_scenarios_are_the_units() -> None:
@@ -102,6 +112,31 @@ def test_without_variation_the_runs_are_coins() -> None:
     assert contrast([array([5], [5], [5])]).p == 2.0**-2, "scenarios as units: two that agree with the first"
     assert contrast([array([1, 1], [-1, -1])]).p == 1
     assert contrast([array([3, NAN], [0, 0])]).p == 1, "the seeds that could vary say nothing of the one that differs"
+
+
+@pytest.mark.parametrize("noise", [1e-6, 1e-2, 0.5])
+def test_what_varies_a_little_makes_no_proof_of_saturated_runs(noise: float) -> None:
+    """Two scenarios that agree in three seeds are four coins, and one that varies is two more at the most."""
+    jitter = [noise, -noise, noise / 2]
+    two = contrast([array([100] * 3, [100] * 3, jitter)])
+    assert two.p == pytest.approx(2.0**-6)
+    assert contrast([array([100] * 3, jitter)]).p == pytest.approx(2.0**-4)
+    estimate, se, df, p = known(two)
+    assert 2 * stats.t.sf(estimate / se, df) == pytest.approx(p), "p, standard error and interval say the same"
+    calm = contrast([array([0] * 3, jitter)])
+    assert calm.p == pytest.approx(contrast([array(jitter)]).p), "where both are at 0, nothing is saturated"
+    parts = contrast([array(jitter), array([20], [20], [20])])
+    assert parts.p == pytest.approx(2.0**-4), "three scenarios as units agree, too"
+
+
+def test_equal_attacks_with_saturated_and_quiet_scenarios_share_a_rank() -> None:
+    """Ten equal entries: two scenarios in which each seed is at 0 or 100 %, and one near 0 with noise of 0.1."""
+    rng = np.random.default_rng(1)
+    apart = 0
+    for _ in range(40):
+        draw = np.concatenate([100.0 * (rng.random((10, 2, 3)) < 0.5), np.abs(rng.normal(0, 0.1, (10, 1, 3)))], axis=1)
+        apart += any(told({str(n): each for n, each in enumerate(draw)}).beats.values())
+    assert apart <= 4
 
 
 def test_the_degrees_of_freedom_are_those_of_the_scenarios_that_vary() -> None:

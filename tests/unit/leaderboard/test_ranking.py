@@ -8,6 +8,7 @@ import pytest
 from records import record, scenario, write
 from scipy import stats
 
+from fedbench.comparison import compare_entries
 from fedbench.errors import ResultsError, UserError
 from fedbench.leaderboard import Database, rank_attacks, rank_defenses
 from fedbench.leaderboard.board import make_board
@@ -186,12 +187,86 @@ def test_diverged_runs_are_counted_and_never_a_score(tmp_path: Path) -> None:
     rows = {row.attack: row for row in rank_attacks(Database([tmp_path]))}
     assert list(rows) == ["a-ra", "a-hum", "random"], "40 and 40 before 60 and nothing"
     assert rows["a-hum"].er is not None
-    assert rows["a-hum"].er.mean == pytest.approx(60)
+    assert rows["a-hum"].er.mean == pytest.approx(30)
     assert (rows["a-ra"].rank, rows["a-hum"].rank, rows["random"].rank) == (1, 1, None)
     assert (rows["a-hum"].beats, rows["random"].beats, rows["random"].average_rank) == (0, None, None)
     assert (rows["a-hum"].diverged, rows["random"].failed) == (1, 1)
     text = markdown(make_board(Database([tmp_path])))
     assert "diverged: 1 of a-hum on longtail-small ncf at 5 % (not finite)." in text
+
+
+def test_a_seed_that_diverged_counts_as_no_exposure(tmp_path: Path) -> None:
+    """One seed at 100 % and two that diverged are a third, in every table and in a comparison of the two alike."""
+    for seed, er in enumerate((0.5, 0.49, 0.51)):
+        write(tmp_path, record(scenario(), seed, hr=0.6), record(scenario("a-hum"), seed, er=er))
+        status = {"status": "diverged", "error": "loss is inf"} if seed else {}
+        write(tmp_path, record(scenario("a-ra"), seed, er=1.0, **status))  # type: ignore[arg-type]
+    database = Database([tmp_path])
+    found = rank_attacks(database)
+    assert [row.attack for row in found] == ["a-hum", "a-ra"]
+    assert found[1].er is not None
+    assert (found[1].er.mean, found[1].er.n, found[1].diverged) == (pytest.approx(100 / 3), 3, 2)
+    assert found[1].hr_change is not None
+    assert found[1].hr_change.mean == pytest.approx(-10), "of the seed that ended well"
+    ((difference, _),) = found.separation.pairs.values()
+    assert (difference.estimate, difference.runs) == (pytest.approx(50 / 3), 3)
+    (cell,) = [cell for cell in attack_cells(database) if cell.attack == "a-ra"]
+    assert (cell.er, cell.hr) == (found[1].er, pytest.approx(50))
+    compared = compare_entries(database, "a-ra", "a-hum", "attack").contrasts[0]
+    assert (compared.a, compared.difference.estimate) == (pytest.approx(100 / 3), pytest.approx(-50 / 3))
+
+
+def test_an_attack_that_only_diverged_exposes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, record(scenario("a-ra"), er=0.2), record(scenario("a-hum"), status="diverged", error="x"))
+    rows = rank_attacks(Database([tmp_path]))
+    assert [(row.attack, row.rank, row.er.mean if row.er else None) for row in rows] == [
+        ("a-ra", 1, 20),
+        ("a-hum", 1, 0),
+    ]
+
+
+def test_missing_seeds_are_named_and_cost_no_rank(tmp_path: Path) -> None:
+    """Where a-ra ran one of three seeds, only the other scenario counts; popular ran two more than others."""
+    few = {"malicious_ratio": 0.01}
+    for seed in range(5):
+        write(tmp_path, record(scenario("popular"), seed, er=0.2), record(scenario("popular", **few), seed, er=0.1))
+        if seed < 3:
+            write(tmp_path, *(record(scenario(name), seed, er=0.6 - seed / 10) for name in ("a-hum", "random")))
+            write(tmp_path, record(scenario("a-hum", **few), seed, er=0.30 + seed / 100))
+            write(tmp_path, record(scenario("a-ra", **few), seed, er=0.31 + seed**2 / 100))
+            write(tmp_path, record(scenario("random", **few), seed, er=0.0 + seed**2 / 100))
+    write(tmp_path, record(scenario("a-ra"), er=0.9))
+    found = rank_attacks(Database([tmp_path]))
+    rows = {row.attack: row for row in found}
+    assert rows["a-ra"].lacking == ["seeds 1, 2 of longtail-small mf icde24 0.05 random:0"]
+    assert [rows[name].lacking for name in ("a-hum", "random", "popular")] == [[], [], []]
+    assert not any(row.missing for row in found)
+    assert (rows["a-ra"].rank, rows["a-hum"].rank) == (1, 1), "one lucky seed is no proof"
+    difference, _ = found.separation.pairs["a-ra", "a-hum"]
+    assert (difference.estimate, difference.runs, difference.lone) == (pytest.approx(5 / 3), 3, 1)
+    board = make_board(Database([tmp_path]))
+    assert (
+        "a-ra lacks seeds that at least half of the attacks ran there: seeds 1, 2 of longtail-small mf icde24 0.05 random:0."
+        in board.warnings
+    )
+    assert "3 pairs have scenarios with a single common seed, which do not count" in board.sheets[0].caption
+
+
+def test_runs_without_a_clean_twin_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, record(scenario(), 0, hr=0.6))
+    for seed in range(3):
+        write(tmp_path, record(scenario("a-ra"), seed, er=0.5, hr=0.4))
+    (row,) = rank_attacks(Database([tmp_path]))
+    assert row.hr_change is not None
+    assert (row.hr_change.mean, row.unpaired) == (pytest.approx(-20), 2)
+    board = make_board(Database([tmp_path]))
+    assert "a-ra: the HR change is without 2 of its runs, which have no clean twin." in board.warnings
+    sheet = board.sheets[0]
+    assert sheet.rows[0][sheet.headings.index("without twin")] == "2"
+    write(tmp_path, *(record(scenario(), seed, hr=0.6) for seed in (1, 2)))
+    whole = make_board(Database([tmp_path]))
+    assert "without twin" not in whole.sheets[0].headings
+    assert whole.warnings == []
 
 
 def test_readings_of_one_attack_are_entries_of_their_own(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from records import defended, record, scenario, write
 
 from fedbench.leaderboard import Database, DefenseRow, rank_defenses
 from fedbench.leaderboard.board import make_board
+from fedbench.leaderboard.ranking import interval
 from fedbench.leaderboard.ranking_defenses import pareto_front
 from fedbench.leaderboard.render import markdown
+from fedbench.leaderboard.under_defenses import attacks_under_defenses
 from fedbench.results import RunRecord
 
 
@@ -217,7 +219,10 @@ def test_records_without_a_card_take_that_of_the_installed_defense(tmp_path: Pat
 
 
 def test_every_assumed_share_has_its_own_clean_twin(tmp_path: Path) -> None:
-    """A rule that is given the true share costs more where the share is higher: both costs count, as two measurements."""
+    """A rule that is given the true share costs more where the share is higher: what counts is the mean of both.
+
+    The two share the seed and the baseline, and are one measurement.
+    """
     for ratio, loss in ((0.01, 0.02), (0.05, 0.1)):
         attacked = scenario("a-ra", "trimmed-mean", malicious_ratio=ratio)
         assert attacked.clean.defense_params == {"assumed_ratio": ratio}
@@ -231,8 +236,55 @@ def test_every_assumed_share_has_its_own_clean_twin(tmp_path: Path) -> None:
     (row,) = rank_defenses(Database([tmp_path]))
     assert row.defense == "trimmed-mean"
     assert row.loss is not None
-    assert row.loss.mean == pytest.approx(6.0)
-    assert row.loss.n == 2
+    assert (row.loss.mean, row.loss.low, row.loss.n) == (pytest.approx(6.0), None, 1)
+
+
+def test_a_share_without_a_clean_twin_is_named_and_costs_the_rank(tmp_path: Path) -> None:
+    """norm-bound has one clean twin for all shares, trimmed-mean one for each: of the last it lacks that of 5 %."""
+    for ratio in (0.01, 0.05):
+        for defense in ("trimmed-mean", "norm-bound"):
+            attacked = scenario("a-ra", defense, malicious_ratio=ratio)
+            write(tmp_path, record(attacked.undefended, er=0.5), record(attacked, er=0.1))
+            if ratio == 0.01:
+                write(tmp_path, record(attacked.clean.undefended, hr=0.6), record(attacked.clean, hr=0.58))
+    rows = by_name(tmp_path)
+    assert rows["norm-bound"].missing == []
+    assert rows["trimmed-mean"].missing == ["longtail-small mf icde24 without an attack, 5 % assumed"]
+    assert (rows["norm-bound"].rank, rows["trimmed-mean"].rank) == (1, None)
+    (under,) = attacks_under_defenses(Database([tmp_path]))
+    assert (under.under["norm-bound"].loss, under.under["trimmed-mean"].loss) == (pytest.approx(2), None)
+
+
+def test_shares_are_no_seeds(tmp_path: Path) -> None:
+    """Losses of 1, 3 and 8 points over three seeds are as uncertain when they are measured at two shares."""
+    for seed, loss in enumerate((0.01, 0.03, 0.08)):
+        for ratio in (0.01, 0.05):
+            attacked = scenario("a-ra", "trimmed-mean", malicious_ratio=ratio)
+            write(tmp_path, record(attacked.clean.undefended, seed, hr=0.6), record(attacked.undefended, seed, er=0.5))
+            write(tmp_path, record(attacked, seed, er=0.1), record(attacked.clean, seed, hr=0.6 - loss))
+    (row,) = rank_defenses(Database([tmp_path]))
+    expected = interval([1.0, 3.0, 8.0])
+    assert row.loss is not None
+    assert (row.loss.low, row.loss.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_missing_seeds_of_a_defense_are_named_with_an_attack_and_without(tmp_path: Path) -> None:
+    less = [each for each in under("less", 0.1, 0.1, 0.6) if each.seed == 0 or each.attack == "a-ra"]
+    write(tmp_path, *undefended(), *under("whole", 0.1, 0.1, 0.6), *under("other", 0.1, 0.1, 0.6), *less)
+    rows = by_name(tmp_path)
+    assert rows["less"].lacking == [
+        "seed 1 of a-hum on longtail-small mf icde24 0.05 random:0",
+        "seed 1 of longtail-small mf icde24 without an attack",
+    ]
+    assert (rows["whole"].lacking, rows["less"].rank, rows["less"].missing) == ([], 1, [])
+    text = "less lacks seeds that at least half of the defenses ran there: seed 1 of a-hum on"
+    assert any(each.startswith(text) for each in make_board(Database([tmp_path])).warnings)
+
+
+def test_an_interval_of_points_ends_at_100(tmp_path: Path) -> None:
+    write(tmp_path, *undefended(), *under("half", 0.8, 0.0, 0.6))
+    sheet = next(s for s in make_board(Database([tmp_path])).sheets if s.headings[1] == "defense")
+    assert sheet.rows[0][sheet.headings.index("ER@10 reduction")] == "+40.0 [-100.0, +100.0]"
 
 
 def test_settings_of_a_defense_are_entries_of_their_own(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""What defenses cost without an attack: their clean twins beside the baseline."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from fedbench.leaderboard.database import Row
+from fedbench.leaderboard.ranking import CLEAN_PLACE, Cell, Estimate, cell_of, clustered, grouped
+from fedbench.leaderboard.tracks import Track
+
+
+def clean_losses(rows: Sequence[Row], column: str) -> dict[tuple[Cell, int], float]:
+    """HR@K without attack and defense minus HR@K with the defense alone, in percent, by place and seed.
+
+    Attacks, ratios and targets share their clean twins: each pair of clean runs counts once. A defense that is given the
+    share of attackers has a clean twin for each share: they have the seed, and so the baseline, in common, and their mean
+    is one value.
+    """
+    twins: dict[tuple[Cell, int], dict[str, float]] = {}
+    for row in rows:
+        if row[column] is not None:
+            key = (cell_of(row, CLEAN_PLACE), row["seed"])
+            twins.setdefault(key, {})[row["clean_params"]] = 100 * row[column]
+    return {key: statistics.fmean(own.values()) for key, own in twins.items()}
+
+
+def quality_loss(rows: Sequence[Row], column: str) -> Estimate | None:
+    """:func:`clean_losses` over places and seeds, as ``column`` has them."""
+    by_place = grouped(clean_losses(rows, column).items(), lambda pair: pair[0][0])
+    return clustered([[value for _, value in own] for own in by_place]) if by_place else None
+
+
+def unjudged(rows: Sequence[Row], track: Track) -> set[tuple[Cell, float | None]]:
+    """The places of ``rows`` that lack a clean twin of one defense, and the share that it lacks there.
+
+    A defense that is given the share of attackers (its clean twin states one, it does not) needs a twin for every
+    malicious ratio; for another defense the share is None.
+    """
+    given = any(row["clean_params"] not in (None, row["defense_params"]) for row in rows)
+    pairs = [((row["clean"], row["malicious_ratio"] if given else None), row[track.loss] is not None) for row in rows]
+    return {key for key, _ in pairs} - {key for key, judged in pairs if judged}
