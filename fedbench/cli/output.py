@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fedbench.texts import count as count
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -112,8 +114,3 @@ def duration(seconds: float) -> str:
 def percent(value: float | None, digits: int = 1) -> str:
     """``57.2 %`` of a fraction; a dash for None."""
     return "-" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def count(number: int, noun: str) -> str:
-    """``1 run``, ``3,000 runs``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
