@@ -57,6 +57,7 @@ def leaderboard(
     if html is not None:
         from fedbench.leaderboard.page import write_page
 
+        console(err=True).print("making the page ...")
         page = write_page(database, html, _command(results, suite, only, k))
     if as_json:
         print_json(board.data)

@@ -39,6 +39,11 @@ class Contrast:
     resolution: float | None
 
     @property
+    def overall(self) -> bool:
+        """Whether it is over all cells."""
+        return self.dataset == OVERALL
+
+    @property
     def verdict(self) -> str:
         """What the pairs say, shortly."""
         d, runs = self.difference, self.difference.runs
@@ -50,6 +55,8 @@ class Contrast:
             return f"{'A' if d.estimate > 0 else 'B'} is higher by {abs(d.estimate):.2f}"
         if not self.resolution:
             return f"equal in {pairs}" if not d.estimate else f"cannot tell: the same difference in {pairs} is no proof"
+        if d.p is not None and d.p <= ALPHA:  # its interval, which is that of this cell alone, excludes 0
+            return f"not significant among the cells (Holm; alone p {_equals(d.p)})"
         return f"no difference that {pairs} can show"
 
     @property
@@ -57,12 +64,14 @@ class Contrast:
         """The verdict, and what would have been seen."""
         if not self.resolution or (self.p is not None and self.p <= ALPHA and self.difference.estimate):
             return self.verdict
-        return f"{self.verdict}; smallest it could is {self.smallest} points"
+        return f"{self.verdict}; the smallest that would be found: {self.smallest} points"
 
     @property
     def smallest(self) -> str:
         """The resolution; shares have no differences above 100 points."""
-        return "-" if not self.resolution else "above 100" if self.resolution > 100 else f"{self.resolution:.1f}"
+        if not self.resolution:
+            return "-"
+        return "above 100" if self.resolution > 100 else "<0.1" if self.resolution < 0.05 else f"{self.resolution:.1f}"
 
 
 @dataclass(frozen=True)
@@ -142,18 +151,37 @@ def rows_of(contrasts: Sequence[Contrast]) -> list[tuple[str, ...]]:
             (
                 each.dataset,
                 each.model,
-                "" if each.ratio is None else f"{100 * each.ratio:g} %",
+                OVERALL if each.overall else "" if each.ratio is None else f"{100 * each.ratio:g} %",
                 each.defense,
                 f"{each.a:.2f}",
                 f"{each.b:.2f}",
                 f"{d.estimate:+.2f}{bounds}",
-                "-" if each.p is None else "<0.001" if each.p < 0.001 else f"{each.p:.3f}",
+                "-" if each.p is None else _equals(each.p).removeprefix("= ").replace("< ", "<"),
                 str(d.runs),
                 each.smallest,
                 each.verdict,
             )
         )
     return out
+
+
+def _equals(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def told_once(contrasts: Sequence[Contrast]) -> tuple[str, frozenset[str]]:
+    """What all cells of a measure share, as ``dataset ml-100k, model mf``, and the headings that say nothing else.
+
+    Args:
+        contrasts: of one measure, with that over all cells.
+    """
+    shared, headings = [], set()
+    for n, heading in enumerate(HEADINGS[: HEADINGS.index("A")]):
+        values = {row[n] for row, each in zip(rows_of(contrasts), contrasts, strict=True) if not each.overall}
+        if len(values) < 2:
+            headings.add(heading)
+            shared += [f"{heading} {value}" for value in values if value]
+    return ", ".join(shared), frozenset(headings)
 
 
 def by_measure(contrasts: Sequence[Contrast]) -> dict[str, list[Contrast]]:
