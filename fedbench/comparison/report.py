@@ -9,6 +9,7 @@ from typing import Any
 
 from fedbench.leaderboard.paired import ALPHA, Difference
 from fedbench.leaderboard.render import escape
+from fedbench.texts import count
 
 NAMED = 6
 """Scenarios that are named one by one of those that one side lacks."""
@@ -47,7 +48,7 @@ class Contrast:
     def verdict(self) -> str:
         """What the pairs say, shortly."""
         d, runs = self.difference, self.difference.runs
-        pairs = "1 paired run" if runs == 1 else f"{runs} paired runs"
+        pairs = count(runs, "paired run")
         assert d.estimate is not None
         if self.p is None:
             return f"cannot tell from {pairs}"
@@ -93,10 +94,12 @@ class Exact:
     def words(self) -> str:
         """In a sentence."""
         if not self.differing:
-            return f"All metrics of the {self.common:,} runs in both agree bit for bit."
-        differ = f"{len(self.differing):,} of the {self.common:,} runs in both differ"
+            return f"All metrics of the {count(self.common, 'run')} in both agree bit for bit."
+        verb = "differs" if len(self.differing) == 1 else "differ"
+        differ = f"{len(self.differing):,} of the {count(self.common, 'run')} in both {verb}"
         most = f"by at most {self.largest:.4g} points ({self.metric} of {self.run})"
-        return f"{differ}, {most if self.metric else 'in curve or status alone'}; the others agree bit for bit."
+        rest = "; the others agree bit for bit" if len(self.differing) < self.common else ""
+        return f"{differ}, {most if self.metric else 'in curve or status alone'}{rest}."
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,7 @@ class Comparison:
         for name, only in ((f"A, {self.a}", self.only_a), (f"B, {self.b}", self.only_b)):
             if only:
                 more = f"; and {len(only) - NAMED} more" if len(only) > NAMED else ""
-                noun = "run" if len(only) == 1 else "runs"
-                out.append(f"Only in {name}: {len(only):,} {noun}: {'; '.join(only[:NAMED])}{more}.")
+                out.append(f"Only in {name}: {count(len(only), 'run')}: {'; '.join(only[:NAMED])}{more}.")
         return out
 
     @property

@@ -115,7 +115,7 @@ def at_hand(found: Verified, devices: Sequence[str], check: Check) -> list[Row]:
                 kept.append(row)
     for reason, runs in why.items():
         check.note(
-            f"{len(runs):,} of {count(len(found.rows), 'run')} cannot be repeated here, and so not drawn: {reason}"
+            f"{len(runs):,} of {count(len(found.rows), 'run')} cannot be repeated here, and will not be drawn: {reason}"
         )
     return kept
 

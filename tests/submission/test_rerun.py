@@ -271,7 +271,9 @@ def test_runs_that_cannot_be_repeated_here_are_named(good: bytes, monkeypatch: p
     assert found.ok, found.checks
     check = found.step("re-run")
     assert {row["attack"] for row in at_hand(found, ["cpu"], check)} == {"random-direction"}
-    assert check.notes == ["4 of 8 runs cannot be repeated here, and so not drawn: made on 'cuda', which is not here"]
+    assert check.notes == [
+        "4 of 8 runs cannot be repeated here, and will not be drawn: made on 'cuda', which is not here"
+    ]
 
     def no_data(scenarios: object) -> None:
         raise UserError("no data here.")

@@ -215,7 +215,7 @@ def test_a_curve_alone_can_differ(tmp_path: Path) -> None:
     write(tmp_path / "b", record(scenario("a-ra"), er=[0.05, 0.3, 0.2]))
     found = compare_results(Database([tmp_path / "a"]), Database([tmp_path / "b"]), "a", "b")
     assert found.exact is not None
-    assert found.exact.words.startswith("1 of the 1 runs in both differ, in curve or status alone")
+    assert found.exact.words == "1 of the 1 run in both differs, in curve or status alone."
     write(tmp_path / "c", record(scenario("p1"), er=0.1))
     with pytest.raises(UserError, match="have no scenario and seed in common"):
         compare_results(Database([tmp_path / "a"]), Database([tmp_path / "c"]), "a", "c")
