@@ -11,7 +11,17 @@ from fedbench.errors import UserError
 Kind = Literal["attack", "defense", "model", "dataset"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+LONGEST_NAME = 64
+"""Characters of a name."""
+NAMES = f"lower-case words joined by '-', of at most {LONGEST_NAME} characters"
+"""What a name must be."""
+
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+
+
+def is_name(text: str) -> bool:
+    """Whether an entry can be called so: on its card, by ``fedbench new`` and in a bundle."""
+    return len(text) <= LONGEST_NAME and bool(_NAME.fullmatch(text))
 
 
 def check_card(kind: Kind, cls: type[Any], where: str) -> str:
@@ -66,8 +76,8 @@ def _models(value: object) -> bool:
 _NAMED: list[tuple[str, Any, str]] = [
     (
         "name",
-        lambda value: isinstance(value, str) and bool(_NAME.fullmatch(value)),
-        "lower-case words joined by '-', such as 'my-method'",
+        lambda value: isinstance(value, str) and is_name(value),
+        f"{NAMES}, such as 'my-method'",
     ),
     ("title", _is_text, "text"),
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from string import Template
 
+from fedbench.card_rules import NAMES, is_name
 from fedbench.errors import UserError
 from fedbench.plugins import Kind, taken_by
 
@@ -26,13 +26,13 @@ def write_entry(kind: Kind, name: str, folder: Path, goal: str = "promote") -> t
     Raises:
         UserError: a name that cannot be one or is taken, a file that is there already, a folder that cannot be written.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
-        raise UserError(f"name {name!r} must be lower-case words joined by '-', such as 'my-{kind}'.")
     name = name.replace("_", "-")
+    module, words = name.replace("-", "_"), name.split("-")
+    if not is_name(name) or not module.isidentifier():
+        raise UserError(f"name {name!r} must be {NAMES}, and the first one a letter, such as 'my-{kind}'.")
     taken = taken_by(kind, name)
     if taken:
         raise UserError(f"name {name!r} is taken by {taken}; choose another.")
-    module, words = name.replace("-", "_"), name.split("-")
     values = {
         "kind": kind,
         "name": name,

@@ -37,6 +37,9 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Scenario))
 LABELS = (*(name for name in FIELDS if not name.endswith("_params")), "variant")
 """What `--only` can name; ``when`` and ``where`` can name the parameters too."""
 
+SUITE_NAME = r"[a-z0-9][a-z0-9._-]*"
+"""A pattern: what a suite can be called."""
+
 Metric = Annotated[
     str,
     Field(pattern=r"^(er_30|(er|hr|ndcg|hr_full|ndcg_full|recall|precision|degradation|ndcg_degradation)_(5|10|20))$"),
@@ -155,7 +158,7 @@ class ExpectedTable(_Strict):
 class SuiteFile(_Strict):
     """A whole file."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=f"^{SUITE_NAME}$")]
     version: Annotated[int, Field(ge=1)]
     title: str
     description: str = ""

@@ -35,5 +35,10 @@ def hidden(text: str, allowed: str = "") -> str:
     return ""
 
 
+def count(number: int, noun: str) -> str:
+    """``1 run``, ``3,000 runs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

@@ -160,6 +160,7 @@ app.command(
 app.command(
     "verify",
     epilog=_examples(
+        "fedbench verify my-attack.zip --source",
         "fedbench verify my-attack.zip --no-rerun",
         "fedbench verify my-attack.zip --runs 5 --yes",
     ),

@@ -21,7 +21,7 @@ def list_entries(
 ) -> None:
     """List attacks, defenses, models, datasets, suites or protocols."""
     from fedbench.cli.lazy import defer_torch
-    from fedbench.cli.output import console, print_json, table
+    from fedbench.cli.output import console, narrowed, print_json, table
 
     _check_kind(kind)
     defer_torch()
@@ -31,7 +31,15 @@ def list_entries(
         return
     headings = _COLUMNS[kind]
     rows = [[_text(record[heading]) for heading in headings] for record in records]
-    console().print(table(headings, rows, right=("users", "items", "interactions", "scenarios", "runs", "version")))
+    screen = console()
+    shown, cells = narrowed(headings, rows, screen.width, _SPARE.get(kind, ()))
+    listed = table(shown, cells, right=("users", "items", "interactions", "scenarios", "runs", "version"))
+    listed.columns[0].no_wrap = True
+    screen.print(listed)
+    if len(shown) < len(headings):
+        left = ", ".join(heading for heading in headings if heading not in shown)
+        told = f"No room for {left}; `fedbench show NAME` and --json give everything."
+        console(err=True).print(told, soft_wrap=True)
 
 
 def show(
@@ -215,6 +223,10 @@ _COLUMNS: dict[str, Sequence[str]] = {
     "suites": ("suite", "version", "scenarios", "runs", "title"),
     "protocols": ("protocol", "title"),
 }
+
+
+_SPARE = {"attacks": ("paper", "models", "title"), "defenses": ("paper", "assumes", "models", "knowledge")}
+"""Columns that a narrow list does without, the first ones first."""
 
 
 def _describe_entry(kind: str, name: str) -> dict[str, Any]:

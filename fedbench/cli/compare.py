@@ -10,6 +10,9 @@ import typer
 from fedbench.cli.leaderboard import Folders, ListLength, open_database
 from fedbench.cli.run import Only
 
+SPARE = ("smallest", "what they say", "runs")
+"""Columns that a narrow screen does without; the sentence above the table has them of all cells together."""
+
 Side = Annotated[str, typer.Argument(help="A folder or packed file of results, or the name of an attack or defense.")]
 
 
@@ -28,16 +31,24 @@ def compare(
 ) -> None:
     """Compare two results, attacks or defenses run by run of the same scenario and seed; say when nothing can be told."""
     from fedbench.cli.leaderboard import write_text
-    from fedbench.cli.output import console, print_json, table
+    from fedbench.cli.output import console, narrowed, print_json, table
     from fedbench.comparison import compare_entries, compare_results, kind_of, markdown, plain, rows_of
-    from fedbench.comparison.report import HEADINGS, by_measure
+    from fedbench.comparison.report import HEADINGS, by_measure, told_once
+    from fedbench.comparison.variants import variants_of
+    from fedbench.errors import UserError
 
     if are_paths(a, b, results, kind):
         first, second = (open_database([Path(each)], k, only or (), suite) for each in (a, b))
         found = compare_results(first, second, a, b)
     else:
         database = open_database(results, k, only or (), suite)
-        found = compare_entries(database, a, b, kind_of(database, (a, b), kind))
+        kind = kind_of(database, (a, b), kind)
+        try:
+            found = compare_entries(database, a, b, kind)
+        except UserError as error:
+            others = variants_of(database, kind, (a, b))
+            hint = f" With other parameters there are {', '.join(map(repr, others))}." if others else ""
+            raise UserError(f"{error}{hint}") from None
     if out is not None:
         write_text(out, markdown(found))
     if as_json:
@@ -49,7 +60,14 @@ def compare(
             screen.print(f"{measure}: {contrasts[0].words}", style="bold", soft_wrap=True)
             # Of results without any difference, a line says as much as a table.
             shown = contrasts[:1] if found.exact and not found.exact.differing else contrasts
-            screen.print(table(HEADINGS, rows_of(shown), right=("malicious", "A", "B", "p", "runs", "smallest")))
+            once, dropped = told_once(shown)
+            if once:
+                screen.print(f"{once}.", soft_wrap=True)
+            headings, rows = narrowed(HEADINGS, rows_of(shown), screen.width, SPARE, dropped)
+            cells = table(headings, rows, right=("malicious", "A", "B", "p", "runs", "smallest"))
+            for heading, column in zip(headings, cells.columns, strict=True):
+                column.no_wrap = heading not in ("defense", "what they say")
+            screen.print(cells)
             screen.print()
         for text in (*found.sentences, found.note):
             screen.print(text, soft_wrap=True)

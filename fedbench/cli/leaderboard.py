@@ -57,6 +57,7 @@ def leaderboard(
     if html is not None:
         from fedbench.leaderboard.page import write_page
 
+        console(err=True).print("making the page ...")
         page = write_page(database, html, _command(results, suite, only, k))
     if as_json:
         print_json(board.data)
@@ -148,8 +149,15 @@ def open_database(
 
     defer_torch()
     from fedbench.cli.output import console
+    from fedbench.errors import UserError
     from fedbench.leaderboard import Database
 
+    bundle = next((each for each in results or () if each.suffix == ".zip"), None)
+    if bundle is not None:
+        made = f"`fedbench verify {bundle} --records FILE.parquet` makes a file that can be."
+        raise UserError(
+            f"{str(bundle)!r} is a bundle, which is not to be trusted and cannot be read as results; {made}"
+        )
     database = Database(results or [usual_folder()], k, only, suite, curves)
     for name, reason in database.found.damaged.items():
         console(err=True).print(f"warning: {name} is no whole record and does not count: {reason}", soft_wrap=True)

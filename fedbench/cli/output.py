@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fedbench.texts import count as count
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -71,6 +73,27 @@ def fitted(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> F
     return Fitted(list(names[:kept]), [row[:kept] for row in cells], note)
 
 
+def narrowed(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    spare: Sequence[str],
+    dropped: Iterable[str] = (),
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows for a screen of ``width`` characters, every row on a line if that can be.
+
+    The columns ``dropped`` are left out, and as many of ``spare`` as it takes, the first ones first.
+    """
+    left = set(headings) - set(dropped)
+    for heading in (None, *spare):
+        left.discard(str(heading))
+        kept = [n for n, each in enumerate(headings) if each in left]
+        names, cells = [headings[n] for n in kept], [[row[n] for n in kept] for row in rows]
+        if _total(names, cells) <= width:
+            break
+    return names, cells
+
+
 def _total(names: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     """Characters of a line of the table, with gaps of 2."""
     lines = ([line for text in column for line in text.splitlines()] for column in zip(names, *rows, strict=True))
@@ -112,8 +135,3 @@ def duration(seconds: float) -> str:
 def percent(value: float | None, digits: int = 1) -> str:
     """``57.2 %`` of a fraction; a dash for None."""
     return "-" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def count(number: int, noun: str) -> str:
-    """``1 run``, ``3,000 runs``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

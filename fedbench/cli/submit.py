@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 WARNING = """\
 The re-run executes the code in this bundle, written by a stranger, with your rights: it can read and delete your files and
-use your network. Nothing here can judge it. Read source.py first, and do this in a container or on a machine without
-anything of value."""
+use your network. Nothing here can judge it. Read source.py first (fedbench verify {bundle} --source), and do this in a
+container or on a machine without anything of value."""
 
 
 def submit(
@@ -57,6 +57,9 @@ def submit(
     _print_notes(made.checks)
     if made.data is None:
         _print_reasons(made.checks)
+        if not made.checks[0].reasons:  # the runs are there, and more of them would mend nothing
+            console(err=True).print("not submitted.")
+            raise typer.Exit(1)
         run = ["fedbench", "run", suite, f"--{kind}", text, *(part for each in only or () for part in ("--only", each))]
         run += ["--seeds", str(seeds)] if seeds else []
         run += ["--results", str((results or [usual_folder()])[0])]
@@ -77,6 +80,19 @@ def verify(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the draw, to repeat it. [default: a new one]")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Run the code in the bundle without asking.")] = False,
     no_rerun: Annotated[bool, typer.Option("--no-rerun", help="Run nothing: only read.")] = False,
+    source: Annotated[bool, typer.Option("--source", help="Only print the code in the bundle, to read it.")] = False,
+    records: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.parquet", help="Write its records, once verified, for `leaderboard --results`."),
+    ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where other bundles and records are: no other bundle may have its name, and --records leaves twins out"
+            " that are there.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
     """Check a bundle without trusting it: hashes, schema, completeness, then a random sample of its runs again."""
@@ -84,10 +100,24 @@ def verify(
 
     defer_torch()
     from fedbench.cli.output import print_json
+    from fedbench.errors import UserError
+    from fedbench.submission.beside import check_name
     from fedbench.submission.container import read_bundle
     from fedbench.submission.verify import verify as check_bundle
 
-    found = check_bundle(read_bundle(bundle))
+    if records is not None and no_rerun:
+        raise UserError("--records are those of a bundle that is verified; --no-rerun verifies none.")
+    if records is not None and records.suffix != ".parquet":
+        raise UserError(f"--records {str(records)!r} must end in .parquet.")
+    if beside is not None and not beside.is_dir():
+        raise UserError(f"--beside {str(beside)!r} is no folder.")
+    data = read_bundle(bundle)
+    if source:
+        _print_source(data)
+        return
+    found = check_bundle(data)
+    if found.ok and found.manifest is not None and beside is not None:
+        check_name(found.manifest, bundle, beside, found.step("name"))
     again: _Again | None = None
     told = 0
     if found.ok and not no_rerun:
@@ -95,20 +125,49 @@ def verify(
             _print_notes(found.checks)  # what to read before the code runs
         told = len(found.checks)
         if not yes:
-            _ask(as_json)
+            _ask(bundle, as_json)
         again = _run_again(found, runs, seed, as_json)
     if as_json:
         print_json(_data(found, again))
     else:
         _print_verified(bundle, found, told, again)
+    if records is not None and found.ok:
+        _write_records(found, records, beside)
     raise typer.Exit(0 if found.ok else 1)
 
 
-def _ask(as_json: bool) -> None:
-    """Say what is about to happen, and stop unless it is wanted."""
-    from fedbench.errors import UserError
+def _print_source(data: bytes) -> None:
+    """The code, with everything to be seen that steers a terminal; nothing of it is run."""
+    from fedbench.submission.container import SOURCE, members_of
+    from fedbench.submission.report import Check
+    from fedbench.texts import visible
 
-    typer.echo(WARNING, err=True)
+    check = Check("container")
+    members = members_of(data, check)
+    if check.reasons:
+        _print_reasons([check])
+        raise typer.Exit(1)
+    typer.echo(visible(members[SOURCE].decode("utf-8", "backslashreplace"), kept="\n\t"))
+
+
+def _write_records(found: Verified, file: Path, beside: Path | None) -> None:
+    from fedbench.cli.output import console, count
+    from fedbench.submission.beside import write_records
+
+    assert found.claimed is not None
+    written, known = write_records(found, found.claimed, file, beside)
+    left = f"; {count(known, 'twin')} left out, since {beside} has {'it' if known == 1 else 'them'}" if known else ""
+    console(err=True).print(f"{count(written, 'record')} in {file}{left}", soft_wrap=True)
+
+
+def _ask(bundle: Path, as_json: bool) -> None:
+    """Say what is about to happen, and stop unless it is wanted."""
+    import shlex
+
+    from fedbench.errors import UserError
+    from fedbench.texts import visible
+
+    typer.echo(WARNING.format(bundle=visible(shlex.quote(str(bundle)))), err=True)
     if as_json or not interactive():
         raise UserError("the re-run needs --yes, since nobody can be asked here; --no-rerun only reads.")
     if not typer.confirm("Run it?", err=True):
@@ -131,15 +190,17 @@ class _Again(NamedTuple):
 def _run_again(found: Verified, runs: int, seed: int | None, quiet: bool) -> _Again:
     import secrets
 
-    from fedbench.cli.output import console, count
-    from fedbench.submission.rerun import at_hand, draw, rerun
+    from fedbench.cli.output import console, count, duration
+    from fedbench.submission.rerun import at_hand, draw, patience, rerun
 
     drawn = secrets.randbelow(2**31) if seed is None else seed
     check = found.step("re-run")
     able = at_hand(found, ["cpu", choose_device("auto")], check)
     sample = draw(found, able, runs, drawn)
     if not quiet:
-        text = f"running {count(len(sample), 'run')} of {len(found.rows):,} again (draw --seed {drawn}) ..."
+        most = duration(patience(sample))
+        text = f"running {count(len(sample), 'run')} of {len(found.rows):,} again"
+        text += f" (draw --seed {drawn}; stopped after {most}) ..."
         console(err=True).print(text, soft_wrap=True)
     return _Again(drawn, len(able), rerun(found, sample, check))
 
@@ -186,10 +247,12 @@ def _print_verified(bundle: Path, found: Verified, told: int, again: _Again | No
     elif again.able < len(found.rows):
         left = count(len(found.rows) - again.able, "run")
         out.print(
-            f"verified, but for {left} of {len(found.rows):,} that cannot be repeated here: their numbers are only claimed"
+            f"verified, but for {left} of {len(found.rows):,} that cannot be repeated here: their numbers are only claimed,"
+            " as are all times",
+            soft_wrap=True,
         )
     else:
-        out.print("verified")
+        out.print("verified; times are only claimed")
 
 
 def _print_notes(checks: Sequence[Check]) -> None:

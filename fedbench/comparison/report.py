@@ -9,6 +9,7 @@ from typing import Any
 
 from fedbench.leaderboard.paired import ALPHA, Difference
 from fedbench.leaderboard.render import escape
+from fedbench.texts import count
 
 NAMED = 6
 """Scenarios that are named one by one of those that one side lacks."""
@@ -39,10 +40,15 @@ class Contrast:
     resolution: float | None
 
     @property
+    def overall(self) -> bool:
+        """Whether it is over all cells."""
+        return self.dataset == OVERALL
+
+    @property
     def verdict(self) -> str:
         """What the pairs say, shortly."""
         d, runs = self.difference, self.difference.runs
-        pairs = "1 paired run" if runs == 1 else f"{runs} paired runs"
+        pairs = count(runs, "paired run")
         assert d.estimate is not None
         if self.p is None:
             return f"cannot tell from {pairs}"
@@ -50,6 +56,8 @@ class Contrast:
             return f"{'A' if d.estimate > 0 else 'B'} is higher by {abs(d.estimate):.2f}"
         if not self.resolution:
             return f"equal in {pairs}" if not d.estimate else f"cannot tell: the same difference in {pairs} is no proof"
+        if d.p is not None and d.p <= ALPHA:  # its interval, which is that of this cell alone, excludes 0
+            return f"not significant among the cells (Holm; alone p {_equals(d.p)})"
         return f"no difference that {pairs} can show"
 
     @property
@@ -57,12 +65,14 @@ class Contrast:
         """The verdict, and what would have been seen."""
         if not self.resolution or (self.p is not None and self.p <= ALPHA and self.difference.estimate):
             return self.verdict
-        return f"{self.verdict}; smallest it could is {self.smallest} points"
+        return f"{self.verdict}; the smallest that would be found: {self.smallest} points"
 
     @property
     def smallest(self) -> str:
         """The resolution; shares have no differences above 100 points."""
-        return "-" if not self.resolution else "above 100" if self.resolution > 100 else f"{self.resolution:.1f}"
+        if not self.resolution:
+            return "-"
+        return "above 100" if self.resolution > 100 else "<0.1" if self.resolution < 0.05 else f"{self.resolution:.1f}"
 
 
 @dataclass(frozen=True)
@@ -84,10 +94,12 @@ class Exact:
     def words(self) -> str:
         """In a sentence."""
         if not self.differing:
-            return f"All metrics of the {self.common:,} runs in both agree bit for bit."
-        differ = f"{len(self.differing):,} of the {self.common:,} runs in both differ"
+            return f"All metrics of the {count(self.common, 'run')} in both agree bit for bit."
+        verb = "differs" if len(self.differing) == 1 else "differ"
+        differ = f"{len(self.differing):,} of the {count(self.common, 'run')} in both {verb}"
         most = f"by at most {self.largest:.4g} points ({self.metric} of {self.run})"
-        return f"{differ}, {most if self.metric else 'in curve or status alone'}; the others agree bit for bit."
+        rest = "; the others agree bit for bit" if len(self.differing) < self.common else ""
+        return f"{differ}, {most if self.metric else 'in curve or status alone'}{rest}."
 
 
 @dataclass(frozen=True)
@@ -118,8 +130,7 @@ class Comparison:
         for name, only in ((f"A, {self.a}", self.only_a), (f"B, {self.b}", self.only_b)):
             if only:
                 more = f"; and {len(only) - NAMED} more" if len(only) > NAMED else ""
-                noun = "run" if len(only) == 1 else "runs"
-                out.append(f"Only in {name}: {len(only):,} {noun}: {'; '.join(only[:NAMED])}{more}.")
+                out.append(f"Only in {name}: {count(len(only), 'run')}: {'; '.join(only[:NAMED])}{more}.")
         return out
 
     @property
@@ -142,18 +153,37 @@ def rows_of(contrasts: Sequence[Contrast]) -> list[tuple[str, ...]]:
             (
                 each.dataset,
                 each.model,
-                "" if each.ratio is None else f"{100 * each.ratio:g} %",
+                OVERALL if each.overall else "" if each.ratio is None else f"{100 * each.ratio:g} %",
                 each.defense,
                 f"{each.a:.2f}",
                 f"{each.b:.2f}",
                 f"{d.estimate:+.2f}{bounds}",
-                "-" if each.p is None else "<0.001" if each.p < 0.001 else f"{each.p:.3f}",
+                "-" if each.p is None else _equals(each.p).removeprefix("= ").replace("< ", "<"),
                 str(d.runs),
                 each.smallest,
                 each.verdict,
             )
         )
     return out
+
+
+def _equals(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def told_once(contrasts: Sequence[Contrast]) -> tuple[str, frozenset[str]]:
+    """What all cells of a measure share, as ``dataset ml-100k, model mf``, and the headings that say nothing else.
+
+    Args:
+        contrasts: of one measure, with that over all cells.
+    """
+    shared, headings = [], set()
+    for n, heading in enumerate(HEADINGS[: HEADINGS.index("A")]):
+        values = {row[n] for row, each in zip(rows_of(contrasts), contrasts, strict=True) if not each.overall}
+        if len(values) < 2:
+            headings.add(heading)
+            shared += [f"{heading} {value}" for value in values if value]
+    return ", ".join(shared), frozenset(headings)
 
 
 def by_measure(contrasts: Sequence[Contrast]) -> dict[str, list[Contrast]]:

@@ -21,6 +21,9 @@ from fedbench.results import Found, reason, scan, schema
 Row = dict[str, Any]
 _QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 T = TypeVar("T")
+VIEWS = (
+    "runs", "headline", "curves", "attacks", "defenses", "quality", "untargeted_attacks", "untargeted_defenses",
+)  # fmt: skip
 LENGTHS = (5, 10, 20, 30)
 """The list lengths K at which exposure is measured."""
 
@@ -126,7 +129,10 @@ class Database:
                 raise UserError(f"SQL: only one query that reads can be asked (SELECT, DESCRIBE, EXPLAIN), not {what}.")
             return self.connection.sql(query, params=list(parameters)).to_arrow_table()
         except duckdb.Error as error:
-            raise UserError(f"SQL: {' '.join(str(error).split())}") from None
+            text = " ".join(str(error).split())
+            if "Table with name" in text:  # DuckDB would suggest a table of its own
+                text = f"{text.partition(' Did you mean')[0]} The views are {', '.join(VIEWS)}."
+            raise UserError(f"SQL: {text}") from None
 
     def at(self, k: int) -> Database:
         """The same runs with lists of length ``k``; no file is read again."""

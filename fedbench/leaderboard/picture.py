@@ -31,6 +31,8 @@ Point = tuple[float, float]
 def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
     """ER@K reduction against HR@K loss of every ranked defense, with intervals and the Pareto front, as PNG or SVG.
 
+    Axes span the means; an interval that reaches further ends at the edge in an arrow.
+
     Defenses that are ranked against untargeted attacks have a panel of their own: recovered HR@K against its cost. Points
     are numbered in order of the ranking, since ranks can be shared, and named in the legend. Those that are not on the
     front are paler. Equal rows give equal files.
@@ -116,21 +118,42 @@ def _marks(rows: Sequence[DefenseRow], goal: str) -> list[Mark]:
 def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
     axes.axhline(0, color="0.85", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.85", linewidth=0.8, zorder=0)
+    left, right = view([mark.loss.mean for mark in marks])
+    low, high = view([mark.reduction.mean for mark in marks])
+    axes.set(xlim=(left, right), ylim=(low, high))
     for mark in marks:
         x, y = mark.loss, mark.reduction
         bar: dict[str, Any] = {"color": mark.color, "linewidth": 0.8, "alpha": 0.6 * mark.alpha, "zorder": 2}
         if x.low is not None and x.high is not None:
             axes.plot([x.low, x.high], [y.mean, y.mean], **bar)
+            cuts = [(left, y.mean, "<")] * (x.low < left) + [(right, y.mean, ">")] * (x.high > right)
+            _draw_cuts(axes, cuts, bar)
         if y.low is not None and y.high is not None:
             axes.plot([x.mean, x.mean], [y.low, y.high], **bar)
+            cuts = [(x.mean, low, "v")] * (y.low < low) + [(x.mean, high, "^")] * (y.high > high)
+            _draw_cuts(axes, cuts, bar)
         axes.plot(x.mean, y.mean, "o", color=mark.color, markersize=6, alpha=mark.alpha, markeredgewidth=0, zorder=3)
     axes.plot(0, 0, "x", color="black", markersize=7, zorder=3)
-    axes.margins(0.06)
-    axes.set_xlim(axes.get_xlim())
     front = front_points([(mark.loss.mean, mark.reduction.mean) for mark in marks])
     # Up to the next point's loss, no more can be had than what the point before it gives.
-    xs, ys = zip(*front, (axes.get_xlim()[1], front[-1][1]), strict=True)
+    xs, ys = zip(*front, (right, front[-1][1]), strict=True)
     axes.step(xs, ys, where="post", color="0.35", linewidth=1.0, linestyle="--", zorder=1)
+
+
+def _draw_cuts(axes: Axes, cuts: Sequence[tuple[float, float, str]], bar: dict[str, Any]) -> None:
+    """An arrow at each edge of the picture that an interval crosses."""
+    for x, y, marker in cuts:
+        axes.plot(x, y, marker, markersize=4, markeredgewidth=0, clip_on=False, **bar)
+
+
+def view(means: Sequence[float]) -> Point:
+    """The ends of an axis: of the means and of no defense, at 0, with 15 % of their range on either side.
+
+    Intervals may reach further, and are cut there: one that is wide would leave the points no room to be told apart.
+    """
+    low, high = min(0.0, *means), max(0.0, *means)
+    margin = 0.15 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def _draw_legend(figure: FigureBase, marks: Sequence[Mark]) -> None:

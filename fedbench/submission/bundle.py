@@ -21,7 +21,7 @@ from fedbench.submission.manifest import FORMAT, Kind, canonical, card_data, dig
 from fedbench.submission.records import Row, written
 from fedbench.submission.report import Check, some
 from fedbench.submission.verify import environment_of, verify
-from fedbench.texts import visible
+from fedbench.texts import count, visible
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _check_failed(rows: Sequence[Row], check: Check) -> None:
         if row["status"] == "failed"
     ]
     if failed:
-        check.refuse(f"{len(failed):,} runs failed; run them again: {some(failed)}.")
+        check.refuse(f"{count(len(failed), 'run')} failed; run {_them(failed)} again: {some(failed)}.")
 
 
 def _check_source(of: Entry, ours: Sequence[Row], check: Check) -> None:
@@ -153,6 +153,10 @@ def _check_source(of: Entry, ours: Sequence[Row], check: Check) -> None:
     sources = len({row[column] for row in ours})
     mixed = f" (the runs are of {sources} different sources)" if sources > 1 else ""
     check.refuse(
-        f"{len(other):,} of {len(ours):,} runs were made with another source of {of.name!r} than it has now{mixed}; run them"
-        f" again: {some(other)}."
+        f"{len(other):,} of {count(len(ours), 'run')} {'was' if len(other) == 1 else 'were'} made with another source of"
+        f" {of.name!r} than it has now{mixed}; run {_them(other)} again: {some(other)}."
     )
+
+
+def _them(runs: Sequence[str]) -> str:
+    return "it" if len(runs) == 1 else "them"

@@ -12,6 +12,7 @@ from fedbench.submission.records import Row
 from fedbench.submission.report import Check, some
 from fedbench.substitution import substituted
 from fedbench.suite import Suite, load_suite, suite_names
+from fedbench.texts import count
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,21 @@ def missing_runs(claimed: Claim, there: Sequence[str], check: Check) -> None:
         whole = [each for each in cells.values() if set(each) <= left and (each[0] in claimed.twins) == twins]
         single = [run for run in claimed.runs if run in left and (run in claimed.twins) == twins]
         single = [run for run in single if not any(run in each for each in whole)]
-        word = "cells of twins, which the others are compared with," if twins else "cells of the slice"
         if whole:
-            names = [f"{claimed.runs[each[0]].scenario} ({len(each)} runs)" for each in whole]
-            check.refuse(f"{len(whole):,} {word} are missing whole: {some(names)}.")
+            names = [f"{claimed.runs[each[0]].scenario} ({count(len(each), 'run')})" for each in whole]
+            word = " of twins, which the others are compared with," if twins else " of the slice"
+            check.refuse(f"{count(len(whole), 'cell')}{word} {_are(whole)} missing whole: {some(names)}.")
         if single:
-            word = "runs of twins" if twins else "runs"
-            check.refuse(f"{len(single):,} {word} are missing: {some([str(claimed.runs[run]) for run in single])}.")
+            names, word = [str(claimed.runs[run]) for run in single], " of twins" if twins else ""
+            check.refuse(f"{count(len(single), 'run')}{word} {_are(single)} missing: {some(names)}.")
+
+
+def _are(what: Sequence[object]) -> str:
+    return "is" if len(what) == 1 else "are"
 
 
 def extra_runs(claimed: Claim, rows: Sequence[Row], check: Check) -> None:
     """Refuse what the slice does not have."""
     extra = sorted(str(row["run_id"]) for row in rows if row["run_id"] not in claimed.runs)
     if extra:
-        check.refuse(f"{len(extra):,} runs that {claimed} does not have: {some(extra)}.")
+        check.refuse(f"{count(len(extra), 'run')} that {claimed} does not have: {some(extra)}.")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from fedbench.card_rules import NAMES, is_name
 from fedbench.cards import LATER, AttackCard, Channel, DefenseCard, Goal, Knowledge, Parameters, parameter_docs
 from fedbench.submission.container import MANIFEST
 from fedbench.submission.report import Check, brief
@@ -27,7 +28,14 @@ def _plain(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(pattern=r"\A[a-z0-9]+([._/-][a-z0-9]+)*\z", max_length=64)]
+def _named(text: str) -> str:
+    parts = text.split("/")  # an entry of a package is package/name
+    if len(parts) > 2 or not all(map(is_name, parts)):
+        raise ValueError(f"must be {NAMES}")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_named)]
 Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 Line = Annotated[str, Field(max_length=300), AfterValidator(_plain)]
 Text = Annotated[str, Field(max_length=4000), AfterValidator(_plain)]

@@ -29,12 +29,15 @@ from fedbench.submission.records import Row, read_records
 from fedbench.submission.report import Check, brief
 from fedbench.submission.standin import standing_in
 from fedbench.submission.verify import Verified
-from fedbench.texts import visible
+from fedbench.texts import count, visible
 
 TOLERANCE = 0.01
 """By how much a metric may differ without a question."""
 ROUNDINGS = ("default", "avx2")
 """Instruction sets (``ATEN_CPU_CAPABILITY``) that a run which differs is repeated with: each rounds sums in its own way."""
+
+PATIENCE, LEAST_PATIENCE = 20, 600
+"""How many times as long as its records state a repetition may take, and how many seconds in any case."""
 
 _ENVIRONMENT = frozenset(
     {"PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"}
@@ -111,7 +114,9 @@ def at_hand(found: Verified, devices: Sequence[str], check: Check) -> list[Row]:
             else:
                 kept.append(row)
     for reason, runs in why.items():
-        check.note(f"{len(runs):,} of {len(found.rows):,} runs cannot be repeated here and are not drawn: {reason}")
+        check.note(
+            f"{len(runs):,} of {count(len(found.rows), 'run')} cannot be repeated here, and will not be drawn: {reason}"
+        )
     return kept
 
 
@@ -192,18 +197,30 @@ def _execute(found: Verified, rows: Sequence[Row], rounding: str, folder: Path, 
     (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
     environment = _environment(folder) | ({"ATEN_CPU_CAPABILITY": rounding} if rounding else {})
     command = [sys.executable, "-P", "-m", "fedbench.submission.worker", "order.json"]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
-        )  # fmt: skip
-    except OSError as error:
-        raise FedbenchError(f"the re-run could not be started: {error.strerror or error}.") from None
-    if done.returncode:
-        last = done.stderr[-2000:].decode("utf-8", "replace").strip().splitlines()
-        check.refuse(
-            f"the re-run ended with exit code {done.returncode}: {visible(last[-1]) if last else 'no message'}."
-        )
+    limit = patience(rows)
+    with tempfile.TemporaryFile() as errors:  # a stranger's code can write more than memory holds
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=errors, check=False, timeout=limit,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            stated = sum(row["seconds_total"] for row in rows)
+            check.refuse(f"the re-run was stopped after {limit:,.0f} s; the records state {stated:,.0f} s for it.")
+            return
+        except OSError as error:
+            raise FedbenchError(f"the re-run could not be started: {error.strerror or error}.") from None
+        if done.returncode:
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - 2000))
+            last = errors.read(2000).decode("utf-8", "replace").strip().splitlines()
+            check.refuse(
+                f"the re-run ended with exit code {done.returncode}: {visible(last[-1]) if last else 'no message'}."
+            )
+
+
+def patience(rows: Sequence[Row]) -> float:
+    """Seconds that the process which repeats these runs may take: 20 times what they state, and at least ten minutes."""
+    return max(LEAST_PATIENCE, PATIENCE * sum(row["seconds_total"] for row in rows))
 
 
 def _environment(folder: Path) -> dict[str, str]:

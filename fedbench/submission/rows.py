@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fedbench.card_rules import LONGEST_NAME
 from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
 from fedbench.errors import UserError
 from fedbench.results import EXPOSURE, METRICS, SCHEMA_VERSION, SELECTED, VALIDATION, schema, summarize_curve
@@ -14,9 +16,12 @@ from fedbench.run import count_malicious, identity
 from fedbench.scenario import Scenario
 from fedbench.submission.records import OPTIONAL, Row
 from fedbench.submission.report import Check, brief, some
-from fedbench.texts import hidden
+from fedbench.suite_file import SUITE_NAME
+from fedbench.texts import count, hidden
 
 MOST_TEXT = 20_000
+MOST_SECONDS = 30 * 86_400
+"""Of a run."""
 
 _SINCE = {
     "defense_family": 2, "defense_knowledge": 2, "defense_assumes": 2, "model_version": 4, "defense_version": 4,
@@ -56,7 +61,7 @@ def check_rows(rows: Sequence[Row], kind: str, name: str, source_hash: str | Non
             check.refuse("and more; the checks of the records stop here.")
             return
     for column, runs in unequal.items():
-        check.note(f"{column} of {len(runs):,} runs is not that of this fedbench ({some(runs)}).")
+        check.note(f"{column} of {count(len(runs), 'run')} is not that of this fedbench ({some(runs)}).")
     if not check.reasons:
         _check_between(rows, check)
 
@@ -76,9 +81,28 @@ def _form(row: Row) -> Iterator[str]:
             yield f"{column} = {value} is not finite."
         elif isinstance(value, list) and any(each is None for each in value):
             yield f"{column} holds a null."
-    for column in _SECONDS:
-        if isinstance(row[column], float) and not row[column] >= 0:
-            yield f"{column} = {row[column]} is negative."
+    yield from _of_machine(row)
+
+
+def _of_machine(row: Row) -> Iterator[str]:
+    """Times, threads, memory and suite: what nothing else tells, within what can be."""
+    total, *parts = seconds = [row[column] if row[column] is not None else math.nan for column in _SECONDS]
+    for column, value in zip(_SECONDS, seconds, strict=True):
+        if value < 0:
+            yield f"{column} = {value} is negative."
+        elif value > MOST_SECONDS:
+            yield f"{column} = {value:g} is longer than any run (at most {MOST_SECONDS:,})."
+    if min(parts) >= 0 and sum(parts) > 1.001 * total + 0.01:  # of roundings
+        yield f"seconds_total = {total:g}, but its parts make {sum(parts):g}."
+    if row["rounds"] and not row["seconds_train"]:
+        yield f"{row['rounds']:,} rounds in seconds_train = {row['seconds_train']}."
+    if row["threads"] is not None and row["threads"] < 1:
+        yield f"threads = {row['threads']} is below 1."
+    if (row["peak_gpu_bytes"] or 0) < 0:
+        yield f"peak_gpu_bytes = {row['peak_gpu_bytes']} is negative."
+    suite = row["suite"]
+    if suite is not None and not (re.fullmatch(SUITE_NAME, suite) and len(suite) <= LONGEST_NAME):
+        yield f"suite = {brief(suite)} cannot be the name of a suite."
 
 
 def _of_scenario(

@@ -18,6 +18,7 @@ from fedbench.submission.report import Check, some
 from fedbench.submission.rows import check_rows
 from fedbench.submission.source import check_source, recomputed_hash
 from fedbench.submission.standin import stand_in, standing_in
+from fedbench.texts import count
 
 ENVIRONMENT_COLUMNS = (
     "device", "device_name", "fedbench_version", "git_commit", "git_dirty", "numpy_version", "platform",
@@ -117,10 +118,12 @@ def note_environment(rows: Sequence[Row], check: Check) -> None:
     """Point out diverged runs, changed checkouts, and versions that differ."""
     diverged = sum(row["status"] == "diverged" for row in rows)
     if diverged:
-        check.note(f"{diverged:,} of {len(rows):,} runs diverged; they count as such.")
+        check.note(
+            f"{diverged:,} of {count(len(rows), 'run')} diverged, and {'counts' if diverged == 1 else 'count'} as such."
+        )
     dirty = [str(row["run_id"]) for row in rows if row["git_dirty"]]
     if dirty:
-        check.note(f"{len(dirty):,} runs were made by a fedbench with uncommitted changes: {some(dirty)}.")
+        check.note(f"{count(len(dirty), 'run')} by a fedbench with uncommitted changes: {some(dirty)}.")
     for column, word in (("fedbench_version", "fedbench"), ("torch_version", "torch"), ("git_commit", "commits")):
         versions = sorted({str(row[column]) for row in rows})
         if len(versions) > 1:

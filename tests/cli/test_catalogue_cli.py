@@ -22,12 +22,25 @@ def out(*arguments: str) -> str:
 
 def test_list_attacks_shows_the_threat_models() -> None:
     lines = out("list", "attacks").splitlines()
-    assert lines[0].split() == ["attack", "title", "goal", "channel", "knowledge", "models", "paper"]
-    starts = [line.split()[0] for line in lines[1:] if not line.startswith(" ")]  # the others continue a cell
-    assert starts == ATTACKS.names()
+    assert lines[0].split() == ["attack", "title", "goal", "channel", "knowledge", "models"]
+    assert [line.split()[0] for line in lines[1:]] == ATTACKS.names()
     (popular,) = [line for line in lines if line.startswith("popular ")]
     assert "profile" in popular
     assert "item_popularity" in popular
+
+
+def test_a_narrow_list_keeps_a_row_on_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedbench.cli.screen.Screen.width", 100)
+    shown = CliRunner().invoke(app, ["list", "attacks"])
+    lines = shown.stdout.splitlines()
+    knowledge = [each["knowledge"] for each in json.loads(out("list", "attacks", "--json"))]
+    longest = max(knowledge, key=lambda each: len(", ".join(each)))
+    assert len(longest) > 1
+    assert lines[0].split() == ["attack", "goal", "channel", "knowledge"]
+    assert [line.split()[0] for line in lines[1:]] == ATTACKS.names()
+    assert any(line.rstrip().endswith(", ".join(longest)) for line in lines)
+    assert max(map(len, lines)) <= 100
+    assert shown.stderr == "No room for title, models, paper; `fedbench show NAME` and --json give everything.\n"
 
 
 @pytest.mark.parametrize("kind", ["attacks", "defenses", "models", "datasets", "suites", "protocols"])
@@ -69,7 +82,7 @@ def test_a_defense_says_its_family_and_what_it_assumes() -> None:
     listed = {record["defense"]: record for record in json.loads(out("list", "defenses", "--json"))}
     assert (listed["none"]["family"], listed["norm-bound"]["family"]) == ("none", "clipping")
     assert out("list", "defenses").splitlines()[0].split() == [
-        "defense", "title", "family", "knowledge", "assumes", "models", "paper",
+        "defense", "title", "family", "knowledge", "models",
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from records import defended, record, scenario, untargeted, write
 from typer.testing import CliRunner
 
 from fedbench.cli import app
+from fedbench.leaderboard.database import VIEWS
 from fedbench.leaderboard.sheets import Sheet, columns_that_fit
 from fedbench.results import path_of
 
@@ -175,6 +176,9 @@ def test_sql(results: Path) -> None:
     wrong = run(app, ["sql", "select nothing from nowhere", "--results", str(results)])
     assert wrong.exit_code == 2
     assert wrong.stderr.startswith("error: SQL: ")
+    assert wrong.stderr.endswith(f"nowhere does not exist! The views are {', '.join(VIEWS)}.\n")
+    for view in VIEWS:
+        assert run(app, ["sql", f"select count(*) from {view}", "--results", str(results)]).exit_code == 0
     assert wrong.stderr.count("\n") == 1
 
 

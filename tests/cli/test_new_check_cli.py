@@ -111,6 +111,8 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         (["attack", "My-Attack"], "must be lower-case words joined by '-'"),
         (["attack", "../up"], "must be lower-case words joined by '-'"),
         (["attack", "2fast"], "must be lower-case words joined by '-'"),
+        (["attack", "x" * 65], "of at most 64 characters"),
+        (["attack", "a.b"], "must be lower-case words joined by '-'"),
         (["attack", "pieck_uea"], "is taken by the attack that comes with fedbench"),
         (["dataset", "ml-100k"], "is taken by a dataset of the catalogue"),
         (["atack", "x"], "Unknown kind 'atack'. Did you mean 'attack'?"),

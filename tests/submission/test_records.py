@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from bundles import (
     edited,
@@ -24,7 +26,7 @@ from bundles import (
 
 from fedbench.results import SCHEMA_VERSION, schema
 from fedbench.scenario import Scenario
-from fedbench.submission import records
+from fedbench.submission import records, rows
 from fedbench.submission.container import CARD, ENVIRONMENT, SOURCE
 from fedbench.submission.records import Row
 from fedbench.submission.verify import verify
@@ -103,11 +105,26 @@ def another(row: Row, **values: Any) -> None:
         pytest.param(put(suite="a\u202eb"), "a character that cannot be seen", id="bidi override"),
         pytest.param(put(platform="x" * 30_000), "is too long", id="long text"),
         pytest.param(put(attack_source_hash="0" * 64), "attack_source_hash is not that of source.py", id="source hash"),
+        pytest.param(put(seconds_train=0.0, seconds_total=0.0), "160 rounds in seconds_train = 0.0", id="no time at all"),
+        pytest.param(put(seconds_total=1e308), "seconds_total = 1e+308 is longer than any run", id="endless"),
+        pytest.param(put(seconds_total=0.001), "seconds_total = 0.001, but its parts make ", id="less than its parts"),
+        pytest.param(put(threads=-1), "threads = -1 is below 1", id="threads"),
+        pytest.param(put(peak_gpu_bytes=-1), "peak_gpu_bytes = -1 is negative", id="memory"),
+        pytest.param(put(suite="a suite <b>"), "suite = 'a suite <b>' cannot be the name of a suite", id="suite"),
+        pytest.param(put(suite="x" * 65), "cannot be the name of a suite", id="long suite"),
         pytest.param(put(seed=-1), "run_id is not made of scenario_id and seed", id="negative seed"),
     ],
 )  # fmt: skip
 def test_a_changed_record(good: bytes, edit: Callable[[Row], Any], reason: str) -> None:
     assert reason in refused(edited(good, edit), "records")
+
+
+def test_the_published_records_pass_what_is_asked_of_times_and_machines() -> None:
+    folder = Path(__file__).parents[2] / "leaderboard" / "results"
+    columns = ["run_id", "suite", "rounds", "threads", "peak_gpu_bytes", *rows._SECONDS]
+    published = [row for path in folder.glob("*.parquet") for row in pq.read_table(path, columns=columns).to_pylist()]
+    assert len(published) > 2000
+    assert [(row["run_id"], reason) for row in published for reason in rows._of_machine(row)] == []
 
 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
@@ -136,7 +153,7 @@ def test_diverged_runs_count_and_are_told(good: bytes) -> None:
 
     found = verify(edited(good, diverge))
     assert found.ok, found.checks
-    assert "1 of 8 runs diverged" in " ".join(found.checks[4].notes)
+    assert "1 of 8 runs diverged, and counts as such" in " ".join(found.checks[4].notes)
 
 
 def test_a_missing_run_is_named(good: bytes) -> None:
@@ -144,21 +161,21 @@ def test_a_missing_run_is_named(good: bytes) -> None:
     (gone,) = [row for row in rows if row["attack"] != "none" and row["defense"] == "none" and row["seed"] == 1]
     told = refused(with_rows(good, [row for row in rows if row is not gone]), "completeness")
     assert told == (
-        "1 runs are missing: longtail-small mf random-direction none 0.05 icde24 random:1 protocol.epochs=80 s1."
+        "1 run is missing: longtail-small mf random-direction none 0.05 icde24 random:1 protocol.epochs=80 s1."
     )
 
 
 def test_a_missing_twin_is_named(good: bytes) -> None:
     rows = [row for row in rows_of(good) if row["attack"] != "none" or row["defense"] != "none" or row["seed"] == 1]
     told = refused(with_rows(good, rows), "completeness")
-    assert told == ("1 runs of twins are missing: longtail-small mf none none 0 icde24 random:1 protocol.epochs=80 s0.")
+    assert told == ("1 run of twins is missing: longtail-small mf none none 0 icde24 random:1 protocol.epochs=80 s0.")
 
 
 def test_a_dropped_cell_is_named(good: bytes) -> None:
     """Whoever leaves out the defense that stops the attack is told which cell is not there."""
     rows = [row for row in rows_of(good) if not (row["attack"] != "none" and row["defense"] == "norm-bound")]
     told = refused(with_rows(good, rows), "completeness")
-    assert "1 cells of the slice are missing whole: longtail-small mf random-direction norm-bound 0.05" in told
+    assert "1 cell of the slice is missing whole: longtail-small mf random-direction norm-bound 0.05" in told
     assert "(2 runs)." in told
 
 

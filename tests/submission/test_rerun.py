@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
-from bundles import Submitted, edited, with_code, with_curve
+from bundles import Submitted, edited, rows_of, sealed, unpacked, with_code, with_curve
 from typer.testing import CliRunner
 
 from fedbench import plugins
@@ -100,7 +102,7 @@ def test_an_entry_of_a_package_keeps_its_name(submitted: Submitted, tmp_path: Pa
     run = run_verify(tmp_path, data, "--yes", "--runs", "2")
     assert run.exit_code == 0, run.stderr
     assert "attack  pack/direct (version 1)" in run.stdout
-    assert run.stdout.splitlines()[-1] == "verified"
+    assert run.stdout.splitlines()[-1] == "verified; times are only claimed"
 
 
 def test_nothing_runs_unless_somebody_says_yes(
@@ -111,7 +113,7 @@ def test_nothing_runs_unless_somebody_says_yes(
     bundle.write_bytes(submitted.data)
     run = CliRunner().invoke(app, ["verify", str(bundle)], input="n\n")
     assert run.exit_code == 2
-    assert "Read source.py first" in run.stderr
+    assert f"Read source.py first (fedbench verify {bundle} --source)" in run.stderr
     assert run.stderr.endswith("error: not run again; --no-rerun only reads.\n")
 
 
@@ -126,13 +128,112 @@ def test_who_is_asked_has_been_told_what_to_read(
     assert run.stderr.count("socket") == 1
 
 
+def test_a_verified_bundle_gives_records_for_the_leaderboard(submitted: Submitted, tmp_path: Path) -> None:
+    """From a bundle to a number: its records rank like the folder that it was made of; published twins stay what they are."""
+    out, beside, command = (
+        tmp_path / "r" / "mine.parquet",
+        tmp_path / "r",
+        ["leaderboard", "--suite", "smoke", "--json"],
+    )
+    beside.mkdir()
+    sure = ("--yes", "--runs", "1", "--records", str(out), "--beside", str(beside))
+    run = run_verify(tmp_path, submitted.data, *sure)
+    assert run.exit_code == 0, run.stderr
+    assert run.stderr.splitlines()[-1] == f"8 records in {out}"
+    boards = [CliRunner().invoke(app, [*command, "--results", str(each)]).stdout for each in (out, submitted.results)]
+    assert boards[0] == boards[1]
+    assert "random-direction" in boards[0]
+    twins = [path for path in submitted.results.iterdir() if pq.read_table(path)["attack"][0].as_py() == "none"]
+    for path in twins:
+        shutil.copy(path, beside)
+    run = run_verify(tmp_path, submitted.data, *sure)
+    assert run.stderr.splitlines()[-1] == f"4 records in {out}; 4 twins left out, since {beside} has them"
+    assert set(pq.read_table(out)["attack"].to_pylist()) == {"random-direction"}
+    run = CliRunner().invoke(app, ["leaderboard", "--results", str(tmp_path / "b.zip")])
+    assert run.exit_code == 2
+    assert "--records FILE.parquet` makes a file that can be" in run.stderr
+
+
+def test_no_records_of_a_bundle_that_is_not_verified(submitted: Submitted, tmp_path: Path) -> None:
+    out = tmp_path / "r.parquet"
+    run = run_verify(tmp_path, submitted.data, "--no-rerun", "--records", str(out))
+    assert (run.exit_code, run.stderr.count("\n")) == (2, 1)
+    assert run_verify(tmp_path, submitted.data, "--yes", "--records", "r.zip").exit_code == 2
+    forged = edited(submitted.data, lambda row: row.update(er_10=0.9))
+    assert run_verify(tmp_path, forged, "--yes", "--records", str(out)).exit_code == 1
+    assert not out.exists()
+
+
+def test_a_name_that_another_bundle_has(submitted: Submitted, tmp_path: Path) -> None:
+    beside = tmp_path / "leaderboard" / "submissions"
+    beside.mkdir(parents=True)
+    for name, data in (
+        ("mine", submitted.data),
+        ("garbage", b"PK"),
+        ("defense", sealed(unpacked(submitted.data), kind="defense")),
+    ):
+        (beside / f"{name}.zip").write_bytes(data)
+    command = ["verify", str(beside / "mine.zip"), "--no-rerun", "--beside", str(beside.parent)]
+    run = CliRunner().invoke(app, command)
+    assert run.exit_code == 0, run.stderr
+    (beside / "again.zip").symlink_to("mine.zip")
+    run = CliRunner().invoke(app, command)
+    assert run.exit_code == 1
+    assert f"refused: name: {beside / 'again.zip'} has attack 'random-direction', too" in run.stderr
+    assert CliRunner().invoke(app, [*command[:-1], str(tmp_path / "none")]).exit_code == 2
+
+
+def test_the_source_is_printed_to_be_read(submitted: Submitted, tmp_path: Path) -> None:
+    hidden = with_code(submitted.data, "import torch", "import torch\n# \x1b[2J\u202e\nraise SystemExit")
+    run = run_verify(tmp_path, hidden, "--source")
+    assert run.exit_code == 0
+    assert "# \\x1b[2J\\u202e\nraise SystemExit\n" in run.stdout
+    assert run.stdout.startswith(submitted.data[submitted.data.index(b'"""') :][:20].decode())
+    assert run.stderr == ""
+    run = run_verify(tmp_path, b"PK", "--source")
+    assert (run.exit_code, run.stdout) == (1, "")
+    assert run.stderr.startswith("refused: container: not a whole zip file")
+
+
 def test_the_verdict_names_what_could_not_be_drawn(submitted: Submitted, tmp_path: Path) -> None:
     elsewhere = edited(submitted.data, lambda row: row.update(device="tpu"), lambda row: row["attack"] == "none")
     run = run_verify(tmp_path, elsewhere, "--yes", "--runs", "1")
     assert run.exit_code == 0, run.stderr
     assert run.stdout.splitlines()[-1] == (
-        "verified, but for 4 runs of 8 that cannot be repeated here: their numbers are only claimed"
+        "verified, but for 4 runs of 8 that cannot be repeated here: their numbers are only claimed, as are all times"
     )
+
+
+def test_a_re_run_that_does_not_end_is_stopped(
+    submitted: Submitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = {row["run_id"]: row["seconds_total"] for row in rows_of(submitted.data)}
+    monkeypatch.setattr(rerun, "PATIENCE", 0)
+    monkeypatch.setattr(rerun, "LEAST_PATIENCE", 2)
+    endless = with_code(submitted.data, "import torch", "import time, torch\ntime.sleep(600)")
+    run = run_verify(tmp_path, endless, "--yes", "--runs", "8")
+    assert run.exit_code == 1
+    assert (
+        f"re-run: the re-run was stopped after 2 s; the records state {sum(stated.values()):,.0f} s for it."
+        in run.stderr
+    )
+    assert run.stdout.splitlines()[-1] == "refused"
+
+
+def test_the_patience_of_a_re_run(good: bytes) -> None:
+    row = rows_of(good)[0]
+    assert rerun.patience([row]) == 600
+    assert rerun.patience([row | {"seconds_total": 100.0}] * 2) == 4000
+
+
+def test_a_flood_of_words_is_cut(submitted: Submitted, tmp_path: Path) -> None:
+    flooding = with_code(
+        submitted.data, "import torch", "import sys, torch\nsys.stderr.write('x' * 5000)\nsys.exit(' the end')"
+    )
+    run = run_verify(tmp_path, flooding, "--yes", "--runs", "1")
+    (reason,) = [line for line in run.stderr.splitlines() if line.startswith("refused")]
+    assert reason.endswith(" ...")
+    assert "xxxx" in reason
 
 
 def test_a_worker_that_leaves_a_link_or_a_flood_instead_of_a_record(tmp_path: Path) -> None:
@@ -170,7 +271,9 @@ def test_runs_that_cannot_be_repeated_here_are_named(good: bytes, monkeypatch: p
     assert found.ok, found.checks
     check = found.step("re-run")
     assert {row["attack"] for row in at_hand(found, ["cpu"], check)} == {"random-direction"}
-    assert check.notes == ["4 of 8 runs cannot be repeated here and are not drawn: made on 'cuda', which is not here"]
+    assert check.notes == [
+        "4 of 8 runs cannot be repeated here, and will not be drawn: made on 'cuda', which is not here"
+    ]
 
     def no_data(scenarios: object) -> None:
         raise UserError("no data here.")

@@ -81,7 +81,7 @@ def test_twins_may_lie_elsewhere(submitted: Submitted, results: Path, tmp_path: 
 def test_failed_runs_are_refused_with_their_error(submitted: Submitted, results: Path) -> None:
     path = attacked(results)[0]
     rewritten(path, status="failed", error="ValueError: no\x1b[2J\ntraceback")
-    assert f"1 runs failed; run them again: {path.stem} (ValueError: no\\x1b[2J)." in reasons(submitted, [results])
+    assert f"1 run failed; run it again: {path.stem} (ValueError: no\\x1b[2J)." in reasons(submitted, [results])
 
 
 def test_a_file_edited_after_the_runs(submitted: Submitted, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_file_edited_after_the_runs(submitted: Submitted, tmp_path: Path) -> N
 def test_runs_of_different_sources(submitted: Submitted, results: Path) -> None:
     rewritten(attacked(results)[0], attack_source_hash="0" * 64)
     told = reasons(submitted, [results])
-    assert "1 of 4 runs were made with another source" in told
+    assert "1 of 4 runs was made with another source" in told
     assert "the runs are of 2 different sources" in told
 
 
@@ -174,8 +174,17 @@ def test_submit_says_how_to_make_what_is_missing(submitted: Submitted, results: 
     assert run.exit_code == 1
     assert not out.exists()
     first, last = run.stderr.splitlines()
-    assert first.startswith("refused: runs: 1 runs are missing: longtail-small mf random-direction")
+    assert first.startswith("refused: runs: 1 run is missing: longtail-small mf random-direction")
     assert last.endswith(f"fedbench run smoke --attack {submitted.file} --only model=mf --seeds 2 --results {results}")
+
+
+def test_runs_are_not_asked_for_where_they_are_all_there(submitted: Submitted, results: Path, tmp_path: Path) -> None:
+    rewritten(attacked(results)[0], er_10=1.0)
+    arguments = ["submit", "--attack", str(submitted.file), "--suite", "smoke", "--only", ONLY[0], "--seeds", "2"]
+    run = CliRunner().invoke(app, [*arguments, "--results", str(results), "--out", str(tmp_path / "mine.zip")])
+    assert run.exit_code == 1
+    assert "er_10 = 1.0, but its curve gives" in run.stderr
+    assert run.stderr.splitlines()[-1] == "not submitted."
 
 
 @pytest.mark.parametrize(

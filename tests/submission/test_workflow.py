@@ -13,6 +13,7 @@ import typer
 import yaml
 
 from fedbench.cli import app
+from fedbench.scaffold import TEMPLATES
 
 FILE = Path(__file__).parents[2] / ".github" / "workflows" / "contribution.yml"
 
@@ -33,7 +34,8 @@ def scripts(workflow: dict[Any, Any]) -> str:
 def test_it_runs_on_pull_requests_without_the_rights_of_the_target(workflow: dict[Any, Any]) -> None:
     (events,) = [workflow[key] for key in workflow if key in ("on", True)]  # YAML 1.1 reads "on" as true
     assert set(events) == {"pull_request"}
-    assert {"leaderboard/submissions/*.zip", "fedbench/attacks/**"} <= set(events["pull_request"]["paths"])
+    entries = {f"fedbench/{each}/**" for each in ("attacks", "defenses", "models", "data")}
+    assert {"leaderboard/submissions/*.zip", *entries} == set(events["pull_request"]["paths"])
 
 
 def test_no_job_may_write_or_sees_a_secret(workflow: dict[Any, Any]) -> None:
@@ -86,47 +88,79 @@ def test_the_code_of_a_contribution_runs_only_after_it_was_read(workflow: dict[A
     assert "fedbench check" in scripts({"jobs": {"run": run}})
 
 
+class Theirs:
+    """A repository as the workflow finds it, and a command in fedbench's place that notes how it is called."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.root = folder, folder / "theirs"
+        self.root.mkdir()
+        tools = folder / "tools"
+        tools.mkdir()
+        (tools / "fedbench").write_text('#!/bin/sh\necho "$@" >>calls\n')
+        (tools / "fedbench").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+        self.git("init", "-q")
+
+    def git(self, *words: str) -> str:
+        own = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            ["git", *own, *words], cwd=self.root, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def commit(self) -> str:
+        self.git("add", ".")
+        self.git("commit", "-qm", "some")
+        return self.git("rev-parse", "HEAD")
+
+    def write(self, name: str, text: str) -> None:
+        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / name).write_text(text)
+
+    def calls(self, script: str) -> list[str]:
+        (self.folder / "calls").unlink(missing_ok=True)
+        subprocess.run(["bash", "-c", script], cwd=self.folder, check=True)
+        return (self.folder / "calls").read_text().splitlines()
+
+
 def test_a_bundle_that_is_renamed_or_turned_into_a_link_is_judged_too(
     workflow: dict[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every script that goes through bundles, with a command in fedbench's place that notes how it is called."""
-    theirs, tools = tmp_path / "theirs", tmp_path / "tools"
-    (theirs / "leaderboard" / "submissions").mkdir(parents=True)
-    tools.mkdir()
-    (tools / "fedbench").write_text('#!/bin/sh\necho "$@" >>calls\n')
-    (tools / "fedbench").chmod(0o755)
-
-    def git(*words: str) -> str:
-        own = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        return subprocess.run(
-            ["git", *own, *words], cwd=theirs, check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    git("init", "-q")
+    theirs = Theirs(tmp_path, monkeypatch)
+    bundles = theirs.root / "leaderboard" / "submissions"
     for name in ("a", "b", "gone"):
-        (theirs / "leaderboard" / "submissions" / f"{name}.zip").write_text(f"line {name}\n" * 100)
-    git("add", ".")
-    git("commit", "-qm", "before")
-    base = git("rev-parse", "HEAD")
-    git("mv", "leaderboard/submissions/a.zip", "leaderboard/submissions/renamed.zip")
-    (theirs / "leaderboard" / "submissions" / "renamed.zip").write_text("line a\n" * 99 + "forged\n")
-    (theirs / "leaderboard" / "submissions" / "b.zip").unlink()
-    (theirs / "leaderboard" / "submissions" / "b.zip").symlink_to("renamed.zip")
-    git("rm", "-q", "leaderboard/submissions/gone.zip")
-    git("add", ".")
-    git("commit", "-qm", "after")
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    monkeypatch.setenv("BASE", base)
+        theirs.write(f"leaderboard/submissions/{name}.zip", f"line {name}\n" * 100)
+    monkeypatch.setenv("BASE", theirs.commit())
+    theirs.git("mv", "leaderboard/submissions/a.zip", "leaderboard/submissions/renamed.zip")
+    (bundles / "renamed.zip").write_text("line a\n" * 99 + "forged\n")
+    (bundles / "b.zip").unlink()
+    (bundles / "b.zip").symlink_to("renamed.zip")
+    theirs.git("rm", "-q", "leaderboard/submissions/gone.zip")
+    theirs.commit()
     found = [step["run"] for step in steps(workflow) if "fedbench verify" in step.get("run", "")]
     assert len(found) == 2
     for script in found:
-        (tmp_path / "calls").unlink(missing_ok=True)
-        subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
-        calls = (tmp_path / "calls").read_text().splitlines()
-        assert [call.split()[1] for call in calls] == [
+        assert [call.split()[1] for call in theirs.calls(script)] == [
             "theirs/leaderboard/submissions/b.zip",
             "theirs/leaderboard/submissions/renamed.zip",
         ]
+    assert all(call.endswith(" --beside theirs/leaderboard") for call in theirs.calls(found[0]))
+
+
+def test_new_entries_of_every_kind_are_checked_and_no_other_file(
+    workflow: dict[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files that `fedbench new` writes, what an entry shares with others, and one that is only changed."""
+    theirs = Theirs(tmp_path, monkeypatch)
+    templates = {"attacks": "attack_promote", "defenses": "defense", "models": "model", "data": "dataset"}
+    theirs.write("fedbench/attacks/old.py", "    card = AttackCard(\n")
+    monkeypatch.setenv("BASE", theirs.commit())
+    theirs.write("fedbench/attacks/old.py", "    card = AttackCard(name=1\n")
+    for folder, template in templates.items():
+        theirs.write(f"fedbench/{folder}/my_own.py", (TEMPLATES / f"{template}.py.txt").read_text(encoding="utf-8"))
+        theirs.write(f"fedbench/{folder}/shared.py", "def card() -> None: ...\n")
+    theirs.commit()
+    (script,) = [step["run"] for step in steps(workflow) if "fedbench check" in step.get("run", "")]
+    assert theirs.calls(script) == [f"check theirs/fedbench/{folder}/my_own.py" for folder in sorted(templates)]
 
 
 def test_its_commands_exist(workflow: dict[Any, Any]) -> None:

@@ -9,8 +9,10 @@ from records import defended, record, scenario, untargeted, write
 from scipy import stats
 
 from fedbench.comparison import Comparison, Contrast, compare_entries, compare_results, kind_of, markdown, plain
+from fedbench.comparison.report import told_once
 from fedbench.errors import UserError
 from fedbench.leaderboard import Database
+from fedbench.leaderboard.paired import Difference
 
 FIRST, SECOND = (0.50, 0.62, 0.55, 0.61), (0.30, 0.41, 0.36, 0.38)
 
@@ -49,7 +51,9 @@ def test_it_says_when_it_cannot_tell(tmp_path: Path) -> None:
         write(tmp_path, record(scenario("a-ra"), seed, er=a), record(scenario("a-hum"), seed, er=b))
     er = contrast(compare_entries(Database([tmp_path]), "a-ra", "a-hum", "attack"), "ER@10")
     assert er.resolution is not None
-    expected = f"no difference that 3 paired runs can show; smallest it could is {er.resolution:.1f} points"
+    expected = (
+        f"no difference that 3 paired runs can show; the smallest that would be found: {er.resolution:.1f} points"
+    )
     assert er.words == expected
     write(tmp_path / "one", record(scenario("a-ra"), er=0.9), record(scenario("a-hum"), er=0.1))
     single = contrast(compare_entries(Database([tmp_path / "one"]), "a-ra", "a-hum", "attack"), "ER@10")
@@ -68,7 +72,47 @@ def test_cells_are_adjusted_and_ordered(folder: Path) -> None:
     assert (low.words, high.words) == ("B is higher by 20.75", "A is higher by 20.75")
     overall = contrast(found, "ER@10")
     assert overall.difference.estimate == pytest.approx(0, abs=1e-9)
-    assert overall.words.startswith("no difference that 8 paired runs can show; smallest it could is ")
+    assert overall.words.startswith("no difference that 8 paired runs can show; the smallest that would be found: ")
+
+
+def test_a_cell_whose_interval_excludes_0_is_not_called_equal(tmp_path: Path) -> None:
+    """Alone it would be told apart; with five other cells, Holm's p is above 0.05, and the words say which is which."""
+    for ratio in (0.01, 0.02, 0.03, 0.04, 0.05, 0.06):
+        far = ratio == 0.01
+        for seed, noise in enumerate((0.0, 0.1, -0.1)):
+            place = {"malicious_ratio": ratio}
+            a = 0.5 + (0.3 + noise / 2 if far else noise * (-1) ** round(100 * ratio))
+            write(
+                tmp_path,
+                record(scenario("a-ra", **place), seed, er=a),
+                record(scenario("a-hum", **place), seed, er=0.5),
+            )
+    found = compare_entries(Database([tmp_path]), "a-ra", "a-hum", "attack")
+    far = contrast(found, "ER@10", 0.01, "mf")
+    assert far.difference.p is not None
+    assert far.p is not None
+    assert far.difference.low is not None
+    assert far.difference.low > 0
+    assert far.difference.p < 0.05 < far.p
+    assert far.verdict == f"not significant among the cells (Holm; alone p = {far.difference.p:.3f})"
+
+
+def test_a_tiny_resolution_is_not_shown_as_0() -> None:
+    d = Difference(0.001, -0.01, 0.012, 0.004, 4.0, 0.8, 1, 5)
+    tiny = Contrast("ER@10", "d", "m", 0.1, "none", 1.0, 1.0, d, 0.8, 0.02)
+    assert tiny.words == "no difference that 5 paired runs can show; the smallest that would be found: <0.1 points"
+
+
+def test_what_all_cells_share_is_told_once(folder: Path) -> None:
+    for ratio in (0.01, 0.02):
+        place = {"malicious_ratio": ratio}
+        write(folder, record(scenario("a-ra", **place), er=0.5), record(scenario("a-hum", **place), er=0.4))
+    found = [
+        c for c in compare_entries(Database([folder]), "a-ra", "a-hum", "attack").contrasts if c.measure == "ER@10"
+    ]
+    shared = ("dataset longtail-small, model mf, defense none", {"dataset", "model", "defense"})
+    assert told_once(found) == shared
+    assert told_once(found[:1]) == ("", {"dataset", "model", "malicious", "defense"})
 
 
 def test_diverged_runs_count_and_failed_ones_are_named(folder: Path) -> None:
@@ -184,7 +228,7 @@ def test_results_that_differ(folder: Path, tmp_path: Path) -> None:
     assert contrast(found, "ER@10").difference.estimate == pytest.approx(-0.25)
     text = markdown(found)
     assert "# here against there" in text
-    assert "| all | all |  | all | 57.00 | 57.25 |" in text
+    assert "| all | all | all | all | 57.00 | 57.25 |" in text
     data = plain(found)
     assert data["contrasts"][0]["words"] == found.contrasts[0].words
     assert data["exact"]["common"] == 4
@@ -195,7 +239,7 @@ def test_a_curve_alone_can_differ(tmp_path: Path) -> None:
     write(tmp_path / "b", record(scenario("a-ra"), er=[0.05, 0.3, 0.2]))
     found = compare_results(Database([tmp_path / "a"]), Database([tmp_path / "b"]), "a", "b")
     assert found.exact is not None
-    assert found.exact.words.startswith("1 of the 1 runs in both differ, in curve or status alone")
+    assert found.exact.words == "1 of the 1 run in both differs, in curve or status alone."
     write(tmp_path / "c", record(scenario("p1"), er=0.1))
     with pytest.raises(UserError, match="have no scenario and seed in common"):
         compare_results(Database([tmp_path / "a"]), Database([tmp_path / "c"]), "a", "c")

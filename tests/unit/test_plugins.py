@@ -98,6 +98,7 @@ BAD = {
         "class X has no card",
     ),
     "wrong card": ("from fedbench.attacks import Attack\n\nclass X(Attack):\n    card = {}\n", "card is dict"),
+    "long name": (plugin_files.ATTACK.replace("random-direction", "x" * 65), "of at most 64 characters"),
     "bad name": (plugin_files.ATTACK.replace("random-direction", "Random/X"), "name = 'Random/X' must be lower-case"),
     "bad goal": (plugin_files.ATTACK.replace("Goal.PROMOTE", "'up'"), "goal = 'up' must be a Goal"),
     "bad knowledge": (

@@ -10,8 +10,8 @@ import pytest
 from records import defended, record, scenario, write
 
 from fedbench.errors import ResultsError, UserError
-from fedbench.leaderboard import Database, DefenseRow, rank_defenses
-from fedbench.leaderboard.picture import draw_defenses, front_points, label_offsets
+from fedbench.leaderboard import Database, DefenseRow, picture, rank_defenses
+from fedbench.leaderboard.picture import draw_defenses, front_points, label_offsets, view
 
 
 @pytest.fixture
@@ -75,6 +75,28 @@ def test_what_cannot_be_drawn_is_said_in_a_line(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"pip install 'fedbench\[plot\]'"):
         draw_defenses(ranked, tmp_path / "d.png", 10)
+
+
+def test_one_wide_interval_leaves_the_points_their_room(ranked: list[DefenseRow]) -> None:
+    """The axes span the means; what reaches further is cut at the edge, and an arrow says so."""
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    assert view([10.0, 2.0]) == pytest.approx((-1.5, 11.5))
+    assert view([-2.0, -4.0]) == pytest.approx((-4.6, 0.6))
+    assert view([0.0]) == (-1.0, 1.0)
+    wide, *others = picture._marks(ranked, "promote")
+    estimate = replace(wide.loss, low=-70.0, high=90.0)
+    for mark, arrows in (
+        (replace(wide, loss=estimate), ["<", ">"]),
+        (replace(wide, loss=replace(estimate, low=None)), []),
+    ):
+        axes = Figure().subplots()
+        picture._draw_marks(axes, [mark, *others])
+        assert axes.get_xlim() == pytest.approx(view([each.loss.mean for each in (wide, *others)]))
+        assert axes.get_ylim() == pytest.approx(view([each.reduction.mean for each in (wide, *others)]))
+        at = [line for line in axes.lines if len(line.get_ydata()) == 1 and line.get_ydata()[0] == wide.reduction.mean]
+        assert [line.get_marker() for line in at if line.get_marker() in "<>"] == arrows
 
 
 def test_the_front_rises_with_the_loss() -> None:
