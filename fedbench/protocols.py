@@ -207,6 +207,7 @@ _DEFENSE_PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
         ("norm-bound", "*"): {"scope": "client", "bound": 0.1},
         ("norm-bound", "sasrec"): {"bound": 1.5},
         ("fl-wbc", "*"): {"scale": 2e-4},
+        ("fl-wbc", "sasrec"): {"scale": 1e-3},
         ("union", "*"): {"step": "server", "distance": "euclidean", "dropout": 0.2, "order": "parallel"},
     },
 }

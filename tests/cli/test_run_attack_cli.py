@@ -92,7 +92,7 @@ def test_a_card_decides_what_fits(attack_file: Path) -> None:
     smoke = substituted(load_suite("smoke"), chosen(attack=str(attack_file)))
     assert {planned.scenario.model for planned in smoke.scenarios} == {"ncf"}
     untargeted = substituted(load_suite("core-untargeted"), chosen(attack="ua-fedrec"))
-    assert len(untargeted.scenarios) == 11
+    assert len(untargeted.scenarios) == 12
     assert {planned.scenario.defense_params == {} for planned in untargeted.scenarios} == {True, False}
 
 

@@ -24,7 +24,7 @@ from bundles import (
     with_table,
 )
 
-from fedbench.results import SCHEMA_VERSION, schema
+from fedbench.results import SCHEMA_VERSION, scan, schema
 from fedbench.scenario import Scenario
 from fedbench.submission import records, rows
 from fedbench.submission.container import CARD, ENVIRONMENT, SOURCE
@@ -122,7 +122,7 @@ def test_a_changed_record(good: bytes, edit: Callable[[Row], Any], reason: str) 
 def test_the_published_records_pass_what_is_asked_of_times_and_machines() -> None:
     folder = Path(__file__).parents[2] / "leaderboard" / "results"
     columns = ["run_id", "suite", "rounds", "threads", "peak_gpu_bytes", *rows._SECONDS]
-    published = [row for path in folder.glob("*.parquet") for row in pq.read_table(path, columns=columns).to_pylist()]
+    published = [row for path in scan([folder]).files for row in pq.read_table(path, columns=columns).to_pylist()]
     assert len(published) > 2000
     assert [(row["run_id"], reason) for row in published for reason in rows._of_machine(row)] == []
 
