@@ -15,6 +15,7 @@ from typing import Any
 from fedbench.errors import ResultsError
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.page.data import page_data
+from fedbench.texts import count
 
 SCRIPTS = ("state.js", "tables.js", "pictures.js", "details.js", "page.js")
 """In the order in which they run, as one script."""
@@ -49,12 +50,19 @@ def page_html(data: Mapping[str, Any]) -> str:
         f"default-src 'none'; style-src '{_source(style)}'; script-src '{_source(script)}';"
         " base-uri 'none'; form-action 'none'"
     )
-    counts = {name: f"{about[name]:,}" for name in ("runs", "scenarios", "attacks", "defenses", "datasets", "models")}
-    words = counts | {name: about[name] for name in ("version", "command", "digest")}
+    facts = (
+        count(about[f"{noun}s"], noun).split() for noun in ("run", "scenario", "attack", "defense", "dataset", "model")
+    )
+    words = {name: about[name] for name in ("version", "command", "digest")} | {"runs": count(about["runs"], "run")}
     page = Template(files.joinpath("page.html").read_text(encoding="utf-8"))
     escaped = {name: html.escape(str(word)) for name, word in words.items()}
     return page.substitute(
-        escaped, policy=html.escape(policy, quote=False), style=style, script=script, data=script_json(data)
+        escaped,
+        facts="".join(f"<li><b>{number}</b> {noun}</li>" for number, noun in facts),
+        policy=html.escape(policy, quote=False),
+        style=style,
+        script=script,
+        data=script_json(data),
     )
 
 

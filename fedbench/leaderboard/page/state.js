@@ -23,7 +23,7 @@ const TRACKS = {
       defenses: `Defenses by HR@${h} recovered minus cost`,
       heat: `HR@${h} loss that is left, attack by defense`,
       cells: `HR@${h} loss by dataset, model and share of malicious clients`,
-      left: `HR@${h} loss left %`, prevented: "recovered %", cost: "cost %", least: "least recovered",
+      left: `HR@${h} loss left %`, prevented: "Recovered %", cost: "Cost %", least: "least recovered",
       x: `cost: HR@${h} lost without an attack (% of the baseline)`, y: `recovered HR@${h} (% of the baseline)`,
     }),
   },

@@ -24,7 +24,7 @@ function attackColumns(track, k, h) {
     columns.push(
       { key: "loss", label: `HR@${h} loss %`, kind: "estimate", signed: true, within: LOST, of: (row) => row.loss, help: "Share of the clean twin's hit ratio that the attacked run lacks" },
       { key: "ndcg_loss", label: `NDCG@${h} loss %`, kind: "estimate", signed: true, within: LOST, of: (row) => row.ndcg_loss },
-      { key: "loss_end", label: "Loss at the end %", kind: "number", signed: true, of: (row) => row.loss_end, help: "At the last evaluation" },
+      { key: "loss_end", label: "Loss at\u00a0the\u00a0end\u00a0%", kind: "number", signed: true, of: (row) => row.loss_end, help: "At the last evaluation" },
       { key: "hr", label: `HR@${h}`, kind: "number", digits: 2, of: (row) => row.hr },
       { key: "clean_hr", label: `Clean HR@${h}`, kind: "number", digits: 2, of: (row) => row.clean_hr },
     );
@@ -58,8 +58,8 @@ function defenseColumns(track, words) {
     { key: "left", label: words.left, kind: "number", of: (row) => row[track.left] },
     ...(track === TRACKS.targeted ? [{ key: "peak", label: "At peak", kind: "number", of: (row) => row.peak, help: "Highest value during training: a defense that ends near 0 after a high peak was overrun early" }] : []),
     ...(track === TRACKS.untargeted ? [
-      { key: "net_end", label: "Net at the end", kind: "number", signed: true, of: (row) => row.net_end, help: "At the last evaluation" },
-      { key: "left_end", label: "Left at the end %", kind: "number", of: (row) => row.left_end, help: "At the last evaluation" },
+      { key: "net_end", label: "Net at\u00a0the\u00a0end", kind: "number", signed: true, of: (row) => row.net_end, help: "At the last evaluation" },
+      { key: "left_end", label: "Left at\u00a0the\u00a0end\u00a0%", kind: "number", of: (row) => row.left_end, help: "At the last evaluation" },
     ] : []),
     { key: "worst", label: "Worst attack", kind: "text", of: (row) => (row.worst ? `${row.worst[0]} ${num(row.worst[1])}` : "–"), help: "The one that keeps the most" },
     { key: "knowledge", label: "Must know", kind: "text", of: (row) => knows(row).join(", ") || "nothing" },
