@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from fedbench.leaderboard.database import Row
-from fedbench.leaderboard.ranking import CLEAN_PLACE, Cell, Estimate, cell_of, clustered, grouped
+from fedbench.leaderboard.ranking import Cell, Estimate, clustered, grouped, mean_of
 from fedbench.leaderboard.tracks import Track
 
 
@@ -20,15 +20,24 @@ def clean_losses(rows: Sequence[Row], column: str) -> dict[tuple[Cell, int], flo
     twins: dict[tuple[Cell, int], dict[str, float]] = {}
     for row in rows:
         if row[column] is not None:
-            key = (cell_of(row, CLEAN_PLACE), row["seed"])
-            twins.setdefault(key, {})[row["clean_params"]] = 100 * row[column]
+            twins.setdefault((row["clean"], row["seed"]), {})[row["clean_params"]] = 100 * row[column]
     return {key: statistics.fmean(own.values()) for key, own in twins.items()}
 
 
 def quality_loss(rows: Sequence[Row], column: str) -> Estimate | None:
     """:func:`clean_losses` over places and seeds, as ``column`` has them."""
-    by_place = grouped(clean_losses(rows, column).items(), lambda pair: pair[0][0])
-    return clustered([[value for _, value in own] for own in by_place]) if by_place else None
+    by_place = _by_place(rows, column)
+    return clustered(by_place) if by_place else None
+
+
+def mean_loss(rows: Sequence[Row], column: str) -> float | None:
+    """The mean of :func:`quality_loss` alone."""
+    return mean_of(statistics.fmean(own) for own in _by_place(rows, column))
+
+
+def _by_place(rows: Sequence[Row], column: str) -> list[list[float]]:
+    pairs = grouped(clean_losses(rows, column).items(), lambda pair: pair[0][0])
+    return [[value for _, value in own] for own in pairs]
 
 
 def unjudged(rows: Sequence[Row], track: Track) -> set[tuple[Cell, float | None]]:

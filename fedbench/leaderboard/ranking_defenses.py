@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
 from fedbench.cards import Goal
-from fedbench.leaderboard.clean_twins import clean_losses, quality_loss, unjudged
+from fedbench.leaderboard.clean_twins import clean_losses, mean_loss, quality_loss, unjudged
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.paired import Difference, aligned, contrast
 from fedbench.leaderboard.ranking import (
@@ -155,8 +155,8 @@ def _net_end(rows: Sequence[Row], track: Track) -> float | None:
     """Mean reduction minus mean loss at the end of training, where the track measures them elsewhere."""
     if track.prevented_end is None or track.loss_end is None:
         return None
-    reduction, loss = scenario_mean(rows, track.prevented_end), quality_loss(rows, track.loss_end)
-    return None if reduction is None or loss is None else reduction - loss.mean
+    reduction, loss = scenario_mean(rows, track.prevented_end), mean_loss(rows, track.loss_end)
+    return None if reduction is None or loss is None else reduction - loss
 
 
 def rank_defenses(database: Database, model: str | None = None, track: Track = TARGETED) -> Ranking[DefenseRow]:
@@ -301,7 +301,8 @@ def _lacking(
     ran = {}
     for name, own in rows.items():
         pairs = [row for row in own if row["facing"] in compared and paired(row, track)]
-        ran[name] = {(row["facing"], row["seed"]) for row in pairs} | set(clean_losses(pairs, track.loss))
+        ran[name] = {(row["facing"], row["seed"]) for row in pairs}
+        ran[name] |= {(row["clean"], row["seed"]) for row in pairs if row[track.loss] is not None}
     return lacking_seeds(ran, lambda cell: needed[cell] if cell in needed else f"{cell[0]} on {say(cell[2:])}")
 
 

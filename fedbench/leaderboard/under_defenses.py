@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedbench.cards import DefenseFamily
-from fedbench.leaderboard.clean_twins import quality_loss, unjudged
+from fedbench.leaderboard.clean_twins import mean_loss, unjudged
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.ranking import Estimate, common, grouped
 from fedbench.leaderboard.ranking_defenses import (
@@ -125,13 +125,13 @@ def _left(name: str, rows: Sequence[Row], families: list[str], track: Track) -> 
     assert er is not None
     assert reduction is not None
     if not unjudged(rows, track):
-        loss = quality_loss(rows, track.loss)
+        loss = mean_loss(rows, track.loss)
     return Left(
         defense=name,
         families=families,
         er=er,
-        loss=None if loss is None else loss.mean,
-        net=None if loss is None else reduction - loss.mean,
+        loss=loss,
+        net=None if loss is None else reduction - loss,
         runs=[row["run_id"] for row in rows],
     )
 
