@@ -21,8 +21,10 @@ from fedbench.federation import server as plain
 from fedbench.federation.updates import Updates
 from fedbench.models import MODELS, LocalStep, PublicParams
 from fedbench.models.mf import MatrixFactorization
+from fedbench.run import keep_freed_memory
 from fedbench.scenario import Scenario
 from fedbench.testing import Budget, Finding, check_dataset, check_defense, check_model, failures
+from fedbench.testing.finding import measured
 
 MB = 1 << 20
 AMPLE = Budget(times=1000, seconds=60)
@@ -129,6 +131,17 @@ def test_the_memory_of_a_defense_is_bounded() -> None:
 
     found = [each for each in check_defense(defense(large), Budget(1000, 60, 16 * MB), ["mf"]) if not each.ok]
     assert_only(found, "memory", "at most 16 MiB")
+
+
+@pytest.mark.skipif(not ON_LINUX, reason="the peak of memory is measured on Linux")
+def test_memory_is_seen_that_the_c_library_had_kept() -> None:
+    """As in a process that has run federations before: what they freed is still resident."""
+    keep_freed_memory()
+    blocks = [torch.ones(MB // 4) for _ in range(300)]
+    del blocks
+    _, extra = measured(lambda: torch.zeros(64 * MB // 4).fill_(1))
+    assert extra is not None
+    assert extra > 48 * MB
 
 
 def test_a_share_that_is_declared_and_not_used_is_a_warning() -> None:
