@@ -249,6 +249,10 @@ def test_items_are_drawn_uniformly_outside_without_repetition() -> None:
     # Fewer free items than wanted: what there is, again and again, and never an item outside of the data.
     few = draw_outside(torch.arange(5), torch.zeros(9, dtype=torch.int64), 6, 1, 3, stream())
     assert set(few.flatten().tolist()) == {5}
+    # None at all: the last item, and the next client's draw is its own.
+    none = draw_outside(torch.arange(6), torch.tensor([0, 0, 1]), 6, 2, 3, stream())
+    assert (none[:2] == 5).all()
+    assert none[2].sort().values.diff().min() > 0
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
