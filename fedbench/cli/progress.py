@@ -38,20 +38,26 @@ class TimeLeft:
         self._expected = dict(plan.seconds)
         self._waiting = set(plan.todo)
         self._jobs = jobs
-        self._spent: list[float] = []
+        self._spent: dict[Run, float] = {}
 
-    def finished(self, run: Run, seconds: float) -> None:
-        """A run ended after ``seconds``."""
+    def finished(self, run: Run, outcome: Outcome) -> None:
+        """A run ended; one that failed says nothing of the others."""
         self._waiting.discard(run)
-        self._spent.append(seconds)
+        if outcome.status == "ok":
+            self._spent[run] = outcome.seconds
 
     def __str__(self) -> str:
         known = [seconds for run in self._waiting if (seconds := self._expected.get(run)) is not None]
         unknown = len(self._waiting) - len(known)
         if unknown and not self._spent:
             return "time left unknown"
-        mean = sum(self._spent) / len(self._spent) if self._spent else 0.0
-        return f"about {duration((sum(known) + unknown * mean) / self._jobs)} left"
+        mean = sum(self._spent.values()) / len(self._spent) if self._spent else 0.0
+        return f"about {duration((self._slower() * sum(known) + unknown * mean) / self._jobs)} left"
+
+    def _slower(self) -> float:
+        """How many times as long as expected the runs took that ended: another machine, or other parameters."""
+        pairs = [(seconds, known) for run, seconds in self._spent.items() if (known := self._expected.get(run))]
+        return sum(took for took, _ in pairs) / sum(known for _, known in pairs) if pairs else 1.0
 
 
 class _Lines:
@@ -71,7 +77,7 @@ class _Lines:
 
     def finished(self, run: Run, outcome: Outcome) -> None:
         self._done += 1
-        self._left.finished(run, outcome.seconds)
+        self._left.finished(run, outcome)
         if outcome.status == "refused":
             return  # told once for all its like, at the end
         what = outcome.status
@@ -107,7 +113,7 @@ class _Live:
 
     def finished(self, run: Run, outcome: Outcome) -> None:
         self._running.pop(run, None)
-        self._left.finished(run, outcome.seconds)
+        self._left.finished(run, outcome)
         self._bad += outcome.status != "ok"
         bad = f", {self._bad} not ok" if self._bad else ""
         self._bar.update(self._task, advance=1, left=f"{self._left}{bad}")

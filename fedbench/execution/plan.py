@@ -138,18 +138,29 @@ def in_order(planned: Iterable[Planned]) -> list[Run]:
 
 
 def expected_seconds(runs: Sequence[Run], files: Sequence[Path]) -> dict[Run, float | None]:
-    """For each run the median ``seconds_total`` of the records with its dataset, model and attack, or None."""
+    """For each run its epochs times the median seconds that an epoch took in the records of its kind, or None.
+
+    Its kind: the same dataset, model, attack and defense; where no record has these, the same but for the defense.
+    """
     import pyarrow.parquet as pq
 
-    kind = ("dataset", "model", "attack")
-    past: dict[tuple[str, str, str], list[float]] = {}
+    kind = ("dataset", "model", "attack", "defense")
+    past: dict[tuple[str, ...], list[float]] = {}
     if runs:
         for path in files:
-            for row in pq.read_table(path, columns=[*kind, "status", "seconds_total"]).to_pylist():
+            for row in pq.read_table(path, columns=[*kind, "status", "seconds_total", "epochs_planned"]).to_pylist():
                 if row["status"] == "ok":
-                    past.setdefault((row["dataset"], row["model"], row["attack"]), []).append(row["seconds_total"])
+                    of = tuple(row[name] for name in kind)
+                    for each in (of, of[:-1]):
+                        past.setdefault(each, []).append(row["seconds_total"] / row["epochs_planned"])
     medians = {key: statistics.median(values) for key, values in past.items()}
-    return {run: medians.get((run.scenario.dataset, run.scenario.model, run.scenario.attack)) for run in runs}
+
+    def expected(run: Run) -> float | None:
+        of: tuple[str, ...] = tuple(getattr(run.scenario, name) for name in kind)
+        an_epoch = medians.get(of, medians.get(of[:-1]))
+        return None if an_epoch is None else an_epoch * run.scenario.resolved.protocol.epochs
+
+    return {run: expected(run) for run in runs}
 
 
 def obstacles(runs: Iterable[Run], results: Path) -> Iterator[UserError]:

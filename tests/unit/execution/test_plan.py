@@ -67,6 +67,19 @@ def test_expected_seconds_are_the_median_of_the_same_kind(record: RunRecord, tmp
     assert expected_seconds(runs, scan([tmp_path / "packed"]).files) == {runs[0]: 2.0, runs[1]: None}
 
 
+def test_expected_seconds_follow_the_defense_and_the_epochs(record: RunRecord, tmp_path: Path) -> None:
+    write_record(dataclasses.replace(record, seconds_total=3.0), tmp_path)
+    write_record(dataclasses.replace(record, seed=1, seconds_total=30.0, defense="krum"), tmp_path)
+    epochs = CLEAN.resolved.protocol.epochs
+    long, slow, unseen = (
+        dataclasses.replace(CLEAN, protocol_params={"epochs": 4 * epochs}),
+        dataclasses.replace(CLEAN, defense="krum"),
+        dataclasses.replace(CLEAN, defense="median"),
+    )
+    found = expected_seconds([Run(each, 0) for each in (long, slow, unseen)], scan([tmp_path]).files)
+    assert list(found.values()) == pytest.approx([12.0, 30.0, 16.5])
+
+
 def test_missing_data_and_unknown_splits_are_found_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
