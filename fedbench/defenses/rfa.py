@@ -15,7 +15,8 @@ class GeometricMedian(WeightingRule):
     """``c * argmin_z sum_i |z - x_i|`` by the smoothed Weiszfeld algorithm (Pillutla et al. 2022, algorithm 2).
 
     From the mean on, ``z <- sum_i b_i x_i / sum_i b_i`` with ``b_i = 1 / max(nu, |z - x_i|)``. z is always a weighted mean of
-    the gradients, so all distances follow from their inner products. Up to half of the gradients can be arbitrary.
+    the gradients, so all distances follow from their inner products. Up to half of the gradients can be arbitrary. Where the
+    server takes means by numbers of samples, these multiply the final weights [ours; the paper has them within the b_i].
     """
 
     card = DefenseCard(

@@ -79,7 +79,7 @@ def test_the_rests_of_core(attack_file: Path) -> None:
     assert {rest(each) for each in attacked} == {
         rest(each) for each in core.scenarios if each.scenario.attack != "none"
     }
-    assert len(attacked) == len({rest(each) for each in attacked}) == 3 * 2 * (2 * 3 + 14 + 6)
+    assert len(attacked) == len({rest(each) for each in attacked}) == 3 * 2 * (2 * 3 + 15 + 6)
     assert {each.scenario.attack for each in attacked} == {"random-direction"}
     assert all(each.scenario.attack_params == {} and each.seeds == (0, 1, 2, 3, 4) for each in attacked)
     # The clean twins are those of the published runs: nothing that is there is run again.

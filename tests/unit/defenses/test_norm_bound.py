@@ -58,9 +58,13 @@ def test_clipped_dense_gradients_are_summed_to_the_last_bit() -> None:
     assert torch.equal(clipped.total()["W"], clipped.stacked()["W"].sum(0))
 
 
-@pytest.mark.parametrize(("dense", "bound"), [(False, 1e-3), (True, 0.5)])
-def test_the_default_bound_follows_the_model(dense: bool, bound: float) -> None:
-    clipped = NormBound(NormBound.Params()).filter(uploads(100.0), server(dense))
+@pytest.mark.parametrize(
+    ("dense", "bound", "preset"),
+    [(False, 1e-3, "published"), (True, 0.5, "published"), (False, 2e-4, "tight"), (True, 0.02, "tight")],
+)
+def test_the_preset_bounds_follow_the_model(dense: bool, bound: float, preset: str) -> None:
+    params = NormBound.Params(preset=preset)  # type: ignore[arg-type]
+    clipped = NormBound(params).filter(uploads(100.0), server(dense))
     assert torch.allclose(clipped.all_rows().norms(), torch.full((3,), bound))
 
 
