@@ -31,11 +31,11 @@ class Union(Defense):
     trains on local mini-batches, anchors, positives and what is kept out of the draw are those of the mini-batch.
 
     Server side: for client i the item embeddings after a step with its update alone, ``V - eta g_i``, on T items drawn once
-    a round; d_i is their uniformity, the mean distance of all pairs (equation 6). The d_i are split into two clusters, and
-    the smaller one (tie: the one with smaller d) is dropped if the gap statistic finds more than one cluster, or if it has
-    at most f = ceil(n share) members [code; not in the paper; in a cohort of a few clients that is always somebody]. In a
-    chain, what follows sees the clients that are left [paper; the code takes both rules' decisions on all clients]. Clients
-    that send what is not a finite number are dropped first.
+    a round [code; the paper draws them for every client]; d_i is their uniformity, the mean distance of all pairs
+    (equation 6). The d_i are split into two clusters, and the smaller one (tie: the one with smaller d) is dropped if the
+    gap statistic finds more than one cluster, or if it has at most f = ceil(n share) members [code; not in the paper; in a
+    cohort of a few clients that is always somebody]. In a chain, what follows sees the clients that are left [paper; the
+    code takes both rules' decisions on all clients]. Clients that send what is not a finite number are dropped first.
 
     ``squared`` uniformity has a closed form that touches only the uploaded rows; ``euclidean``, what the code computes,
     measures the distances of every uploaded row to all T items and takes thirty times as long. No published number is on
@@ -63,6 +63,12 @@ class Union(Defense):
             " average in less time, but far noisier, at a high cost in HR@K",
         )
         sampled_items: int = Field(500, ge=2, description="T; all items where there are fewer [paper: 500]")
+        sampled_per: Literal["round", "client"] = Field(
+            "round",
+            description="whether a round's clients are compared by one set of T items [code], or each by its own [paper],"
+            " which blinds the filter: such sets differ far more than the clients do",
+            json_schema_extra=LATER,
+        )
         distance: Literal["squared", "euclidean"] = Field(
             "squared", description="distance in the uniformity, squared [paper, equation 6] or not [code]"
         )
@@ -111,11 +117,8 @@ class Union(Defense):
         n = len(updates.clients)
         if n < 2:
             return updates
-        items = server.params.items
         generator = server.generator
-        count = min(self.params.sampled_items, len(items))
-        sampled = torch.randperm(len(items), generator=generator, device=generator.device)[:count].to(items.device)
-        spread = self._spread(updates, sampled, server)
+        spread = self._spread(updates, self._sampled(n, len(server.params.items), generator), server)
         if server.notes is not None:
             server.notes.uniformity = updates.clients, spread
         share = self.params.assumed_ratio
@@ -127,17 +130,25 @@ class Union(Defense):
             return replace(updates, rejected=dropped)
         return updates.keep(~dropped) if bool(dropped.any()) else updates
 
+    def _sampled(self, clients: int, num_items: int, generator: torch.Generator) -> torch.Tensor:
+        """T different items, int64 [T], or for each of n clients its own, [n, T]."""
+        count, device = min(self.params.sampled_items, num_items), generator.device
+        if self.params.sampled_per == "round":
+            return torch.randperm(num_items, generator=generator, device=device)[:count]
+        return torch.rand((clients, num_items), generator=generator, device=device).topk(count, sorted=False).indices
+
     def _spread(self, updates: Updates, sampled: torch.Tensor, server: ServerView) -> torch.Tensor:
-        """d_i of every client: float64 [n]."""
+        """d_i of every client, float64 [n], by the ``sampled`` items, int64 [T] or [n, T]."""
         items, distance = server.params.items, self.params.distance
+        sampled = sampled.to(items.device)
         optimizer = None if self.params.step == "gradient" else server.optimizer
         descends = optimizer is None or isinstance(optimizer, Descent)
-        if descends and updates.common is None:
+        if descends and updates.common is None and sampled.ndim == 1:
             return uniformity(updates, items, sampled, server.learning_rate, distance)
         gradients = sampled_gradients(updates, len(items), sampled)
         if optimizer is None or descends:
             # In float64: a step of gradient descent at Adam's learning rate moves rows by less than float32 can tell apart.
-            start = items.index_select(0, sampled).double()
+            start = items[sampled].double()
             return spread_of(start - server.learning_rate * gradients.double(), distance)
         return spread_of(optimizer.peek(server.params, sampled, gradients), distance)
 
@@ -257,20 +268,19 @@ def sampled_gradients(updates: Updates, num_items: int, sampled: torch.Tensor) -
     """float32 [n, T, d]: what every client sends for the sampled items; 0 where it sends nothing.
 
     Args:
-        updates: what arrived. num_items: M. sampled: int64 [T], different items.
+        updates: what arrived. num_items: M. sampled: int64 [T], different items, or each client's, [n, T].
     """
-    n, t = len(updates.clients), len(sampled)
-    place = torch.full((num_items,), -1, device=sampled.device).index_copy_(
-        0, sampled, torch.arange(t, device=sampled.device)
-    )
+    n, t = len(updates.clients), sampled.shape[-1]
+    numbers = torch.arange(t, device=sampled.device).expand_as(sampled)
+    place = torch.full((*sampled.shape[:-1], num_items), -1, device=sampled.device).scatter_(-1, sampled, numbers)
     rows = _within(updates, place)
     size = rows.values.shape[1] if updates.common is None else updates.common.gradient.shape[1]
     full = updates.weights.new_zeros(n * t, size)
     if len(rows.item):
-        full.index_add_(0, rows.client * t + place.index_select(0, rows.item), rows.values)
+        full.index_add_(0, rows.client * t + place.expand(n, -1)[rows.client, rows.item], rows.values)
     full = full.view(n, t, size)
     if updates.common is not None:
-        full += updates.common.share[:, None, None] * updates.common.gradient.index_select(0, sampled)
+        full += updates.common.share[:, None, None] * updates.common.gradient[sampled]
     return full
 
 
@@ -393,8 +403,11 @@ def _both_moved(client: torch.Tensor, n: int, at: torch.Tensor, old: torch.Tenso
 
 
 def _within(updates: Updates, place: torch.Tensor) -> FullRows:
-    """The rows of sampled items, written out: only those are ever made."""
-    blocks: list[Rows] = [block.take((place[block.item] >= 0).nonzero().squeeze(1)) for block in updates.rows]
+    """The rows of sampled items, written out: only those are ever made. ``place``, [M] or [n, M], is -1 for the others."""
+    place = place.expand(len(updates.clients), -1)
+    blocks: list[Rows] = [
+        block.take((place[block.client, block.item] >= 0).nonzero().squeeze(1)) for block in updates.rows
+    ]
     chosen = Updates(updates.clients, tuple(blocks), updates.dense, updates.weights).all_rows()
     return chosen if len(chosen.item) else FullRows(chosen.client, chosen.item, chosen.values.new_zeros(0, 1))
 

@@ -54,10 +54,10 @@ class ServerOptimizer(ABC):
         """The embeddings of some items after a step with ``gradient``, which is not taken.
 
         Args:
-            params: the public parameters. ids: int64 [T]. gradient: float32 [..., T, d].
+            params: the public parameters. ids: int64 [T], or [n, T], a set for each gradient. gradient: float32 [n, T, d].
 
         Returns:
-            float32 [..., T, d].
+            float32 [n, T, d].
         """
 
 
@@ -77,7 +77,7 @@ class Descent(ServerOptimizer):
         )
 
     def peek(self, params: PublicParams, ids: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        return params.items.index_select(0, ids) - self.learning_rate * gradient
+        return params.items[ids] - self.learning_rate * gradient
 
 
 class Adam(ServerOptimizer):
@@ -123,9 +123,9 @@ class Adam(ServerOptimizer):
         return value.index_copy(0, rows, self._stepped(value.index_select(0, rows), own_m, own_s, t))
 
     def peek(self, params: PublicParams, ids: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        value = params.items.index_select(0, ids)
+        value = params.items[ids]
         m, s = (
-            (moment.index_select(0, ids) for moment in self._moments["items"])
+            (moment[ids] for moment in self._moments["items"])
             if "items" in self._moments
             else (torch.zeros_like(value), torch.zeros_like(value))
         )

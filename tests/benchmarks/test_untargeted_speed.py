@@ -43,16 +43,22 @@ def build(dataset: str, attack: str = "none", defense: str = "none", model: str 
 ROUNDS = 5
 """Of the plain loop, that are timed."""
 PLAIN = {"mf": PlainUntargeted, "sasrec": PlainSequential}
-LEAST_RATIO = {"mf": 10, "sasrec": 2}
-"""Times that rounds must be faster than the loop, on a busy machine too.
+CASES = [
+    ("longtail-1m", "mf", 10),
+    ("ml-1m", "mf", 10),
+    ("ml-1m", "sasrec", 2),
+    ("gowalla", "sasrec", 10),
+]
+"""Dataset, model, and the times that rounds must be faster than the loop, on a busy machine too.
 
-mf is to be 20 times as fast. sasrec cannot be: its loop is matrix products that fill nothing up, which run at the same
-speed (100 GFLOP/s on one core, about 35 ms of a round at the least).
+mf is to be 20 times as fast and sasrec 10 times. With the short sequences of Gowalla it is; with the long ones of ML-1M
+it cannot be: there the loop is matrix products that fill nothing up, which run at the same speed (100 GFLOP/s on one
+core, about 35 ms of a round at the least).
 """
 
 
-@pytest.mark.parametrize(("dataset", "model"), [("longtail-1m", "mf"), ("ml-1m", "mf"), ("ml-1m", "sasrec")])
-def test_ten_rounds(benchmark: Any, dataset: str, model: str) -> None:
+@pytest.mark.parametrize(("dataset", "model", "least"), CASES)
+def test_ten_rounds(benchmark: Any, dataset: str, model: str, least: float) -> None:
     """50 clients a round, dropout and Adam as published; 6,000 rounds in four minutes are 40 ms each."""
     federation = build(dataset, model=model)
     task = federation.task
@@ -74,7 +80,7 @@ def test_ten_rounds(benchmark: Any, dataset: str, model: str) -> None:
     ratio = theirs / benchmark.stats.stats.median
     benchmark.extra_info["times faster than the plain loop"] = round(ratio, 1)
     print(f"\n{model}, {dataset}: {ratio:.1f} times faster than the plain loop")
-    assert ratio > LEAST_RATIO[model]
+    assert ratio > least
 
 
 @pytest.mark.parametrize("defense", ["none", "multi-krum", "union+multi-krum"])

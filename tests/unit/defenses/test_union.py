@@ -278,25 +278,46 @@ def with_common(updates: Updates) -> Updates:
 
 @pytest.mark.parametrize("distance", ["squared", "euclidean"])
 @pytest.mark.parametrize("adam", [False, True])
-def test_uniformity_after_the_servers_own_step(distance: str, adam: bool) -> None:
+@pytest.mark.parametrize("common", [False, True])
+@pytest.mark.parametrize("sampled", [[6, 1, 3, 4], [[6, 1, 3], [0, 1, 2], [5, 7, 3], [7, 0, 6], [4, 5, 2]]])
+def test_uniformity_after_the_servers_own_step(
+    distance: str, adam: bool, common: bool, sampled: list[int] | list[list[int]]
+) -> None:
     """Every client's update as if it were the aggregate: a real step of a copy of the server."""
-    updates = with_common(make_updates(5, 8, 3, 2, density=0.5, dense=False))
+    updates = make_updates(5, 8, 3, 2, density=0.5, dense=False)
+    updates = with_common(updates) if common else updates
     params = PublicParams(torch.randn(8, 3, generator=stream()), {})
     server: ServerOptimizer = Adam(0.3) if adam else Descent(0.3)
     for seed in range(3):
         gradient = torch.randn(8, 3, generator=stream(seed))
         params = server.step(params, PublicParams(gradient, {}))
-    sampled = [6, 1, 3, 4]
     expected = []
-    for client in range(5):
+    for client, items in enumerate(torch.tensor(sampled).expand(5, -1).tolist()):
         alone = updates.explicit().keep(torch.arange(5) == client).sum_rows(8, 3)
         moved = copy.deepcopy(server).step(params, PublicParams(alone, {})).items.double()
-        pairs = [(moved[i] - moved[j]).norm() for i, j in itertools.combinations(sampled, 2)]
+        pairs = [(moved[i] - moved[j]).norm() for i, j in itertools.combinations(items, 2)]
         expected.append(sum(p**2 if distance == "squared" else p for p in pairs) / len(pairs))
     view = replace(server_of(updates, 8, 3), params=params, learning_rate=0.3, optimizer=server)
     union = Union(Union.Params(distance=distance, step="server" if adam else "gradient"))
     found = union._spread(updates, torch.tensor(sampled), view)
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_every_client_gets_its_own_items_where_the_paper_draws_them_so() -> None:
+    union = Union(Union.Params(sampled_items=30, sampled_per="client"))
+    sampled = union._sampled(4000, 40, stream())
+    assert sampled.shape == (4000, 30)
+    counts = torch.zeros(4000, 40).scatter_add_(1, sampled, torch.ones(4000, 30))
+    assert counts.max() == 1
+    assert (counts.mean(0) - 0.75).abs().max() < 5 * math.sqrt(0.75 * 0.25 / 4000)
+    assert Union(Union.Params(sampled_items=50, sampled_per="client"))._sampled(3, 40, stream()).shape == (3, 40)
+
+
+def test_with_all_items_it_makes_no_difference_who_draws_them() -> None:
+    for own in ("round", "client"):
+        updates, view = collapsed(bad=3)
+        kept = Union(Union.Params(sampled_per=own, sampled_items=10)).filter(updates, view)
+        assert kept.clients.tolist() == list(range(17))
 
 
 @pytest.mark.parametrize("distance", ["squared", "euclidean"])

@@ -50,8 +50,10 @@ def test_a_look_ahead_is_the_step_for_those_items_and_leaves_no_trace() -> None:
             both = torch.stack([gradient.items[ids], other])
             seen = optimizer.peek(params, ids, both)
             again = optimizer.peek(params, ids, both)
+            own = optimizer.peek(params, torch.stack([ids, ids.flip(0)]), torch.stack([both[0], both[1].flip(0)]))
             after = optimizer.step(params, gradient)
             assert torch.equal(seen, again)
+            assert torch.equal(own, torch.stack([seen[0], seen[1].flip(0)]))
             assert torch.allclose(seen[0], after.items[ids], atol=1e-6)
             params = after
 
