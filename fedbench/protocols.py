@@ -5,8 +5,8 @@ A preset may differ by model and dataset, as the papers do; a scenario may overr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -188,29 +188,49 @@ _PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
     },
 }
 
-_MODEL_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "icde24": {},
-    "ijcai22": {},
-    "wsdm22": {
-        "ncf": {"embedding_size": 64, "hidden": [64, 32, 16], "output_bias": False, "init": "normal", "init_std": 1.0},
-        "mf": {"embedding_size": 64, "init_std": 1.0},
-    },
-    "aaai23": {"mf": {"embedding_size": 64, "init": "xavier", "dropout": 0.2}},
-}
 
-# Rules over whole updates, UNION as its code has it, the norm bounds of ML-1M (appendix A; on Gowalla with sasrec 2.5), and
-# fl-wbc's scale as its parameters say.
-_DEFENSE_PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
-    "aaai23": {
-        **{(rule, "*"): {"scope": "client"} for rule in ("median", "trimmed-mean", "krum", "multi-krum", "bulyan")},
-        **{(rule, "*"): {"scope": "client"} for rule in ("rfa", "foolsgold", "dnc")},
-        ("norm-bound", "*"): {"scope": "client", "bound": 0.1},
-        ("norm-bound", "sasrec"): {"bound": 1.5},
-        ("fl-wbc", "*"): {"scale": 2e-4},
-        ("fl-wbc", "sasrec"): {"scale": 1e-3},
-        ("union", "*"): {"step": "server", "distance": "euclidean", "dropout": 0.2, "order": "parallel"},
-    },
+class MethodPreset(NamedTuple):
+    """Parameters of a method in the paper behind a protocol, where they differ from its defaults (``*``: on any)."""
+
+    kind: Literal["model", "attack", "defense"]
+    method: str
+    values: Mapping[str, Any]
+    model: str = "*"
+    dataset: str = "*"
+
+
+def _aaai23() -> Iterator[MethodPreset]:
+    """Appendix A, rules over whole updates, UNION as its code has it, and fl-wbc's scale as its parameters say."""
+    yield MethodPreset("model", "mf", {"embedding_size": 64, "init": "xavier", "dropout": 0.2})
+    yield MethodPreset("model", "sasrec", {"max_length": 100}, dataset="gowalla")
+    for attack in ("cluster-attack", "cluster-attack-cl"):
+        yield MethodPreset("attack", attack, {"initial_clusters": 8}, dataset="gowalla")
+    for rule in ("median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc"):
+        yield MethodPreset("defense", rule, {"scope": "client"})
+    yield MethodPreset("defense", "norm-bound", {"scope": "client", "bound": 0.1})
+    yield MethodPreset("defense", "norm-bound", {"bound": 1.5}, model="sasrec")
+    yield MethodPreset("defense", "norm-bound", {"bound": 2.5}, model="sasrec", dataset="gowalla")
+    yield MethodPreset("defense", "fl-wbc", {"scale": 2e-4})
+    yield MethodPreset("defense", "fl-wbc", {"scale": 1e-3}, model="sasrec")
+    yield MethodPreset(
+        "defense", "union", {"step": "server", "distance": "euclidean", "dropout": 0.2, "order": "parallel"}
+    )
+
+
+_METHOD_PRESETS: dict[str, tuple[MethodPreset, ...]] = {
+    "icde24": (),
+    "ijcai22": (),
+    "wsdm22": (
+        MethodPreset(
+            "model",
+            "ncf",
+            {"embedding_size": 64, "hidden": [64, 32, 16], "output_bias": False, "init": "normal", "init_std": 1.0},
+        ),
+        MethodPreset("model", "mf", {"embedding_size": 64, "init_std": 1.0}),
+    ),
+    "aaai23": tuple(_aaai23()),
 }
+"""By protocol; of several that fit, later ones stand on top."""
 
 TITLES = {
     "icde24": "PIECK (ICDE 2024): BCE, sum of gradients, injected clients, leave-one-out, 99 negatives",
@@ -252,17 +272,19 @@ def without_validation(name: str, protocol: Protocol) -> bool:
     return preset(name, "", "").split == LEAVE_ONE_OUT_VALIDATION != protocol.split
 
 
-def defense_preset(name: str, model: str, defense: str) -> dict[str, Any]:
-    """Parameters of ``defense`` in the paper behind protocol ``name``, where they differ from the defaults."""
-    presets = _DEFENSE_PRESETS.get(name, {})
-    return presets.get((defense, "*"), {}) | presets.get((defense, model), {})
+def method_preset(name: str, kind: str, method: str, model: str, dataset: str) -> dict[str, Any]:
+    """Parameters of a model, attack or defense in the paper behind protocol ``name``, where they differ from the defaults.
+
+    Args:
+        name: of the protocol. kind: ``"model"``, ``"attack"`` or ``"defense"``. method: its name. model, dataset: it runs on.
+    """
+    values: dict[str, Any] = {}
+    for each in method_presets(name):
+        if (each.kind, each.method) == (kind, method) and each.model in ("*", model) and each.dataset in ("*", dataset):
+            values |= each.values
+    return values
 
 
-def defense_presets(name: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """All of them, by defense and model (``*``: any)."""
-    return _DEFENSE_PRESETS.get(name, {})
-
-
-def model_preset(name: str, model: str) -> dict[str, Any]:
-    """Hyper-parameters of ``model`` in the paper behind protocol ``name``, where they differ from the defaults."""
-    return _MODEL_PRESETS[name].get(model, {})
+def method_presets(name: str) -> tuple[MethodPreset, ...]:
+    """All of them."""
+    return _METHOD_PRESETS[name]

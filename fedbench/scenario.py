@@ -146,16 +146,18 @@ class Scenario:
                     )
         else:
             parts = [self.defense_params]
-        parts = [
-            protocols.defense_preset(self.protocol, self.model, name) | dict(values)
-            for name, values in zip(defense_names, parts, strict=True)
-        ]
-        model_values = protocols.model_preset(self.protocol, self.model) | dict(self.model_params)
+
+        def given(kind: str, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+            return protocols.method_preset(self.protocol, kind, name, self.model, self.dataset) | dict(own)
+
+        parts = [given("defense", name, values) for name, values in zip(defense_names, parts, strict=True)]
+        model_values = given("model", self.model, self.model_params)
+        attack_values = given("attack", self.attack, self.attack_params)
         return Resolved(
             protocol=protocol,
             model=model_cls(parse_parameters(model_cls.Params, model_values, f"model {self.model!r}")),
             attack_class=attack_cls,
-            attack_params=parse_parameters(attack_cls.Params, self.attack_params, f"attack {self.attack!r}"),
+            attack_params=parse_parameters(attack_cls.Params, attack_values, f"attack {self.attack!r}"),
             defenses=[
                 (cls, parse_parameters(cls.Params, values, f"defense {cls.card.name!r}"))
                 for cls, values in zip(defense_classes, parts, strict=True)

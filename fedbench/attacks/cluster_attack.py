@@ -36,7 +36,7 @@ class ClusterAttack(Attack):
        where everybody's loss holds an L2 term on all parameters).
     2. k-means of the item embeddings into K clusters, from K distinct random rows, anew in every round.
     3. ``L = (1/K) sum_j |v_j - c_a(j)|^2`` with centroids held constant: rows ``G_j = 2 (v_j - c_a(j)) / K``. The paper has
-       no 1/K [code]; with rows rescaled it only matters to what :class:`AdaptiveClusters` compares.
+       no 1/K [code], which makes a difference only where rows are clipped.
     4. K follows the course of L (Algorithm 1), from the next attacked round on.
 
     Each sampled client then sends every row with a norm of its own, ``b_j = mu + l_j sigma``, ``l_j ~ U[0, 3]``: rescaled to
@@ -179,11 +179,11 @@ class ContrastiveClusterAttack(ClusterAttack):
         p, batch = self.params, view.own_batch
         if not p.alpha or not len(batch.item):
             return super()._rows(view, gradient, bounds)
-        m, num_items = bounds.shape
+        num_items = bounds.shape[1]
         added = contrastive(
             view.params.items,
             batch,
-            Union.Params(alpha=p.alpha, negatives=p.negatives, dropout=p.dropout),
+            Union.Params(alpha=p.alpha, negatives=p.negatives, dropout=p.dropout, reduction=p.cl_reduction),
             self._contrast,
         )
         assert added.rows is not None
@@ -197,9 +197,6 @@ class ContrastiveClusterAttack(ClusterAttack):
             ),
             num_items,
         )
-        if p.cl_reduction == "sum":
-            anchors = torch.bincount(batch.client[batch.positive > 0], minlength=m)
-            own = own.scaled(anchors.to(own.values.dtype).index_select(0, own.client))
         values = own.values + gradient.index_select(0, own.item)
         factor = self._factor(values.norm(dim=1), bounds[own.client, own.item])
         touched = torch.zeros_like(bounds, dtype=torch.bool)

@@ -289,16 +289,14 @@ def _describe_protocol(name: str) -> dict[str, Any]:
                 for doc in protocols.Protocol.model_fields
                 if getattr(own, doc) != getattr(preset, doc)
             ]
-    sizes = {model: protocols.model_preset(name, model) for model in models}
+    methods: dict[str, list[str]] = {"models": [], "attacks": [], "defenses": []}
+    for each in protocols.method_presets(name):
+        where = " on ".join([each.method, *(place for place in (each.model, each.dataset) if place != "*")])
+        methods[f"{each.kind}s"] += [f"{where}: {key} = {value}" for key, value in each.values.items()]
     return {
         **_protocol(name),
         "for_single_datasets": special,
-        "models": [f"{model}: {key} = {value}" for model, values in sizes.items() for key, value in values.items()],
-        "defenses": [
-            f"{defense if model == '*' else f'{defense} on {model}'}: {key} = {value}"
-            for (defense, model), values in protocols.defense_presets(name).items()
-            for key, value in values.items()
-        ],
+        **methods,
         "fields": fields,
     }
 

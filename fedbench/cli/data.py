@@ -166,6 +166,7 @@ def _split_record(split: Split) -> dict[str, Any]:
         "test": len(split.test),
         "public": {share: len(pairs) for share, pairs in split.public.items()},
         "fingerprint": split.fingerprint,
+        "known_test": split.known_test,
         "report": asdict(split.report),
     }
 
@@ -213,6 +214,11 @@ def _split_table(split: Split) -> Any:
     table.add_row("repeated in train", f"{report.train_duplicates:,} ({done})")
     table.add_row("repeated in test", f"{report.heldout_duplicates:,} ({done})")
     table.add_row("test pairs in train", f"{report.leaked:,} ({done})")
+    if known := split.known_test:
+        table.add_row(
+            "tested items known",
+            f"{100 * known:.1f} %: HR@K is at most {100 * (1 - known):.1f} % where seen_held_out = missed",
+        )
     table.add_row("users without test", f"{report.users_without_test:,}")
     table.add_row("items without train", f"{report.items_without_train:,}")
     if split.public:

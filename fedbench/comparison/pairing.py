@@ -243,7 +243,7 @@ def _lost(names: Sequence[str], sides: Sequence[Sequence[Row]]) -> list[str]:
         count = Counter(row["status"] for row in side)
         texts = [f"{count[status]} {status}" for status in ("diverged", "failed") if count[status]]
         if texts:
-            out.append(f"{letter}, {name}: {' and '.join(texts)} of {len(side)} runs.")
+            out.append(f"{letter}, {name}: {' and '.join(texts)} of {len(side)} {'run' if len(side) == 1 else 'runs'}.")
     return out
 
 

@@ -117,6 +117,14 @@ class Split:
     fingerprint: str = field(default="")
     """SHA-256 over the sizes and arrays, see :func:`fingerprint`."""
 
+    @property
+    def known_test(self) -> float:
+        """Share of the test rows whose pair is in train or validation too; 0 with ``duplicates="drop"``."""
+        known = [self.train] if self.valid is None else [self.train, self.valid]
+        keys = np.concatenate([pairs.user * self.num_items + pairs.item for pairs in known])
+        tested = self.test.user * self.num_items + self.test.item
+        return float(np.isin(tested, keys).mean()) if len(tested) else 0.0
+
 
 def fingerprint(
     num_users: int,

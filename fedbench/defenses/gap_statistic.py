@@ -36,7 +36,7 @@ def two_clusters(
 
     ``gap_k = mean(log W_k*) - log W_k`` over ``references`` sets of as many uniform numbers; with ``s_2 = std(log W_2*)
     sqrt(1 + 1 / B)`` there is more than one cluster if ``gap_1 < gap_2 - s_2``. Values are scaled to [0, 1] first, the
-    references are not [AAAI'23 code]. All equal: one cluster.
+    references are not [AAAI'23 code]; the same ones serve both k [code: others for each]. All equal: one cluster.
 
     Args:
         values: float64 [n], n >= 2. references: B. generator: of the reference sets.

@@ -24,18 +24,20 @@ from fedbench.models.mf import aligned_products, kept_coordinates
 class Union(Defense):
     """Uniformity-based filter with a contrastive task on honest clients (Yu et al., AAAI 2023, section 4).
 
-    Client side: for each of a client's distinct positive items as anchor a, another one of them p, drawn uniformly, and P
-    items drawn uniformly outside of them, ``-log(exp(v_a . v_p) / sum_c exp(v_a . v_c))`` over p and the P others, averaged
-    over anchors [code; the paper's equation 4 sums], times alpha, is added to the loss. Drawn anew at every participation.
-    Clients with one positive have no such term. The published dropout belongs to that protocol's models. Where a protocol
-    trains on local mini-batches, anchors, positives and what is kept out of the draw are those of the mini-batch.
+    Client side: for each of a client's distinct positive items as anchor a [code: of its events, so that what it repeats
+    counts more], another one of them p, drawn uniformly, and P items drawn uniformly outside of them,
+    ``-log(exp(v_a . v_p) / sum_c exp(v_a . v_c))`` over p and the P others, averaged over anchors [code; the paper's
+    equation 4 sums], times alpha, is added to the loss. Drawn anew at every participation. Clients with one positive have no
+    such term. The published dropout belongs to that protocol's models. Where a protocol trains on local mini-batches,
+    anchors, positives and what is kept out of the draw are those of the mini-batch.
 
     Server side: for client i the item embeddings after a step with its update alone, ``V - eta g_i``, on T items drawn once
-    a round [code; the paper draws them for every client]; d_i is their uniformity, the mean distance of all pairs
-    (equation 6). The d_i are split into two clusters, and the smaller one (tie: the one with smaller d) is dropped if the
-    gap statistic finds more than one cluster, or if it has at most f = ceil(n share) members [code; not in the paper; in a
-    cohort of a few clients that is always somebody]. In a chain, what follows sees the clients that are left [paper; the
-    code takes both rules' decisions on all clients]. Clients that send what is not a finite number are dropped first.
+    a round [code, which may draw one twice; the paper draws them for every client]; d_i is their uniformity, the mean
+    distance of all pairs (equation 6). The d_i are split into two clusters, and the smaller one (tie: the one with smaller
+    d) is dropped if the gap statistic finds more than one cluster, or if it has at most f = ceil(n share) members [code; not
+    in the paper; in a cohort of a few clients that is always somebody]. In a chain, what follows sees the clients that are
+    left [paper; the code takes both rules' decisions on all clients]. Clients that send what is not a finite number are
+    dropped first.
 
     ``squared`` uniformity has a closed form that touches only the uploaded rows; ``euclidean``, what the code computes,
     measures the distances of every uploaded row to all T items and takes thirty times as long. No published number is on
@@ -76,6 +78,11 @@ class Union(Defense):
             "gradient",
             description="the step before d_i is taken: V - eta g_i [paper], or that of the server's optimizer with its"
             " state as it is [code: Adam]",
+            json_schema_extra=LATER,
+        )
+        reduction: Literal["mean", "sum"] = Field(
+            "mean",
+            description="of the contrastive task over a client's anchors: mean [code] or sum [paper, equation 4]",
             json_schema_extra=LATER,
         )
         dropout: float = Field(
@@ -161,7 +168,7 @@ def contrastive(
     Anchors and positives are rows of the batch; the other candidates come as extra rows.
 
     Args:
-        items: float32 [M, d]. batch: the training rows of n clients. params: alpha, P, and whose the negatives are.
+        items: float32 [M, d]. batch: the training rows of n clients. params: alpha, P, whose the negatives are, mean or sum.
         generator: of the draws.
     """
     n, num_items, device = len(batch.clients), len(items), items.device
@@ -181,8 +188,8 @@ def contrastive(
     negatives = drawn if per_anchor else drawn.index_select(0, client)
     candidates = torch.cat([own.index_select(0, other)[:, None], negatives], dim=1)
 
+    scale = (params.alpha / size if params.reduction == "mean" else params.alpha) * (size > 1)
     if params.dropout:
-        scale = params.alpha / size * (size > 1)
         rows, extra = _with_dropout(items, batch, anchors, other, candidates, scale, params.dropout, generator)
         return ClientRegularization(rows, extra=extra)
     anchor = items.index_select(0, own)
@@ -197,7 +204,7 @@ def contrastive(
     )
     residual = torch.softmax(aligned_products(anchor, items, rows_of).view(candidates.shape), dim=1)
     residual[:, 0] -= 1
-    residual *= (params.alpha / size * (size > 1))[:, None]
+    residual *= scale[:, None]
 
     rows = items.new_zeros(len(batch.item), items.shape[1])
     rows[anchors] = _bag(candidates, items, residual)

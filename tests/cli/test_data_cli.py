@@ -103,6 +103,9 @@ def test_import_then_info_and_list(shop: Path) -> None:
     assert details[0]["report"]["malformed"] == 1
     kept = answer("info", "my-shop", "--split", "leave-one-out", "--keep-duplicates", "--json")["details"]
     assert kept[0]["report"]["leaked"] == 1
+    assert (details[0]["known_test"], kept[0]["known_test"]) == (0.0, kept[0]["report"]["leaked"] / kept[0]["test"])
+    text = run("info", "my-shop", "--split", "leave-one-out", "--keep-duplicates").stdout
+    assert "HR@K is at most 50.0 %" in text
     rows = {row["name"]: row for row in answer("list", "--json")}
     assert (rows["my-shop"]["interactions"], rows["my-shop"]["here"]["4:1"]) == (3, "imported")
 

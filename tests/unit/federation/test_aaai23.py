@@ -21,6 +21,7 @@ from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView
 from fedbench.protocols import preset
+from fedbench.scenario import Scenario
 
 FIELDS = preset("aaai23", "mf", "ml-1m").model_dump()
 LAMBDA = 0.03
@@ -233,3 +234,45 @@ def test_own_embeddings_move_once_a_round_only() -> None:
     made._move_users = spy  # type: ignore[method-assign]
     made.train_epoch()
     assert sorted(moved) == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model", "clusters", "bound", "length", "l2"),
+    [
+        ("ml-1m", "mf", 2, 0.1, None, 1e-5),
+        ("ml-1m", "sasrec", 2, 1.5, 200, 1e-5),
+        ("gowalla", "mf", 8, 0.1, None, 1e-6),
+        ("gowalla", "sasrec", 8, 2.5, 100, 1e-5),
+    ],
+)
+def test_hyper_parameters_are_those_of_appendix_a(
+    dataset: str, model: str, clusters: int, bound: float, length: int | None, l2: float
+) -> None:
+    for attack in ("cluster-attack", "cluster-attack-cl"):
+        found = Scenario(dataset, model, attack, "union+norm-bound", 0.01, "aaai23", "none").resolved
+        assert found.attack_params.model_dump()["initial_clusters"] == clusters
+        union, norm_bound = (params.model_dump() for _, params in found.defenses)
+        assert (norm_bound["bound"], norm_bound["scope"]) == (bound, "client")
+        assert (union["step"], union["order"]) == ("server", "parallel")
+        assert found.model.params.model_dump().get("max_length") == length
+        assert found.protocol.regularization == l2
+
+
+def test_what_a_scenario_states_stands_above_the_presets() -> None:
+    own = Scenario(
+        "gowalla",
+        "sasrec",
+        "cluster-attack",
+        "norm-bound",
+        0.01,
+        "aaai23",
+        "none",
+        model_params={"max_length": 7},
+        attack_params={"initial_clusters": 3},
+        defense_params={"bound": 9.0},
+    ).resolved
+    assert own.model.params.model_dump()["max_length"] == 7
+    assert own.attack_params.model_dump()["initial_clusters"] == 3
+    assert own.defenses[0][1].model_dump()["bound"] == 9.0
+    elsewhere = Scenario("gowalla", "mf", "cluster-attack", "norm-bound", 0.01, "icde24", "none").resolved
+    assert elsewhere.attack_params.model_dump()["initial_clusters"] == 2
