@@ -1,4 +1,4 @@
-"""Diagnostics of rounds: what every client's upload looked like, and which filter dropped it.
+"""Diagnostics of rounds: what every client's upload looked like, and which filter or rule dropped it.
 
 They lie beside the record ``<run id>.parquet`` as ``<run id>.rounds.parquet``, one row for each client of each round kept.
 Looking at a round changes nothing in it: no random number is drawn and no tensor written.
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedbench.cards import DefenseFamily
-from fedbench.defenses.base import Chain, ServerView
-from fedbench.defenses.robust import client_gram
+from fedbench.defenses.base import Chain, Defense, ServerView
+from fedbench.defenses.robust import RobustAggregation, client_gram
 from fedbench.errors import UserError
 from fedbench.federation.updates import Updates
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from fedbench.federation.simulation import Federation
 
-VERSION = 1
+VERSION = 2
 EVERY = 10
 SUFFIX = ".rounds.parquet"
 METADATA = b"fedbench.rounds"
@@ -50,7 +50,8 @@ COLUMNS = {
 
 ``round`` counts from 0, ``epoch`` from 1. ``norm``: of the whole upload. ``cosine_benign``, ``cosine_malicious``: mean cosine
 similarity with the round's other benign, or malicious, uploads. ``from_mean``: distance from the mean upload of the round.
-``x``, ``y``: the first two principal components. ``uniformity``: UNION's d_i. ``dropped_by``: the filter that dropped it.
+``x``, ``y``: the first two principal components. ``uniformity``: UNION's d_i. ``dropped_by``: the filter that dropped it, or
+the rule over whole updates that left it out (Krum and its kin, DnC); ``union+multi-krum`` where both did.
 Null: undefined (nobody to compare with, an upload of zeros, one that is not finite, no UNION), and nobody dropped it.
 """
 
@@ -180,7 +181,7 @@ class Diagnostics:
         rule = federation.defense
         parts = rule.parts if isinstance(rule, Chain) else [rule]
         self._rule = rule.card.name
-        self._filters = [part.card.name for part in parts if part.card.family == DefenseFamily.FILTER]
+        self._filters = [part.card.name for part in parts if part.card.family == DefenseFamily.FILTER or _chooses(part)]
         self._malicious = federation.malicious.to(federation.device)
         self._kept.clear()
         federation.observer = self
@@ -193,7 +194,7 @@ class Diagnostics:
         """Keep a round.
 
         Args:
-            received: what arrived. kept: what the filters left of it. server: with the round's notes.
+            received: what arrived. kept: what the filters left of it. server: with the notes of the whole round.
 
         Returns:
             The seconds that this took.
@@ -205,6 +206,11 @@ class Diagnostics:
         steps = server.notes.filtered if server.notes is not None else []
         names = [name for name, _, _ in steps] or [self._rule]
         dropped = droppers(clients, [(before, after) for _, before, after in steps] or [(received, kept)])
+        names_of = [names[step] if step >= 0 else None for step in dropped.tolist()]
+        for rule, whom in server.notes.left_out if server.notes is not None else []:
+            for place in torch.isin(clients, whom).nonzero().squeeze(1).tolist():
+                earlier = names_of[place]
+                names_of[place] = rule if earlier is None else f"{earlier}+{rule}"
         spread = torch.full((len(clients),), torch.nan, dtype=torch.float64)
         if server.notes is not None and server.notes.uniformity is not None:
             whose, values = server.notes.uniformity
@@ -217,7 +223,7 @@ class Diagnostics:
                 "malicious": torch.isin(clients, self._malicious).cpu(),
                 **{name: getattr(places, name) for name in Geometry.__dataclass_fields__},
                 "uniformity": spread,
-                "dropped_by": [names[step] if step >= 0 else None for step in dropped.tolist()],
+                "dropped_by": names_of,
             }
         )
         return time.perf_counter() - begin
@@ -255,7 +261,7 @@ def droppers(clients: torch.Tensor, steps: Sequence[tuple[Updates, Updates]]) ->
     """int64 [n], on the CPU: which step dropped each client first; -1: none.
 
     A client is gone when it is missing from what a filter left, or named in ``rejected`` there (unless that names everybody:
-    then all stay, as in :meth:`Updates.settled`). Clients whose uploads an aggregation rule never chooses are not gone.
+    then all stay, as in :meth:`Updates.settled`). Rules that aggregate note for themselves whom they leave out.
 
     Args:
         clients: int64 [n], ascending. steps: what each filter in turn received and left.
@@ -265,6 +271,11 @@ def droppers(clients: torch.Tensor, steps: Sequence[tuple[Updates, Updates]]) ->
         gone = _present(clients, before) & ~_present(clients, after)
         out = torch.where(gone & (out < 0), step, out)
     return out.cpu()
+
+
+def _chooses(part: Defense) -> bool:
+    """Whether a defense is a rule over whole updates that leaves clients out."""
+    return isinstance(part, RobustAggregation) and part.chooses and part.params.scope == "client"
 
 
 def _present(clients: torch.Tensor, updates: Updates) -> torch.Tensor:

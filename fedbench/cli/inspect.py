@@ -172,9 +172,9 @@ def _print_rounds(rounds: Rounds, epochs: int) -> None:
     screen.print(" ".join(notes), soft_wrap=True)
     screen.print()
     if not rounds.filters:
-        screen.print("The defense has no filter that drops clients.")
+        screen.print("The defense has no filter, and no rule over whole updates, that drops clients.")
         return
-    screen.print("Filters", style="bold")
+    screen.print("Filters and rules that drop clients", style="bold")
     headings = ("filter", "training", "dropped", "precision", "recall", "benign dropped")
     lines = [
         (

@@ -23,10 +23,12 @@ class Notes:
 
     Attributes:
         filtered: name of each part of a chain, with what its filter received and left.
+        left_out: name of each rule over whole updates that chooses clients, with those whose updates it leaves out: int64.
         uniformity: clients int64 [n] and d_i float64 [n], where UNION estimates it.
     """
 
     filtered: list[tuple[str, Updates, Updates]] = field(default_factory=list)
+    left_out: list[tuple[str, torch.Tensor]] = field(default_factory=list)
     uniformity: tuple[torch.Tensor, torch.Tensor] | None = None
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from fedbench.cards import DefenseCard, DefenseFamily
+from fedbench.defenses.base import Notes
 from fedbench.defenses.coordinates import Column
 from fedbench.defenses.grouped import RowsByItem
 from fedbench.defenses.iterated_krum import select
@@ -48,6 +49,7 @@ class Bulyan(RobustAggregation):
         """Parameters."""
 
     params: Bulyan.Params
+    chooses = True
 
     def over_items(self, updates: Updates, empty: PublicParams, share: float) -> PublicParams:
         items = updates.sum_rows(*empty.items.shape)
@@ -67,7 +69,9 @@ class Bulyan(RobustAggregation):
                 dense |= self._bulyan_dense(updates, n, f)
         return PublicParams(items, dense)
 
-    def over_clients(self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None) -> PublicParams:
+    def over_clients(
+        self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None, notes: Notes | None
+    ) -> PublicParams:
         n = len(updates.clients)
         if f == 0 or n < 4 * f + 3:
             return PublicParams(updates.sum_rows(*empty.items.shape), dict(updates.dense.total()))
@@ -78,6 +82,8 @@ class Bulyan(RobustAggregation):
         distances = square_distances(gram[None])
         winners = select(distances, there, count, assumed_attackers, self.params.variant)[0]
         chosen[torch.argsort(updates.clients)] = winners
+        if notes is not None:
+            notes.left_out.append((self.card.name, updates.clients[~chosen]))
         kept = updates.keep(chosen)
         left = n - 2 * f
         times = left if self.params.variant == "icde24-code" else n

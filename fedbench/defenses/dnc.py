@@ -39,6 +39,7 @@ class DivideAndConquer(WeightingRule):
         filter_fraction: float = Field(1.0, gt=0, le=1, description="b, removed for each assumed attacker [paper: 1]")
 
     params: DivideAndConquer.Params
+    chooses = True
 
     def factors(self, gram: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
         factors = torch.ones_like(gram[:, :, 0])

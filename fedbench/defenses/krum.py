@@ -47,6 +47,7 @@ class Krum(WeightingRule):
         """Parameters."""
 
     params: Krum.Params
+    chooses = True
 
     def factors(self, gram: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
         score = scores(gram, there, count, f, self.params.variant)
@@ -61,7 +62,8 @@ class MultiKrum(WeightingRule):
     c < 4 f + 3 the sum. Ties: the lowest client ids.
 
     After a filter that leaves rejected clients to look at (``union`` with ``order = "parallel"``), in client scope, the
-    scores are over all clients, and whom either of the two drops is left out [AAAI'23 code]; all stay if that is everybody.
+    scores are over all clients, and whom either of the two drops is left out [AAAI'23 code]; if that is everybody, the
+    filter's decision does not count.
     """
 
     card = DefenseCard(
@@ -79,6 +81,7 @@ class MultiKrum(WeightingRule):
 
     params: MultiKrum.Params
     sees_rejected = True
+    chooses = True
 
     def factors(self, gram: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
         if not bool((f > 0).any()):

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field
 
 from fedbench.cards import LATER, Parameters
-from fedbench.defenses.base import Defense, ServerView
+from fedbench.defenses.base import Defense, Notes, ServerView
 from fedbench.defenses.coordinates import Column
 from fedbench.defenses.grouped import RowsByItem
 from fedbench.federation.updates import DenseGradients, Updates
@@ -43,7 +43,7 @@ class ScopeParameters(Parameters):
     )
     parts: Literal["all", "items", "dense"] = Field(
         "all",
-        description="gradients that the rule aggregates, the others are summed; dense: on ncf this gives ICDE'24's numbers",
+        description="gradients that the rule aggregates, others as without it; dense: on ncf this gives ICDE'24's numbers",
         json_schema_extra=LATER,
     )
 
@@ -69,13 +69,16 @@ class RobustAggregation(Defense):
     params: ScopeParameters
     sees_rejected = False
     """Whether it looks at uploads that a filter has dropped."""
+    chooses = False
+    """Whether, over whole updates, it leaves clients out."""
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams:
         usable = updates.usable()
         if not bool(usable.all()):
             # Distances to what is not a number say nothing: nobody honest sends it, and it would void every rule.
             updates = updates.keep(usable)
-        if not self.sees_rejected or self.params.scope == "item":
+        parts = self.params.parts
+        if not self.sees_rejected or self.params.scope == "item" or parts != "all":
             updates = updates.settled()
         updates = updates.relative()
         num_items, size = server.params.items.shape
@@ -89,19 +92,22 @@ class RobustAggregation(Defense):
         share = self.share(server)
         shared, updates = updates.common, replace(updates, common=None)
         weights = updates.weights if server.aggregation == "weighted" else None
-        seen, parts = updates, self.params.parts
+        seen = updates
         if parts == "items":
             seen, empty = replace(updates, dense=DenseGradients.of({})), PublicParams(empty.items, {})
         elif parts == "dense":
             seen = replace(updates, rows=())
         if self.params.scope == "client":
-            total = self.over_clients(seen, empty, min(math.ceil(n * share - 1e-9), (n - 1) // 2), weights)
+            f = min(math.ceil(n * share - 1e-9), (n - 1) // 2)
+            total = self.over_clients(seen, empty, f, weights, server.notes)
         else:
             total = self.over_items(seen, empty, share)
+        # The rest is summed or averaged as without a rule.
+        rest = updates if weights is None else updates.scaled(weights * (n / weights.sum().clamp(min=1e-30)))
         if parts == "items":
-            total = PublicParams(total.items, dict(updates.dense.total()))
+            total = PublicParams(total.items, dict(rest.dense.total()))
         elif parts == "dense":
-            total = PublicParams(updates.sum_rows(num_items, size), total.dense)
+            total = PublicParams(rest.sum_rows(num_items, size), total.dense)
         if shared is not None:
             total = PublicParams(total.items + n * shared.gradient, total.dense)
         if server.aggregation == "sum":
@@ -120,8 +126,13 @@ class RobustAggregation(Defense):
         """Item scope; ``empty`` holds zeros in the shape of the result."""
 
     @abstractmethod
-    def over_clients(self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None) -> PublicParams:
-        """Client scope; ``weights`` float32 [n] are the clients' numbers of samples where the server averages by them."""
+    def over_clients(
+        self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None, notes: Notes | None
+    ) -> PublicParams:
+        """Client scope; ``weights`` float32 [n] are the clients' numbers of samples where the server averages by them.
+
+        A rule that :attr:`chooses` writes whom it leaves out into ``notes``, when given.
+        """
 
 
 def assumed(count: torch.Tensor, share: float) -> torch.Tensor:
@@ -145,7 +156,9 @@ class CoordinateRule(RobustAggregation):
         n = empty.items.new_tensor([len(updates.clients)], dtype=torch.int64)
         return replace(empty, dense=self._dense(updates, assumed(n, share)))
 
-    def over_clients(self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None) -> PublicParams:
+    def over_clients(
+        self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None, notes: Notes | None
+    ) -> PublicParams:
         n = len(updates.clients)
         rows = RowsByItem(updates, len(empty.items))
         for group in rows.groups(torch.inf):
@@ -201,7 +214,9 @@ class WeightingRule(RobustAggregation):
             for own, (name, value) in zip(factors, flat.items(), strict=True)
         }
 
-    def over_clients(self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None) -> PublicParams:
+    def over_clients(
+        self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None, notes: Notes | None
+    ) -> PublicParams:
         gram = client_gram(updates, len(empty.items))
         n = len(gram)
         there = torch.ones(1, n, dtype=torch.bool, device=gram.device)
@@ -209,6 +224,8 @@ class WeightingRule(RobustAggregation):
         found = self.factors(gram[None], there, count, assumed_attackers)[0]
         factors = torch.empty_like(found)
         factors[torch.argsort(updates.clients)] = found
+        if notes is not None and self.chooses:
+            notes.left_out.append((self.card.name, updates.clients[factors == 0]))
         if updates.rejected is not None:
             kept = factors.masked_fill(updates.rejected, 0.0)
             factors = torch.where(kept.any(), kept * (factors.sum() / kept.sum().clamp(min=1e-30)), factors)

@@ -180,9 +180,9 @@ class Federation:
             if self.protocol.row_clip is not None:
                 received = server.clip_rows(received, self.protocol.row_clip)
             kept = self.defense.filter(received, view)
+            gradient = self.defense.aggregate(kept, view)
             if self.observer is not None and view.notes is not None:
                 begin += self.observer.look(received, kept, view)  # no part of the seconds of training
-            gradient = self.defense.aggregate(kept, view)
             if gradient is None:
                 gradient = server.aggregate(kept.settled(), self.params, self.protocol.aggregation)
             self.params = self.optimizer.step(self.params, gradient)

@@ -75,7 +75,7 @@ class Rounds:
     """The diagnostics of a run; one entry of each array for each client of each round kept.
 
     Attributes:
-        every: rounds between two that are kept. filters: names of the defense's filters.
+        every: rounds between two that are kept. filters: names of the defense's filters, and rules that leave clients out.
         columns: as :data:`fedbench.diagnostics.COLUMNS`; NaN for null.
     """
 
@@ -131,8 +131,12 @@ class Rounds:
 
 
 def filtering(name: str, period: str, part: Rounds) -> Filtering:
-    """What the filter ``name`` dropped in these rounds; clients that a filter before it dropped count as not dropped."""
-    dropped = part["dropped_by"] == name
+    """What the filter ``name`` dropped in these rounds; clients that a filter before it dropped count as not dropped.
+
+    A rule that aggregates may look at these as well (UNION's parallel order): whom both drop counts for both.
+    """
+    labels, place = np.unique(part["dropped_by"].astype(str), return_inverse=True)
+    dropped = np.array([name in label.split("+") for label in labels], dtype=bool)[place]
     malicious = part.malicious
     hit = int((dropped & malicious).sum())
     return Filtering(
@@ -168,7 +172,7 @@ def read_rounds(path: Path) -> Rounds:
         rounds = Rounds(int(about["every"]), tuple(map(str, about["filters"])), columns)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
         raise ResultsError(f"diagnostics {path} are damaged: {reason(error)}.") from None
-    named = [name for name in dict.fromkeys(rounds["dropped_by"]) if name is not None]
+    named = [name for label in dict.fromkeys(rounds["dropped_by"]) if label is not None for name in label.split("+")]
     return Rounds(rounds.every, tuple(dict.fromkeys([*rounds.filters, *named])), columns)
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from federations import small_federation
-from robust_oracles import make_updates
+from robust_oracles import make_updates, server_of
 
 from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
@@ -167,7 +167,7 @@ def test_rows_of_a_federation(defense: str) -> None:
     table = diagnostics.table("r")
     assert table.column_names == list(COLUMNS)
     about = json.loads(table.schema.metadata[METADATA])
-    assert about == {"version": 1, "run_id": "r", "every": 2, "filters": ["union"] if "union" in defense else []}
+    assert about == {"version": 2, "run_id": "r", "every": 2, "filters": ["union"] if "union" in defense else []}
     rows = table.to_pylist()
     assert sorted({row["round"] for row in rows}) == list(range(0, made.round, 2))
     assert {(row["client"] >= 30) == row["malicious"] for row in rows} == {True}
@@ -196,6 +196,58 @@ def test_the_kept_clients_are_those_not_dropped() -> None:
         of = [row for row in rows if row["round"] == number]
         assert {row["client"] for row in of} == received
         assert {row["client"] for row in of if row["dropped_by"] is None} == kept
+
+
+@pytest.mark.parametrize("rule", ["krum", "multi-krum", "bulyan", "dnc", "rfa", "foolsgold"])
+def test_rules_over_whole_updates_note_whom_they_leave_out(rule: str) -> None:
+    """Whoever is left out could have sent anything: the aggregate of the others, times n, is the rule's."""
+    updates = make_updates(20, 6, 3, 0)
+    cls, share = DEFENSES.get(rule), {} if rule in ("rfa", "foolsgold") else {"assumed_ratio": 0.2}
+    defense = cls(cls.Params(scope="client", **share))
+    view = replace(server_of(updates, 6, 3), notes=Notes())
+    assert view.notes is not None
+    total = defense.aggregate(updates, view)
+    if rule in ("rfa", "foolsgold"):
+        assert view.notes.left_out == []
+        return
+    [(name, out)] = view.notes.left_out
+    f = 4
+    assert (name, len(out)) == (rule, {"krum": 19, "multi-krum": f, "bulyan": 2 * f, "dnc": f}[rule])
+    if rule != "bulyan":
+        kept = updates.keep(~torch.isin(updates.clients, out))
+        chosen = kept.sum_rows(6, 3) * 20 / len(kept.clients)
+        assert torch.allclose(total.items, chosen, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", ["parallel", "sequential"])
+def test_filter_and_rule_both_tell_whom_they_drop(order: str) -> None:
+    """In parallel the rule judges everybody, so one client may be dropped by both; one after the other it may not."""
+    union, rule = DEFENSES.get("union"), DEFENSES.get("multi-krum")
+    attack = ATTACKS.get("explicit-boost")
+    made = small_federation(
+        attack=attack(attack.Params()),
+        defense=Chain(
+            [
+                union(union.Params(order=order, assumed_ratio=0.2)),
+                rule(rule.Params(scope="client", assumed_ratio=0.2)),
+            ]
+        ),
+        num_malicious=4,
+    )
+    diagnostics = Diagnostics(1)
+    diagnostics.watch(made)
+    for _ in range(3):
+        made.train_epoch()
+    table = diagnostics.table("r")
+    assert json.loads(table.schema.metadata[METADATA])["filters"] == ["union", "multi-krum"]
+    rows = table.to_pylist()
+    labels = {row["dropped_by"] for row in rows}
+    assert {None, "union", "multi-krum"} <= labels
+    assert ("union+multi-krum" in labels) == (order == "parallel")
+    for number in range(made.round):
+        of = [row["dropped_by"] or "" for row in rows if row["round"] == number]
+        judged = len(of) if order == "parallel" else len(of) - sum("union" in each for each in of)
+        assert sum("multi-krum" in each for each in of) == min(math.ceil(0.2 * judged - 1e-9), (judged - 1) // 2)
 
 
 @pytest.mark.parametrize("defense", ["none", "union+norm-bound", "multi-krum"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from robust_oracles import RULES, aggregated, by_client, by_item, make_updates, 
 
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.grouped import RowsByItem
+from fedbench.defenses.robust import weighted_sum
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Updates
+from fedbench.models.base import PublicParams
 
 ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc")
 every_rule = pytest.mark.parametrize(("name", "variant"), [pytest.param(*key, id="-".join(key)) for key in RULES])
@@ -261,6 +264,23 @@ def test_a_rule_for_one_part_leaves_the_other_to_the_sum(name: str) -> None:
     np.testing.assert_allclose(dense["items"], plain["items"], rtol=1e-5, atol=1e-6)
     assert np.array_equal(dense["b1"], whole["b1"])
     assert not np.allclose(whole["b1"], plain["b1"])
+
+
+@pytest.mark.parametrize("name", ["median", "multi-krum"])
+@pytest.mark.parametrize("aggregation", ["sum", "weighted"])
+@both_scopes
+def test_the_part_without_a_rule_is_what_it_is_without_a_defense(name: str, aggregation: str, scope: str) -> None:
+    """The mean by numbers of samples where the server has it, and without those that a filter rejected."""
+    updates = make_updates(9, 6, 3, 0)
+    rejected = torch.arange(9) == 4
+    left = updates.keep(~rejected)
+    factors = torch.ones(8) if aggregation == "sum" else left.weights / left.weights.sum()
+    plain = weighted_sum(left, factors, PublicParams(torch.zeros(6, 3), {}))
+    for seen in (left, replace(updates, rejected=rejected)):
+        items = aggregated(name, seen, 6, 3, 0.2, aggregation, scope=scope, parts="items")
+        dense = aggregated(name, seen, 6, 3, 0.2, aggregation, scope=scope, parts="dense")
+        np.testing.assert_allclose(items["W1"], plain.dense["W1"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(dense["items"], plain.items, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ROBUST)

@@ -60,6 +60,15 @@ def test_precision_and_recall_by_hand(rounds: Rounds) -> None:
     }
 
 
+def test_whom_a_filter_and_a_rule_both_drop_counts_for_both(tmp_path: Path) -> None:
+    both = [(*row[:-1], "f+g" if row[2] == 9 else row[-1]) for row in ROWS]
+    pq.write_table(table(both, version=2), tmp_path / "r.rounds.parquet")
+    found = read_rounds(tmp_path / "r.rounds.parquet")
+    assert found.filters == ("f", "g")
+    shares = {each.filter: (each.dropped, each.precision, each.recall) for each in found.filtering(8)[::3]}
+    assert shares == {"f": (3, 2 / 3, 2 / 3), "g": (3, 1.0, 1.0)}
+
+
 def test_groups_by_hand(rounds: Rounds) -> None:
     """Benign d of round 0: 10 and 12, mean 11, deviation sqrt(2); in round 7 one benign upload gives no deviation."""
     whole, first, last = rounds.summary(8)
@@ -141,8 +150,8 @@ def test_files_that_are_no_diagnostics(kind: str, tmp_path: Path) -> None:
     elif kind == "no metadata":
         pq.write_table(table(ROWS).replace_schema_metadata(None), path)
     else:
-        pq.write_table(table(ROWS, version=2), path)
-    with pytest.raises(ResultsError, match="version 2, newer" if kind == "newer" else "are damaged"):
+        pq.write_table(table(ROWS, version=3), path)
+    with pytest.raises(ResultsError, match="version 3, newer" if kind == "newer" else "are damaged"):
         read_rounds(path)
 
 
