@@ -27,7 +27,7 @@ class DivideAndConquer(WeightingRule):
         family=DefenseFamily.AGGREGATION,
         knowledge=frozenset({GIVEN}),
         assumes=ASSUMES_SHARE,
-        notes="General federated learning; not measured on recommenders before.",
+        notes="General federated learning; not measured on recommenders before. Times the number of gradients.",
     )
 
     class Params(ShareParameters):

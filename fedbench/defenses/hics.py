@@ -35,7 +35,7 @@ class HierarchicalClipping(Defense):
     at hand; order, the choice of J, c2 and what becomes of the dense parameters are a reconstruction after its title,
     its abstract and SparseFed (Panda et al., AISTATS 2022: clip, accumulate, apply the largest k, forget what was
     applied). What level 2 cuts off is not given back to the bank. With c1 large, k = 1 and quantile = 1 this is the
-    server's own sum or mean.
+    server's own sum or plain mean. Under Adam on the server the step is not sparse: other items move by their momentum.
     """
 
     card = DefenseCard(

@@ -73,7 +73,8 @@ class MultiKrum(WeightingRule):
         family=DefenseFamily.AGGREGATION,
         knowledge=frozenset({GIVEN}),
         assumes=ASSUMES_SHARE,
-        notes="By item f = floor(c share) is 0 for items with fewer than 1 / share rows: there it is the sum.",
+        notes="Times the number of gradients. By item f = floor(c share) is 0 for items with fewer than 1 / share rows:"
+        " there it is the sum.",
     )
 
     class Params(KrumParameters):
