@@ -16,7 +16,7 @@ from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 
 SMALLEST_Z = 0.3
-"""z where the rule gives none, because malicious clients are as many as honest ones."""
+"""z where the rule gives none above 0: the malicious clients of a round are too few for it, or as many as honest ones."""
 
 
 class LittleIsEnough(Attack):
