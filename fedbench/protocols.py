@@ -36,7 +36,7 @@ class Protocol(Parameters):
     )
     duplicate_rows: Literal["sum", "last"] = Field(
         "sum",
-        description="repeats of an item in one upload: summed (the definition), or the last one kept (published code)",
+        description="repeats of an item in one upload: summed (the definition), or the last kept (published code with bce)",
     )
 
     # Local training.

@@ -65,7 +65,7 @@ class ModelReplacement(Attack):
             dense = {name: dense[name] - eta * g for name, g in zip(leaves, gradients[1:], strict=True)}
         boost = self.params.boost
         if boost is None:
-            boost = view.cohort_size / view.malicious_per_round if view.aggregation == "mean" else 1.0
+            boost = view.cohort_size / view.malicious_per_round if view.aggregation != "sum" else 1.0
         factor = boost / eta
         return with_target_rows(
             view,

@@ -22,7 +22,8 @@ class Loss:
     Attributes:
         kind: ``"bce"`` or ``"bpr"``. reduction: ``"mean"`` or ``"sum"``. regularization: lambda.
         duplicate_rows: ``"sum"``: an uploaded row sums the repeats of its item; ``"last"``: it holds one of them, as
-            ``acc[items] += rows`` in the published code does, while the user's own gradient still sums all.
+            ``acc[items] += rows`` in the published code does, while the user's own gradient still sums all. Pairs are
+            always summed, as the published code does with BPR.
     """
 
     kind: str = "bce"

@@ -120,7 +120,7 @@ def test_p1_equals_a_plain_loop(make_view: MakeView, model: str, targets: tuple[
             assert torch.equal(row_of(updates, c, item), row_of(honest.updates, c, item))
 
 
-@pytest.mark.parametrize(("aggregation", "boost"), [("sum", 1.0), ("mean", 5.0)])
+@pytest.mark.parametrize(("aggregation", "boost"), [("sum", 1.0), ("mean", 5.0), ("weighted", 5.0)])
 def test_p1_undoes_a_mean_and_nothing_else(make_view: MakeView, aggregation: str, boost: float) -> None:
     options: dict[str, Any] = {"aggregation": aggregation, "cohort_size": 10, "malicious_per_round": 2.0}
     by_rule = ModelReplacement(ModelReplacement.Params()).craft(make_view(ModelReplacement.card, **options))
