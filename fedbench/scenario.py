@@ -148,6 +148,8 @@ class Scenario:
             parts = [self.defense_params]
 
         def given(kind: str, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+            if not isinstance(own, Mapping):
+                raise UserError(f"scenario: {kind}_params = {own!r} must be a table of parameters.")
             return protocols.method_preset(self.protocol, kind, name, self.model, self.dataset) | dict(own)
 
         parts = [given("defense", name, values) for name, values in zip(defense_names, parts, strict=True)]

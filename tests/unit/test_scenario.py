@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -187,3 +188,11 @@ def test_sequences_have_one_negative_each() -> None:
         UserError, match="model 'sasrec' takes one negative for each positive, but protocol 'aaai23' has"
     ):
         _ = pairs.id
+
+
+@pytest.mark.parametrize("kind", ["model", "attack", "defense"])
+@pytest.mark.parametrize("bad", [[1], "x", 3, None])
+def test_parameters_that_are_no_table(kind: str, bad: Any) -> None:
+    wrong = Scenario("longtail-small", "mf", "explicit-boost", "norm-bound", 0.05, **{f"{kind}_params": bad})
+    with pytest.raises(UserError, match=re.escape(f"scenario: {kind}_params = {bad!r} must be a table of parameters.")):
+        _ = wrong.resolved
