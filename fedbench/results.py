@@ -20,6 +20,7 @@ from textwrap import shorten
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import fedbench
@@ -329,7 +330,8 @@ def reason(error: Exception) -> str:
 def pack(folders: Sequence[Path], file: Path) -> int:
     """All whole records of results folders as one file, sorted by run, as results are published; how many there are.
 
-    Readers take such a file like a folder of single records.
+    Readers take such a file like a folder of single records. Of several records of one run it holds the one that they
+    take: one that did not fail, the newest.
 
     Raises:
         ResultsError: when there is no record, or the file cannot be written.
@@ -338,6 +340,11 @@ def pack(folders: Sequence[Path], file: Path) -> int:
     if not found.files:
         raise ResultsError(f"no results in {', '.join(map(str, folders))}.")
     tables = [pq.read_table(path) for path in found.files]
-    table = pa.concat_tables([schema().empty_table(), *tables], promote_options="default").sort_by("run_id")
+    table = pa.concat_tables([schema().empty_table(), *tables], promote_options="default")
+    table = table.append_column("failed", pc.equal(table["status"], "failed"))
+    table = table.sort_by([("run_id", "ascending"), ("failed", "ascending"), ("started_at", "descending")])
+    table = table.drop_columns("failed")
+    runs = table["run_id"].to_pylist()
+    table = table.filter(pa.array([k == 0 or runs[k - 1] != run for k, run in enumerate(runs)]))
     write_whole(table, file)
     return len(table)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,25 @@ def test_packed_records_are_read_like_single_ones(tmp_path: Path) -> None:
     assert [row["same"] for row in old] == [True] * (3 + SCHEMA_VERSION), "points have kept their fields"
     with pytest.raises(ResultsError, match="no results in"):
         pack([tmp_path / "nothing"], tmp_path / "x.parquet")
+
+
+def test_of_several_records_of_a_run_the_one_that_readers_take_is_packed(tmp_path: Path) -> None:
+    old, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    of = scenario("a-ra")
+    write(tmp_path / "a", record(of, 0, er=0.1, started_at=old), record(of, 1, er=0.2, started_at=old))
+    write(tmp_path / "b", record(of, 0, er=0.3, started_at=late))
+    write(
+        tmp_path / "c",
+        record(of, 0, status="failed", error="x", started_at=late),
+        record(of, 1, er=0.4, started_at=late),
+    )
+    folders = [tmp_path / name for name in "abc"]
+    assert pack(folders, tmp_path / "all.parquet") == 2
+    query = "select run_id, er_10 from runs order by run_id"
+    packed = Database([tmp_path / "all.parquet"]).rows(query)
+    assert packed == Database(folders).rows(query)
+    assert [row["er_10"] for row in packed] == pytest.approx([0.3, 0.4])
+    assert pack([tmp_path / "all.parquet", *folders], tmp_path / "all.parquet") == 2
 
 
 def test_results_of_every_past_schema_still_load() -> None:
