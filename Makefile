@@ -15,12 +15,13 @@ demo: .venv/.installed  ## run the smoke suite on the embedded data and show the
 	$(BIN)/fedbench run smoke --results $(RESULTS)
 	$(BIN)/fedbench leaderboard --results $(RESULTS)
 
-test: check  ## the checks and all tests
-	$(BIN)/python -m pytest -q
+test: check  ## the checks and all tests, on up to eight cores
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
-check: .venv/.installed-dev  ## format, lint and types
+check: .venv/.installed-dev  ## format, lint, imports and types
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/mypy
 
 format: .venv/.installed-dev  ## put the code in order

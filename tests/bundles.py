@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedbench.results import schema, summarize_curve
+from fedbench.runs.record import schema, summarize_curve
 from fedbench.submission.bundle import Made, entry, make_bundle
 from fedbench.submission.container import ENVIRONMENT, MANIFEST, RECORDS, SOURCE, packed
 from fedbench.submission.manifest import Manifest, canonical, digests
@@ -122,7 +122,7 @@ def with_code(data: bytes, old: str, new: str) -> bytes:
     text = members[SOURCE].decode().replace(old, new)
     assert text.encode() != members[SOURCE]
     module = module_of_file(text.encode())
-    changed = sealed({**members, SOURCE: text.encode()}, module=module, modules=["fedbench.attacks.base", module])
+    changed = sealed({**members, SOURCE: text.encode()}, module=module, modules=["fedbench.federation.attack", module])
     manifest = Manifest.model_validate_json(unpacked(changed)[MANIFEST])
     digest = recomputed_hash(text.encode(), manifest, Check("test"))
     return edited(changed, lambda row: row.update(attack_source_hash=digest), lambda row: row["attack"] != "none")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fedbench import plugins
+from fedbench.plugins.classes import forget_classes
 
 torch.set_num_threads(1)  # two threads on tiny tensors only cost time
 
@@ -24,3 +25,4 @@ def _no_loaded_files() -> Iterator[None]:
     """What a test loads from a file is there for this test only."""
     yield
     plugins.forget()
+    forget_classes()

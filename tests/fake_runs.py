@@ -1,4 +1,4 @@
-"""Stand-ins for ``fedbench.run.execute``, for tests of what runs the runs."""
+"""Stand-ins for ``fedbench.runs.run.execute``, for tests of what runs the runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import fedbench.results
+import fedbench
+import fedbench.runs.results
 from fedbench.errors import UserError
-from fedbench.results import RunRecord
-from fedbench.run import Progress, execute
-from fedbench.scenario import Scenario
+from fedbench.runs.record import RunRecord
+from fedbench.runs.run import Progress
+from fedbench.scenarios.scenario import Scenario
 
 
 def by_attack(
@@ -30,7 +31,7 @@ def by_attack(
         os._exit(7)
     if scenario.attack == "popular":
         raise UserError("the target is not among the items.")
-    record = execute(scenario, seed, device=device, suite=suite, on_evaluation=on_evaluation, **options)
+    record = fedbench.run(scenario, seed, device=device, suite=suite, on_evaluation=on_evaluation, **options)
     if scenario.attack == "a-ra":
         return dataclasses.replace(record, status="failed", error="ValueError: by design\ntraceback")
     return record
@@ -38,7 +39,7 @@ def by_attack(
 
 def slow(scenario: Scenario, seed: int, **options: Any) -> RunRecord:
     """The real thing, and then a minute of sleep, except for seed 0."""
-    record = execute(scenario, seed, **options)
+    record = fedbench.run(scenario, seed, **options)
     if seed:
         time.sleep(60)
     return record
@@ -54,13 +55,13 @@ def stubborn(scenario: Scenario, seed: int, **options: Any) -> RunRecord:
 
 def slow_disk(scenario: Scenario, seed: int, **options: Any) -> RunRecord:
     """The real thing; writing the record of a run after it takes a second, at whose begin the suite is told to stop."""
-    record = execute(scenario, seed, **options)
-    write = fedbench.results.write_record
+    record = fedbench.run(scenario, seed, **options)
+    write = fedbench.runs.results.write_record
 
     def slowly(*args: Any) -> Any:
         os.kill(os.getppid(), signal.SIGTERM)
         time.sleep(1)
         return write(*args)
 
-    fedbench.results.write_record = slowly
+    fedbench.runs.results.write_record = slowly
     return record

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from records import defended, record, scenario, untargeted
 
-from fedbench.results import RunRecord, summarize_curve
+from fedbench.runs.record import RunRecord, summarize_curve
 
 HOSTILE = "<script>alert(1)</script>"
 QUOTES = "\"'></script><img src=x onerror=alert(2)>&amp;\u2028"

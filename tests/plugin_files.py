@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from fedbench.attacks.base import Attack
+from fedbench.federation.attack import Attack
 from fedbench.attacks.uploads import target_updates
-from fedbench.cards import AttackCard, Channel, Goal, Parameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Parameters
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView
 
@@ -42,25 +42,25 @@ DATASET = '''"""Every user takes the items that follow its own number."""
 
 import numpy as np
 
-from fedbench.data import Dataset, Entry
-from fedbench.data.records import Rows, Table
+from fedbench.data import Dataset, DatasetCard
+from fedbench.data.records import Interactions, Table
 
 
 class Ring(Dataset):
     """Users and items on a ring."""
 
-    card = Entry(name="ring", title="A ring", timestamps="yes", source="generated", licence="MIT", citation="none",
+    card = DatasetCard(name="ring", title="A ring", timestamps="yes", source="generated", licence="MIT", citation="none",
                  users=40, items=50, interactions=320)
 
     def table(self) -> Table:
         user = np.repeat(np.arange(40), 8)
         item = (user + np.tile(np.arange(8), 40)) % 50
-        return Table({"all": Rows(user, item)}, 40, 50, True, "as generated")
+        return Table({"all": Interactions(user, item)}, 40, 50, True, "as generated")
 '''
 
 MODEL = '''"""Matrix factorisation under another name."""
 
-from fedbench.cards import ModelCard
+from fedbench.entries.cards import ModelCard
 from fedbench.models.mf import MatrixFactorization
 
 

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedbench.results import RunRecord, environment, summarize_curve, write_record
-from fedbench.run import identity
-from fedbench.scenario import Scenario
+from fedbench.runs.environment import environment
+from fedbench.runs.identity import identity
+from fedbench.runs.record import RunRecord, summarize_curve
+from fedbench.runs.results import write_record
+from fedbench.scenarios.scenario import Scenario
 
 DATA: dict[str, Any] = {
     "dataset": "longtail-small",

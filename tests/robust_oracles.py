@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from fedbench.defenses import DEFENSES, ServerView
+from fedbench.federation.model import PublicParams
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Updates
-from fedbench.models.base import PublicParams
 
 Vectors = list[np.ndarray]
 Rule = Callable[[Vectors, int], np.ndarray]

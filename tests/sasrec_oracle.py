@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from fedbench.federation.clients import Batch, TrainingRows, draw_negatives
+from fedbench.federation.batch import Batch
+from fedbench.federation.clients import TrainingRows, draw_negatives
 from fedbench.federation.simulation import Federation
 from fedbench.models import PublicParams
 from fedbench.models.sasrec import SelfAttentiveSequentialRecommender

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedbench.results import EXPOSURE, METRICS, SCHEMA_VERSION, SELECTED, schema
+from fedbench.runs.record import EXPOSURE, METRICS, SCHEMA_VERSION, SELECTED, schema
 
 RATIOS = (0.001, 0.005, 0.01, 0.02, 0.05)
 

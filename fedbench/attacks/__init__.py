@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fedbench.attacks.base import Attack
-from fedbench.registry import Registry
+from fedbench.entries.registry import Registry
+from fedbench.federation.attack import Attack
 
 ATTACKS: Registry[Attack] = Registry(
     "attack",
-    "fedbench.attacks.base:Attack",
+    "fedbench.federation.attack:Attack",
     {
         "none": "fedbench.attacks.none:NoAttack",
         "random": "fedbench.attacks.shilling:RandomProfiles",

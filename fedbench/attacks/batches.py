@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fedbench.federation.clients import Batch
+from fedbench.federation.batch import Batch
 
 
 def regular_batch(item: torch.Tensor, positive: torch.Tensor) -> Batch:

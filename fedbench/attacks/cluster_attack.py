@@ -10,10 +10,10 @@ from typing import Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.own_data import random_profiles
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.defenses.union import Union, contrastive
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.federation.attack import Attack
 from fedbench.federation.rows import FullRows, Rows, coalesced
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.batches import regular_batch
 from fedbench.attacks.sampling import distinct, outside
-from fedbench.cards import AttackCard, Channel, Goal, Parameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Parameters
 from fedbench.errors import UserError
+from fedbench.federation.attack import Attack
 from fedbench.federation.losses import Loss
 from fedbench.federation.updates import DenseGradients, Tensors, Updates
 from fedbench.federation.view import AttackerView

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.own_data import DataPoisoning, random_profiles, trained_on
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge
-from fedbench.federation.clients import Batch
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge
+from fedbench.federation.attack import Attack
+from fedbench.federation.batch import Batch
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.uploads import target_updates
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.errors import UserError
+from fedbench.federation.attack import Attack
 from fedbench.federation.clients import draw_negatives
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Updates

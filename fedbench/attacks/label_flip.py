@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.own_data import DataPoisoning, random_profiles, trained_on
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge
-from fedbench.federation.clients import Batch
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge
+from fedbench.federation.attack import Attack
+from fedbench.federation.batch import Batch
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 

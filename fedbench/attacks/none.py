@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedbench.attacks.base import Attack
-from fedbench.cards import AttackCard, Channel, Goal
+from fedbench.entries.cards import AttackCard, Channel, Goal
+from fedbench.federation.attack import Attack
 
 
 class NoAttack(Attack):

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 
 from fedbench.attacks.sampling import distinct, others
-from fedbench.cards import LATER, Parameters
+from fedbench.entries.cards import LATER, Parameters
 from fedbench.errors import UserError
-from fedbench.federation.clients import Batch
+from fedbench.federation.batch import Batch
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Tensors, Updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.own_data import random_profiles, split_targets, target_loss, with_target_rows
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.federation.attack import Attack
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 

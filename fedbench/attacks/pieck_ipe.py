@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from fedbench.attacks.popular_items import MiningParameters, Pieck
-from fedbench.cards import LATER, AttackCard, Channel, Goal
+from fedbench.entries.cards import LATER, AttackCard, Channel, Goal
 from fedbench.federation.view import AttackerView
 
 EPSILON = 1e-8

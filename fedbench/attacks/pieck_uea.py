@@ -10,10 +10,10 @@ from pydantic import Field
 
 from fedbench.attacks.batches import regular_batch
 from fedbench.attacks.popular_items import MiningParameters, Pieck
-from fedbench.cards import AttackCard, Channel, Goal
+from fedbench.entries.cards import AttackCard, Channel, Goal
 from fedbench.federation.losses import Loss
+from fedbench.federation.model import PublicParams
 from fedbench.federation.view import AttackerView
-from fedbench.models.base import PublicParams
 
 
 class PieckUEA(Pieck):

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.uploads import target_updates
-from fedbench.cards import Parameters
+from fedbench.entries.cards import Parameters
+from fedbench.federation.attack import Attack
+from fedbench.federation.mining import PopularItemMiner, delta_norm
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView
-from fedbench.mining import PopularItemMiner, delta_norm
 
 __all__ = ["MiningParameters", "Pieck", "PopularItemMiner", "delta_norm"]
 

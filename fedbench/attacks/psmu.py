@@ -8,16 +8,16 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.batches import regular_batch
 from fedbench.attacks.sampling import distinct, outside
 from fedbench.attacks.uploads import target_updates
-from fedbench.cards import AttackCard, Channel, Goal, Parameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Parameters
 from fedbench.errors import UserError
+from fedbench.federation.attack import Attack
 from fedbench.federation.losses import Loss
+from fedbench.federation.model import PublicParams
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView
-from fedbench.models.base import PublicParams
 
 
 class SyntheticMaliciousUsers(Attack):

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 import torch
 from pydantic import Field
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.sampling import distinct, others, outside
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.errors import UserError
+from fedbench.federation.attack import Attack
 from fedbench.federation.view import AttackerView, Profiles
 
 

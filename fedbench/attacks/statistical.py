@@ -10,10 +10,10 @@ from typing import Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.clean_statistics import Spread, clean_statistics, upload_of_all_items
 from fedbench.attacks.own_data import random_profiles
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.federation.attack import Attack
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.clean_statistics import item_norms, spread, upload_of_all_items
 from fedbench.attacks.own_data import random_profiles
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.federation.attack import Attack
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 

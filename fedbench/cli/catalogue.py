@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from fedbench.cards import Parameters
-    from fedbench.registry import Registry
+    from fedbench.entries.cards import Parameters
+    from fedbench.entries.registry import Registry
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -96,11 +96,11 @@ def _check_kind(kind: str) -> None:
 
 def _names(kind: str, aliases: bool = False) -> list[str]:
     if kind == "suites":
-        from fedbench.suite import suite_names
+        from fedbench.scenarios.suite import suite_names
 
         return suite_names()
     if kind == "protocols":
-        from fedbench import protocols
+        from fedbench.scenarios import protocols
 
         return protocols.names()
     if kind == "datasets":
@@ -184,7 +184,7 @@ def _dataset(name: str) -> dict[str, Any]:
 
 
 def _suite(name: str) -> dict[str, Any]:
-    from fedbench.suite import load_suite
+    from fedbench.scenarios.suite import load_suite
 
     suite = load_suite(name)
     planned = suite.plan()
@@ -201,7 +201,7 @@ def _suite(name: str) -> dict[str, Any]:
 
 
 def _protocol(name: str) -> dict[str, Any]:
-    from fedbench import protocols
+    from fedbench.scenarios import protocols
 
     return {"protocol": name, "title": protocols.TITLES[name]}
 
@@ -236,7 +236,7 @@ def _describe_entry(kind: str, name: str) -> dict[str, Any]:
 
 
 def _parameters(cls: type[Parameters]) -> list[dict[str, Any]]:
-    from fedbench.cards import parameter_docs
+    from fedbench.entries.cards import parameter_docs
 
     return [
         {
@@ -250,7 +250,7 @@ def _parameters(cls: type[Parameters]) -> list[dict[str, Any]]:
 
 
 def _describe_suite(name: str) -> dict[str, Any]:
-    from fedbench.suite import load_suite, matrix_of
+    from fedbench.scenarios.suite import load_suite, matrix_of
 
     suite = load_suite(name)
     planned = suite.plan()
@@ -267,8 +267,9 @@ def _describe_suite(name: str) -> dict[str, Any]:
 
 def _describe_protocol(name: str) -> dict[str, Any]:
     """Every field for each model, and what differs for single datasets."""
-    from fedbench import protocols
-    from fedbench.cards import parameter_docs
+    from fedbench.entries.cards import parameter_docs
+    from fedbench.federation.protocol import Protocol
+    from fedbench.scenarios import protocols
 
     models = _names("models")
     presets = {model: protocols.preset(name, model, "") for model in models}
@@ -278,7 +279,7 @@ def _describe_protocol(name: str) -> dict[str, Any]:
             **{model: getattr(preset, doc.name) for model, preset in presets.items()},
             "description": doc.description,
         }
-        for doc in parameter_docs(protocols.Protocol)
+        for doc in parameter_docs(Protocol)
     ]
     special = []
     for dataset in _names("datasets"):
@@ -286,7 +287,7 @@ def _describe_protocol(name: str) -> dict[str, Any]:
             own = protocols.preset(name, model, dataset)
             special += [
                 f"{dataset}, {model}: {doc} = {getattr(own, doc)}"
-                for doc in protocols.Protocol.model_fields
+                for doc in Protocol.model_fields
                 if getattr(own, doc) != getattr(preset, doc)
             ]
     methods: dict[str, list[str]] = {"models": [], "attacks": [], "defenses": []}

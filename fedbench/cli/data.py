@@ -12,7 +12,7 @@ import typer
 from fedbench.cli.output import console, print_json
 
 if TYPE_CHECKING:
-    from fedbench.data import Entry, Imported, Split
+    from fedbench.data import DatasetCard, Imported, Split
     from fedbench.data.download import Progress
 
 data_app = typer.Typer(
@@ -126,7 +126,7 @@ _MOST_COUNTED = 5_000_000
 """Embedded datasets above this size are counted only on request: they would be generated first."""
 
 
-def _overview(entry: Entry) -> dict[str, Any]:
+def _overview(entry: DatasetCard) -> dict[str, Any]:
     """What the catalogue (or the imported table) says of a dataset, as plain values."""
     from fedbench.data.load import load_table, where
     from fedbench.data.splits import LEAVE_ONE_OUT
@@ -171,7 +171,7 @@ def _split_record(split: Split) -> dict[str, Any]:
     }
 
 
-def _print_info(entry: Entry, overview: dict[str, Any], splits: list[Split]) -> None:
+def _print_info(entry: DatasetCard, overview: dict[str, Any], splits: list[Split]) -> None:
     from rich.table import Table
 
     out = console()

@@ -18,8 +18,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Print versions, hardware, data and plug-ins, for the report of a bug; nothing secret, the home folder as ~."""
+    from fedbench.cli.examine import examine
     from fedbench.cli.output import print_json
-    from fedbench.doctor import examine
 
     found = examine(results or usual_folder())
     if as_json:

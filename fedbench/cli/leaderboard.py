@@ -130,7 +130,7 @@ def pack(
 ) -> None:
     """Write all records of a folder as one file, which readers take like the folder: the form to publish."""
     from fedbench.cli.output import console, count
-    from fedbench.results import pack as pack_records
+    from fedbench.runs.results import pack as pack_records
 
     number = pack_records(results or [usual_folder()], out)
     console(err=True).print(f"{count(number, 'record')} in {out}", soft_wrap=True)

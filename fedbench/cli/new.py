@@ -22,7 +22,7 @@ def new(
     defer_torch()
     from fedbench.errors import UserError, unknown
     from fedbench.plugins import KINDS
-    from fedbench.scaffold import GOALS, write_entry
+    from fedbench.plugins.scaffold import GOALS, write_entry
 
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)

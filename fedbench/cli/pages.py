@@ -26,8 +26,8 @@ def pages(
     defer_torch()
     from fedbench.cli.leaderboard import open_database, write_text
     from fedbench.cli.output import console, count
-    from fedbench.pages import index, make_page
-    from fedbench.suite import load_suite, suite_names
+    from fedbench.reproduction.pages import index, make_page
+    from fedbench.scenarios.suite import load_suite, suite_names
 
     loaded = [load_suite(name) for name in suites or suite_names()]
     database = open_database(results, 10, (), None)

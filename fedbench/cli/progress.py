@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from fedbench.cli.output import console, duration, percent
-from fedbench.execution import Outcome, Plan, Reporter, Run, Step
+from fedbench.runs.execution import Outcome, Plan, Reporter, Run, Step
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

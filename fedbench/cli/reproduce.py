@@ -40,9 +40,9 @@ def reproduce(
     defer_torch()
     from fedbench.cli.leaderboard import open_database, write_text
     from fedbench.cli.output import console, table
-    from fedbench.execution import default_jobs, make_plan
     from fedbench.reproduction import CELL_HEADINGS, cell_rows, compare, curve_table, draw, markdown
-    from fedbench.suite import load_suite
+    from fedbench.runs.execution import default_jobs, make_plan
+    from fedbench.scenarios.suite import load_suite
 
     loaded = load_suite(suite)
     planned = loaded.plan(only or (), seeds)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fedbench.execution import Plan, Summary
-    from fedbench.suite import Planned
+    from fedbench.runs.execution import Plan, Summary
+    from fedbench.scenarios.suite import Planned
 
 DEFAULT_RESULTS = Path("results")
 
@@ -65,15 +65,15 @@ def run(
 
     defer_torch()
     from fedbench.cli.output import console, count
-    from fedbench.execution import default_jobs, make_plan
-    from fedbench.suite import load_suite
+    from fedbench.runs.execution import default_jobs, make_plan
+    from fedbench.scenarios.suite import load_suite
 
     where = choose_device(device)
     workers = choose_jobs(jobs) or default_jobs(where)
     loaded = load_suite(suite)
     entries = {"attack": attack, "defense": defense, "model": model, "dataset": dataset}
     if any(entries.values()):
-        from fedbench.substitution import chosen, substituted
+        from fedbench.scenarios.substitution import chosen, substituted
 
         loaded = substituted(loaded, chosen(**entries))
     planned = loaded.plan(only or (), seeds)
@@ -111,7 +111,7 @@ def run_shown(
 ) -> Summary:
     """Run a plan with its progress on stderr."""
     from fedbench.cli.progress import progress
-    from fedbench.execution import run_plan
+    from fedbench.runs.execution import run_plan
 
     jobs = max(1, min(jobs, len(plan.todo)))
     with progress(suite, plan, jobs) as reporter:
@@ -154,8 +154,8 @@ def choose_jobs(jobs: int | None) -> int | None:
 
 def choose_every(diagnostics: bool, every: int | None) -> int | None:
     """Every how many rounds diagnostics are kept; None: never."""
-    from fedbench.diagnostics import EVERY
     from fedbench.errors import UserError
+    from fedbench.runs.diagnostics import EVERY
 
     if every is not None and every < 1:
         raise UserError(f"--diagnose-every {every} must be at least 1.")
@@ -164,7 +164,7 @@ def choose_every(diagnostics: bool, every: int | None) -> int | None:
 
 def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int, results: Path) -> None:
     from fedbench.cli.output import console, count, duration, table
-    from fedbench.execution.plan import obstacles
+    from fedbench.runs.plan import obstacles
 
     todo, kept = set(plan.todo), set(plan.kept)
     rows = []

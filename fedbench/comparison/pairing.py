@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from fedbench.cards import Goal
 from fedbench.comparison.report import OVERALL, Comparison, Contrast, Exact
+from fedbench.entries.cards import Goal
 from fedbench.errors import UserError, unknown
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.paired import Values, aligned, compared, holm, paired_difference, resolution
 from fedbench.leaderboard.ranking import CLEAN_PLACE, PLACE, cell_of, entry_names
 from fedbench.leaderboard.sheets import hit_cut
-from fedbench.results import EXPOSURE, METRICS, SELECTED
+from fedbench.runs.record import EXPOSURE, METRICS, SELECTED
 
 KINDS = ("attack", "defense")
 Key = tuple[Any, ...]

@@ -4,7 +4,7 @@ Everything here is NumPy and Arrow; nothing imports torch. The way of the data: 
 -> ``Split`` (divided, cleaned or not, with a report of what was found). Parsed tables are cached as parquet.
 """
 
-from fedbench.data.catalogue import Entry
+from fedbench.data.catalogue import DatasetCard
 from fedbench.data.contributed import DATASETS, Dataset
 from fedbench.data.datasets import ENTRIES
 from fedbench.data.importing import Imported, import_dataset
@@ -16,8 +16,8 @@ __all__ = [
     "DATASETS",
     "ENTRIES",
     "Dataset",
+    "DatasetCard",
     "Duplicates",
-    "Entry",
     "Imported",
     "Pairs",
     "Report",

@@ -50,7 +50,7 @@ class Download:
 
 
 @dataclass(frozen=True)
-class Entry:
+class DatasetCard:
     """A dataset. Counts are of the different interactions of the whole dataset, 0 where they are not known."""
 
     name: str

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedbench.data.catalogue import Entry
+from fedbench.data.catalogue import DatasetCard
 from fedbench.data.columns import Columns, Layout, read_columns
 from fedbench.data.files import read_whole
 from fedbench.data.home import data_roots, sha256_of_bytes
@@ -122,7 +122,7 @@ def read_id_list(data: bytes, where: str) -> pa.Array:
     return columns.user.take(pa.array(order))
 
 
-def find_id_list(known: Entry, kind: str, beside: tuple[Path, ...]) -> Path | None:
+def find_id_list(known: DatasetCard, kind: str, beside: tuple[Path, ...]) -> Path | None:
     """The first copy of an id list of a dataset, its content checked; None when there is none.
 
     Looked for as ``<file>`` or ``<file>.gz`` in the folders ``beside``, in a folder of the dataset's name inside them,
@@ -147,7 +147,7 @@ def find_id_list(known: Entry, kind: str, beside: tuple[Path, ...]) -> Path | No
     return None
 
 
-def id_list(known: Entry, kind: str, beside: tuple[Path, ...]) -> pa.Array:
+def id_list(known: DatasetCard, kind: str, beside: tuple[Path, ...]) -> pa.Array:
     """The ids of ``kind`` (``user`` or ``item``) that a dataset keeps, text [n]; see :func:`find_id_list`.
 
     Raises:

@@ -6,15 +6,15 @@ import functools
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from fedbench.data.catalogue import Entry
+from fedbench.data.catalogue import DatasetCard
 from fedbench.data.records import Table
-from fedbench.registry import Registry
+from fedbench.entries.registry import Registry
 
 
 class Dataset(ABC):
     """A dataset that brings its own interactions: generates them, or reads them from where it knows them to be."""
 
-    card: ClassVar[Entry]
+    card: ClassVar[DatasetCard]
     """What the catalogue would say of it; ``users``, ``items`` and ``interactions`` are checked against the table."""
 
     @abstractmethod

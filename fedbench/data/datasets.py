@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedbench.data.catalogue import ICDE24, IJCAI22, PUBLISHED, Download, Entry, File, Source
+from fedbench.data.catalogue import ICDE24, IJCAI22, PUBLISHED, DatasetCard, Download, File, Source
 from fedbench.data.records import INTERACTIONS
 
 _MOVIELENS_LICENCE = (
@@ -46,8 +46,8 @@ def _ngcf_list(kind: str, size: int, sha256: str) -> Download:
     return Download(f"{_NGCF}/{name}", name, "id-list", size, sha256, limit=16 << 20)
 
 
-def _longtail(size: str, users: int, items: int, interactions: int, aliases: tuple[str, ...] = ()) -> Entry:
-    return Entry(
+def _longtail(size: str, users: int, items: int, interactions: int, aliases: tuple[str, ...] = ()) -> DatasetCard:
+    return DatasetCard(
         name=f"longtail-{size}",
         title=f"Synthetic long tail, {size}",
         users=users,
@@ -63,12 +63,12 @@ def _longtail(size: str, users: int, items: int, interactions: int, aliases: tup
     )
 
 
-ENTRIES: tuple[Entry, ...] = (
+ENTRIES: tuple[DatasetCard, ...] = (
     _longtail("small", 300, 400, 12_050, ("longtail",)),
     _longtail("100k", 943, 1_682, 100_116),
     _longtail("1m", 6_040, 3_706, 998_613),
     _longtail("huge", 1_000_000, 200_000, 50_000_127),
-    Entry(
+    DatasetCard(
         name="ml-100k",
         title="MovieLens 100K",
         users=943,
@@ -126,7 +126,7 @@ ENTRIES: tuple[Entry, ...] = (
             member="ml-100k/u.data",
         ),
     ),
-    Entry(
+    DatasetCard(
         name="ml-1m",
         title="MovieLens 1M",
         users=6_040,
@@ -197,7 +197,7 @@ ENTRIES: tuple[Entry, ...] = (
             member="ml-1m/ratings.dat",
         ),
     ),
-    Entry(
+    DatasetCard(
         name="amazon-music",
         title="Amazon Digital Music, 5-core (2018 reviews)",
         users=16_566,
@@ -254,7 +254,7 @@ ENTRIES: tuple[Entry, ...] = (
             limit=1 << 30,
         ),
     ),
-    Entry(
+    DatasetCard(
         name="amazon-phones",
         title="Amazon Cell Phones and Accessories, 5-core (2014 reviews)",
         users=27_879,
@@ -307,7 +307,7 @@ ENTRIES: tuple[Entry, ...] = (
             limit=1 << 30,
         ),
     ),
-    Entry(
+    DatasetCard(
         name="gowalla",
         title="Gowalla check-ins, 10-core",
         users=29_858,
@@ -360,7 +360,7 @@ ENTRIES: tuple[Entry, ...] = (
             "item": _ngcf_list("item", 506_926, "6b186f92890cc3f0c15a6dae5d6285f125a302bb8c5ea0cd9a16cf9c16347139"),
         },
     ),
-    Entry(
+    DatasetCard(
         name="steam",
         title="Steam-200K",
         users=3_753,
@@ -392,7 +392,7 @@ ENTRIES: tuple[Entry, ...] = (
 )
 
 
-def entry(name: str) -> Entry | None:
+def entry(name: str) -> DatasetCard | None:
     """The entry called ``name``, or by an alias; None when the catalogue has no such dataset."""
     for candidate in ENTRIES:
         if name == candidate.name or name in candidate.aliases:

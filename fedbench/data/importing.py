@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedbench.data.catalogue import PUBLISHED, Entry
+from fedbench.data.catalogue import PUBLISHED, DatasetCard
 from fedbench.data.checkins import core_checkins, id_list, listed_checkins
 from fedbench.data.columns import ML_1M, ML_100K, TRIPLES, Layout, read_columns
 from fedbench.data.datasets import entry
@@ -123,7 +123,7 @@ def import_dataset(
 
 
 def _read(
-    known: Entry | None, source: Path, shown: Path, layout: str, split: str | None, skip: bool
+    known: DatasetCard | None, source: Path, shown: Path, layout: str, split: str | None, skip: bool
 ) -> tuple[Table, str, str]:
     """The table, the format it was in, and the slot it fills."""
     if source.is_dir():
@@ -198,7 +198,7 @@ def _single_file(folder: Path, shown: Path) -> Path:
     return found[0]
 
 
-def _published_slot(known: Entry | None, split: str | None) -> str:
+def _published_slot(known: DatasetCard | None, split: str | None) -> str:
     if known is None:
         if split not in (None, PUBLISHED):
             raise UserError(f"A new dataset has one published split, called {PUBLISHED!r}, not {split!r}.")
@@ -212,7 +212,7 @@ def _published_slot(known: Entry | None, split: str | None) -> str:
     return split
 
 
-def _differences(known: Entry, slot: str, summary: Summary) -> list[str]:
+def _differences(known: DatasetCard, slot: str, summary: Summary) -> list[str]:
     """A note when the imported data are not what the catalogue describes."""
     expected = (known.users, known.items, known.interactions if slot == INTERACTIONS else None)
     found = (summary.users, summary.items, summary.interactions if slot == INTERACTIONS else None)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fedbench.data.columns import Columns
-from fedbench.data.records import Ints, Rows, Table
+from fedbench.data.records import Interactions, Ints, Table
 
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
@@ -61,12 +61,12 @@ def unsplit(
 ) -> Table:
     """Group rows by user, oldest first, and wrap them up. Rows of equal time keep their order; so do all without."""
     arranged = np.argsort(user, kind="stable") if time is None else np.lexsort((time, user))
-    rows = Rows(user[arranged].astype(np.int32), item[arranged].astype(np.int32))
+    rows = Interactions(user[arranged].astype(np.int32), item[arranged].astype(np.int32))
     known = time is not None if ordered is None else ordered
     return Table({"all": rows}, num_users, num_items, known, order, malformed, notes)
 
 
-def reindexed_table(rows: Rows, order: str) -> Table:
+def reindexed_table(rows: Interactions, order: str) -> Table:
     """An unsplit, unordered table of rows whose ids are renumbered by first appearance."""
     user, num_users = index_by_appearance(pa.array(rows.user))
     item, num_items = index_by_appearance(pa.array(rows.item))

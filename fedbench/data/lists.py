@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fedbench.data.records import Int64, Rows
+from fedbench.data.records import Int64, Interactions
 from fedbench.errors import DataError
 
 LARGEST_INDEX = 2**31 - 2
@@ -19,7 +19,7 @@ _DIGITS = 10
 """An index of more digits than this is out of range."""
 
 
-def read_lists(data: bytes, where: str, *, skip_malformed: bool = False) -> tuple[Rows, int]:
+def read_lists(data: bytes, where: str, *, skip_malformed: bool = False) -> tuple[Interactions, int]:
     """The rows of a list file in the order of the file, and the number of malformed lines that were left out.
 
     Args:
@@ -41,12 +41,12 @@ def read_lists(data: bytes, where: str, *, skip_malformed: bool = False) -> tupl
             good.append(b"" if problem else line)
         data = b"\n".join(good)
     if not data.strip():
-        return Rows(np.empty(0, np.int32), np.empty(0, np.int32)), skipped
+        return Interactions(np.empty(0, np.int32), np.empty(0, np.int32)), skipped
     values: Int64 = np.fromstring(data.decode("ascii"), dtype=np.int64, sep=" ")
     heads = _line_heads(np.frombuffer(data, dtype=np.uint8))
     user = values[heads][np.cumsum(heads) - 1]
     body = ~heads
-    return Rows(user[body].astype(np.int32), values[body].astype(np.int32)), skipped
+    return Interactions(user[body].astype(np.int32), values[body].astype(np.int32)), skipped
 
 
 def _is_clean(data: bytes) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fedbench.data.catalogue import PUBLISHED, Entry, Source
+from fedbench.data.catalogue import PUBLISHED, DatasetCard, Source
 from fedbench.data.columns import ML_1M, ML_1M_PARTIAL, ML_100K, read_columns
 from fedbench.data.contributed import DATASETS, contributed_table
 from fedbench.data.datasets import ENTRIES, entry
@@ -45,7 +45,7 @@ def load_split(dataset: str, split: str, *, duplicates: Duplicates = "drop", see
     return make_split(known.name, split, load_table(known, split), duplicates=duplicates, seed=seed)
 
 
-def resolve(name: str) -> Entry:
+def resolve(name: str) -> DatasetCard:
     """The dataset called ``name``: of the catalogue, or imported; raises :class:`UserError` when there is none."""
     known = entry(name)
     if known is not None:
@@ -57,7 +57,7 @@ def resolve(name: str) -> Entry:
         names = [*DATASETS.names(), *(alias for e in ENTRIES for alias in (e.name, *e.aliases))]
         raise unknown("dataset", name, names + imported, "See `fedbench data list`.")
     slots = imported_slots(name)
-    return Entry(
+    return DatasetCard(
         name=name,
         title="Imported dataset",
         timestamps="",
@@ -69,13 +69,13 @@ def resolve(name: str) -> Entry:
     )
 
 
-def check_split(known: Entry, split: str) -> None:
+def check_split(known: DatasetCard, split: str) -> None:
     """Raise :class:`UserError` unless the dataset has the split."""
     if split not in known.splits:
         raise UserError(f"Dataset {known.name!r} has no split {split!r}. It has: {', '.join(known.splits)}.")
 
 
-def load_table(known: Entry, split: str) -> Table:
+def load_table(known: DatasetCard, split: str) -> Table:
     """The parsed table from which ``split`` is made: embedded, else imported, else from the data roots."""
     if known.embedded:
         return cached(embedded_identity(known), lambda: generate(SHAPES[known.name]))
@@ -93,12 +93,12 @@ def load_table(known: Entry, split: str) -> Table:
     return table
 
 
-def embedded_identity(known: Entry) -> str:
+def embedded_identity(known: DatasetCard) -> str:
     """The cache name of an embedded dataset."""
     return f"{known.name}-seed{SEED}-v{PARSER_VERSION}"
 
 
-def missing(known: Entry, split: str) -> DataError:
+def missing(known: DatasetCard, split: str) -> DataError:
     """The error for data that are nowhere on this machine: says where they were looked for and how to get them.
 
     ``split`` is a split or a slot.
@@ -112,7 +112,7 @@ def missing(known: Entry, split: str) -> DataError:
     )
 
 
-def where(known: Entry, split: str) -> str | None:
+def where(known: DatasetCard, split: str) -> str | None:
     """Where the data of a split or slot are: ``embedded``, ``contributed``, ``imported``, ``FEDBENCH_DATA``, or None.
 
     Opens no file.
@@ -135,7 +135,7 @@ def _complete(source: Source) -> bool:
     )
 
 
-def _at_hand(known: Entry, slot: str) -> Table | None:
+def _at_hand(known: DatasetCard, slot: str) -> Table | None:
     """The imported table of a slot, or that of the first source whose files are all under the data roots."""
     table = read_imported(known.name, slot)
     if table is not None:
@@ -149,7 +149,7 @@ def _at_hand(known: Entry, slot: str) -> Table | None:
     return None
 
 
-def _identity(known: Entry, source: Source) -> str:
+def _identity(known: DatasetCard, source: Source) -> str:
     text = "\n".join(f"{part} {file.sha256}" for part, file in sorted(source.files.items()))
     digest = hashlib.sha256(f"{source.layout}\n{text}".encode()).hexdigest()[:16]
     return f"{known.name}-{source.slot}-{digest}-v{PARSER_VERSION}"

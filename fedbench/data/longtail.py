@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedbench.data.records import Rows, Table
+from fedbench.data.records import Interactions, Table
 from fedbench.data.streams import stream
 
 Int64 = npt.NDArray[np.int64]
@@ -89,7 +89,7 @@ def generate(shape: Shape) -> Table:
         users_out.append(user)
         items_out.append(item)
     return Table(
-        parts={"all": Rows(_join(users_out), _join(items_out))},
+        parts={"all": Interactions(_join(users_out), _join(items_out))},
         num_users=shape.num_users,
         num_items=shape.num_items,
         ordered=True,

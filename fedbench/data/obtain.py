@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fedbench.data.catalogue import Entry
+from fedbench.data.catalogue import DatasetCard
 from fedbench.data.checkins import find_id_list
 from fedbench.data.download import Progress, download
 from fedbench.data.home import cache_home
@@ -45,7 +45,7 @@ def get(name: str, *, force: bool = False, progress: Progress | None = None) -> 
     return _fetch(known, progress)
 
 
-def _fetch(known: Entry, progress: Progress | None) -> Imported:
+def _fetch(known: DatasetCard, progress: Progress | None) -> Imported:
     spec = known.download
     assert spec is not None
     folder = cache_home() / "downloads"

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from fedbench.data.columns import TRIPLES, read_columns
 from fedbench.data.lists import read_lists
-from fedbench.data.records import Ints, Rows, Table
+from fedbench.data.records import Interactions, Ints, Table
 from fedbench.errors import DataError
 
 
@@ -36,7 +36,7 @@ def published_table(
     Raises:
         DataError: a malformed line, or a part without any interaction.
     """
-    parts: dict[str, Rows] = {}
+    parts: dict[str, Interactions] = {}
     malformed = 0
     for part, (where, data) in files.items():
         if layout == "lists":
@@ -59,14 +59,14 @@ def published_table(
     )
 
 
-def _triples(data: bytes, where: str, skip_malformed: bool) -> tuple[Rows, int]:
+def _triples(data: bytes, where: str, skip_malformed: bool) -> tuple[Interactions, int]:
     columns = read_columns(data, TRIPLES, where, skip_malformed=skip_malformed)
     user = _indices(columns.user, f"{where}: user")
     item = _indices(columns.item, f"{where}: item")
     if columns.time is not None:
         arranged = np.lexsort((columns.time, user))
         user, item = user[arranged], item[arranged]
-    return Rows(user, item), columns.malformed
+    return Interactions(user, item), columns.malformed
 
 
 def _indices(ids: pa.Array, what: str) -> Ints:

@@ -19,7 +19,7 @@ INTERACTIONS = "interactions"
 
 
 @dataclass(frozen=True)
-class Rows:
+class Interactions:
     """Aligned user and item indices, as a source lists them: any integer type, any order, repeats included."""
 
     user: Ints
@@ -38,7 +38,7 @@ class Table:
     first where ``ordered`` is true (in the order of the file otherwise).
     """
 
-    parts: Mapping[str, Rows]
+    parts: Mapping[str, Interactions]
     num_users: int
     num_items: int
     ordered: bool

@@ -11,10 +11,10 @@ from fedbench.data.records import (
     INTERACTIONS,
     Duplicates,
     Int64,
+    Interactions,
     Ints,
     Pairs,
     Report,
-    Rows,
     Split,
     Table,
     fingerprint,
@@ -33,7 +33,7 @@ def slot_of(split: str) -> str:
     return INTERACTIONS if split in MADE else split
 
 
-def leave_one_out(table: Table, seed: int) -> tuple[Rows, Rows, str]:
+def leave_one_out(table: Table, seed: int) -> tuple[Interactions, Interactions, str]:
     """Train rows, test rows and a sentence: the last row of every user with at least two rows is held out.
 
     "Last" is by time where the table is ordered (rows of equal time: the later one in the file); otherwise one row
@@ -48,10 +48,10 @@ def leave_one_out(table: Table, seed: int) -> tuple[Rows, Rows, str]:
         chosen = _drawn(seed, LEAVE_ONE_OUT, counts)
         method = f"leave-one-out: a random interaction of each user is the test item, seed {seed} ({table.order})"
     held = (position == chosen[rows.user]) & (counts[rows.user] >= 2)
-    return Rows(rows.user[~held], rows.item[~held]), Rows(rows.user[held], rows.item[held]), method
+    return Interactions(rows.user[~held], rows.item[~held]), Interactions(rows.user[held], rows.item[held]), method
 
 
-def leave_one_out_validation(table: Table, seed: int) -> tuple[Rows, Rows, Rows, str]:
+def leave_one_out_validation(table: Table, seed: int) -> tuple[Interactions, Interactions, Interactions, str]:
     """Train, validation and test rows and a sentence: of every user the last row is test, the one before validation.
 
     The protocol of sequential recommenders (Kang and McAuley, SASRec, ICDM 2018, section IV.A) and of Yu et al.
@@ -82,11 +82,11 @@ def leave_one_out_validation(table: Table, seed: int) -> tuple[Rows, Rows, Rows,
     count = counts[rows.user]
     test = (position == last[rows.user]) & (count >= 2)
     valid = (position == before[rows.user]) & (count >= 3)
-    train, held, tested = (Rows(rows.user[mask], rows.item[mask]) for mask in (~(test | valid), valid, test))
+    train, held, tested = (Interactions(rows.user[mask], rows.item[mask]) for mask in (~(test | valid), valid, test))
     return train, held, tested, method
 
 
-def four_to_one(table: Table, seed: int) -> tuple[Rows, Rows, str]:
+def four_to_one(table: Table, seed: int) -> tuple[Interactions, Interactions, str]:
     """Train rows, test rows and a sentence: of a user's n rows, floor(n / 5) drawn uniformly are held out."""
     rows = table.parts["all"]
     counts, _ = _positions(rows.user, table.num_users)
@@ -96,7 +96,7 @@ def four_to_one(table: Table, seed: int) -> tuple[Rows, Rows, str]:
     rank[order] = np.arange(len(rows)) - starts[rows.user[order]]
     held = rank < counts[rows.user] // 5
     method = f"4:1: one fifth of each user's interactions, rounded down, drawn at random with seed {seed}, is the test"
-    return Rows(rows.user[~held], rows.item[~held]), Rows(rows.user[held], rows.item[held]), method
+    return Interactions(rows.user[~held], rows.item[~held]), Interactions(rows.user[held], rows.item[held]), method
 
 
 def make_split(dataset: str, split: str, table: Table, *, duplicates: Duplicates, seed: int) -> Split:
@@ -111,15 +111,15 @@ def make_split(dataset: str, split: str, table: Table, *, duplicates: Duplicates
     the table (see :attr:`Split.train`).
     """
     found = 0
-    public: dict[str, Rows] = {}
-    valid: Rows | None = None
+    public: dict[str, Interactions] = {}
+    valid: Interactions | None = None
     if "all" in table.parts:
         rows_in = len(table.parts["all"])
         first = _first_occurrences(table.parts["all"], table.num_items)
         found = 0 if first is None else rows_in - int(first.sum())
         if first is not None and duplicates == "drop":
             rows = table.parts["all"]
-            table = replace(table, parts={"all": Rows(rows.user[first], rows.item[first])})
+            table = replace(table, parts={"all": Interactions(rows.user[first], rows.item[first])})
         if split == LEAVE_ONE_OUT_VALIDATION:
             train, valid, test, method = leave_one_out_validation(table, seed)
         else:
@@ -204,7 +204,7 @@ def _drawn(seed: int, purpose: str, counts: Int64) -> Int64:
     return np.minimum((draws * counts).astype(np.int64), counts - 1)
 
 
-def _keys(rows: Rows, num_items: int) -> Int64:
+def _keys(rows: Interactions, num_items: int) -> Int64:
     """One int64 per row that orders rows by (user, item), sorted."""
     keys: Int64 = rows.user.astype(np.int64)
     keys *= num_items
@@ -229,7 +229,7 @@ def _member(keys: Int64, among: Int64) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _first_occurrences(rows: Rows, num_items: int) -> npt.NDArray[np.bool_] | None:
+def _first_occurrences(rows: Interactions, num_items: int) -> npt.NDArray[np.bool_] | None:
     """Mask of the rows whose pair did not occur in an earlier row; None when no pair repeats."""
     keys = _keys(rows, num_items)
     if len(_distinct(keys)) == len(keys):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedbench.data.home import cache_home, replacing
-from fedbench.data.records import Rows, Table
+from fedbench.data.records import Interactions, Table
 
 PARSER_VERSION = 1
 """Part of every cache name: raise it when the same files would be parsed into another table."""
@@ -59,10 +59,10 @@ def read_table(path: Path) -> Table:
         stored = pq.read_table(path, use_threads=False, page_checksum_verification=True)
         meta = json.loads(stored.schema.metadata[_KEY])
         user, item = (stored.column(name).to_numpy() for name in ("user", "item"))
-        parts: dict[str, Rows] = {}
+        parts: dict[str, Interactions] = {}
         start = 0
         for name, length in meta["parts"]:
-            parts[name] = Rows(user[start : start + length], item[start : start + length])
+            parts[name] = Interactions(user[start : start + length], item[start : start + length])
             start += length
         if start != len(user) or meta["version"] != PARSER_VERSION:
             raise DamagedError(f"{path} does not hold what its metadata says")

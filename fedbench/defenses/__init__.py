@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fedbench.defenses.base import ClientRegularization, Defense, ServerView
-from fedbench.registry import Registry
+from fedbench.entries.registry import Registry
+from fedbench.federation.defense import ClientRegularization, Defense, ServerView
 
 DEFENSES: Registry[Defense] = Registry(
     "defense",
-    "fedbench.defenses.base:Defense",
+    "fedbench.federation.defense:Defense",
     {
         "none": "fedbench.defenses.none:NoDefense",
         "norm-bound": "fedbench.defenses.norm_bound:NormBound",

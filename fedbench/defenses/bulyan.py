@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import torch
 
-from fedbench.cards import DefenseCard, DefenseFamily
-from fedbench.defenses.base import Notes
 from fedbench.defenses.coordinates import Column
 from fedbench.defenses.grouped import RowsByItem
 from fedbench.defenses.iterated_krum import select
@@ -23,8 +21,10 @@ from fedbench.defenses.robust import (
     flat_dense,
     square_distances,
 )
+from fedbench.entries.cards import DefenseCard, DefenseFamily
+from fedbench.federation.defense import Notes
+from fedbench.federation.model import PublicParams
 from fedbench.federation.updates import Updates
-from fedbench.models.base import PublicParams
 
 
 class Bulyan(RobustAggregation):

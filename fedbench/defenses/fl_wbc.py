@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import DefenseCard, DefenseFamily, Parameters
-from fedbench.defenses.base import Defense, ServerView
-from fedbench.federation.clients import Batch
+from fedbench.entries.cards import DefenseCard, DefenseFamily, Parameters
+from fedbench.federation.batch import Batch
+from fedbench.federation.defense import Defense, ServerView
+from fedbench.federation.model import LocalStep, PublicParams
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients
-from fedbench.models.base import LocalStep, PublicParams
 
 MF_SCALE, NCF_SCALE = 2e-3, 0.2
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import DefenseCard, DefenseFamily
 from fedbench.defenses.robust import ScopeParameters, WeightingRule
+from fedbench.entries.cards import DefenseCard, DefenseFamily
 
 
 class FoolsGold(WeightingRule):

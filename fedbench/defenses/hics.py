@@ -7,11 +7,11 @@ import math
 import torch
 from pydantic import Field
 
-from fedbench.cards import DefenseCard, DefenseFamily, Parameters
-from fedbench.defenses.base import Defense, ServerView
+from fedbench.entries.cards import DefenseCard, DefenseFamily, Parameters
+from fedbench.federation.defense import Defense, ServerView
+from fedbench.federation.model import PublicParams
 from fedbench.federation.server import clip_factor, clip_rows
 from fedbench.federation.updates import Updates
-from fedbench.models.base import PublicParams
 
 MF_CLIP, NCF_CLIP = 2e-4, 0.02
 

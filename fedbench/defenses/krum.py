@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import DefenseCard, DefenseFamily
 from fedbench.defenses.coordinates import sort_last
 from fedbench.defenses.iterated_krum import select
 from fedbench.defenses.robust import ASSUMES_SHARE, GIVEN, ShareParameters, WeightingRule, square_distances
+from fedbench.entries.cards import DefenseCard, DefenseFamily
 
 Variant = Literal["definition", "icde24-code"]
 

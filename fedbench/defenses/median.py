@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from fedbench.cards import DefenseCard, DefenseFamily
 from fedbench.defenses.coordinates import Column
 from fedbench.defenses.robust import CoordinateRule, ScopeParameters
+from fedbench.entries.cards import DefenseCard, DefenseFamily
 
 
 class Median(CoordinateRule):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedbench.cards import DefenseCard
-from fedbench.defenses.base import Defense
+from fedbench.entries.cards import DefenseCard
+from fedbench.federation.defense import Defense
 
 
 class NoDefense(Defense):

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import LATER, DefenseCard, DefenseFamily, Parameters
-from fedbench.defenses.base import Defense, ServerView
+from fedbench.entries.cards import LATER, DefenseCard, DefenseFamily, Parameters
+from fedbench.federation.defense import Defense, ServerView
 from fedbench.federation.server import clip_factor
 from fedbench.federation.updates import DenseGradients, Tensors, Updates
 

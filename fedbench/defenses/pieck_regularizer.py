@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import DefenseCard, DefenseFamily, Parameters
-from fedbench.defenses.base import ClientRegularization, Defense, ServerView
-from fedbench.federation.clients import Batch
-from fedbench.mining import PopularItemMiner
-from fedbench.models.base import PublicParams
+from fedbench.entries.cards import DefenseCard, DefenseFamily, Parameters
+from fedbench.federation.batch import Batch
+from fedbench.federation.defense import ClientRegularization, Defense, ServerView
+from fedbench.federation.mining import PopularItemMiner
+from fedbench.federation.model import PublicParams
 from fedbench.models.mf import aligned_products
 
 EPSILON = 1e-8

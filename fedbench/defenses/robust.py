@@ -24,12 +24,12 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import LATER, Parameters
-from fedbench.defenses.base import Defense, Notes, ServerView
 from fedbench.defenses.coordinates import Column
 from fedbench.defenses.grouped import RowsByItem
+from fedbench.entries.cards import LATER, Parameters
+from fedbench.federation.defense import Defense, Notes, ServerView
+from fedbench.federation.model import PublicParams
 from fedbench.federation.updates import DenseGradients, Updates
-from fedbench.models.base import PublicParams
 
 GIVEN = "malicious_ratio"
 ASSUMES_SHARE = "share of malicious clients: given (the true one) or assumed_ratio"

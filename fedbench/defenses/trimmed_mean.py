@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import DefenseCard, DefenseFamily
 from fedbench.defenses.coordinates import Column
 from fedbench.defenses.robust import ASSUMES_SHARE, GIVEN, CoordinateRule, ShareParameters
+from fedbench.entries.cards import DefenseCard, DefenseFamily
 
 
 class TrimmedMean(CoordinateRule):

@@ -9,15 +9,15 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import LATER, DefenseCard, DefenseFamily, Parameters
-from fedbench.defenses.base import ClientRegularization, Defense, ServerView
 from fedbench.defenses.gap_statistic import two_clusters
 from fedbench.defenses.robust import ASSUMES_SHARE, GIVEN
-from fedbench.federation.clients import Batch
+from fedbench.entries.cards import LATER, DefenseCard, DefenseFamily, Parameters
+from fedbench.federation.batch import Batch
+from fedbench.federation.defense import ClientRegularization, Defense, ServerView
+from fedbench.federation.model import PublicParams
+from fedbench.federation.optimizers import Descent
 from fedbench.federation.rows import FullRows, Rows
-from fedbench.federation.server import Descent
 from fedbench.federation.updates import Updates
-from fedbench.models.base import PublicParams
 from fedbench.models.mf import aligned_products, kept_coordinates
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fedbench.federation.clients import Batch
+from fedbench.federation.batch import Batch
 
 
 @dataclass(frozen=True)

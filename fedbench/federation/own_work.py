@@ -5,31 +5,58 @@ Attacks reach it through their view alone (:class:`fedbench.federation.view.OwnS
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import torch
 
 from fedbench.errors import ThreatModelViolation
-from fedbench.federation.clients import Batch, ragged
+from fedbench.federation.batch import Batch
+from fedbench.federation.clients import TrainingRows, ragged
+from fedbench.federation.local_training import LocalTraining
+from fedbench.federation.losses import Loss
+from fedbench.federation.model import Histories
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import HonestStep
-from fedbench.models.base import Histories
 
-if TYPE_CHECKING:
-    from fedbench.federation.simulation import Federation
+
+@dataclass(frozen=True)
+class OwnData:
+    """What the malicious clients train on honestly: the interactions of the users that they are, or fake profiles.
+
+    Attributes:
+        rows: a table of training rows. owner: int64 [m_tot], on the CPU, which of its clients each malicious client is.
+        user, item: int64 [P], the interactions behind the table, sorted by user. num_owners: how many clients it has.
+        loss: of this training. l2: lambda of an L2 term over all parameters, 0 without one.
+    """
+
+    rows: TrainingRows
+    owner: torch.Tensor
+    user: torch.Tensor
+    item: torch.Tensor
+    num_owners: int
+    loss: Loss
+    l2: float
 
 
 class OwnWork:
     """Honest work on the data of malicious clients in one round (:class:`fedbench.federation.view.OwnSteps`).
 
     Args:
-        federation: at that round. index: int64 [m], the sampled malicious clients.
-        genuine: whether their data are genuine interactions, or a fake profile.
+        training: the clients' devices in that round. data: what the malicious clients have.
+        malicious: int64 [m_tot], on the CPU, their ids. index: int64 [m], which of them were sampled.
+        collusion: draws those who collude.
     """
 
-    def __init__(self, federation: Federation, index: torch.Tensor, genuine: bool) -> None:
-        self._federation, self._index, self._genuine = federation, index, genuine
+    def __init__(
+        self,
+        training: LocalTraining,
+        data: OwnData,
+        malicious: torch.Tensor,
+        index: torch.Tensor,
+        collusion: torch.Generator,
+    ) -> None:
+        self._training, self._data, self._malicious = training, data, malicious
+        self._index, self._collusion = index, collusion
         self._made: HonestStep | None = None
         self._moved: torch.Tensor | None = None
         self._drawn: Batch | None = None
@@ -37,10 +64,9 @@ class OwnWork:
     def step(self) -> HonestStep:
         if self._made is None:
             clients = self._clients(self._index)
-            batch = self.batch()
-            updates, gradient, users = self._work(clients, batch)
+            updates, gradient, users = self._work(clients, self.batch())
             if self._moved is None:
-                self._moved = self._federation._move_users(clients, users, gradient)
+                self._moved = self._training.move(clients, users, gradient)
             self._made = HonestStep(updates, users, self._moved)
         return self._made
 
@@ -55,15 +81,11 @@ class OwnWork:
         return self._drawn
 
     def users(self) -> torch.Tensor:
-        f = self._federation
-        clients = self._clients(self._index)
-        source = (f.task.train_user, f.task.train_item) if self._genuine else f.fake_pairs
-        assert source is not None
-        user, item = source
-        owners = clients if self._genuine else self._index.to(f.device)
-        every = f.histories(user, item, f.task.num_users if self._genuine else f.task.num_malicious)
-        index, starts, _ = ragged(every.starts, every.starts.cpu(), owners.cpu())
-        return f.model.represent(f.params, f.users.index_select(0, clients), Histories(starts, item[index]))
+        d, training = self._data, self._training
+        every = Histories.of(d.user, d.item, d.num_owners)
+        index, starts, _ = ragged(every.starts, every.starts.cpu(), d.owner[self._index])
+        users = training.users.index_select(0, self._clients(self._index))
+        return training.model.represent(training.params, users, Histories(starts, d.item[index]))
 
     def trained(self, batch: Batch, move: bool = False) -> Updates:
         clients = self._clients(self._index)
@@ -73,28 +95,22 @@ class OwnWork:
                 raise ThreatModelViolation(
                     "the clients' own embeddings move once a round: ask for this before honest()."
                 )
-            self._moved = self._federation._move_users(clients, users, gradient)
+            self._moved = self._training.move(clients, users, gradient)
         return updates
 
     def colluding(self, count: int) -> Updates:
-        f = self._federation
-        some = torch.randperm(f.task.num_malicious, generator=f._collusion)[:count]
+        some = torch.randperm(len(self._malicious), generator=self._collusion)[:count]
         return self._work(self._clients(some), self._rows_of(some))[0]
 
     def _clients(self, index: torch.Tensor) -> torch.Tensor:
-        return self._federation.malicious[index].to(self._federation.device)
+        return self._malicious[index].to(self._training.users.device)
 
     def _rows_of(self, index: torch.Tensor) -> Batch:
-        f = self._federation
-        table = f.rows if self._genuine else f.fake_rows
-        assert table is not None
-        return f._batch(table, f.malicious[index] if self._genuine else index, "malicious")
+        return self._training.batch(self._data.rows, self._data.owner[index], "malicious")
 
     def _work(self, clients: torch.Tensor, batch: Batch) -> tuple[Updates, torch.Tensor, torch.Tensor]:
         """Honest uploads on ``batch``, the gradient by the clients' embeddings, and these."""
-        f = self._federation
-        users = f.users.index_select(0, clients)
-        loss, l2 = (f.loss, f.l2) if self._genuine else (f.fake_loss, 0.0)
-        local = f.model.local_step(f.params, users, batch, loss, f._dropout["malicious"])
-        updates, gradient = f._uploaded(local, users, batch, l2)
+        users = self._training.users.index_select(0, clients)
+        local = self._training.gradients(users, batch, self._data.loss, "malicious")
+        updates, gradient = self._training.uploaded(local, users, batch, self._data.l2)
         return replace(updates, clients=clients), gradient, users

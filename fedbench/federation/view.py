@@ -11,11 +11,11 @@ from typing import Protocol
 
 import torch
 
-from fedbench.cards import AttackCard, Knowledge
+from fedbench.entries.cards import AttackCard, Knowledge
 from fedbench.errors import ThreatModelViolation
-from fedbench.federation.clients import Batch
+from fedbench.federation.batch import Batch
+from fedbench.federation.model import PublicParams, Recommender
 from fedbench.federation.updates import Updates
-from fedbench.models.base import PublicParams, Recommender
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbench.diagnostics import SUFFIX, rounds_path
 from fedbench.errors import UserError
 from fedbench.inspection.rounds import Rounds, read_rounds
 from fedbench.leaderboard import Database
+from fedbench.runs.diagnostics import SUFFIX, rounds_path
 
 SHOWN = 4
 """How many ids an error names."""

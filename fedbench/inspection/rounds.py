@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedbench.diagnostics import COLUMNS, METADATA, VERSION
 from fedbench.errors import ResultsError
-from fedbench.results import reason
+from fedbench.runs.diagnostics import COLUMNS, METADATA, VERSION
+from fedbench.runs.results import reason
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -76,7 +76,7 @@ class Rounds:
 
     Attributes:
         every: rounds between two that are kept. filters: names of the defense's filters, and rules that leave clients out.
-        columns: as :data:`fedbench.diagnostics.COLUMNS`; NaN for null.
+        columns: as :data:`fedbench.runs.diagnostics.COLUMNS`; NaN for null.
     """
 
     every: int

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedbench.cards import Goal
+from fedbench.entries.cards import Goal
 from fedbench.errors import UserError, unknown
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.ranking import CLEAN_PLACE, Cell, cell_of, entry_names, grouped

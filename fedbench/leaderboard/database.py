@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedbench.errors import ResultsError, UserError, unknown
-from fedbench.results import Found, reason, scan, schema
+from fedbench.runs.record import schema
+from fedbench.runs.results import Found, reason, scan
 
 Row = dict[str, Any]
 _QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
@@ -229,7 +230,7 @@ class Database:
         them: run for this suite, or of an entry that does not come with fedbench. Of a suite that is not at hand, those
         that were run for it.
         """
-        from fedbench.suite import load_suite  # it imports torch, which nothing else here needs
+        from fedbench.scenarios.suite import load_suite  # it imports torch, which nothing else here needs
 
         try:
             loaded = load_suite(suite)

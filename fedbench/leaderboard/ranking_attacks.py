@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from fedbench.cards import Goal
+from fedbench.entries.cards import Goal
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.paired import aligned, paired_difference
 from fedbench.leaderboard.ranking import (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
-from fedbench.cards import Goal
+from fedbench.entries.cards import Goal
 from fedbench.leaderboard.clean_twins import clean_losses, mean_loss, quality_loss, unjudged
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.paired import Difference, aligned, contrast

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedbench.cards import Goal
+from fedbench.entries.cards import Goal
 
 
 @dataclass(frozen=True)

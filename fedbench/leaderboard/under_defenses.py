@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fedbench.cards import DefenseFamily
+from fedbench.entries.cards import DefenseFamily
 from fedbench.leaderboard.clean_twins import mean_loss, unjudged
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.ranking import Estimate, common, grouped

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fedbench.models.base import LocalStep, PublicParams, Recommender
-from fedbench.registry import Registry
+from fedbench.entries.registry import Registry
+from fedbench.federation.model import LocalStep, PublicParams, Recommender
 
 MODELS: Registry[Recommender] = Registry(
     "model",
-    "fedbench.models.base:Recommender",
+    "fedbench.federation.model:Recommender",
     {
         "mf": "fedbench.models.mf:MatrixFactorization",
         "ncf": "fedbench.models.ncf:NeuralCollaborativeFiltering",

@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import LATER, ModelCard, Parameters
-from fedbench.federation.clients import Batch
+from fedbench.entries.cards import LATER, ModelCard, Parameters
+from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
+from fedbench.federation.model import LocalStep, PublicParams, Recommender
 from fedbench.federation.rows import FullRows, OuterRows, PiecedRows, Rows
 from fedbench.federation.updates import DenseGradients
-from fedbench.models.base import LocalStep, PublicParams, Recommender
 
 # One notice a process about an API that does what it says here.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.cards import ModelCard, Parameters
-from fedbench.federation.clients import Batch
+from fedbench.entries.cards import ModelCard, Parameters
+from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
+from fedbench.federation.model import LocalStep, PublicParams, Recommender
 from fedbench.federation.rows import FullRows, ProjectedRows, Rows
 from fedbench.federation.updates import DenseGradients, Tensors
-from fedbench.models.base import LocalStep, PublicParams, Recommender
 
 
 class NeuralCollaborativeFiltering(Recommender):

@@ -9,13 +9,13 @@ from typing import Literal
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 
-from fedbench.cards import ModelCard, Parameters
+from fedbench.entries.cards import ModelCard, Parameters
 from fedbench.errors import UserError
-from fedbench.federation.clients import Batch
+from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
+from fedbench.federation.model import Histories, LocalStep, PublicParams, Recommender
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Tensors
-from fedbench.models.base import Histories, LocalStep, PublicParams, Recommender
 from fedbench.models.buckets import Bucket, in_buckets
 from fedbench.models.mf import xavier
 from fedbench.models.recording import Layers, Record, Weights

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fedbench.leaderboard.database import Row
 from fedbench.leaderboard.ranking import Estimate, clustered, mean_of
-from fedbench.suite import Planned
+from fedbench.scenarios.suite import Planned
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from scipy import stats
 
 from fedbench.leaderboard.database import Row
-from fedbench.suite import Expected
-from fedbench.suite_file import DEGRADATION, is_degradation
+from fedbench.scenarios.suite import Expected
+from fedbench.scenarios.suite_file import DEGRADATION, is_degradation
 
 NEAR = {"hr": 2.0, "er": 10.0, "degradation": 5.0, "ndcg_degradation": 5.0}
 """Points within which a mean agrees with a published value that has no tolerance of its own; other metrics as HR."""

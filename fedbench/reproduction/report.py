@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedbench.leaderboard.database import Database, Row
 from fedbench.reproduction.curves import Curve, curve_of
 from fedbench.reproduction.published import Cell, cell_of
-from fedbench.suite import Expected, Planned, matches
+from fedbench.scenarios.suite import Expected, Planned, matches
 
 DEFAULT_K = 10
 """Of the curves of a suite whose published values are about lists of several lengths, or that has none."""

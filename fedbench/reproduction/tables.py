@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fedbench.leaderboard.render import escape
 from fedbench.reproduction.report import Report
-from fedbench.suite_file import is_degradation
+from fedbench.scenarios.suite_file import is_degradation
 
 BARS = "▁▂▃▄▅▆▇█"
 CELL_HEADINGS = ("where", "metric", "published", "ours", "95 % of one run", "n", "difference", "verdict")

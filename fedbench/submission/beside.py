@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from fedbench.errors import UserError
-from fedbench.results import scan, schema, write_whole
+from fedbench.runs.record import schema
+from fedbench.runs.results import scan, write_whole
 from fedbench.submission.claim import Claim
 from fedbench.submission.container import members_of, read_bundle
 from fedbench.submission.manifest import Manifest, read_manifest

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from fedbench import __version__
 from fedbench.errors import ResultsError, UserError
 from fedbench.plugins import is_file, load_file, registry_of
-from fedbench.results import Found, scan, schema
+from fedbench.runs.identity import source_hash
+from fedbench.runs.record import schema
+from fedbench.runs.results import Found, scan
 from fedbench.submission.claim import Claim, claim, missing_runs
 from fedbench.submission.container import CARD, ENVIRONMENT, MANIFEST, RECORDS, SOURCE, packed
 from fedbench.submission.manifest import FORMAT, Kind, canonical, card_data, digests
@@ -144,8 +146,6 @@ def _check_failed(rows: Sequence[Row], check: Check) -> None:
 
 def _check_source(of: Entry, ours: Sequence[Row], check: Check) -> None:
     """All runs of the entry must have been made with the file as it is."""
-    from fedbench.run import source_hash
-
     column, now = f"{of.kind}_source_hash", source_hash(of.cls)
     other = [str(row["run_id"]) for row in ours if row[column] != now]
     if not other:

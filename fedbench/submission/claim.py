@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedbench.errors import unknown
-from fedbench.execution.plan import Run
+from fedbench.runs.plan import Run
+from fedbench.scenarios.substitution import substituted
+from fedbench.scenarios.suite import Suite, load_suite, suite_names
 from fedbench.submission.manifest import Kind
 from fedbench.submission.records import Row
 from fedbench.submission.report import Check, some
-from fedbench.substitution import substituted
-from fedbench.suite import Suite, load_suite, suite_names
 from fedbench.texts import count
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from fedbench.card_rules import NAMES, is_name
-from fedbench.cards import LATER, AttackCard, Channel, DefenseCard, Goal, Knowledge, Parameters, parameter_docs
+from fedbench.entries.cards import LATER, AttackCard, Channel, DefenseCard, Goal, Knowledge, Parameters, parameter_docs
+from fedbench.plugins.card_rules import NAMES, is_name
 from fedbench.submission.container import MANIFEST
 from fedbench.submission.report import Check, brief
 from fedbench.texts import hidden

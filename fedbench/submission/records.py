@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedbench.results import schema
+from fedbench.runs.record import schema
 from fedbench.submission.report import Check, brief, some
 
 MOST_ROWS = 20_000

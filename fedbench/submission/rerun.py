@@ -21,9 +21,9 @@ from typing import Any
 import fedbench
 from fedbench.data.home import cache_home
 from fedbench.errors import FedbenchError, UserError
-from fedbench.execution.plan import check_data
-from fedbench.results import schema
-from fedbench.scenario import Scenario
+from fedbench.runs.plan import check_data
+from fedbench.runs.record import schema
+from fedbench.scenarios.scenario import Scenario
 from fedbench.submission.container import CARD, LIMITS, SOURCE
 from fedbench.submission.records import Row, read_records
 from fedbench.submission.report import Check, brief

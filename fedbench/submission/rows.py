@@ -8,15 +8,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fedbench.card_rules import LONGEST_NAME
 from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
 from fedbench.errors import UserError
-from fedbench.results import EXPOSURE, METRICS, SCHEMA_VERSION, SELECTED, VALIDATION, schema, summarize_curve
-from fedbench.run import count_malicious, identity
-from fedbench.scenario import Scenario
+from fedbench.plugins.card_rules import LONGEST_NAME
+from fedbench.runs.identity import identity
+from fedbench.runs.record import EXPOSURE, METRICS, SCHEMA_VERSION, SELECTED, VALIDATION, schema, summarize_curve
+from fedbench.runs.task import count_malicious
+from fedbench.scenarios.scenario import Scenario
+from fedbench.scenarios.suite_file import SUITE_NAME
 from fedbench.submission.records import OPTIONAL, Row
 from fedbench.submission.report import Check, brief, some
-from fedbench.suite_file import SUITE_NAME
 from fedbench.texts import count, hidden
 
 MOST_TEXT = 20_000

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from fedbench.cards import Channel, DefenseFamily, Goal, Knowledge
+from fedbench.entries.cards import Channel, DefenseFamily, Goal, Knowledge
+from fedbench.plugins import registry_of
 from fedbench.submission.manifest import CardData, Manifest
 from fedbench.submission.report import Check, brief
 from fedbench.texts import hidden
@@ -52,7 +53,7 @@ def text_of(source: bytes) -> str:
 
 
 def recomputed_hash(source: bytes, manifest: Manifest, check: Check) -> str | None:
-    """The source hash that records of this file have (see :func:`fedbench.run.source_hash`), without importing it.
+    """The source hash that records of this file have (see :func:`fedbench.runs.run.source_hash`), without importing it.
 
     The modules of fedbench that the class derives from are those of this fedbench.
     """
@@ -103,8 +104,6 @@ def _text(source: bytes, check: Check) -> str | None:
 
 def _check_module(text: str, source: bytes, manifest: Manifest, check: Check) -> None:
     """Whether the file is what records of an entry of this name can have been made with."""
-    from fedbench.plugins import registry_of
-
     registry = registry_of(manifest.kind)
     if manifest.module not in manifest.modules:
         check.refuse("manifest.json: module is not one of modules.")

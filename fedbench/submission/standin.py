@@ -13,9 +13,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, create_model
 from pydantic.fields import FieldInfo
 
-from fedbench.attacks.base import Attack
-from fedbench.cards import LATER, Parameters
-from fedbench.defenses.base import Defense
+from fedbench.attacks import ATTACKS
+from fedbench.defenses import DEFENSES
+from fedbench.entries.cards import LATER, Parameters
+from fedbench.federation.attack import Attack
+from fedbench.federation.defense import Defense
+from fedbench.scenarios import suite
 from fedbench.submission.manifest import AttackData, CardData
 from fedbench.submission.report import Check
 
@@ -34,7 +37,7 @@ _TYPES: dict[str, Any] = {
     "str | None": str | None,
     "int | float": int | float,
 }
-"""Types as :func:`fedbench.cards.parameter_docs` names them; whole numbers for floats become floats, the rest stay."""
+"""Types as ``fedbench.entries.cards.parameter_docs`` names them; whole numbers for floats become floats, the rest stay."""
 
 
 def stand_in(data: CardData, check: Check) -> type[Any] | None:
@@ -54,10 +57,6 @@ def stand_in(data: CardData, check: Check) -> type[Any] | None:
 @contextlib.contextmanager
 def standing_in(kind: str, name: str, cls: type[Any] | None) -> Iterator[None]:
     """Let scenarios find ``cls`` under ``name``, and afterwards what they found before; None: as it is."""
-    from fedbench import suite
-    from fedbench.attacks import ATTACKS
-    from fedbench.defenses import DEFENSES
-
     if cls is None:
         yield
         return

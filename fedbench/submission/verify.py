@@ -10,9 +10,10 @@ from typing import Any
 
 from fedbench import __version__
 from fedbench.errors import UserError
+from fedbench.plugins import registry_of
 from fedbench.submission.claim import Claim, claim, extra_runs, missing_runs
 from fedbench.submission.container import CARD, ENVIRONMENT, RECORDS, SOURCE, members_of
-from fedbench.submission.manifest import CardData, Manifest, canonical, read_card, read_manifest
+from fedbench.submission.manifest import CardData, Manifest, canonical, card_data, read_card, read_manifest
 from fedbench.submission.records import Row, read_records
 from fedbench.submission.report import Check, some
 from fedbench.submission.rows import check_rows
@@ -87,9 +88,6 @@ def verify(data: bytes) -> Verified:
 
 def _class(manifest: Manifest, card: CardData, check: Check) -> type[Any] | None:
     """What stands for the entry while nothing of it is run; None for one that comes with fedbench, which is at hand."""
-    from fedbench.plugins import registry_of
-    from fedbench.submission.manifest import card_data
-
     registry = registry_of(manifest.kind)
     if not registry.builtin(manifest.name):
         return stand_in(card, check)

@@ -14,9 +14,9 @@ def main(order_file: str) -> None:
     import torch
 
     from fedbench.plugins import load_file, registry_of
-    from fedbench.results import write_record
-    from fedbench.run import execute
-    from fedbench.scenario import Scenario
+    from fedbench.runs.results import write_record
+    from fedbench.runs.run import run
+    from fedbench.scenarios.scenario import Scenario
     from fedbench.submission.container import CARD
     from fedbench.submission.manifest import canonical, card_data
 
@@ -27,8 +27,8 @@ def main(order_file: str) -> None:
     cls = registry.get(name) if order["file"] is None else load_file(order["file"], kind).cls
     Path(CARD).write_bytes(canonical(card_data(cls)))
     with registry.lent(name, cls):  # which is package/name, if the file is that of a package
-        for number, run in enumerate(order["runs"]):
-            record = execute(Scenario(**run["scenario"]), run["seed"], device=run["device"])
+        for number, each in enumerate(order["runs"]):
+            record = run(Scenario(**each["scenario"]), each["seed"], device=each["device"])
             write_record(record, Path(str(number)))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from fedbench.attacks.base import Attack
-from fedbench.cards import Goal
+from fedbench.entries.cards import Goal
 from fedbench.errors import Diverged
+from fedbench.federation.attack import Attack
 from fedbench.federation.simulation import Federation
 from fedbench.models import MODELS
 from fedbench.testing.federations import small_federation, small_task
@@ -190,7 +190,7 @@ def _check_cost(cls: type[Attack], case: Case, trials: Trials, budget: Budget) -
         return
     federation = _federation(cls, case, None, num_users=300, num_items=600, num_malicious=15)
     federation.protocol = federation.protocol.model_copy(update={"clients_per_round": 315})
-    federation.cohort_size = 315
+    federation.population.cohort_size = 315
     own, honest = [], []
 
     def one_round() -> None:

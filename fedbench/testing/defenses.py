@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from fedbench.attacks.explicit_boost import ExplicitBoost
-from fedbench.defenses.base import ClientRegularization, Defense, ServerView
 from fedbench.federation import server as plain
-from fedbench.federation.clients import Batch
+from fedbench.federation.batch import Batch
+from fedbench.federation.defense import ClientRegularization, Defense, ServerView
 from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Updates
 from fedbench.models import MODELS, LocalStep, PublicParams
@@ -203,9 +203,9 @@ def _aggregated(
     """What becomes of the uploads of these honest clients, and the generator that the defense drew from."""
     defense = WatchedDefense(cls(cls.Params()), seen)
     federation = _federation(cls, model, None)
-    batch = federation.rows.select(clients)
+    batch = federation.population.rows.select(clients)
     step = federation.model.local_step(
-        federation.params, federation.users.index_select(0, clients), batch, federation.loss
+        federation.params, federation.users.index_select(0, clients), batch, federation.training.loss
     )
     updates = Updates(batch.clients, step.rows, step.dense, federation.model.samples(batch))
     generator = torch.Generator().manual_seed(0)

@@ -8,12 +8,13 @@ import torch
 
 from fedbench.attacks import Attack
 from fedbench.attacks.none import NoAttack
-from fedbench.cards import NoParameters
 from fedbench.defenses import Defense
 from fedbench.defenses.none import NoDefense
-from fedbench.federation.simulation import Federation, Task
+from fedbench.entries.cards import NoParameters
+from fedbench.federation.population import Task
+from fedbench.federation.protocol import Protocol
+from fedbench.federation.simulation import Federation
 from fedbench.models import MODELS, Recommender
-from fedbench.protocols import Protocol
 
 
 def small_task(

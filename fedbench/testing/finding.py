@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fedbench.cards import Parameters, parameter_docs
+from fedbench.entries.cards import Goal, Parameters, parameter_docs
 from fedbench.errors import UserError
 from fedbench.plugins import Kind, check_card
 
@@ -140,8 +140,6 @@ class Trials:
 
 def check_identity(kind: Kind, cls: type[Any]) -> Iterator[Finding]:
     """That the card is complete, and every parameter has a default and a description."""
-    from fedbench.cards import Goal
-
     try:
         check_card(kind, cls, "card")
     except UserError as error:

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from fedbench.federation.clients import Batch
+from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
-from fedbench.federation.simulation import Federation, Task
+from fedbench.federation.model import Histories
+from fedbench.federation.population import Task
+from fedbench.federation.simulation import Federation
 from fedbench.models import LocalStep, PublicParams, Recommender
 from fedbench.testing.federations import small_federation, small_task
 from fedbench.testing.finding import (
@@ -100,7 +102,7 @@ def separation(federation: Federation, user: torch.Tensor, item: torch.Tensor) -
     """
     f, task = federation, federation.task
     with torch.no_grad():
-        histories = f.histories(task.train_user, task.train_item, task.num_users)
+        histories = Histories.of(task.train_user, task.train_item, task.num_users)
         users = f.model.represent(f.params, f.users[: task.num_users], histories)
         scores = f.model.score_all(f.params, users)
     own = torch.zeros(task.num_users, task.num_items, dtype=torch.bool)
@@ -115,7 +117,11 @@ def _parts(cls: type[Recommender], kind: str) -> Parts:
     federation = small_federation(model, task=small_task(USERS, ITEMS), loss=kind)
     clients = torch.tensor([3, 17, 1, 8, 25])
     return Parts(
-        model, federation, federation.loss, federation.rows.select(clients), federation.users.index_select(0, clients)
+        model,
+        federation,
+        federation.training.loss,
+        federation.population.rows.select(clients),
+        federation.users.index_select(0, clients),
     )
 
 
@@ -171,7 +177,9 @@ def _clients(parts: Parts) -> None:
         _equal(value, stacked[name].sum(0), f"dense.total() and the sum of dense.stacked() give {name!r}")
     rows = torch.zeros_like(parts.params.items)
     for place, client in enumerate(parts.batch.clients.tolist()):
-        alone = parts.step(parts.federation.rows.select(torch.tensor([client])), parts.users[place : place + 1])
+        alone = parts.step(
+            parts.federation.population.rows.select(torch.tensor([client])), parts.users[place : place + 1]
+        )
         _equal(whole.users[place], alone.users[0], "a cohort's step and a client's own give the user's gradient")
         for name, value in alone.dense.stacked().items():
             _equal(stacked[name][place], value[0], f"a cohort's step and a client's own give {name!r}")
@@ -221,7 +229,7 @@ def _not_of_sequences(parts: Parts) -> None:
 
 
 _CHECKS: list[tuple[str, Callable[[Parts], None], str]] = [
-    ("shapes", _shapes, "The docstrings of fedbench.models.base say every shape; parameters are float32."),
+    ("shapes", _shapes, "The docstrings of fedbench.federation.model say every shape; parameters are float32."),
     ("scores", _scores, "logits(), score_all() and represent() must describe one and the same model."),
     ("clients by themselves", _clients, "A client's gradient may depend on its own rows only."),
     ("gradients", _not_of_sequences, "local_step() must be the gradient of the loss of logits()."),
@@ -294,7 +302,7 @@ def _check_cost(cls: type[Recommender], kind: str, trials: Trials, budget: Budge
 
 def _represented(parts: Parts) -> torch.Tensor:
     f, task = parts.federation, parts.federation.task
-    histories = f.histories(task.train_user, task.train_item, task.num_users)
+    histories = Histories.of(task.train_user, task.train_item, task.num_users)
     return parts.model.represent(f.params, f.users[: task.num_users], histories)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from fedbench.attacks.base import Attack
-from fedbench.cards import Channel, Knowledge
+from fedbench.entries.cards import Channel, Knowledge
 from fedbench.errors import ThreatModelViolation
 from fedbench.federation import view as view_module
-from fedbench.federation.clients import Batch
+from fedbench.federation.attack import Attack
+from fedbench.federation.batch import Batch
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles
 from fedbench.testing.finding import Stop, check_global_state, global_state

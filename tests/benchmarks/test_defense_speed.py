@@ -18,12 +18,14 @@ from robust_oracles import RULES, by_client, by_item
 
 from fedbench.data import load_split
 from fedbench.defenses import DEFENSES
-from fedbench.defenses.base import ServerView
 from fedbench.errors import DataError
-from fedbench.federation.simulation import Federation, Task
+from fedbench.federation.defense import ServerView
+from fedbench.federation.population import Task
+from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Updates, concat
-from fedbench.run import count_malicious, keep_freed_memory
-from fedbench.scenario import Scenario
+from fedbench.runs.run import keep_freed_memory
+from fedbench.runs.task import count_malicious
+from fedbench.scenarios.scenario import Scenario
 
 PUBLISHED = {"median": 6.5, "trimmed-mean": 9.2, "multi-krum": 16.0, "krum": 30.0, "bulyan": 30.0}
 """Seconds of the authors' code for an epoch of 990 clients, MF on ML-100K, one core, training and evaluation."""
@@ -58,10 +60,11 @@ def build(
 def received(federation: Federation) -> tuple[Updates, ServerView]:
     """What the server receives in one round, and its view."""
     federation.epoch += 1
-    cohort = next(c for c in federation.cohorts() if len(c.malicious))
-    view = replace(federation._server_view(), malicious_ratio=RATIO)
-    honest = federation._honest_updates(cohort.honest, view)
-    return concat([honest, federation._malicious_updates(cohort.malicious)]), view
+    cohort = next(c for c in federation.population.cohorts(federation.epoch) if len(c.malicious))
+    view = replace(federation.server_view(), malicious_ratio=RATIO)
+    honest = federation.training.honest_updates(federation.population.rows, cohort.honest, federation.defense, view)
+    assert federation.adversary is not None
+    return concat([honest, federation.adversary.updates(cohort.malicious, honest, federation.epoch, 0)]), view
 
 
 @pytest.mark.parametrize("scope", ["item", "client"])

@@ -14,9 +14,9 @@ from oracles import Client, evaluate_one_by_one
 
 from fedbench.data import Split, load_split
 from fedbench.errors import DataError
-from fedbench.federation.evaluation import EvaluationSettings, Evaluator
+from fedbench.evaluation.evaluator import EvaluationSettings, Evaluator
 from fedbench.models import MODELS, PublicParams, Recommender
-from fedbench.run import keep_freed_memory
+from fedbench.runs.run import keep_freed_memory
 
 TARGET = 467
 TARGET_SECONDS = {"100k": 0.010, "1m": 0.060}

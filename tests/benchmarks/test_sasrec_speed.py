@@ -14,12 +14,13 @@ from sasrec_oracle import client_gradients
 
 from fedbench.data import load_split
 from fedbench.errors import DataError
-from fedbench.federation.clients import Batch, TrainingRows, draw_negatives
+from fedbench.federation.batch import Batch
+from fedbench.federation.clients import TrainingRows, draw_negatives
 from fedbench.federation.losses import Loss
+from fedbench.federation.model import Histories
 from fedbench.models import PublicParams
-from fedbench.models.base import Histories
 from fedbench.models.sasrec import SelfAttentiveSequentialRecommender
-from fedbench.run import keep_freed_memory
+from fedbench.runs.run import keep_freed_memory
 
 CLIENTS = 50
 LEAST_RATIO = 1.5

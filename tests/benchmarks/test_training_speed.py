@@ -15,12 +15,13 @@ from oracles import PlainFederation, evaluate_one_by_one
 
 from fedbench.data import load_split
 from fedbench.errors import DataError
+from fedbench.evaluation.evaluator import EvaluationSettings, Evaluator
 from fedbench.federation.clients import draw_negatives
-from fedbench.federation.evaluation import EvaluationSettings, Evaluator
-from fedbench.federation.simulation import Federation, Task
+from fedbench.federation.population import Task
+from fedbench.federation.simulation import Federation
 from fedbench.randomness import generator
-from fedbench.run import keep_freed_memory
-from fedbench.scenario import Scenario
+from fedbench.runs.run import keep_freed_memory
+from fedbench.scenarios.scenario import Scenario
 
 TARGET = 467
 ROUND_SECONDS = 1.5e-3
@@ -53,7 +54,7 @@ def build(dataset: str, model: str) -> tuple[Federation, Evaluator, Any]:
         test_user=torch.from_numpy(split.test.user),
         test_item=torch.from_numpy(split.test.item),
         targets=task.targets,
-        evaluated_users=federation.evaluated_users,
+        evaluated_users=federation.population.evaluated_users,
         settings=EvaluationSettings("train", "train", "eligible"),
         device=torch.device("cpu"),
     )
@@ -70,11 +71,13 @@ def test_one_round(benchmark: Any, dataset: str, model: str) -> None:
     """256 clients: local steps, aggregation, the server's step."""
     federation, _, _ = build(dataset, model)
     federation.epoch = 1
-    cohort = next(federation.cohorts())
-    view = federation._server_view()
+    cohort = next(federation.population.cohorts(federation.epoch))
+    view = federation.server_view()
 
     def round_of_training() -> None:
-        received = federation._honest_updates(cohort.honest, view)
+        received = federation.training.honest_updates(
+            federation.population.rows, cohort.honest, federation.defense, view
+        )
         received.sum_rows(federation.task.num_items, federation.model.embedding_size)
         received.dense.total()
 
@@ -97,7 +100,7 @@ def test_epoch_and_evaluation(benchmark: Any, dataset: str, model: str) -> None:
     users = sorted(held_out)
     stream = torch.Generator().manual_seed(0)
     federation.epoch = 1
-    cohorts = [cohort.honest for cohort in federation.cohorts()]
+    cohorts = [cohort.honest for cohort in federation.population.cohorts(federation.epoch)]
     federation.epoch = 0
 
     def ours() -> None:

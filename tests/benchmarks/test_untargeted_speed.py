@@ -14,8 +14,9 @@ from fedbench.data import load_split
 from fedbench.errors import DataError
 from fedbench.federation.clients import draw_negatives
 from fedbench.federation.simulation import Federation
-from fedbench.run import keep_freed_memory, task_of
-from fedbench.scenario import Scenario
+from fedbench.runs.run import keep_freed_memory
+from fedbench.runs.task import task_of
+from fedbench.scenarios.scenario import Scenario
 
 
 def build(dataset: str, attack: str = "none", defense: str = "none", model: str = "mf") -> Federation:
@@ -67,7 +68,7 @@ def test_ten_rounds(benchmark: Any, dataset: str, model: str, least: float) -> N
     )
     plain = PLAIN[model](federation, negatives, dropout=0.2)
     federation.epoch = 1
-    cohorts = [cohort.honest.tolist() for cohort in federation.cohorts()]
+    cohorts = [cohort.honest.tolist() for cohort in federation.population.cohorts(federation.epoch)]
 
     plain.round(cohorts[0])
     begin = time.perf_counter()

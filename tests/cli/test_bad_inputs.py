@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import fedbench
 from fedbench.attacks import ATTACKS
 from fedbench.attacks.none import NoAttack
-from fedbench.cards import AttackCard, Channel, Goal
 from fedbench.cli import app
-from fedbench.results import scan, write_record
-from fedbench.run import execute
-from fedbench.scenario import Scenario
+from fedbench.entries.cards import AttackCard, Channel, Goal
+from fedbench.runs.results import scan, write_record
+from fedbench.scenarios.scenario import Scenario
 
 SUITE = """\
 name = "mine"
@@ -57,7 +57,7 @@ class NcfOnly(NoAttack):
 def earlier(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A record of an earlier run."""
     scenario = Scenario("longtail-small", "mf", protocol_params={"epochs": 1})
-    return write_record(execute(scenario, 0), tmp_path_factory.mktemp("earlier")).read_bytes()
+    return write_record(fedbench.run(scenario, 0), tmp_path_factory.mktemp("earlier")).read_bytes()
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from fedbench.attacks import ATTACKS
 from fedbench.cli import app
-from fedbench.suite import suite_names
+from fedbench.scenarios.suite import suite_names
 
 
 def out(*arguments: str) -> str:

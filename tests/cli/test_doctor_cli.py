@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from fedbench import __version__
 from fedbench.attacks import ATTACKS
 from fedbench.cli import app
-from fedbench.doctor import EXTRAS, PACKAGES
-from fedbench.registry import Registry
+from fedbench.cli.examine import EXTRAS, PACKAGES
+from fedbench.entries.registry import Registry
 
 
 @pytest.fixture(autouse=True)

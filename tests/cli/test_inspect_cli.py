@@ -12,12 +12,12 @@ import pytest
 from records import record, scenario, untargeted, write
 from typer.testing import CliRunner, Result
 
+import fedbench
 from fedbench.cli import app
 from fedbench.cli.inspect import curve_rows
-from fedbench.diagnostics import Diagnostics
-from fedbench.results import pack, write_record
-from fedbench.run import execute
-from fedbench.scenario import Scenario
+from fedbench.runs.diagnostics import Diagnostics
+from fedbench.runs.results import pack, write_record
+from fedbench.scenarios.scenario import Scenario
 
 SCENARIO = Scenario(
     "longtail-small",
@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run with diagnostics of every round."""
     folder = tmp_path_factory.mktemp("results")
     diagnostics = Diagnostics(1)
-    diagnostics.write(folder, write_record(execute(SCENARIO, 0, on_start=diagnostics.watch), folder).stem)
+    diagnostics.write(folder, write_record(fedbench.run(SCENARIO, 0, on_start=diagnostics.watch), folder).stem)
     return folder
 
 

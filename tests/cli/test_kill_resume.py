@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from interrupts import interruptible
 
-from fedbench.results import RunRecord
+from fedbench.runs.record import RunRecord
 
 SUITE = """
 name = "killed"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from fedbench.cli import app
 from fedbench.leaderboard.database import VIEWS
 from fedbench.leaderboard.sheets import Sheet, columns_that_fit
-from fedbench.results import path_of
+from fedbench.runs.results import path_of
 
 run = CliRunner().invoke
 

@@ -13,11 +13,11 @@ import plugin_files
 import pytest
 from typer.testing import CliRunner
 
+import fedbench
 from fedbench import plugins
 from fedbench.cli import app
-from fedbench.run import execute
-from fedbench.scaffold import TEMPLATES
-from fedbench.scenario import Scenario
+from fedbench.plugins.scaffold import TEMPLATES
+from fedbench.scenarios.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
 KINDS = {
@@ -89,11 +89,11 @@ def test_the_attacks_of_the_templates_attack(tmp_path: Path) -> None:
     up, down = (plugins.load_file(tmp_path / f"{name}.py").name for name in ("up", "down"))
     icde24 = {"epochs": 60, "evaluate_every": 60}
     promote = Scenario("longtail-small", "mf", up, malicious_ratio=0.05, target="random:1", protocol_params=icde24)
-    assert execute(promote, 0).metrics["er_10"] > 0.3
-    assert execute(promote.clean, 0).metrics["er_10"] < 0.05
+    assert fedbench.run(promote, 0).metrics["er_10"] > 0.3
+    assert fedbench.run(promote.clean, 0).metrics["er_10"] < 0.05
     aaai23 = {"epochs": 4, "learning_rate": 0.01, "evaluate_every": 4}
     degrade = Scenario("longtail-small", "mf", down, "none", 0.05, "aaai23", "none", protocol_params=aaai23)
-    assert execute(degrade, 0).metrics["hr_full_5"] < 0.6 * execute(degrade.clean, 0).metrics["hr_full_5"]
+    assert fedbench.run(degrade, 0).metrics["hr_full_5"] < 0.6 * fedbench.run(degrade.clean, 0).metrics["hr_full_5"]
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

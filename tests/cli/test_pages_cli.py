@@ -9,7 +9,7 @@ from records import record, write
 from typer.testing import CliRunner, Result
 
 from fedbench.cli import app
-from fedbench.suite import load_suite, suite_names
+from fedbench.scenarios.suite import load_suite, suite_names
 
 SUITE = """
 name = "mine"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fedbench.cli.progress import TimeLeft
-from fedbench.execution import Outcome, Plan, Run
-from fedbench.scenario import Scenario
+from fedbench.runs.execution import Outcome, Plan, Run
+from fedbench.scenarios.scenario import Scenario
 
 RUNS = [Run(Scenario("longtail-small", "mf"), seed) for seed in range(6)]
 """The first four have records of their kind, the last two have none."""

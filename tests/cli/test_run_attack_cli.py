@@ -22,11 +22,11 @@ from fedbench import plugins
 from fedbench.attacks import ATTACKS
 from fedbench.cli import app
 from fedbench.defenses import DEFENSES
-from fedbench.substitution import chosen, substituted
-from fedbench.suite import load_suite, parse_suite
+from fedbench.scenarios.substitution import chosen, substituted
+from fedbench.scenarios.suite import load_suite, parse_suite
 
 DEFENSE = '''
-from fedbench.cards import DefenseCard, DefenseFamily
+from fedbench.entries.cards import DefenseCard, DefenseFamily
 from fedbench.defenses import Defense
 from fedbench.federation.updates import Updates
 

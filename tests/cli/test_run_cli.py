@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from fedbench import __version__
 from fedbench.cli import app
-from fedbench.results import scan
+from fedbench.runs.results import scan
 
 SUITE = """
 name = "tiny"

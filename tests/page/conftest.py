@@ -9,7 +9,7 @@ from page_records import constructed
 from records import write
 
 from fedbench.leaderboard import Database
-from fedbench.results import pack
+from fedbench.runs.results import pack
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedbench.attacks.cluster_attack import AdaptiveClusters, ClusterAttack, k_means, norm_statistics
 from fedbench.attacks.spattack import OmniscientSpattack
 from fedbench.federation import server
-from fedbench.federation.clients import Batch
+from fedbench.federation.batch import Batch
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import Common, DenseGradients, Updates, concat
 from fedbench.federation.view import AttackerView, HonestStep, RoundState, Surroundings

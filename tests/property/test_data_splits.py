@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbench.data.records import Pairs, Rows, Table
+from fedbench.data.records import Interactions, Pairs, Table
 from fedbench.data.splits import make_split
 
 USERS, ITEMS = 6, 9
@@ -20,9 +20,9 @@ unsplit_names = st.sampled_from(["leave-one-out", "4:1", "leave-one-out-validati
 duplicates = st.sampled_from(["drop", "keep"])
 
 
-def rows(pairs: Listed) -> Rows:
+def rows(pairs: Listed) -> Interactions:
     array = np.array(pairs, dtype=np.int32).reshape(-1, 2)
-    return Rows(array[:, 0], array[:, 1])
+    return Interactions(array[:, 0], array[:, 1])
 
 
 def unsplit(pairs: Listed, ordered: bool) -> Table:
@@ -30,7 +30,7 @@ def unsplit(pairs: Listed, ordered: bool) -> Table:
     return Table({"all": rows(sorted(pairs, key=lambda pair: pair[0]))}, USERS, ITEMS, ordered, "generated")
 
 
-def listed_rows(part: Rows) -> Listed:
+def listed_rows(part: Interactions) -> Listed:
     return list(zip(part.user.tolist(), part.item.tolist(), strict=True))
 
 

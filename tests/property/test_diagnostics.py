@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from robust_oracles import make_updates
 
-from fedbench.diagnostics import Geometry, droppers, geometry
+from fedbench.runs.diagnostics import Geometry, droppers, geometry
 
 NAMES = list(Geometry.__dataclass_fields__)
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbench.defenses.base import ServerView
 from fedbench.defenses.hics import HierarchicalClipping
+from fedbench.federation.defense import ServerView
 from fedbench.federation.rows import FullRows
 from fedbench.federation.server import clip_rows
 from fedbench.federation.updates import DenseGradients, Updates

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbench import metrics
 from fedbench.errors import UserError
-from fedbench.federation.evaluation import EvaluationSettings, Evaluator
+from fedbench.evaluation import metrics
+from fedbench.evaluation.evaluator import EvaluationSettings, Evaluator
 from fedbench.models import PublicParams
 from fedbench.models.mf import MatrixFactorization
 

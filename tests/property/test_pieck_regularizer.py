@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbench.defenses.base import ServerView
 from fedbench.defenses.pieck_regularizer import PieckRegularizer, pull_to_popular, push_from_popular, rank_weights
-from fedbench.federation.clients import Batch
+from fedbench.federation.batch import Batch
+from fedbench.federation.defense import ServerView
 from fedbench.models import PublicParams
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sasrec_oracle import client_gradients, noisy, outputs, sequences
 
 from fedbench.federation.losses import Loss
+from fedbench.federation.model import Histories
 from fedbench.models import PublicParams, buckets, recording
-from fedbench.models.base import Histories
 from fedbench.models.sasrec import SelfAttentiveSequentialRecommender
 
 M, LONGEST, LIMIT = 24, 12, 7

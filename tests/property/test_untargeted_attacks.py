@@ -13,8 +13,9 @@ from fedbench.attacks.fed_attack import FedAttack, hardest
 from fedbench.attacks.label_flip import flipped
 from fedbench.attacks.statistical import Fang, Gaussian, Lie
 from fedbench.attacks.ua_fedrec import extremes, similarity_gradient
-from fedbench.cards import AttackCard
-from fedbench.federation.clients import Batch, TrainingRows, draw_negatives
+from fedbench.entries.cards import AttackCard
+from fedbench.federation.batch import Batch
+from fedbench.federation.clients import TrainingRows, draw_negatives
 from fedbench.federation.losses import Loss
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import Common, DenseGradients, Updates

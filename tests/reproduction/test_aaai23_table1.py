@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
+import fedbench
 from fedbench.errors import DataError
-from fedbench.results import RunRecord
-from fedbench.run import execute
-from fedbench.scenario import Scenario
+from fedbench.runs.record import RunRecord
+from fedbench.scenarios.scenario import Scenario
 
 
 def run(attack: str, ratio: float) -> RunRecord:
@@ -18,7 +18,7 @@ def run(attack: str, ratio: float) -> RunRecord:
         "ml-1m", "mf", attack, malicious_ratio=ratio, protocol="aaai23", target="none", protocol_params={"epochs": 10}
     )
     try:
-        record = execute(scenario, 0)
+        record = fedbench.run(scenario, 0)
     except DataError as error:
         pytest.skip(str(error))
     assert record.status == "ok", record.error

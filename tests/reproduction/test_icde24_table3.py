@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+import fedbench
 from fedbench.errors import DataError
-from fedbench.results import RunRecord
-from fedbench.run import execute
-from fedbench.scenario import Scenario
+from fedbench.runs.record import RunRecord
+from fedbench.scenarios.scenario import Scenario
 
 PUBLISHED = {"split": "published-icde24", "duplicates": "keep", "duplicate_rows": "last"}
 
@@ -30,7 +30,7 @@ def run(
         protocol_params=PUBLISHED | protocol,
     )
     try:
-        record = execute(scenario, seed)
+        record = fedbench.run(scenario, seed)
     except DataError as error:
         pytest.skip(str(error))
     assert record.status == "ok", record.error

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+import fedbench
 from fedbench.errors import DataError
-from fedbench.results import RunRecord
-from fedbench.run import execute
-from fedbench.scenario import Scenario
+from fedbench.runs.record import RunRecord
+from fedbench.scenarios.scenario import Scenario
 
 PUBLISHED = {"split": "published-icde24", "duplicates": "keep", "duplicate_rows": "last", "evaluate_every": 5}
 
@@ -29,7 +29,7 @@ def run(model: str, attack: str, defense: str, epochs: int, defense_params: dict
         protocol_params=PUBLISHED | {"epochs": epochs},
     )
     try:
-        record = execute(scenario, 0)
+        record = fedbench.run(scenario, 0)
     except DataError as error:
         pytest.skip(str(error))
     assert record.status == "ok", record.error

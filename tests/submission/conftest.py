@@ -8,12 +8,12 @@ import plugin_files
 import pytest
 from bundles import ONLY, Submitted, make
 
+import fedbench
 from fedbench import plugins
-from fedbench.results import write_record
-from fedbench.run import execute
+from fedbench.runs.results import write_record
+from fedbench.scenarios.suite import forget_scenarios
 from fedbench.submission.bundle import entry
 from fedbench.submission.claim import claim
-from fedbench.suite import forget_scenarios
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def submitted(tmp_path_factory: pytest.TempPathFactory) -> Submitted:
     file.write_text(plugin_files.ATTACK)
     of = entry("attack", str(file))
     for run in claim("attack", of.name, "smoke", ONLY, 2).runs.values():
-        write_record(execute(run.scenario, run.seed, suite="smoke"), results)
+        write_record(fedbench.run(run.scenario, run.seed, suite="smoke"), results)
     made = make(Submitted(file, results, b""), [results])
     plugins.forget()
     forget_scenarios()

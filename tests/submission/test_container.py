@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedbench.attacks import ATTACKS
-from fedbench.cards import AttackCard, DefenseCard
 from fedbench.defenses import DEFENSES
+from fedbench.entries.cards import AttackCard, DefenseCard
 from fedbench.submission.container import CARD, ENVIRONMENT, LIMITS, MANIFEST, RECORDS, SOURCE, packed
 from fedbench.submission.manifest import AttackData, DefenseData, canonical, card_data
 from fedbench.submission.verify import verify

@@ -24,8 +24,9 @@ from bundles import (
     with_table,
 )
 
-from fedbench.results import SCHEMA_VERSION, scan, schema
-from fedbench.scenario import Scenario
+from fedbench.runs.record import SCHEMA_VERSION, schema
+from fedbench.runs.results import scan
+from fedbench.scenarios.scenario import Scenario
 from fedbench.submission import records, rows
 from fedbench.submission.container import CARD, ENVIRONMENT, SOURCE
 from fedbench.submission.records import Row
@@ -262,7 +263,7 @@ def with_raw_source(data: bytes, source: bytes) -> bytes:
     from fedbench.submission.source import module_of_file
 
     module = module_of_file(source)
-    stated = {"module": module, "modules": ["fedbench.attacks.base", module]}
+    stated = {"module": module, "modules": ["fedbench.federation.attack", module]}
     return sealed({**unpacked(data), SOURCE: source}, **stated)
 
 

@@ -15,11 +15,11 @@ import pytest
 from bundles import Submitted, edited, rows_of, sealed, unpacked, with_code, with_curve
 from typer.testing import CliRunner
 
+import fedbench
 from fedbench import plugins
 from fedbench.cli import app
 from fedbench.errors import UserError
-from fedbench.results import write_record
-from fedbench.run import execute
+from fedbench.runs.results import write_record
 from fedbench.submission import rerun
 from fedbench.submission.bundle import entry, make_bundle
 from fedbench.submission.claim import claim
@@ -95,7 +95,7 @@ def test_an_entry_of_a_package_keeps_its_name(submitted: Submitted, tmp_path: Pa
     named, only, results = replace(of, name="pack/direct"), ("model=mf", "defense=none"), tmp_path / "results"
     with standing_in("attack", "pack/direct", of.cls):
         for each in claim("attack", "pack/direct", "smoke", only, 1).runs.values():
-            write_record(execute(each.scenario, each.seed), results)
+            write_record(fedbench.run(each.scenario, each.seed), results)
         data = make_bundle(named, "smoke", only, 1, [results]).data
     assert data is not None
     plugins.forget()

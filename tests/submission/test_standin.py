@@ -8,12 +8,12 @@ import pytest
 
 from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
-from fedbench.run import identity
-from fedbench.scenario import Scenario
+from fedbench.runs.identity import identity
+from fedbench.scenarios.scenario import Scenario
+from fedbench.scenarios.suite import load_suite
 from fedbench.submission.manifest import AttackData, DefenseData, canonical, card_data
 from fedbench.submission.report import Check
 from fedbench.submission.standin import stand_in, standing_in
-from fedbench.suite import load_suite
 
 
 @pytest.mark.parametrize("suite", ["smoke", "core-untargeted", "aaai23-table1"])

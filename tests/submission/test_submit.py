@@ -12,15 +12,15 @@ import pytest
 from bundles import ONLY, Submitted, edited, make, refused, sealed, unpacked
 from typer.testing import CliRunner
 
+import fedbench
 from fedbench import plugins
 from fedbench.cli import app
 from fedbench.errors import UserError
-from fedbench.results import write_record
-from fedbench.run import execute
+from fedbench.runs.results import write_record
+from fedbench.scenarios.suite import forget_scenarios
 from fedbench.submission.bundle import entry, make_bundle
 from fedbench.submission.claim import claim
 from fedbench.submission.verify import verify
-from fedbench.suite import forget_scenarios
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -118,8 +118,8 @@ DEFENSE = '''"""Nothing but a share that is assumed."""
 
 from pydantic import Field
 
-from fedbench.cards import DefenseCard, DefenseFamily, Parameters
-from fedbench.defenses.base import Defense
+from fedbench.entries.cards import DefenseCard, DefenseFamily, Parameters
+from fedbench.federation.defense import Defense
 
 
 class Shield(Defense):
@@ -142,7 +142,7 @@ def test_a_defense_is_submitted_with_the_twins_that_state_what_it_assumes(tmp_pa
     assert len(runs) == 4  # itself, its clean and undefended twins, and the baseline
     assert '"assumed_ratio": 0.05' in "".join(run.scenario.key for run in runs.values())
     for run in runs.values():
-        write_record(execute(run.scenario, run.seed, suite="smoke"), results)
+        write_record(fedbench.run(run.scenario, run.seed, suite="smoke"), results)
     made = make_bundle(of, "smoke", only, 1, [results])
     assert made.data is not None, made.checks
     plugins.forget()

@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from fedbench.cli import app
-from fedbench.scaffold import TEMPLATES
+from fedbench.plugins.scaffold import TEMPLATES
 
 FILE = Path(__file__).parents[2] / ".github" / "workflows" / "contribution.yml"
 

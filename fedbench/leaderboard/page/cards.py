@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedbench.cards import parameter_docs
+from fedbench.entries.cards import parameter_docs
 from fedbench.leaderboard.database import Database
 
 if TYPE_CHECKING:
-    from fedbench.registry import Registry
+    from fedbench.entries.registry import Registry
 
 
 def cards(database: Database) -> dict[str, dict[str, Any]]:

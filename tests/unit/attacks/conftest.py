@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedbench.cards import AttackCard, Knowledge
-from fedbench.federation.clients import Batch, TrainingRows, draw_negatives
+from fedbench.entries.cards import AttackCard, Knowledge
+from fedbench.federation.batch import Batch
+from fedbench.federation.clients import TrainingRows, draw_negatives
 from fedbench.federation.losses import Loss
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles, PublicInteractions, RoundState, Surroundings

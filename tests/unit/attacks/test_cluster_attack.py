@@ -23,8 +23,8 @@ from fedbench.attacks.cluster_attack import (
     norm_statistics,
     shared_rows,
 )
-from fedbench.cards import parse_parameters
 from fedbench.defenses.union import Union, contrastive
+from fedbench.entries.cards import parse_parameters
 from fedbench.errors import UserError
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import Common, DenseGradients, Updates

@@ -8,7 +8,8 @@ import torch
 
 from fedbench.attacks.fed_attack import FedAttack, hardest
 from fedbench.attacks.label_flip import flipped
-from fedbench.federation.clients import Batch, TrainingRows, draw_negatives
+from fedbench.federation.batch import Batch
+from fedbench.federation.clients import TrainingRows, draw_negatives
 from fedbench.federation.view import AttackerView
 
 MakeView = Callable[..., AttackerView]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedbench.attacks.label_flip import LabelFlip, flipped
-from fedbench.federation.clients import Batch
+from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles

@@ -121,9 +121,9 @@ def test_an_impossible_profile_size_is_one_line(
 def test_fake_users_train_on_their_profile_and_never_against_the_targets(cls: type[Shilling]) -> None:
     attack = cls(cls.Params(profile_size=6))
     federation = small_federation(attack=attack, num_malicious=5, clients_per_round=100)
-    rows = federation.fake_rows
+    rows = federation.adversary.fakes.rows
     assert rows is not None
-    wanted = attack.profiles(federation._view) if cls is PopularProfiles else None
+    wanted = attack.profiles(federation.adversary.view) if cls is PopularProfiles else None
     assert rows.positive.sum() == 5 * 6
     assert not bool((rows.item[rows.positive == 0] == 7).any())
     assert int((rows.item[rows.positive == 1] == 7).sum()) == 5

@@ -11,15 +11,15 @@ from robust_oracles import full
 
 from fedbench.attacks import ATTACKS
 from fedbench.attacks.spattack import IgnorantSpattack, OmniscientSpattack, Spattack, draw_by_popularity
-from fedbench.cards import NoParameters
 from fedbench.defenses.none import NoDefense
+from fedbench.entries.cards import NoParameters
 from fedbench.federation import server
+from fedbench.federation.protocol import Protocol
 from fedbench.federation.rows import FullRows
 from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Common, DenseGradients, Updates, concat
 from fedbench.federation.view import AttackerView
 from fedbench.models import MODELS
-from fedbench.protocols import Protocol
 
 MakeView = Callable[..., AttackerView]
 AGGREGATIONS = ("sum", "mean", "weighted")

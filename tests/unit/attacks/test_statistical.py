@@ -10,7 +10,7 @@ import torch
 
 from fedbench.attacks.clean_statistics import Spread
 from fedbench.attacks.statistical import PUBLISHED_Z, Fang, Gaussian, Lie, StatisticalAttack, rule_z
-from fedbench.cards import parse_parameters
+from fedbench.entries.cards import parse_parameters
 from fedbench.errors import UserError
 from fedbench.federation.view import AttackerView
 

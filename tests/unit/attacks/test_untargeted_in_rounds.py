@@ -14,9 +14,10 @@ from fedbench.attacks import ATTACKS, Attack
 from fedbench.attacks.clean_statistics import clean_statistics
 from fedbench.attacks.label_flip import flipped
 from fedbench.attacks.ua_fedrec import extremes, similarity_gradient
-from fedbench.cards import Channel, Goal, Knowledge
+from fedbench.entries.cards import Channel, Goal, Knowledge
 from fedbench.errors import ThreatModelViolation
-from fedbench.federation.simulation import Federation, Task
+from fedbench.federation.population import Task
+from fedbench.federation.simulation import Federation
 from fedbench.federation.view import AttackerView
 
 MakeView = Callable[..., AttackerView]

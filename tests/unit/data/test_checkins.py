@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from data_server import Server
 
-from fedbench.data import Entry, Pairs, get, import_dataset, load_split, resolve
+from fedbench.data import DatasetCard, Pairs, get, import_dataset, load_split, resolve
 from fedbench.data.checkins import core, core_checkins, id_list, listed_checkins, read_id_list
 from fedbench.data.records import Table
 from fedbench.errors import DataError
@@ -54,7 +54,7 @@ def write(path: Path, data: bytes) -> Path:
 
 
 @pytest.fixture
-def gowalla(monkeypatch: pytest.MonkeyPatch) -> Entry:
+def gowalla(monkeypatch: pytest.MonkeyPatch) -> DatasetCard:
     """The catalogue's entry, its lists pinned to the small ones above."""
     known = resolve("gowalla")
     pinned = {
@@ -91,7 +91,7 @@ def test_malformed_check_in_is_refused_or_counted(line: str) -> None:
     assert (len(rows_of(table)), table.malformed) == (12, 1)
 
 
-def test_import_takes_the_lists_beside_the_file(tmp_path: Path, gowalla: Entry) -> None:
+def test_import_takes_the_lists_beside_the_file(tmp_path: Path, gowalla: DatasetCard) -> None:
     path = write(tmp_path / "loc-gowalla_totalCheckins.txt.gz", gzip.compress(CHECKINS.encode()))
     write(tmp_path / "user_list.txt", USERS)
     write(tmp_path / "item_list.txt.gz", gzip.compress(ITEMS))
@@ -113,7 +113,7 @@ def test_import_takes_the_lists_beside_the_file(tmp_path: Path, gowalla: Entry) 
 
 
 def test_import_takes_the_lists_of_the_data_roots(
-    tmp_path: Path, gowalla: Entry, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, gowalla: DatasetCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "root" / "gowalla" / "user_list.txt.gz", gzip.compress(USERS))
     write(tmp_path / "root" / "gowalla" / "item_list.txt.gz", gzip.compress(ITEMS))
@@ -128,7 +128,7 @@ def test_import_takes_the_lists_of_the_data_roots(
     assert import_dataset("gowalla", plain, layout="gowalla").summary.rows == 6
 
 
-def test_import_without_the_lists_says_what_is_missing(home: Path, tmp_path: Path, gowalla: Entry) -> None:
+def test_import_without_the_lists_says_what_is_missing(home: Path, tmp_path: Path, gowalla: DatasetCard) -> None:
     path = write(tmp_path / "checkins.txt", CHECKINS.encode())
     write(tmp_path / "gowalla" / "user_list.txt", USERS)
     with pytest.raises(
@@ -142,7 +142,7 @@ def test_import_without_the_lists_says_what_is_missing(home: Path, tmp_path: Pat
 
 
 def test_get_fetches_the_lists_and_the_check_ins(
-    tmp_path: Path, home: Path, gowalla: Entry, serve: Callable[[bytes], Server], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, home: Path, gowalla: DatasetCard, serve: Callable[[bytes], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert gowalla.download is not None
     servers = [serve(body) for body in (gzip.compress(CHECKINS.encode()), USERS, ITEMS)]
@@ -166,7 +166,7 @@ def test_get_fetches_the_lists_and_the_check_ins(
 
 
 def test_failed_download_of_a_list_names_all_files(
-    gowalla: Entry, serve: Callable[[bytes], Server], monkeypatch: pytest.MonkeyPatch
+    gowalla: DatasetCard, serve: Callable[[bytes], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(USERS)
     server.status = 503

@@ -9,13 +9,13 @@ import pytest
 
 from fedbench.data import home, store
 from fedbench.data.catalogue import File
-from fedbench.data.records import Rows, Table
+from fedbench.data.records import Interactions, Table
 from fedbench.errors import DataError
 
 
 def table() -> Table:
-    rows = Rows(np.array([0, 0, 2], np.int32), np.array([3, 1, 0], np.int32))
-    empty = Rows(np.empty(0, np.int32), np.empty(0, np.int32))
+    rows = Interactions(np.array([0, 0, 2], np.int32), np.array([3, 1, 0], np.int32))
+    empty = Interactions(np.empty(0, np.int32), np.empty(0, np.int32))
     return Table({"train": rows, "public:0.01": empty, "test": rows}, 3, 4, True, "order", 5, ("a note",))
 
 
@@ -61,7 +61,7 @@ def test_damaged_cache_file_is_built_again(home: Path, damage: str) -> None:
 
 
 def test_flipped_bits_in_the_columns_are_noticed(home: Path) -> None:
-    rows = Rows(np.arange(5000, dtype=np.int32), np.arange(5000, dtype=np.int32))
+    rows = Interactions(np.arange(5000, dtype=np.int32), np.arange(5000, dtype=np.int32))
     big = Table({"all": rows}, 5000, 5000, False, "")
     store.cached("x", lambda: big)
     path = home / "parsed" / "x.parquet"

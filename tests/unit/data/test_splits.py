@@ -6,20 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbench.data.records import Pairs, Rows, Split, Table
+from fedbench.data.records import Interactions, Pairs, Split, Table
 from fedbench.data.splits import MADE, make_split, slot_of
 
 
-def rows(*pairs: tuple[int, int]) -> Rows:
+def rows(*pairs: tuple[int, int]) -> Interactions:
     user, item = zip(*pairs, strict=True)
-    return Rows(np.array(user, np.int32), np.array(item, np.int32))
+    return Interactions(np.array(user, np.int32), np.array(item, np.int32))
 
 
 def listed(pairs: Pairs | None) -> list[tuple[int, int]] | None:
     return None if pairs is None else list(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))
 
 
-def table(parts: dict[str, Rows], ordered: bool = True) -> Table:
+def table(parts: dict[str, Interactions], ordered: bool = True) -> Table:
     return Table(parts, num_users=4, num_items=6, ordered=ordered, order="test data")
 
 
@@ -169,7 +169,7 @@ def test_fingerprint_tells_splits_apart() -> None:
 
 @pytest.mark.parametrize("name", ["leave-one-out", "4:1", "leave-one-out-validation"])
 def test_no_interaction_at_all(name: str) -> None:
-    nothing = Rows(np.empty(0, np.int32), np.empty(0, np.int32))
+    nothing = Interactions(np.empty(0, np.int32), np.empty(0, np.int32))
     made = split(Table({"all": nothing}, 2, 3, False, ""), name)
     assert (len(made.train), len(made.test), made.report.users_without_train) == (0, 0, 2)
 

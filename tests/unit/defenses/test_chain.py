@@ -9,12 +9,12 @@ import torch
 from federations import small_federation
 from robust_oracles import make_updates, server_of
 
-from fedbench.cards import DefenseCard, NoParameters
 from fedbench.defenses import DEFENSES, ClientRegularization, Defense, ServerView
-from fedbench.defenses.base import Chain
+from fedbench.defenses.chain import Chain
+from fedbench.entries.cards import DefenseCard, NoParameters
 from fedbench.errors import UserError
 from fedbench.federation.updates import Updates
-from fedbench.scenario import Scenario
+from fedbench.scenarios.scenario import Scenario
 
 
 def chain(name: str, **params: Any) -> Defense:
@@ -68,11 +68,11 @@ def test_the_aggregator_sees_only_the_clients_that_union_kept() -> None:
 def test_client_sides_add_up() -> None:
     """What two client-side defenses add to a client's rows and to its own embedding is the sum of what each adds."""
     federation = small_federation("mf")
-    batch = federation.rows.select(torch.arange(8))
+    batch = federation.population.rows.select(torch.arange(8))
     users = federation.users[:8]
 
     def added(defense: Defense) -> ClientRegularization:
-        view = federation._server_view()
+        view = federation.server_view()
         view.generator.manual_seed(0)
         found = defense.regularize(federation.params, users, batch, view)
         assert found is not None

@@ -8,15 +8,15 @@ import torch
 from federations import small_federation
 
 from fedbench.attacks.explicit_boost import ExplicitBoost
-from fedbench.cards import DefenseCard, NoParameters
 from fedbench.defenses import DEFENSES, Defense, ServerView
-from fedbench.defenses.base import Chain
+from fedbench.defenses.chain import Chain
 from fedbench.defenses.fl_wbc import MF_SCALE, NCF_SCALE, WhiteBloodCells, masked_noise
-from fedbench.federation.clients import Batch
+from fedbench.entries.cards import DefenseCard, NoParameters
+from fedbench.federation.batch import Batch
+from fedbench.federation.model import LocalStep
 from fedbench.federation.rows import FullRows, OuterRows
 from fedbench.federation.updates import DenseGradients
 from fedbench.models import PublicParams
-from fedbench.models.base import LocalStep
 
 
 def make(**params: Any) -> WhiteBloodCells:
@@ -256,7 +256,7 @@ class AddOne(Defense):
 def test_client_updates_of_a_chain_run_in_order_and_reach_users_and_server() -> None:
     clean = small_federation(clients_per_round=100)
     items, users = clean.params.items.clone(), clean.users.clone()
-    touched = torch.bincount(clean.rows.item, minlength=40)[:, None]
+    touched = torch.bincount(clean.population.rows.item, minlength=40)[:, None]
     one = small_federation(clients_per_round=100, defense=Chain([Double(NoParameters()), AddOne(NoParameters())]))
     two = small_federation(clients_per_round=100, defense=Chain([AddOne(NoParameters()), Double(NoParameters())]))
     for federation in (clean, one, two):

@@ -6,8 +6,8 @@ from federations import small_federation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedbench.defenses.base import ServerView
 from fedbench.defenses.norm_bound import NormBound
+from fedbench.federation.defense import ServerView
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.models import PublicParams

@@ -10,10 +10,12 @@ from federations import small_federation, small_task
 
 from fedbench.attacks.pieck_uea import PieckUEA
 from fedbench.defenses import DEFENSES
-from fedbench.defenses.base import Chain, ClientRegularization, ServerView
+from fedbench.defenses.chain import Chain
 from fedbench.defenses.norm_bound import NormBound
 from fedbench.defenses.pieck_regularizer import PieckRegularizer, pull_to_popular, push_from_popular, rank_weights
-from fedbench.federation.clients import Batch, TrainingRows, sample_rows
+from fedbench.federation.batch import Batch
+from fedbench.federation.clients import TrainingRows, sample_rows
+from fedbench.federation.defense import ClientRegularization, ServerView
 from fedbench.federation.simulation import Federation
 from fedbench.models import PublicParams
 
@@ -264,7 +266,7 @@ class PlainRegularizedClients:
     def loss(
         self, client: int, items: torch.Tensor, user: torch.Tensor, dense: dict[str, torch.Tensor]
     ) -> torch.Tensor:
-        p, rows = self.p, self.federation.rows
+        p, rows = self.p, self.federation.population.rows
         mine = slice(int(rows.starts[client]), int(rows.starts[client + 1]))
         sample, label = [], []
         for item, weight, positive in zip(rows.item[mine], rows.weight[mine], rows.positive[mine], strict=True):
@@ -335,7 +337,7 @@ def test_training_equals_the_plain_loop_with_autograd(model: str, options: dict[
     plain = PlainRegularizedClients(federation, params)
     for _ in range(5 if "mining_differences" in options else 3):
         federation.epoch += 1
-        cohorts = [cohort.honest for cohort in federation.cohorts()]
+        cohorts = [cohort.honest for cohort in federation.population.cohorts(federation.epoch)]
         federation.epoch -= 1
         federation.train_epoch()
         for cohort in cohorts:

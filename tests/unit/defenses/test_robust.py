@@ -14,9 +14,9 @@ from robust_oracles import RULES, aggregated, by_client, by_item, make_updates, 
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.grouped import RowsByItem
 from fedbench.defenses.robust import weighted_sum
+from fedbench.federation.model import PublicParams
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Updates
-from fedbench.models.base import PublicParams
 
 ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc")
 every_rule = pytest.mark.parametrize(("name", "variant"), [pytest.param(*key, id="-".join(key)) for key in RULES])
@@ -321,8 +321,8 @@ def test_every_rule_trains(model: str, name: str, scope: str) -> None:
 def test_factored_rows_are_read_as_they_are() -> None:
     """A round of matrix factorisation, whose rows are factors: the same as of the rows written out."""
     federation = small_federation("mf")
-    view = federation._server_view()
-    updates = federation._honest_updates(torch.arange(8), view)
+    view = federation.server_view()
+    updates = federation.training.honest_updates(federation.population.rows, torch.arange(8), federation.defense, view)
     full = Updates(updates.clients, (updates.all_rows(),), updates.dense, updates.weights)
     m, d = federation.params.items.shape
     for name in ROBUST:

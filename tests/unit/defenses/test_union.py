@@ -17,8 +17,8 @@ from fedbench.defenses import ServerView
 from fedbench.defenses import union as union_module
 from fedbench.defenses.gap_statistic import dispersion, two_clusters
 from fedbench.defenses.union import Union, contrastive, draw_outside, spread_of, uniformity
+from fedbench.federation.optimizers import Adam, Descent, ServerOptimizer
 from fedbench.federation.rows import FullRows, coalesced
-from fedbench.federation.server import Adam, Descent, ServerOptimizer
 from fedbench.federation.updates import Common, DenseGradients, Updates
 from fedbench.models import PublicParams
 
@@ -190,9 +190,9 @@ def test_the_contrastive_gradient_is_that_of_autograd(
     monkeypatch.setattr(module, "draw_outside", noting)
     monkeypatch.setattr(module, "_uniform", noting_uniform)
     federation = small_federation("mf")
-    batch = federation.rows.select(torch.tensor([3, 0, 7]))
+    batch = federation.population.rows.select(torch.tensor([3, 0, 7]))
     params = Union.Params(alpha=0.7, negatives=4, negatives_per=negatives_per, reduction=reduction)
-    view = federation._server_view()
+    view = federation.server_view()
     found = Union(params).regularize(federation.params, torch.zeros(3, 32), batch, view)
     assert found is not None
     assert found.rows is not None
@@ -229,12 +229,12 @@ def test_the_contrastive_gradient_is_that_of_autograd(
 
 def test_a_client_with_one_positive_has_no_contrastive_task() -> None:
     federation = small_federation("mf")
-    batch = federation.rows.select(torch.tensor([2]))
+    batch = federation.population.rows.select(torch.tensor([2]))
     lone = (batch.positive > 0).nonzero()[0]
     positive = torch.zeros_like(batch.positive)
     positive[lone] = 1
     only = type(batch)(batch.clients, batch.starts, batch.client, batch.item, batch.weight, positive, batch.size)
-    found = Union(Union.Params()).regularize(federation.params, torch.zeros(1, 32), only, federation._server_view())
+    found = Union(Union.Params()).regularize(federation.params, torch.zeros(1, 32), only, federation.server_view())
     assert found is not None
     assert not found.rows.any()
     assert not found.extra.values.any()
@@ -264,7 +264,9 @@ def test_union_trains_and_sends_each_row_once(model: str, negatives_per: str) ->
     federation = small_federation(
         model, defense=Union(Union.Params(negatives=3, negatives_per=negatives_per, sampled_items=20))
     )
-    sent = federation._honest_updates(torch.arange(8), federation._server_view()).all_rows()
+    sent = federation.training.honest_updates(
+        federation.population.rows, torch.arange(8), federation.defense, federation.server_view()
+    ).all_rows()
     key = sent.client * 40 + sent.item
     assert len(torch.unique(key)) == len(key)
     federation.train_epoch()
@@ -360,7 +362,7 @@ def test_the_spread_of_sets_that_differ_in_the_fourth_digit_keeps_its_order(dist
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_the_contrastive_gradient_with_dropout_is_that_of_autograd_under_the_same_masks(reduction: str) -> None:
     federation = small_federation("mf")
-    batch = federation.rows.select(torch.tensor([3, 0, 7]))
+    batch = federation.population.rows.select(torch.tensor([3, 0, 7]))
     items = federation.params.items
     params = Union.Params(alpha=0.7, negatives=4, dropout=0.3, reduction=reduction)
     drawn: list[torch.Tensor] = []

@@ -12,16 +12,16 @@ from federations import small_federation, small_task
 from sasrec_oracle import PlainSequential
 from untargeted_oracle import PlainUntargeted
 
-from fedbench.attacks.base import Attack
 from fedbench.attacks.label_flip import LabelFlip
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, NoParameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, NoParameters
 from fedbench.errors import ThreatModelViolation, UserError
+from fedbench.federation.attack import Attack
 from fedbench.federation.clients import draw_negatives
 from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView
-from fedbench.protocols import preset
-from fedbench.scenario import Scenario
+from fedbench.scenarios.protocols import preset
+from fedbench.scenarios.scenario import Scenario
 
 FIELDS = preset("aaai23", "mf", "ml-1m").model_dump()
 LAMBDA = 0.03
@@ -63,7 +63,10 @@ class Loyal(Attack):
 def drawn_cohorts(made: Federation) -> list[list[int]]:
     """Those of the first epoch, users' ids."""
     made.epoch = 1
-    cohorts = [torch.cat([each.honest, made.malicious[each.malicious]]).tolist() for each in made.cohorts()]
+    cohorts = [
+        torch.cat([each.honest, made.population.malicious[each.malicious]]).tolist()
+        for each in made.population.cohorts(made.epoch)
+    ]
     made.epoch = 0
     return cohorts
 
@@ -73,7 +76,7 @@ def test_rounds_agree_with_a_loop_over_clients_with_autograd_and_torchs_adam(att
     """Also with clients that are the attacker's, but upload honestly."""
     ours = federation(num_malicious=6 if attacked else 0, attack=Loyal(NoParameters()) if attacked else None)
     task = ours.task
-    negatives = draw_negatives(task.train_user, task.train_item, 30, 40, 1, ours._stream("negatives", 0))
+    negatives = draw_negatives(task.train_user, task.train_item, 30, 40, 1, ours.population.stream("negatives", 0))
     plain = PlainUntargeted(ours, negatives)
     for cohort in drawn_cohorts(ours):
         plain.round(cohort)
@@ -88,7 +91,7 @@ def test_rounds_of_a_model_of_sequences_agree_with_such_a_loop(max_length: int) 
     """L2 on everything but biases, means by positions, Adam on dense parameters too; sequences cut and whole."""
     ours = federation(model="sasrec", model_params={"embedding_size": 4, "max_length": max_length, "dropout": 0.0})
     task = ours.task
-    negatives = draw_negatives(task.train_user, task.train_item, 30, 40, 1, ours._stream("negatives", 0))
+    negatives = draw_negatives(task.train_user, task.train_item, 30, 40, 1, ours.population.stream("negatives", 0))
     plain = PlainSequential(ours, negatives)
     before = {name: value.clone() for name, value in ours.params.dense.items()}
     for cohort in drawn_cohorts(ours):
@@ -118,14 +121,14 @@ def test_with_lazy_adam_absent_users_stay() -> None:
 
 def test_malicious_users_come_from_a_pool_that_no_run_changes_and_nobody_of_it_is_evaluated() -> None:
     clean, one, many = federation(), federation(3, Loyal(NoParameters()), seed=1), federation(12, Loyal(NoParameters()))
-    assert len(clean.evaluated_users) == 18
-    assert torch.equal(clean.evaluated_users, one.evaluated_users)
-    assert torch.equal(clean.evaluated_users, many.evaluated_users)
-    assert len(many.malicious) == 12
+    assert len(clean.population.evaluated_users) == 18
+    assert torch.equal(clean.population.evaluated_users, one.population.evaluated_users)
+    assert torch.equal(clean.population.evaluated_users, many.population.evaluated_users)
+    assert len(many.population.malicious) == 12
     for each in (one, many):
-        assert not set(each.malicious.tolist()) & set(each.evaluated_users.tolist())
+        assert not set(each.population.malicious.tolist()) & set(each.population.evaluated_users.tolist())
     other = federation(3, Loyal(NoParameters()), seed=2)
-    assert not torch.equal(one.malicious, other.malicious)
+    assert not torch.equal(one.population.malicious, other.population.malicious)
     with pytest.raises(UserError, match=r"13 malicious clients are more than the 12 users"):
         federation(13, Loyal(NoParameters()))
 
@@ -140,7 +143,7 @@ def test_negatives_are_no_held_out_items() -> None:
     both = replace(task, held_out=(columns[0], columns[1]))
     for exclude, only in (("all", True), ("train", False)):
         made = small_federation(task=both, **(FIELDS | {"negatives_exclude": exclude}), model_params={"init": "xavier"})
-        batch = made.rows.select(torch.arange(30))
+        batch = made.population.rows.select(torch.arange(30))
         assert batch.pair_negative is not None
         drawn = zip(batch.client[batch.pair_negative].tolist(), batch.item[batch.pair_negative].tolist(), strict=True)
         assert all(item in free[user] for user, item in drawn) is only
@@ -157,7 +160,7 @@ def test_dropout_leaves_the_draws_of_everything_else_alone() -> None:
         model_params={"embedding_size": 4, "init": "xavier"},
         **(FIELDS | {"rounds_per_epoch": 1}),
     )
-    assert torch.equal(with_it.rows.item, without.rows.item)
+    assert torch.equal(with_it.population.rows.item, without.population.rows.item)
     assert torch.equal(with_it.params.items, without.params.items)
     with_it.train_epoch()
     without.train_epoch()
@@ -184,7 +187,7 @@ def test_own_data_give_honest_uploads_of_the_sampled_and_of_all_malicious_client
     assert torch.equal(own, users)
     few, all_of_them = attack.crowd
     assert len(few.clients) == 4
-    assert sorted(all_of_them.clients.tolist()) == made.malicious.tolist()
+    assert sorted(all_of_them.clients.tolist()) == made.population.malicious.tolist()
     assert few.common is not None
     assert torch.allclose(few.common.gradient, LAMBDA * made.params.items, atol=1e-2)
 
@@ -196,9 +199,9 @@ def test_own_embeddings_follow_clean_or_poisoned_data_once_a_round() -> None:
         options = {"user_optimizer": "sgd", "server_optimizer": "sgd", "clients_per_round": 30, "rounds_per_epoch": 1}
         made = federation(6, attack, **options)
         before, items = made.users.clone(), made.params.items.clone()
-        batch = made.rows.select(made.malicious)
+        batch = made.population.rows.select(made.population.malicious)
         made.train_epoch()
-        for place, user in enumerate(made.malicious.tolist()):
+        for place, user in enumerate(made.population.malicious.tolist()):
             assert batch.pair_positive is not None
             assert batch.pair_negative is not None
             mine = batch.client[batch.pair_positive] == place
@@ -225,13 +228,13 @@ def test_own_embeddings_move_once_a_round_only() -> None:
         6, LabelFlip(LabelFlip.Params(own_embedding="poisoned")), rounds_per_epoch=1, clients_per_round=30
     )
     moved: list[int] = []
-    move = made._move_users
+    move = made.training.move
 
     def spy(clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         moved.extend(clients.tolist())
         return move(clients, users, gradient)
 
-    made._move_users = spy  # type: ignore[method-assign]
+    made.training.move = spy  # type: ignore[method-assign]
     made.train_epoch()
     assert sorted(moved) == list(range(30))
 

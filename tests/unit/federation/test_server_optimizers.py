@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedbench.federation.server import Adam, Descent
+from fedbench.federation.optimizers import Adam, Descent
 from fedbench.models import PublicParams
 
 

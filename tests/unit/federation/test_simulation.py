@@ -7,22 +7,23 @@ from oracles import PlainFederation
 
 from fedbench.attacks import Attack
 from fedbench.attacks.uploads import target_updates
-from fedbench.cards import AttackCard, Channel, DefenseCard, Goal, Knowledge, NoParameters
 from fedbench.defenses import ClientRegularization, Defense
-from fedbench.defenses.base import Chain, ServerView
+from fedbench.defenses.chain import Chain
+from fedbench.entries.cards import AttackCard, Channel, DefenseCard, Goal, Knowledge, NoParameters
 from fedbench.errors import Diverged, ThreatModelViolation
-from fedbench.federation.clients import Batch, draw_negatives
+from fedbench.federation.batch import Batch
+from fedbench.federation.clients import draw_negatives
+from fedbench.federation.defense import ServerView
 from fedbench.federation.rows import FullRows
 from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import DenseGradients, Updates, no_updates
 from fedbench.federation.view import AttackerView, Profiles
 from fedbench.models import PublicParams
-from fedbench.randomness import generator
 
 
 def negatives_of(federation: Federation) -> torch.Tensor:
     t, q = federation.task, federation.protocol.negatives_per_positive
-    stream = generator(federation.seed, "negatives", 0)
+    stream = federation.population.stream("negatives", 0)
     return draw_negatives(t.train_user, t.train_item, t.num_users, t.num_items, q, stream)
 
 
@@ -45,7 +46,7 @@ def test_batched_rounds_equal_the_plain_loop_over_clients(
     plain = PlainFederation.like(federation, negatives_of(federation))
     for _ in range(3):
         federation.epoch += 1
-        cohorts = list(federation.cohorts())
+        cohorts = list(federation.population.cohorts(federation.epoch))
         federation.epoch -= 1
         federation.train_epoch()
         for cohort in cohorts:
@@ -58,7 +59,7 @@ def test_batched_rounds_equal_the_plain_loop_over_clients(
 def test_every_client_is_visited_once_an_epoch() -> None:
     federation = small_federation(num_malicious=5)
     federation.epoch = 1
-    cohorts = list(federation.cohorts())
+    cohorts = list(federation.population.cohorts(federation.epoch))
     assert [len(c.honest) + len(c.malicious) for c in cohorts] == [8, 8, 8, 8, 3]
     assert sorted(torch.cat([c.honest for c in cohorts]).tolist()) == list(range(30))
     assert sorted(torch.cat([c.malicious for c in cohorts]).tolist()) == list(range(5))
@@ -68,7 +69,7 @@ def test_honest_clients_keep_their_order_whatever_the_attack() -> None:
     def order(num_malicious: int) -> list[int]:
         federation = small_federation(num_malicious=num_malicious)
         federation.epoch = 4
-        return torch.cat([c.honest for c in federation.cohorts()]).tolist()
+        return torch.cat([c.honest for c in federation.population.cohorts(federation.epoch)]).tolist()
 
     assert order(0) == order(5) == order(9)
 
@@ -76,7 +77,7 @@ def test_honest_clients_keep_their_order_whatever_the_attack() -> None:
 def test_independent_rounds_draw_anew() -> None:
     federation = small_federation(schedule="independent", clients_per_round=0.2)
     federation.epoch = 1
-    cohorts = [set(c.honest.tolist()) for c in federation.cohorts()]
+    cohorts = [set(c.honest.tolist()) for c in federation.population.cohorts(federation.epoch)]
     assert [len(c) for c in cohorts] == [6] * 5
     assert len(set().union(*cohorts)) < 30
 
@@ -128,9 +129,9 @@ def test_compromised_clients_are_real_users_and_honest_before_the_attack() -> No
     options = {"malicious_clients": "compromised", "attack_start": 2, "clients_per_round": 100}
     federation = small_federation(attack=Push(NoParameters()), num_malicious=6, **options)
     clean = small_federation(clients_per_round=100)
-    assert federation.num_clients == 30
-    assert len(federation.evaluated_users) == 24
-    assert not set(federation.malicious.tolist()) & set(federation.evaluated_users.tolist())
+    assert federation.population.num_clients == 30
+    assert len(federation.population.evaluated_users) == 24
+    assert not set(federation.population.malicious.tolist()) & set(federation.population.evaluated_users.tolist())
     for each in (federation, clean):
         each.train_epoch()
     assert torch.allclose(federation.params.items, clean.params.items, atol=1e-6)
@@ -150,7 +151,7 @@ class OneProfile(Attack):
 def test_fake_profiles_are_trained_like_an_honest_client(model: str) -> None:
     attacked = small_federation(model, attack=OneProfile(NoParameters()), num_malicious=2, clients_per_round=100)
     before = attacked.users[30:].clone()
-    start, table = attacked.params, attacked.fake_rows
+    start, table = attacked.params, attacked.adversary.fakes.rows
     assert table is not None
     clean = small_federation(model, clients_per_round=100)
     attacked.train_epoch()
@@ -158,7 +159,7 @@ def test_fake_profiles_are_trained_like_an_honest_client(model: str) -> None:
     expected = torch.zeros_like(start.items)
     for fake in (0, 1):
         batch = table.select(torch.tensor([fake]))
-        step = attacked.model.local_step(start, before[[fake]], batch, attacked.loss)
+        step = attacked.model.local_step(start, before[[fake]], batch, attacked.training.loss)
         expected += step.rows[0].sum(40)
         assert torch.allclose(attacked.users[30 + fake], before[fake] - 0.5 * step.users[0], atol=1e-6)
     assert torch.allclose(clean.params.items - attacked.params.items, 0.5 * expected, atol=1e-5)
@@ -256,7 +257,7 @@ def test_a_client_side_regulariser_is_added_to_rows_and_users() -> None:
     shrink = small_federation(defense=Shrink(NoParameters()), clients_per_round=100)
     clean = small_federation(clients_per_round=100)
     items, users = clean.params.items.clone(), clean.users.clone()
-    rows = clean.rows.select(torch.arange(30))
+    rows = clean.population.rows.select(torch.arange(30))
     shrink.train_epoch()
     clean.train_epoch()
     touched = torch.bincount(rows.item, minlength=40)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fedbench.federation.optimizers import Descent
 from fedbench.federation.rows import FullRows, OuterRows, PiecedRows, ProjectedRows, Rows, by_item
-from fedbench.federation.server import Descent, aggregate, clip_rows
+from fedbench.federation.server import aggregate, clip_rows
 from fedbench.federation.updates import DenseGradients, Updates, concat, no_updates
 from fedbench.models import PublicParams
 

@@ -5,7 +5,7 @@ import torch
 from federations import small_federation
 
 from fedbench.attacks import Attack
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, NoParameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, NoParameters
 from fedbench.errors import ThreatModelViolation
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import Updates
@@ -86,7 +86,7 @@ def test_what_is_granted_is_right() -> None:
     task = federation.task
     assert torch.equal(seen["popularity"], torch.bincount(task.train_item, minlength=40))  # type: ignore[arg-type]
     own = seen["own"]
-    for index, user in enumerate(federation.malicious.tolist()):
+    for index, user in enumerate(federation.population.malicious.tolist()):
         mine = task.train_item[task.train_user == user]
         assert sorted(own.item[own.client == index].tolist()) == sorted(mine.tolist())  # type: ignore[attr-defined]
     public = seen["public"]

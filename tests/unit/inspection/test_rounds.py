@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedbench.diagnostics import COLUMNS, METADATA
 from fedbench.errors import ResultsError
 from fedbench.inspection import Rounds, read_rounds
 from fedbench.inspection.picture import binned
+from fedbench.runs.diagnostics import COLUMNS, METADATA
 
 # round, epoch, client, malicious, norm, cosine with benign and malicious ones, d, dropped by
 ROWS = [

@@ -17,7 +17,7 @@ from fedbench.leaderboard.ranking import interval
 from fedbench.leaderboard.ranking_defenses import pareto_front
 from fedbench.leaderboard.render import markdown
 from fedbench.leaderboard.under_defenses import attacks_under_defenses
-from fedbench.results import RunRecord
+from fedbench.runs.record import RunRecord
 
 
 def undefended(er: float = 0.8, **fields: str) -> list[RunRecord]:

@@ -19,7 +19,7 @@ from fedbench.leaderboard import (
 )
 from fedbench.leaderboard.board import make_board
 from fedbench.leaderboard.render import markdown
-from fedbench.results import RunRecord
+from fedbench.runs.record import RunRecord
 
 
 def of_version(made: RunRecord, **versions: int) -> RunRecord:

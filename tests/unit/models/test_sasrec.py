@@ -8,18 +8,19 @@ import torch
 from sasrec_oracle import all_clients, client_gradients, noisy, outputs, sequences
 
 from fedbench.attacks.none import NoAttack
-from fedbench.cards import NoParameters, parse_parameters
 from fedbench.defenses.none import NoDefense
 from fedbench.defenses.norm_bound import NormBound
+from fedbench.entries.cards import NoParameters, parse_parameters
 from fedbench.errors import UserError
 from fedbench.federation.clients import TrainingRows
 from fedbench.federation.losses import Loss
-from fedbench.federation.simulation import Federation, Task
+from fedbench.federation.model import Histories
+from fedbench.federation.population import Task
+from fedbench.federation.protocol import Protocol
+from fedbench.federation.simulation import Federation
 from fedbench.models import MODELS, PublicParams, buckets, sasrec
-from fedbench.models.base import Histories
 from fedbench.models.mf import dropout_masks
 from fedbench.models.sasrec import SelfAttentiveSequentialRecommender
-from fedbench.protocols import Protocol
 
 M = 30
 LENGTHS = [5, 1, 9, 2, 14, 5]
@@ -336,4 +337,4 @@ def test_nothing_of_a_round_is_kept_for_users_without_an_embedding() -> None:
     protocol = Protocol(loss="bpr", clients_per_round=3, user_optimizer="adam")
     federation = Federation(task, recommender(), NoAttack(NoParameters()), NoDefense(NoParameters()), 0.0, protocol, 0)
     federation.train_epoch()
-    assert federation._user_gradients == []
+    assert federation.training._moves == []

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from fedbench.attacks import ATTACKS, Attack
 from fedbench.attacks.uploads import target_updates
-from fedbench.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.errors import ThreatModelViolation
 from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.federation.view import AttackerView, Profiles

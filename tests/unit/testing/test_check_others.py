@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from fedbench.cards import DefenseCard, DefenseFamily, ModelCard
-from fedbench.data import Dataset, Entry
-from fedbench.data.records import Rows, Table
+from fedbench.data import Dataset, DatasetCard
+from fedbench.data.records import Interactions, Table
 from fedbench.defenses import DEFENSES, Defense, ServerView
+from fedbench.entries.cards import DefenseCard, DefenseFamily, ModelCard
 from fedbench.errors import UserError
 from fedbench.federation import server as plain
 from fedbench.federation.updates import Updates
 from fedbench.models import MODELS, LocalStep, PublicParams
 from fedbench.models.mf import MatrixFactorization
-from fedbench.run import keep_freed_memory
-from fedbench.scenario import Scenario
+from fedbench.runs.run import keep_freed_memory
+from fedbench.scenarios.scenario import Scenario
 from fedbench.testing import Budget, Finding, check_dataset, check_defense, check_model, failures
 from fedbench.testing.finding import measured
 
@@ -258,7 +258,9 @@ def dataset(make: Callable[[Any, Any], Any], **card: Any) -> type[Dataset]:
 
         def table(self) -> Table:
             made = make(*pairs())
-            return Table({"all": Rows(*made)}, USERS, ITEMS, True, "as made") if isinstance(made, tuple) else made
+            return (
+                Table({"all": Interactions(*made)}, USERS, ITEMS, True, "as made") if isinstance(made, tuple) else made
+            )
 
     values = {
         "name": "ring",
@@ -268,7 +270,7 @@ def dataset(make: Callable[[Any, Any], Any], **card: Any) -> type[Dataset]:
         "licence": "MIT",
         "citation": "no",
     }
-    Ring.card = Entry(**{**values, "users": USERS, "items": ITEMS, "interactions": USERS * LENGTH, **card})
+    Ring.card = DatasetCard(**{**values, "users": USERS, "items": ITEMS, "interactions": USERS * LENGTH, **card})
     return Ring
 
 
@@ -286,13 +288,17 @@ def repeated(user: Any, item: Any) -> tuple[Any, Any]:
 def lonely(user: Any, item: Any) -> Table:
     """Users with one interaction."""
     ids = np.arange(USERS)
-    return Table({"all": Rows(ids, ids)}, USERS, USERS, True, "as made")
+    return Table({"all": Interactions(ids, ids)}, USERS, USERS, True, "as made")
 
 
 DATASET_CASES: dict[str, tuple[str, type[Dataset], str]] = {
     "licence": ("card", dataset(lambda u, i: (u, i), licence=""), "empty: licence"),
     "type": ("table", dataset(lambda u, i: None), "returned NoneType instead of Table"),
-    "parts": ("table", dataset(lambda u, i: Table({"train": Rows(u, i)}, USERS, ITEMS, True, "")), "'all' alone"),
+    "parts": (
+        "table",
+        dataset(lambda u, i: Table({"train": Interactions(u, i)}, USERS, ITEMS, True, "")),
+        "'all' alone",
+    ),
     "error": ("table", dataset(lambda u, i: 1 / 0), "ZeroDivisionError"),
     "range": ("table", dataset(lambda u, i: (u, i + 1)), "item ids must be within 0 to 14"),
     "floats": ("table", dataset(lambda u, i: (u, i * 1.0)), "item must be an array of integers"),
@@ -300,7 +306,7 @@ DATASET_CASES: dict[str, tuple[str, type[Dataset], str]] = {
     "order": ("table", dataset(lambda u, i: (u[::-1], i)), "grouped by user, ascending"),
     "gap": (
         "dense ids",
-        dataset(lambda u, i: Table({"all": Rows(u, i)}, USERS, 16, True, ""), items=16),
+        dataset(lambda u, i: Table({"all": Interactions(u, i)}, USERS, 16, True, ""), items=16),
         "1 of 16 item ids",
     ),
     "twice": ("duplicates", dataset(repeated, interactions=61), "1 rows repeat"),

@@ -1,0 +1,89 @@
+"""Several defenses as one, as a scenario joins them with ``+``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from fedbench.entries.cards import DefenseCard, NoParameters
+from fedbench.federation.batch import Batch
+from fedbench.federation.defense import ClientRegularization, Defense, ServerView
+from fedbench.federation.model import LocalStep, PublicParams
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Updates
+
+
+class Chain(Defense):
+    """Several defenses as one: regularizers add up, the last aggregator wins, everything else runs in order.
+
+    Args:
+        parts: the defenses in the order of ``a+b``.
+    """
+
+    def __init__(self, parts: list[Defense]) -> None:
+        super().__init__(NoParameters())
+        self.parts = parts
+        self.card = DefenseCard(
+            name="+".join(part.card.name for part in parts),
+            title=", then ".join(part.card.title for part in parts),
+            paper="; ".join(part.card.paper for part in parts),
+            family="+".join(dict.fromkeys(part.card.family for part in parts)),
+            knowledge=frozenset().union(*(part.card.knowledge for part in parts)),
+            assumes="; ".join(dict.fromkeys(part.card.assumes for part in parts if part.card.assumes != "nothing"))
+            or "nothing",
+        )
+
+    def regularize(
+        self, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
+    ) -> ClientRegularization | None:
+        found = [
+            each
+            for part in self.parts
+            if (each := part.regularize(params, users, batch, _for(part, server))) is not None
+        ]
+        if not found:
+            return None
+        extra = [each.extra for each in found if each.extra is not None]
+        return ClientRegularization(
+            _added([each.rows for each in found]),
+            _added([each.users for each in found]),
+            FullRows(*(torch.cat(parts) for parts in zip(*((e.client, e.item, e.values) for e in extra), strict=True)))
+            if extra
+            else None,
+        )
+
+    def client_update(
+        self, local: LocalStep, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
+    ) -> LocalStep:
+        for part in self.parts:
+            local = part.client_update(local, params, users, batch, _for(part, server))
+        return local
+
+    def purify(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        for part in self.parts:
+            pixels = part.purify(pixels, generator)
+        return pixels
+
+    def filter(self, updates: Updates, server: ServerView) -> Updates:
+        for part in self.parts:
+            before, updates = updates, part.filter(updates, _for(part, server))
+            if server.notes is not None:
+                server.notes.filtered.append((part.card.name, before, updates))
+        return updates
+
+    def aggregate(self, updates: Updates, server: ServerView) -> PublicParams | None:
+        for part in reversed(self.parts):
+            if type(part).aggregate is not Defense.aggregate:
+                return part.aggregate(updates, _for(part, server))
+        return None
+
+
+def _for(part: Defense, server: ServerView) -> ServerView:
+    """What one part of a chain may use: not what only another one declares."""
+    return server if "malicious_ratio" in part.card.knowledge else replace(server, malicious_ratio=None)
+
+
+def _added(terms: list[torch.Tensor | None]) -> torch.Tensor | None:
+    there = [term for term in terms if term is not None]
+    return torch.stack(there).sum(0) if there else None

@@ -1,0 +1,289 @@
+"""Evaluation of all users in chunks: exposure of the targets, and quality on the held-out items.
+
+No score is masked for it. An item's rank is counted over all items, and the user's seen items that score as high are
+subtracted again: comparing is cheaper than writing into the matrix. The measured score is read from the same block as
+its competitors', never computed apart, so that a tie is a tie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from fedbench.errors import Diverged, UserError
+from fedbench.evaluation import metrics
+from fedbench.federation.clients import ragged
+from fedbench.federation.model import PublicParams, Recommender
+
+KEPT_PAIRS = 5_000_000
+"""Up to so many seen pairs, their places in the score blocks are kept between evaluations (16 bytes each)."""
+
+BLOCK_SCORES = {"cpu": 2**19, "cuda": 2**26}
+"""Scores made at a time: on a CPU 2 MiB of them, which stay in its cache."""
+
+FEWEST_USERS = 32
+"""Users scored at a time, however many items there are: reading all items for one user alone is slow."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How exposure is counted (protocol fields of the same name).
+
+    Attributes:
+        er_mask: items that do not compete with the target: the user's ``"train"`` or ``"train+test"`` items.
+        er_eligible: users are not counted who have the target in ``"train"``, or in ``"train+test"``.
+        er_denominator: ``"eligible"`` users, or ``"all"`` (WSDM'22: a share of all users).
+        num_negatives: sampled negatives of HR@K and NDCG@K.
+        ties: whether all competitors of equal score are ahead of a single held-out item (``"against"``), or half of them.
+        seen_held_out: whether a single held-out item that is a train item, too, is ``"ranked"``, or always ``"missed"``.
+    """
+
+    er_mask: Literal["train", "train+test"] = "train"
+    er_eligible: Literal["train", "train+test"] = "train"
+    er_denominator: Literal["eligible", "all"] = "eligible"
+    num_negatives: int = 99
+    ties: Literal["against", "half"] = "against"
+    seen_held_out: Literal["ranked", "missed"] = "ranked"
+
+
+class Evaluator:
+    """Metrics of a model on one split, ties broken against the measured item (unless the settings say otherwise).
+
+    Always: ``er_K``, the exposure ratio ``|{u in U_t : t in the top K of u's unseen items}| / |U_t|``, mean over the
+    targets t (ICDE'24, eq. 3); other targets compete. When users have at most one held-out item: HR@K and NDCG@K
+    against sampled negatives, as exact expectations (``hr_K``, ``ndcg_K``), and by full ranking (``hr_full_K``,
+    ``ndcg_full_K``). When they have several: ``recall_K``, ``precision_K`` and ``ndcg_full_K`` of the top-K lists
+    without train items, with ``hr_full_K = recall_K``. Users without a held-out item do not count for these; when
+    nobody has one, only exposure is measured. Without targets, it is not.
+
+    A held-out item that is also in the user's train items (kept duplicates) is ranked like any other when it is the
+    only one, as in the code of ICDE'24, and can never be found when there are several, as in that of IJCAI'22.
+
+    Args:
+        num_users: N. num_items: M.
+        train_user, train_item: int64 [P]; repeats count once. test_user, test_item: int64 [Q].
+        targets: int64 [T]. evaluated_users: int64, the honest users; nobody else is counted.
+        settings: how exposure is counted. device: where the scores are made.
+
+    Raises:
+        UserError: when nobody could be shown a target, because every user has it already.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_users: int,
+        num_items: int,
+        train_user: torch.Tensor,
+        train_item: torch.Tensor,
+        test_user: torch.Tensor,
+        test_item: torch.Tensor,
+        targets: torch.Tensor,
+        evaluated_users: torch.Tensor,
+        settings: EvaluationSettings,
+        device: torch.device,
+    ) -> None:
+        self.users = evaluated_users.to(device).sort().values
+        self.num_items = num_items
+        self.settings = settings
+        self.targets = targets.to(device)
+        n = len(self.users)
+        honest = torch.zeros(num_users, dtype=torch.bool, device=device).index_fill_(0, self.users, True)
+        place = honest.cumsum(0) - 1
+
+        def pairs(user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+            user, item = user.to(device), item.to(device)
+            kept = honest[user]
+            distinct: torch.Tensor = torch.unique(place[user[kept]] * num_items + item[kept])
+            return distinct
+
+        train, test = pairs(train_user, train_item), pairs(test_user, test_item)
+        both = (
+            torch.unique(torch.cat([train, test]))
+            if "train+test" in (settings.er_mask, settings.er_eligible)
+            else train
+        )
+        masked = train if settings.er_mask == "train" else both
+        self._train, self._test = _Pairs.of(train, n, num_items), _Pairs.of(test, n, num_items)
+        self._mask = self._train if masked is train else _Pairs.of(masked, n, num_items)
+
+        shown = torch.arange(n, device=device)[:, None] * num_items + self.targets
+        self._eligible = ~torch.isin(shown, train if settings.er_eligible == "train" else both)
+        if not bool(self._eligible.any(0).all()):
+            item = self.targets[~self._eligible.any(0)][0].item()
+            raise UserError(f"target item {item}: every user has it already, so its exposure cannot be measured.")
+        self._target_masked = torch.isin(shown, masked)
+
+        self._tested = (self._test.length > 0).nonzero().squeeze(1)
+        self._single = bool((self._test.length <= 1).all())
+        if self._single:
+            self._held_out = torch.zeros(n, dtype=torch.int64, device=device)
+            self._held_out[test // num_items] = test % num_items
+            self._leaked = torch.zeros(n, dtype=torch.int64, device=device)
+            self._leaked[test // num_items] = torch.isin(test, train).long()
+            # Competitors of the held-out item: everything but the user's train items and itself.
+            self._pool = num_items - self._train.length - 1 + self._leaked
+
+        chunk = max(FEWEST_USERS, BLOCK_SCORES["cuda" if device.type == "cuda" else "cpu"] // num_items)
+        self._blocks = [slice(start, min(start + chunk, n)) for start in range(0, n, chunk)]
+        for some in {id(some): some for some in (self._train, self._mask, self._test)}.values():
+            if len(some.item) <= KEPT_PAIRS:
+                some.keep(self._blocks)
+
+    def __call__(self, model: Recommender, params: PublicParams, users: torch.Tensor) -> dict[str, float]:
+        """The metrics of ``model`` with ``params`` and the embeddings ``users``, float32 [N, d].
+
+        Raises:
+            Diverged: when a score is not finite: NaN compares as false and would look like a perfect result.
+        """
+        embeddings = users.index_select(0, self.users)
+        n, device = len(self.users), users.device
+        target_rank = torch.empty(n, len(self.targets), device=device)
+        test_rank = torch.empty(n, device=device)
+        ahead: list[torch.Tensor] = []
+        held_out_scores: list[torch.Tensor] = []
+        finite = torch.ones((), dtype=torch.bool, device=device)
+        buffer = torch.empty(0, device=device)
+        for block in self._blocks:
+            scores = model.score_all(params, embeddings[block]).contiguous()
+            finite &= torch.isfinite(scores.amax()) & torch.isfinite(scores.amin())
+            if buffer.shape != scores.shape:
+                # Comparisons are written and summed as floats, four times faster than bools (exact below 2^24 items).
+                buffer = torch.empty(scores.shape, device=device)
+            seen = _Seen.of(scores, self._mask, block)
+            for t in range(len(self.targets)):
+                level = scores.gather(1, self.targets[t].expand(len(scores), 1))
+                target_rank[block, t] = _as_high(scores, level, buffer) - seen.as_high(level)
+            if self._single:
+                if self._mask is not self._train:
+                    seen = _Seen.of(scores, self._train, block)
+                level = scores.gather(1, self._held_out[block, None])
+                test_rank[block] = _as_high(scores, level, buffer) - seen.as_high(level)
+                if self.settings.ties == "half":
+                    # An item in train and held out is not higher than itself.
+                    higher = torch.gt(scores, level, out=buffer).sum(1) - seen.as_high(level, strictly=True)
+                    higher -= self._leaked[block]
+                    test_rank[block] = (test_rank[block] + higher) / 2
+            else:
+                counts, level = self._compare_lists(scores, block)
+                ahead.append(counts)
+                held_out_scores.append(level)
+        if not bool(finite):
+            raise Diverged("scores are not finite")
+        # A masked item that is itself measured was subtracted from its own rank.
+        result = self._exposure(target_rank + self._target_masked) if len(self.targets) else {}
+        if len(self._tested) == 0:
+            pass
+        elif self._single:
+            rank = test_rank + self._leaked
+            if self.settings.seen_held_out == "missed":
+                rank = torch.where(self._leaked > 0, float(self.num_items + max(metrics.CUTOFFS)), rank)
+            result |= self._single_item(rank[self._tested])
+        else:
+            result |= self._several_items(torch.cat(ahead), torch.cat(held_out_scores))
+        return dict(zip(result, torch.stack(list(result.values())).tolist(), strict=True))
+
+    def _exposure(self, rank: torch.Tensor) -> dict[str, torch.Tensor]:
+        users = self._eligible.sum(0) if self.settings.er_denominator == "eligible" else len(self.users)
+        return {f"er_{k}": metrics.exposure_ratio(rank, self._eligible, users, k) for k in metrics.EXPOSURE_CUTOFFS}
+
+    def _single_item(self, rank: torch.Tensor) -> dict[str, torch.Tensor]:
+        chances = metrics.sampled_rank_distribution(
+            rank.ceil().long().minimum(self._pool[self._tested]),
+            self._pool[self._tested],
+            self.settings.num_negatives,
+            max(metrics.CUTOFFS),
+        )
+        out = {}
+        for k in metrics.CUTOFFS:
+            out[f"hr_{k}"] = metrics.expected_hits(chances, k).mean()
+            out[f"ndcg_{k}"] = metrics.expected_gain(chances, k).mean()
+            out[f"hr_full_{k}"] = metrics.hits(rank, k).mean()
+            out[f"ndcg_full_{k}"] = metrics.discounted_gain(rank, k).mean()
+        return out
+
+    def _compare_lists(self, scores: torch.Tensor, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each held-out item of a chunk: how many of the best other unseen items score as high; its own score.
+
+        Counts stop at the longest list that is measured. ``scores`` are overwritten.
+        """
+        train, _ = self._train.block(block)
+        test, owner = self._test.block(block)
+        flat = scores.view(-1)
+        flat.index_fill_(0, train, -torch.inf)
+        level = flat.index_select(0, test)
+        flat.index_fill_(0, test, -torch.inf)
+        longest = max(metrics.CUTOFFS)
+        best = scores.topk(min(longest, self.num_items), dim=1, sorted=False).values
+        counts = (best.index_select(0, owner) >= level[:, None]).sum(1)
+        return torch.where(level == -torch.inf, longest, counts), level
+
+    def _several_items(self, ahead: torch.Tensor, score: torch.Tensor) -> dict[str, torch.Tensor]:
+        owner = torch.repeat_interleave(self._test.length)
+        rank = metrics.list_ranks(ahead, score, self._test.starts[:-1], owner)
+        out = {}
+        for k in metrics.CUTOFFS:
+            recall, precision, gain = (
+                each[self._tested].mean() for each in metrics.list_metrics(rank, owner, self._test.length, k)
+            )
+            out[f"recall_{k}"] = out[f"hr_full_{k}"] = recall
+            out[f"precision_{k}"], out[f"ndcg_full_{k}"] = precision, gain
+        return out
+
+
+def _as_high(scores: torch.Tensor, level: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
+    """float32 [b]: how many other items score at least ``level`` [b, 1], which is one of the row's own scores."""
+    return torch.ge(scores, level, out=buffer).sum(1) - 1
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Scores [p] of the seen items of b users, whose each is, and where each user's end: int64 [b]."""
+
+    score: torch.Tensor
+    owner: torch.Tensor
+    ends: torch.Tensor
+
+    @classmethod
+    def of(cls, scores: torch.Tensor, pairs: _Pairs, block: slice) -> _Seen:
+        positions, owner = pairs.block(block)
+        ends = pairs.starts[block.start + 1 : block.stop + 1] - pairs.starts[block.start]
+        return cls(scores.view(-1).index_select(0, positions), owner, ends)
+
+    def as_high(self, level: torch.Tensor, strictly: bool = False) -> torch.Tensor:
+        """float32 [b]: how many of a user's seen items score at least ``level`` [b, 1], or higher."""
+        own = level.squeeze(1).index_select(0, self.owner)
+        high = self.score > own if strictly else self.score >= own
+        total = high.cumsum(0, dtype=torch.int32)
+        upto = torch.cat([total.new_zeros(1), total]).index_select(0, self.ends)
+        return upto.diff(prepend=upto.new_zeros(1)).float()
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Distinct (user, item) pairs by user; ``block`` gives a chunk's as flat positions in its score block."""
+
+    starts: torch.Tensor
+    host_starts: torch.Tensor
+    item: torch.Tensor
+    length: torch.Tensor
+    num_items: int
+    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, keys: torch.Tensor, num_users: int, num_items: int) -> _Pairs:
+        starts = torch.searchsorted(keys, torch.arange(num_users + 1, device=keys.device) * num_items)
+        return cls(starts, starts.cpu(), keys % num_items, starts[1:] - starts[:-1], num_items)
+
+    def block(self, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Flat positions int64 [p] in the chunk's [b, M] scores, and the chunk's row of each."""
+        if block.start in self.kept:
+            return self.kept[block.start]
+        index, _, owner = ragged(self.starts, self.host_starts, torch.arange(block.start, block.stop))
+        return owner * self.num_items + self.item.index_select(0, index), owner
+
+    def keep(self, blocks: list[slice]) -> None:
+        """Remember the positions of these chunks."""
+        self.kept.update({block.start: self.block(block) for block in blocks})

@@ -1,0 +1,71 @@
+"""What is measured of a federation after an epoch: on the test items, and on validation items where there are any."""
+
+from __future__ import annotations
+
+import torch
+
+from fedbench.data import Split
+from fedbench.data.records import Pairs
+from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
+from fedbench.evaluation.evaluator import EvaluationSettings, Evaluator
+from fedbench.federation.model import Histories
+from fedbench.federation.simulation import Federation
+
+Ints = tuple["torch.Tensor", "torch.Tensor"]
+
+
+class Measurement:
+    """What is measured of a federation after an epoch.
+
+    The test items, ranked against what their users have neither in training nor in validation (models of sequences may
+    read both). Under the split ``leave-one-out-validation`` the same of the validation items, among what is not in training,
+    as ``val_hr_full_K`` and ``val_ndcg_full_K``: to choose an epoch by. Validation parts of published splits are left out.
+
+    Args:
+        federation: in training. split: its data.
+    """
+
+    def __init__(self, federation: Federation, split: Split) -> None:
+        self._federation = federation
+        p, task, device = federation.protocol, federation.task, federation.device
+        settings = EvaluationSettings(
+            p.er_mask, p.er_eligible, p.er_denominator, ties=p.ties, seen_held_out=p.seen_held_out
+        )
+
+        def evaluator(known: Ints, held_out: Pairs, targets: torch.Tensor) -> Evaluator:
+            return Evaluator(
+                num_users=task.num_users,
+                num_items=task.num_items,
+                train_user=known[0],
+                train_item=known[1],
+                test_user=torch.from_numpy(held_out.user).to(device),
+                test_item=torch.from_numpy(held_out.item).to(device),
+                targets=targets,
+                evaluated_users=federation.population.evaluated_users.to(device),
+                settings=settings,
+                device=device,
+            )
+
+        train = task.train_user, task.train_item
+        self._parts: list[tuple[str, Evaluator, Histories]] = []
+        known = train
+        if split.valid is not None and split.split == LEAVE_ONE_OUT_VALIDATION:
+            self._add("val_", evaluator(train, split.valid, task.targets[:0]), train)
+            valid = torch.from_numpy(split.valid.user).to(device), torch.from_numpy(split.valid.item).to(device)
+            order = torch.argsort(torch.cat([train[0], valid[0]]), stable=True)
+            known = torch.cat([train[0], valid[0]])[order], torch.cat([train[1], valid[1]])[order]
+        self._add("", evaluator(known, split.test, task.targets), known)
+
+    def _add(self, prefix: str, evaluator: Evaluator, known: Ints) -> None:
+        histories = Histories.of(*known, self._federation.task.num_users)
+        self._parts.append((prefix, evaluator, histories))
+
+    def __call__(self) -> dict[str, float]:
+        """The metrics now. Raises :class:`Diverged`."""
+        f = self._federation
+        out = {}
+        for prefix, evaluator, histories in self._parts:
+            users = f.model.represent(f.params, f.users[: f.task.num_users], histories)
+            found = evaluator(f.model, f.params, users)
+            out.update({f"{prefix}{name}": value for name, value in found.items() if not prefix or "full" in name})
+        return out

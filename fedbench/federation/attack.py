@@ -1,0 +1,50 @@
+"""What every attack is: a card, parameters, and how its clients' uploads are made."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from fedbench.entries.cards import AttackCard, NoParameters, Parameters
+from fedbench.federation.images import ItemImages, ReplacedImages
+from fedbench.federation.updates import Updates, no_updates
+from fedbench.federation.view import AttackerView, Profiles
+
+
+class Attack:
+    """Base of all attacks. A run makes one instance; whatever its clients remember lives in it.
+
+    Override ``craft`` (channel *gradient*), ``profiles`` (channel *profile*: the engine then trains the fake users as
+    honest clients), or both when the attack needs data of its own; ``perturb`` (channel *image*) to show other images.
+    Everything it may use comes from the view.
+    """
+
+    card: ClassVar[AttackCard]
+
+    class Params(NoParameters):
+        """Replaced by each attack: its parameters, each with its source."""
+
+    def __init__(self, params: Parameters) -> None:
+        self.params = params
+
+    public_fraction: float = 0.0
+    """Share of every user's training interactions that is public, for attacks that know ``public_interactions``."""
+
+    def start(self, view: AttackerView) -> None:
+        """Called once, before the first round. The view holds no parameters yet."""
+
+    def profiles(self, view: AttackerView) -> Profiles | None:
+        """Interactions of the injected clients, or None when they have none. Called once, after ``start``."""
+        return None
+
+    def craft(self, view: AttackerView) -> Updates:
+        """The uploads of ``view.clients``, in that order. Called in every round that samples a malicious client."""
+        return no_updates(view.clients, view.params.dense, view.embedding_size)
+
+    def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:
+        """Other images of targets from this epoch on, or None. Called before every epoch (channel *image*).
+
+        Args:
+            images: the original ones of all items, which must not be changed in place.
+            view: with the public parameters of that moment; none of the attacker's clients is in a round.
+        """
+        return None

@@ -1,0 +1,116 @@
+"""What every defense is: a card, parameters, and the hooks that it overrides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from fedbench.entries.cards import DefenseCard, NoParameters, Parameters
+from fedbench.federation.batch import Batch
+from fedbench.federation.model import LocalStep, PublicParams
+from fedbench.federation.optimizers import ServerOptimizer
+from fedbench.federation.rows import FullRows
+from fedbench.federation.updates import Updates
+
+
+@dataclass
+class Notes:
+    """What defenses say of a round whose diagnostics are kept. They write here and read nothing.
+
+    Attributes:
+        filtered: name of each part of a chain, with what its filter received and left.
+        left_out: name of each rule over whole updates that chooses clients, with those whose updates it leaves out: int64.
+        uniformity: clients int64 [n] and d_i float64 [n], where UNION estimates it.
+    """
+
+    filtered: list[tuple[str, Updates, Updates]] = field(default_factory=list)
+    left_out: list[tuple[str, torch.Tensor]] = field(default_factory=list)
+    uniformity: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """What the server may use.
+
+    Attributes:
+        params: the public parameters that the round's clients received.
+        learning_rate: the server's. aggregation: ``"sum"``, ``"mean"`` or ``"weighted"``, by numbers of samples.
+        malicious_ratio: the scenario's true share of malicious clients; only a defense whose card declares knowledge
+            ``malicious_ratio`` receives it, others get None.
+        epoch: from 1. round: from 0, over the whole run.
+        generator: the defense's own random stream.
+        optimizer: how the server steps, with its state; None: gradient descent.
+        notes: where a defense may note what it did, in rounds whose diagnostics are kept.
+    """
+
+    params: PublicParams
+    learning_rate: float
+    aggregation: str
+    malicious_ratio: float | None
+    epoch: int
+    round: int
+    generator: torch.Generator
+    optimizer: ServerOptimizer | None = None
+    notes: Notes | None = None
+
+
+@dataclass(frozen=True)
+class ClientRegularization:
+    """What a client-side defense adds to the gradients of honest clients.
+
+    Attributes:
+        rows: float32 [R, d], aligned with the batch's rows; None: nothing.
+        users: float32 [n, d], aligned with the batch's clients; None: nothing.
+        extra: rows of any items, ``client`` being an index into the batch's clients; None: nothing.
+    """
+
+    rows: torch.Tensor | None = None
+    users: torch.Tensor | None = None
+    extra: FullRows | None = None
+
+
+class Defense:
+    """Base of all defenses. A run makes one instance; it overrides only the hooks that it is about."""
+
+    card: DefenseCard
+
+    class Params(NoParameters):
+        """Replaced by each defense: its parameters, each with its source."""
+
+    def __init__(self, params: Parameters) -> None:
+        self.params = params
+
+    def regularize(
+        self, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
+    ) -> ClientRegularization | None:
+        """Client side: what the honest clients of ``batch`` add to their gradients, or None."""
+        return None
+
+    def client_update(
+        self, local: LocalStep, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
+    ) -> LocalStep:
+        """Client side: what the honest clients of ``batch`` send and apply to themselves, given their gradients.
+
+        Called after :meth:`regularize`; ``local`` holds what it added.
+        """
+        return local
+
+    def purify(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Server side: the images, uint8 [k, 3, H, W], as they go to the extractor; all at first, then each replaced one.
+
+        ``generator`` is a stream for these images alone.
+        """
+        return pixels
+
+    def filter(self, updates: Updates, server: ServerView) -> Updates:
+        """Drops or clips clients or rows."""
+        return updates
+
+    def aggregate(self, updates: Updates, server: ServerView) -> PublicParams | None:
+        """One gradient for the public parameters; None: the server's own sum or mean.
+
+        ``updates.rejected`` may name clients that a filter has dropped: unless a rule means to look at their uploads, it
+        begins with ``updates.settled()``.
+        """
+        return None

@@ -1,0 +1,286 @@
+"""One Python file with one attack, defense, model or dataset, made an entry like those that come with fedbench.
+
+The file is imported under a private name that is derived from its content, so that equal files are one entry wherever
+they lie, and its class is added to the registry under the name on its card. What was loaded is remembered: worker
+processes load the same files, and refuse one whose content is no longer the parent's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.abc
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fedbench.attacks import ATTACKS
+from fedbench.data import DATASETS, ENTRIES
+from fedbench.data.library import imported_names
+from fedbench.defenses import DEFENSES
+from fedbench.entries.registry import Registry
+from fedbench.errors import FedbenchError, UserError
+from fedbench.models import MODELS
+from fedbench.plugins.card_rules import KINDS, Kind, check_card, with_article
+from fedbench.plugins.moved import lead_to_moved
+
+LARGEST = 1 << 20
+"""Bytes that a file may have at most; one that is larger is no source code."""
+
+
+__all__ = [
+    "KINDS",
+    "Given",
+    "Kind",
+    "Loaded",
+    "check_card",
+    "forget",
+    "given",
+    "is_file",
+    "load_file",
+    "load_given",
+    "loaded_files",
+    "module_source",
+    "named",
+    "registry_of",
+    "taken_by",
+]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A file that was loaded.
+
+    Attributes:
+        kind: what its class is. name: from its card. cls: the class.
+        path: as it was given. source: the bytes that were run. sha256: of these.
+    """
+
+    kind: Kind
+    name: str
+    cls: type[Any]
+    path: Path
+    source: bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """A loaded file as plain values, for another process."""
+
+    path: str
+    kind: Kind
+    sha256: str
+
+
+_LOADED: dict[tuple[str, Kind], Loaded] = {}
+
+
+def load_file(path: str | Path, kind: Kind | None = None) -> Loaded:
+    """Import the file and register its class; a file of the same content that was loaded before is returned as it is.
+
+    Args:
+        path: a Python file that defines one class derived from ``Attack``, ``Defense``, ``Recommender`` or ``Dataset``.
+        kind: which of them it must be; None: any.
+
+    Raises:
+        UserError: no file, no Python, an error while it is imported, no such class or several, a card that is missing
+            or malformed, or a name that is taken.
+    """
+    path = Path(path)
+    source = _read(path)
+    sha256 = hashlib.sha256(source).hexdigest()
+    for (known, as_kind), loaded in _LOADED.items():
+        if known == sha256 and kind in (None, as_kind):
+            return replace(loaded, path=path)
+    module = _imported(path, source, sha256)
+    found, cls = _entry_class(module, path, kind)
+    name = check_card(found, cls, str(path))
+    registry = registry_of(found)
+    for other in _LOADED.values():
+        if (other.kind, other.name) == (found, name):
+            raise UserError(
+                f"{path}: {found} {name!r} was loaded from {other.path} with another content; start anew to use this one."
+            )
+    taken = taken_by(found, name)
+    if taken:
+        raise UserError(f"{path}: the name {name!r} on the card is taken by {taken}; give yours another.")
+    try:
+        registry.add(name, cls)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    loaded = Loaded(found, name, cls, path, source, sha256)
+    _LOADED[sha256, found] = loaded
+    return loaded
+
+
+def is_file(text: str) -> bool:
+    """Whether an option's value names a Python file, and not an entry: it ends on ``.py``."""
+    return text.endswith(".py")
+
+
+def named(text: str, kind: Kind) -> str:
+    """The name of the entry that ``text`` stands for: a file, which is loaded, or a name.
+
+    Raises:
+        UserError: as :func:`load_file`, or no entry has the name.
+    """
+    if is_file(text):
+        return load_file(text, kind).name
+    file = Path(f"{text.replace('-', '_')}.py")
+    if text not in registry_of(kind).names() and file.is_file():
+        raise UserError(f"Unknown {kind} {text!r}. A file ends on .py: write ./{file}.")
+    registry_of(kind).get(text)
+    return text
+
+
+def loaded_files() -> list[Loaded]:
+    """All files that this process has loaded."""
+    return list(_LOADED.values())
+
+
+def forget() -> None:
+    """Take all loaded files out of the registries: a changed file can be loaded again under its name."""
+    for each in _LOADED.values():
+        registry_of(each.kind).remove(each.name)
+        sys.modules.pop(each.cls.__module__, None)
+    _LOADED.clear()
+
+
+def given() -> tuple[Given, ...]:
+    """All files that this process has loaded, for another process to load with :func:`load_given`."""
+    return tuple(Given(str(each.path.absolute()), each.kind, each.sha256) for each in _LOADED.values())
+
+
+def load_given(files: Iterable[Given]) -> None:
+    """Load what another process has loaded.
+
+    Raises:
+        UserError: as :func:`load_file`, or the content of a file is not what the other process has.
+    """
+    for file in files:
+        if (file.sha256, file.kind) in _LOADED:
+            continue
+        now = hashlib.sha256(_read(Path(file.path))).hexdigest()
+        if now != file.sha256:
+            raise UserError(
+                f"{file.path} has changed since this command began (SHA-256 {file.sha256[:12]} then, {now[:12]} now);"
+                " run the command again."
+            )
+        load_file(file.path, file.kind)
+
+
+def module_source(module: ModuleType) -> str:
+    """The source code of a module; of a loaded file what was run, whatever is in the file now."""
+    loader = module.__spec__.loader if module.__spec__ is not None else None
+    if isinstance(loader, _Bytes):
+        return loader.get_source(module.__name__)
+    return inspect.getsource(module)
+
+
+def registry_of(kind: Kind) -> Registry[Any]:
+    """The registry of all attacks, defenses, models or contributed datasets."""
+    registries: dict[Kind, Registry[Any]] = {
+        "attack": ATTACKS,
+        "defense": DEFENSES,
+        "model": MODELS,
+        "dataset": DATASETS,
+    }
+    return registries[kind]
+
+
+def taken_by(kind: Kind, name: str) -> str:
+    """Which entry that comes with fedbench, or that was imported, has the name; empty: none."""
+    registry = registry_of(kind)
+    if registry.builtin(name):
+        return f"the {kind} that comes with fedbench ({registry.origin(name)})"
+    if kind == "dataset" and any(name in (entry.name, *entry.aliases) for entry in ENTRIES):
+        return "a dataset of the catalogue"
+    if kind == "dataset" and name in imported_names():
+        return "an imported dataset"
+    return ""
+
+
+class _Bytes(importlib.abc.SourceLoader):
+    """Loads a module from bytes at hand: what is run is what was hashed, and nothing is written beside the file."""
+
+    def __init__(self, path: Path, source: bytes) -> None:
+        self._path, self._source = str(path), source
+
+    def get_filename(self, fullname: str) -> str:
+        return self._path
+
+    def get_data(self, path: str | bytes) -> bytes:
+        return self._source
+
+    def get_source(self, fullname: str) -> str:
+        return importlib.util.decode_source(self._source)
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise UserError(f"file {str(path)!r} does not exist." if not path.exists() else f"{str(path)!r} is no file.")
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path} has {path.stat().st_size:,} bytes; a source file has at most {LARGEST:,}.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def _imported(path: Path, source: bytes, sha256: str) -> ModuleType:
+    name = f"fedbench_file_{sha256[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    loader = _Bytes(path.absolute(), source)
+    spec = importlib.util.spec_from_loader(name, loader, origin=str(path.absolute()))
+    assert spec is not None
+    spec.has_location = True
+    module = importlib.util.module_from_spec(spec)
+    lead_to_moved()
+    sys.modules[name] = module  # annotations are resolved, and classes found again, through it
+    try:
+        loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise UserError(_explained(path, error)) from None
+    return module
+
+
+def _explained(path: Path, error: BaseException) -> str:
+    """Why the file could not be imported, and in which of its lines."""
+    if isinstance(error, SyntaxError) and error.filename == str(path.absolute()):
+        return f"{path}:{error.lineno}: not valid Python: {error.msg}."
+    line, trace = "", error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path.absolute()):
+            line = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    if isinstance(error, FedbenchError):
+        return f"{path}{line}: {error}"
+    text = " ".join(str(error).split()).rstrip(".")
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    more = " A file can import fedbench and installed packages only." if isinstance(error, ImportError) else ""
+    return f"{path}{line}: cannot be imported: {what}.{more}"
+
+
+def _entry_class(module: ModuleType, path: Path, kind: Kind | None) -> tuple[Kind, type[Any]]:
+    """The class of the file that no other class of the file derives from."""
+    own = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__]
+    entries = [(of, each) for of in KINDS for each in own if issubclass(each, registry_of(of).base)]
+    entries = [(of, each) for of, each in entries if not any(each in other.__mro__[1:] for _, other in entries)]
+    wanted = [(of, each) for of, each in dict.fromkeys(entries) if kind in (None, of)]
+    if not wanted:
+        word = " or ".join(registry_of(of).base.__name__ for of in ([kind] if kind else KINDS))
+        but = "".join(f" Class {each.__name__} is {with_article(of)}." for of, each in entries[:1])
+        raise UserError(f"{path} defines no class derived from {word}.{but}")
+    if len(wanted) > 1:
+        names = ", ".join(f"{each.__name__} ({of})" for of, each in wanted)
+        raise UserError(f"{path} defines {len(wanted)} entries: {names}; one file holds one.")
+    return wanted[0]

@@ -1,0 +1,63 @@
+"""`fedbench new`: the file of an attack, a defense, a model or a dataset that works, and its test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+
+from fedbench.errors import UserError
+from fedbench.plugins import Kind, taken_by
+from fedbench.plugins.card_rules import NAMES, is_name
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+GOALS = ("promote", "degrade")
+
+
+def write_entry(kind: Kind, name: str, folder: Path, goal: str = "promote") -> tuple[Path, Path]:
+    """Write ``my_name.py`` and ``test_my_name.py`` into ``folder``; nothing that is there is changed.
+
+    Args:
+        kind: what it is. name: for the card, such as ``my-attack``. goal: of an attack: ``promote`` or ``degrade``.
+
+    Returns:
+        The two files.
+
+    Raises:
+        UserError: a name that cannot be one or is taken, a file that is there already, a folder that cannot be written.
+    """
+    name = name.replace("_", "-")
+    module, words = name.replace("-", "_"), name.split("-")
+    if not is_name(name) or not module.isidentifier():
+        raise UserError(f"name {name!r} must be {NAMES}, and the first one a letter, such as 'my-{kind}'.")
+    taken = taken_by(kind, name)
+    if taken:
+        raise UserError(f"name {name!r} is taken by {taken}; choose another.")
+    values = {
+        "kind": kind,
+        "name": name,
+        "module": module,
+        "title": " ".join(words).capitalize(),
+        "classname": "".join(word.capitalize() for word in words),
+    }
+    which = f"{kind}_{goal}" if kind == "attack" else kind
+    text = {
+        folder / f"{module}.py": _filled(f"{which}.py.txt", values),
+        folder / f"test_{module}.py": _filled(f"test_{which}.py.txt", values),
+    }
+    for path in text:
+        if path.exists():
+            raise UserError(f"{path} exists already, and is left as it is; choose another name or --dir.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in text.items():
+            with path.open("x", encoding="utf-8") as out:
+                out.write(content)
+    except OSError as error:
+        raise UserError(f"cannot write in {str(folder)!r}: {error.strerror or error}.") from None
+    entry, test = text
+    return entry, test
+
+
+def _filled(template: str, values: dict[str, str]) -> str:
+    return Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(values)

@@ -1,0 +1,101 @@
+"""Where runs run: scenarios and seeds go out, workers write the records.
+
+The unit of distribution is the run. ``local`` is the executor of this machine; another one needs only the signature of
+``run_local``, and can hand :class:`~fedbench.runs.worker.Order` to wherever it computes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from fedbench.errors import UserError
+from fedbench.runs.local import default_jobs, run_local
+from fedbench.runs.plan import Plan, Run, make_plan, obstacles
+from fedbench.runs.reporting import Outcome, Reporter, Silent, Summary
+from fedbench.runs.worker import EXECUTE, Step
+from fedbench.scenarios.suite import Planned
+
+__all__ = [
+    "Outcome",
+    "Plan",
+    "Reporter",
+    "Run",
+    "Step",
+    "Summary",
+    "default_jobs",
+    "make_plan",
+    "run_plan",
+    "run_suite",
+]
+
+
+def run_suite(
+    planned: Iterable[Planned],
+    *,
+    results: Path,
+    suite: str | None = None,
+    device: str = "cpu",
+    jobs: int | None = None,
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+    diagnose_every: int | None = None,
+) -> Summary:
+    """Run what is missing of the scenarios in ``planned``.
+
+    Runs whose records are in ``results`` with status ``ok`` or ``diverged`` are kept; failed ones are run again.
+
+    Args:
+        planned: scenarios and seeds, from :meth:`fedbench.scenarios.suite.Suite.plan`.
+        results: the folder of the records, made when needed.
+        suite: the name to note in the records.
+        device: ``"cpu"`` or ``"cuda"``.
+        jobs: worker processes; None: one for each core, one on a GPU.
+        fresh: run everything again.
+        reporter: is told what happens.
+        diagnose_every: keep diagnostics of every so many rounds beside the records, and run again what has none.
+
+    Raises:
+        UserError: missing data, a folder that cannot be written to, and other mistakes of the user's.
+    """
+    return run_plan(
+        make_plan(planned, results, fresh, diagnose_every is not None),
+        results=results,
+        suite=suite,
+        device=device,
+        jobs=jobs,
+        reporter=reporter,
+        diagnose_every=diagnose_every,
+    )
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    results: Path,
+    suite: str | None = None,
+    device: str = "cpu",
+    jobs: int | None = None,
+    reporter: Reporter | None = None,
+    execute: str = EXECUTE,
+    diagnose_every: int | None = None,
+) -> Summary:
+    """Run ``plan.todo``; arguments as for :func:`run_suite`."""
+    if jobs is not None and jobs < 1:
+        raise UserError(f"jobs = {jobs} must be at least 1.")
+    if diagnose_every is not None and diagnose_every < 1:
+        raise UserError(f"diagnose_every = {diagnose_every} must be at least 1.")
+    for error in obstacles(plan.todo, results):
+        raise error
+    summary = run_local(
+        plan.todo,
+        results=results,
+        suite=suite,
+        device=device,
+        jobs=jobs or default_jobs(device),
+        reporter=reporter or Silent(),
+        execute=execute,
+        diagnose_every=diagnose_every,
+    )
+    return dataclasses.replace(summary, kept=len(plan.kept))

@@ -1,0 +1,75 @@
+"""What is known of a run before it runs: its scenario and twins, its methods, their versions and sources."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import sys
+from typing import Any
+
+from fedbench.entries.cards import identifying
+from fedbench.plugins import module_source
+from fedbench.scenarios.scenario import Scenario
+
+
+def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]:
+    """The columns of a record that are known before it runs."""
+    r = scenario.resolved
+    card = r.attack_class.card
+    defense = r.defense().card
+    return {
+        "scenario_id": scenario.id,
+        "clean_id": scenario.clean.id,
+        "undefended_id": scenario.undefended.id,
+        "baseline_id": scenario.clean.undefended.id,
+        "scenario_json": scenario.key,
+        "suite": suite,
+        "model": scenario.model,
+        "model_version": r.model.card.version,
+        "model_params": _json(identifying(r.model.params)),
+        "model_source_hash": source_hash(type(r.model)),
+        "attack": scenario.attack,
+        "attack_version": card.version,
+        "attack_goal": str(card.goal),
+        "attack_channel": str(card.channel),
+        "attack_knowledge": sorted(card.knowledge),
+        "attack_params": _json(identifying(r.attack_params)),
+        "attack_source_hash": source_hash(r.attack_class),
+        "defense": scenario.defense,
+        # A chain's rises with that of any of its parts.
+        "defense_version": 1 + sum(cls.card.version - 1 for cls, _ in r.defenses),
+        "defense_family": str(defense.family),
+        "defense_knowledge": sorted(map(str, defense.knowledge)),
+        "defense_assumes": defense.assumes,
+        "defense_params": _json({cls.card.name: identifying(params) for cls, params in r.defenses}),
+        "defense_source_hash": source_hash(*(cls for cls, _ in r.defenses)),
+        "malicious_ratio": scenario.malicious_ratio,
+        "protocol": scenario.protocol,
+        "protocol_params": _json(identifying(r.protocol)),
+        "target": scenario.target,
+        "seed": seed,
+    }
+
+
+def source_hash(*classes: type) -> str:
+    """SHA-256 of the files in which the classes, and those that they derive from, are written.
+
+    Of a class that is in no file, as in a notebook, its own source; of one typed at a prompt that keeps none, its name.
+    """
+    bases = {base for cls in classes for base in cls.__mro__ if base is not object}
+    sources = sorted({(base.__module__, _source(base)) for base in bases})
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+
+
+def _source(cls: type) -> str:
+    with contextlib.suppress(OSError, TypeError):
+        return module_source(sys.modules[cls.__module__])
+    with contextlib.suppress(OSError, TypeError):
+        return inspect.getsource(cls)
+    return cls.__qualname__
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

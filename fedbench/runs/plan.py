@@ -1,0 +1,237 @@
+"""What of a suite has to run, in which order, and about how long that takes."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedbench.data import load_split
+from fedbench.data.load import check_split, missing, resolve, where
+from fedbench.data.records import INTERACTIONS
+from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
+from fedbench.errors import DataError, ResultsError, UserError
+from fedbench.plugins import loaded_files
+from fedbench.runs.diagnostics import rounds_path
+from fedbench.runs.identity import source_hash
+from fedbench.runs.results import scan
+from fedbench.runs.task import choose_targets, split_of
+from fedbench.scenarios.scenario import Scenario
+from fedbench.scenarios.suite import Planned
+
+KEPT = frozenset({"ok", "diverged"})
+"""Statuses that are not run again: a diverged run diverges again, a failed one may have failed for want of memory."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A scenario and a seed: the unit of work."""
+
+    scenario: Scenario
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """``<scenario id>-s<seed>``."""
+        return f"{self.scenario.id}-s{self.seed}"
+
+    def __str__(self) -> str:
+        return f"{self.scenario} s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a suite.
+
+    Attributes:
+        todo: those to run, in order. kept: those whose results are there already. damaged: files in the results folder
+            that are no whole records, with the reason; they do not count as there.
+        changed: those of ``todo`` whose results are there, but were made by another source of a loaded file.
+        seconds: expected seconds of each run of ``todo`` by past timing, None where there is none.
+    """
+
+    todo: Sequence[Run]
+    kept: Sequence[Run]
+    damaged: Mapping[str, str]
+    seconds: Mapping[Run, float | None]
+    changed: Sequence[Run] = ()
+
+
+def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, diagnostics: bool = False) -> Plan:
+    """Sort the runs of ``planned`` into those to run and those that are there.
+
+    The order: one dataset after the other, so that its parsed data stay warm; within a dataset all scenarios with the
+    first seed, then all with the second, so that whatever is there when a suite is interrupted is comparable.
+
+    Args:
+        planned: the scenarios and their seeds. results: the folder of the records. fresh: run everything again.
+        diagnostics: run again what has none.
+    """
+    _check_folder(results)
+    found = scan([results])
+    runs = in_order(planned)
+    kept = [] if fresh else [run for run in runs if found.status.get((run.scenario.id, run.seed)) in KEPT]
+    if diagnostics:
+        kept = [run for run in kept if rounds_path(results, run.id).exists()]
+    changed = _of_another_source(kept, found.files)
+    skip = set(kept).difference(changed)
+    kept = [run for run in kept if run in skip]
+    todo = [run for run in runs if run not in skip]
+    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.files), changed)
+
+
+def _of_another_source(runs: Sequence[Run], files: Sequence[Path]) -> list[Run]:
+    """Those of ``runs`` with a loaded file that has changed since their record was written.
+
+    What comes with fedbench says so by the version on its card; who works on a file runs it again and again.
+    """
+    import pyarrow.parquet as pq
+
+    loaded = {(each.kind, each.name) for each in loaded_files()}
+    now = {run: sources for run in runs if (sources := _sources(run, loaded))}
+    if not now:
+        return []
+    columns = sorted({column for sources in now.values() for column in sources})
+    past: dict[tuple[str, int], list[dict[str, object]]] = {}
+    for path in files:
+        there = [column for column in columns if column in pq.read_schema(path).names]  # a past schema may lack one
+        for row in pq.read_table(path, columns=["scenario_id", "seed", *there]).to_pylist():
+            past.setdefault((row["scenario_id"], row["seed"]), []).append(row)
+    return [
+        run
+        for run, sources in now.items()
+        if not any(sources.items() <= row.items() for row in past[run.scenario.id, run.seed])
+    ]
+
+
+def _sources(run: Run, loaded: Set[tuple[str, str]]) -> dict[str, object]:
+    """What a record of the run says of the sources of ``loaded`` files that it needs: column -> value.
+
+    Of a dataset it is the data that count, not the text that makes them.
+    """
+    if not loaded:
+        return {}
+    scenario, sources = run.scenario, dict[str, object]()
+    if ("attack", scenario.attack) in loaded:
+        sources["attack_source_hash"] = source_hash(scenario.resolved.attack_class)
+    if any(("defense", name) in loaded for name in scenario.defense.split("+")):
+        sources["defense_source_hash"] = source_hash(*(cls for cls, _ in scenario.resolved.defenses))
+    if ("model", scenario.model) in loaded:
+        sources["model_source_hash"] = source_hash(type(scenario.resolved.model))
+    if ("dataset", scenario.dataset) in loaded:
+        sources["dataset_fingerprint"] = split_of(scenario, run.seed).fingerprint
+    return sources
+
+
+def in_order(planned: Iterable[Planned]) -> list[Run]:
+    """The runs of all scenarios: by dataset, then by seed, then in the order of the suite."""
+    planned = list(planned)
+    datasets = list(dict.fromkeys(each.scenario.dataset for each in planned))
+    most = max((len(each.seeds) for each in planned), default=0)
+    return [
+        Run(each.scenario, each.seeds[index])
+        for dataset, index in itertools.product(datasets, range(most))
+        for each in planned
+        if each.scenario.dataset == dataset and index < len(each.seeds)
+    ]
+
+
+def expected_seconds(runs: Sequence[Run], files: Sequence[Path]) -> dict[Run, float | None]:
+    """For each run its epochs times the median seconds that an epoch took in the records of its kind, or None.
+
+    Its kind: the same dataset, model, attack and defense; where no record has these, the same but for the defense.
+    """
+    import pyarrow.parquet as pq
+
+    kind = ("dataset", "model", "attack", "defense")
+    past: dict[tuple[str, ...], list[float]] = {}
+    if runs:
+        for path in files:
+            for row in pq.read_table(path, columns=[*kind, "status", "seconds_total", "epochs_planned"]).to_pylist():
+                if row["status"] == "ok":
+                    of = tuple(row[name] for name in kind)
+                    for each in (of, of[:-1]):
+                        past.setdefault(each, []).append(row["seconds_total"] / row["epochs_planned"])
+    medians = {key: statistics.median(values) for key, values in past.items()}
+
+    def expected(run: Run) -> float | None:
+        of: tuple[str, ...] = tuple(getattr(run.scenario, name) for name in kind)
+        an_epoch = medians.get(of, medians.get(of[:-1]))
+        return None if an_epoch is None else an_epoch * run.scenario.resolved.protocol.epochs
+
+    return {run: expected(run) for run in runs}
+
+
+def obstacles(runs: Iterable[Run], results: Path) -> Iterator[UserError]:
+    """Everything that keeps the runs from starting: missing data, targets that are no items, a folder that takes no files.
+
+    What a run refuses once it has its data (an attack's profile that is longer than the list of items) is found in that run.
+    """
+    data: dict[tuple[str, str], Scenario] = {}
+    targets: dict[tuple[object, ...], Scenario] = {}
+    for each in dict.fromkeys(run.scenario for run in runs):
+        protocol = each.resolved.protocol
+        data.setdefault((each.dataset, protocol.split), each)
+        targets.setdefault((each.dataset, protocol.split, protocol.duplicates, each.target, each.num_targets), each)
+    there = set()
+    for place, scenario in data.items():
+        try:
+            check_data([scenario])
+            there.add(place)
+        except UserError as error:
+            yield error
+    for (dataset, split, *_), scenario in targets.items():
+        try:
+            if (dataset, split) in there:
+                check_target(scenario)
+        except UserError as error:
+            yield error
+    try:
+        check_writable(results)
+    except ResultsError as error:
+        yield error
+
+
+def check_data(scenarios: Iterable[Scenario]) -> None:
+    """Raise before anything runs when a dataset, its split or its files are not there.
+
+    Raises:
+        UserError: no such dataset, or it has no such split.
+        DataError: its files are nowhere on this machine.
+    """
+    for dataset, split in dict.fromkeys((each.dataset, each.resolved.protocol.split) for each in scenarios):
+        entry = resolve(dataset)
+        check_split(entry, split)
+        slot = INTERACTIONS if split in (LEAVE_ONE_OUT, FOUR_TO_ONE) else split
+        if where(entry, slot) is None:
+            raise DataError(f"{missing(entry, slot)} To leave it out: --only dataset=OTHER.")
+
+
+def check_target(scenario: Scenario) -> None:
+    """Raise :class:`UserError` for targets that the dataset does not have; only such as can be missing are looked up."""
+    if scenario.target.startswith("fixed:") or scenario.num_targets > 1:
+        protocol = scenario.resolved.protocol
+        choose_targets(scenario, load_split(scenario.dataset, protocol.split, duplicates=protocol.duplicates))
+
+
+def _check_folder(results: Path) -> None:
+    if results.exists() and not results.is_dir():
+        raise ResultsError(f"results folder {str(results)!r} is not a folder.")
+
+
+def check_writable(results: Path) -> None:
+    """Raise :class:`ResultsError` when no file could be written in the results folder, which need not exist yet.
+
+    Nothing is left behind: the first record makes the folder.
+    """
+    there = results.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".write-test-", dir=there):
+            pass
+    except OSError as error:
+        raise ResultsError(f"cannot write in the results folder {str(results)!r}: {error.strerror}.") from None

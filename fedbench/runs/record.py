@@ -1,0 +1,170 @@
+"""The record of a run: its columns, their types, and what is made of its curve."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 5
+"""What a version added is null in files of earlier ones.
+
+2: ``defense_family``, ``defense_knowledge``, ``defense_assumes``. 3: ``val_*`` in the points of the curve,
+``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``. 4: ``model_version``, ``defense_version``; before it, all were 1.
+5: ``model_source_hash``.
+"""
+
+EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
+METRICS = (
+    *EXPOSURE,
+    *(f"{name}_{k}" for name in ("hr", "ndcg", "hr_full", "ndcg_full", "recall", "precision") for k in (5, 10, 20)),
+)
+"""Names of all metrics; a run has those that its protocol's split allows, the others are null."""
+SELECTED = tuple(f"{name}_{k}" for name in ("hr_full", "ndcg_full") for k in (5, 10, 20))
+"""Metrics that are also measured on validation items (``val_...``), and given at the best epoch (``..._best``)."""
+VALIDATION = tuple(f"val_{name}" for name in SELECTED)
+SELECTED_BY = "val_hr_full_5"
+"""The validation metric by which the best epoch is chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Everything needed to rank, to plot and to re-run one run. Metrics are fractions, times seconds."""
+
+    scenario_id: str
+    clean_id: str
+    undefended_id: str
+    baseline_id: str
+    scenario_json: str
+    suite: str | None
+    dataset: str
+    split: str
+    dataset_fingerprint: str
+    num_users: int
+    num_items: int
+    num_interactions: int
+    duplicates_removed: int
+    leaked_removed: int
+    model: str
+    model_version: int
+    model_params: str
+    model_source_hash: str
+    attack: str
+    attack_version: int
+    attack_goal: str
+    attack_channel: str
+    attack_knowledge: list[str]
+    attack_params: str
+    attack_source_hash: str
+    defense: str
+    defense_version: int
+    defense_family: str
+    defense_knowledge: list[str]
+    defense_assumes: str
+    defense_params: str
+    defense_source_hash: str
+    malicious_ratio: float
+    num_malicious: int
+    protocol: str
+    protocol_params: str
+    target: str
+    target_items: list[int]
+    seed: int
+    status: str
+    error: str | None
+    epochs_planned: int
+    epochs_done: int
+    rounds: int
+    ranking: str
+    curve: list[dict[str, float]]
+    seconds_total: float
+    seconds_setup: float
+    seconds_train: float
+    seconds_attack: float
+    seconds_evaluate: float
+    device: str
+    device_name: str
+    peak_gpu_bytes: int | None
+    threads: int
+    fedbench_version: str
+    torch_version: str
+    numpy_version: str
+    python_version: str
+    platform: str
+    git_commit: str | None
+    git_dirty: bool | None
+    started_at: datetime
+    metrics: Mapping[str, float | None]
+    """What :func:`summarize_curve` makes of the curve; columns of their own."""
+
+    @property
+    def run_id(self) -> str:
+        """``<scenario id>-s<seed>``."""
+        return f"{self.scenario_id}-s{self.seed}"
+
+    def row(self) -> dict[str, Any]:
+        """The record as one flat row of :func:`schema`."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "metrics"}
+        return {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **values, **self.metrics}
+
+
+@functools.cache
+def schema() -> pa.Schema:
+    """The columns of a result file, in order."""
+    kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    special = {
+        "attack_knowledge": pa.list_(pa.string()),
+        "defense_knowledge": pa.list_(pa.string()),
+        "target_items": pa.list_(pa.int64()),
+        "started_at": pa.timestamp("us", tz="UTC"),
+        "curve": pa.list_(
+            pa.struct([("epoch", pa.int32()), *((name, pa.float64()) for name in (*METRICS, *VALIDATION))])
+        ),
+    }
+    columns = [("schema_version", pa.int32()), ("run_id", pa.string())]
+    for f in dataclasses.fields(RunRecord):
+        if f.name != "metrics":
+            columns.append((f.name, special.get(f.name) or kinds[str(f.type).partition(" ")[0]]))
+    for name in METRICS:
+        columns.append((name, pa.float64()))
+    for name in EXPOSURE:
+        columns += [(f"{name}_peak", pa.float64()), (f"{name}_peak_epoch", pa.int32()), (f"{name}_tail", pa.float64())]
+    columns.append(("best_epoch", pa.int32()))
+    columns += [(f"{name}_best", pa.float64()) for name in SELECTED]
+    return pa.schema(columns)
+
+
+def summarize_curve(curve: Sequence[Mapping[str, float]], epochs: int) -> dict[str, Any]:
+    """The curve with the columns made from it.
+
+    Args:
+        curve: one mapping for each evaluation, with ``epoch`` and the metrics. epochs: planned length of the run.
+
+    Returns:
+        ``curve``, and ``metrics``: every metric at the last evaluation, and of every ER@K its peak, the epoch of the
+        peak (the first, if several), and its tail, the mean over the evaluations in the last quarter of training.
+        With validation items, also ``best_epoch``, the evaluation with the highest :data:`SELECTED_BY` (the first, if
+        several), and HR@K and NDCG@K of the test items at it.
+    """
+    out: dict[str, float | None] = dict.fromkeys(METRICS)
+    for name in METRICS:
+        if curve and name in curve[-1]:
+            out[name] = float(curve[-1][name])
+    for name in EXPOSURE:
+        points = [(int(point["epoch"]), float(point[name])) for point in curve if name in point]
+        peak = max(points, key=lambda point: point[1], default=None)
+        tail = [value for epoch, value in points if epoch > 0.75 * epochs]
+        out[f"{name}_peak"] = peak[1] if peak else None
+        out[f"{name}_peak_epoch"] = peak[0] if peak else None
+        out[f"{name}_tail"] = sum(tail) / len(tail) if tail else None
+    validated = [point for point in curve if point.get(SELECTED_BY) is not None]
+    best = max(validated, key=lambda point: point[SELECTED_BY], default=None)
+    out["best_epoch"] = int(best["epoch"]) if best else None
+    for name in SELECTED:
+        out[f"{name}_best"] = float(best[name]) if best and name in best else None
+    return {"curve": [dict(point) for point in curve], "metrics": out}

@@ -1,0 +1,149 @@
+"""One run: a scenario and a seed go in, a record comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from fedbench.data import Split
+from fedbench.errors import Diverged, UserError
+from fedbench.evaluation.measurement import Measurement
+from fedbench.federation.simulation import Federation
+from fedbench.runs.environment import environment
+from fedbench.runs.identity import identity
+from fedbench.runs.record import RunRecord, summarize_curve
+from fedbench.runs.task import split_of, task_of
+from fedbench.scenarios.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, told after every evaluation."""
+
+    epoch: int
+    epochs: int
+    metrics: Mapping[str, float]
+
+
+def run(
+    scenario: Scenario,
+    seed: int,
+    *,
+    device: str = "cpu",
+    suite: str | None = None,
+    on_evaluation: Callable[[Progress], None] | None = None,
+    on_start: Callable[[Federation], None] | None = None,
+) -> RunRecord:
+    """Run ``scenario`` once with ``seed``.
+
+    A run that diverges or fails still gives a record, with its status, its error and the curve up to there.
+
+    Args:
+        scenario: what to run. seed: root of all its random streams.
+        device: ``"cpu"`` or ``"cuda"``. suite: the name to note in the record.
+        on_evaluation: called after every evaluation. on_start: called before the first round.
+
+    Raises:
+        UserError: for what no run can mend: unknown names, impossible combinations, missing data.
+    """
+    keep_freed_memory()
+    started, begin = datetime.now(UTC), time.perf_counter()
+    where = torch.device(device)
+    if where.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("device 'cuda': torch sees no GPU here; use --device cpu.")
+        torch.cuda.reset_peak_memory_stats(where)
+    resolved = scenario.resolved
+    protocol = resolved.protocol
+    split = split_of(scenario, seed)
+    attack = resolved.attack()
+    task = task_of(scenario, split, where)
+    curve: list[dict[str, float]] = []
+    status, error = "ok", None
+    federation: Federation | None = None
+    setup = time.perf_counter() - begin
+    try:
+        federation = Federation(
+            task, resolved.model, attack, resolved.defense(), scenario.malicious_ratio, protocol, seed, where
+        )
+        measure = Measurement(federation, split)
+        if on_start is not None:
+            on_start(federation)
+        setup = time.perf_counter() - begin
+        for epoch in range(1, protocol.epochs + 1):
+            federation.train_epoch()
+            if epoch % protocol.evaluate_every == 0 or epoch == protocol.epochs:
+                before = time.perf_counter()
+                federation.check_finite()
+                metrics = measure()
+                federation.seconds.evaluate += time.perf_counter() - before
+                curve.append({"epoch": epoch, **metrics})
+                if on_evaluation is not None:
+                    on_evaluation(Progress(epoch, protocol.epochs, metrics))
+    except Diverged as stop:
+        status, error = "diverged", str(stop)
+    except UserError:
+        raise
+    except Exception as failure:  # whatever an attack or a defense raises ends its run, not the suite
+        status, error = "failed", f"{type(failure).__name__}: {failure}\n{traceback.format_exc(limit=-4)}"
+    return RunRecord(
+        **identity(scenario, seed, suite),
+        **_data_columns(split),
+        num_malicious=task.num_malicious,
+        target_items=task.targets.tolist(),
+        status=status,
+        error=error,
+        epochs_planned=protocol.epochs,
+        epochs_done=federation.epoch if federation else 0,
+        rounds=federation.round if federation else 0,
+        ranking=protocol.ranking,
+        **summarize_curve(curve, protocol.epochs),
+        seconds_total=time.perf_counter() - begin,
+        seconds_setup=setup,
+        seconds_train=federation.seconds.train if federation else 0.0,
+        seconds_attack=federation.seconds.attack if federation else 0.0,
+        seconds_evaluate=federation.seconds.evaluate if federation else 0.0,
+        peak_gpu_bytes=torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
+        started_at=started,
+        **environment(device),
+    )
+
+
+def _data_columns(split: Split) -> dict[str, Any]:
+    report = split.report
+    dropped = report.duplicates == "drop"
+    return {
+        "dataset": split.dataset,
+        "split": split.split,
+        "dataset_fingerprint": split.fingerprint,
+        "num_users": split.num_users,
+        "num_items": split.num_items,
+        "num_interactions": len(split.train),
+        "duplicates_removed": (report.train_duplicates + report.heldout_duplicates) if dropped else 0,
+        "leaked_removed": report.leaked if dropped else 0,
+    }
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Ask the C library to keep freed memory for the next round instead of handing it back to the system.
+
+    Rounds allocate the same megabytes over and over; taking them from the system each time costs as much as the
+    arithmetic (on Linux, NCF trains 1.4 times faster with this). Elsewhere nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its upper limit

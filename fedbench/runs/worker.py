@@ -1,0 +1,165 @@
+"""A worker process: receives one run at a time, executes it and writes its record."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from fedbench.errors import ResultsError, UserError
+from fedbench.plugins import Given, load_given
+from fedbench.scenarios.scenario import Scenario
+
+EXECUTE = "fedbench.runs.run:run"
+"""``module:function`` that turns a scenario and a seed into a record."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is asked to run; plain values, so that it can travel anywhere."""
+
+    scenario: str
+    """Its canonical JSON."""
+    seed: int
+    suite: str | None
+    device: str
+    results: Path
+    execute: str = EXECUTE
+    diagnose_every: int | None = None
+    """Keep diagnostics of every so many rounds; None: none."""
+    files: tuple[Given, ...] = ()
+    """Files with entries that the scenario may name; one whose content has changed is refused."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker waits for an order."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A run was evaluated."""
+
+    epoch: int
+    epochs: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run ended and its record is on the disk."""
+
+    status: str
+    error: str | None
+    seconds: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A run could not begin, by a mistake that only the user can mend. With ``fatal`` no other run can succeed."""
+
+    error: str
+    fatal: bool = False
+
+
+Message = Ready | Step | Done | Refused
+
+
+def work(connection: Connection, threads: int | None) -> None:
+    """Serve orders until None comes, the other end disappears, or SIGTERM.
+
+    SIGTERM lets a record that is being written become whole, and be announced, first. SIGINT is ignored: Ctrl-C reaches
+    all processes of a terminal, and it is the parent who decides.
+
+    Args:
+        connection: orders come in, messages go out. threads: for torch; None: its own choice.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keeper = _Keeper()
+    signal.signal(signal.SIGTERM, keeper.stop)
+    warnings.simplefilter("ignore")  # they would tear the progress display; the parent has shown its own
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        connection.send(Ready())
+        while (order := connection.recv()) is not None:
+            _serve(order, connection, keeper)
+    except (EOFError, OSError):
+        sys.exit(1)  # nobody is there any more
+
+
+class _Keeper:
+    """Ends the process at SIGTERM, but not while a record is being written."""
+
+    def __init__(self) -> None:
+        self._writing = False
+        self._stopped = False
+
+    def stop(self, *_: object) -> None:
+        self._stopped = True
+        if not self._writing:
+            os._exit(0)  # no exception: the code that it would pass through may turn it into an error of its own
+
+    def __enter__(self) -> None:
+        self._writing = True
+
+    def __exit__(self, *_: object) -> None:
+        self._writing = False
+        if self._stopped:
+            os._exit(0)
+
+
+def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
+    """Execute one run, write its record and say how it ended."""
+    from fedbench.runs.diagnostics import Diagnostics, discard
+    from fedbench.runs.results import write_record
+
+    def report(progress: Any) -> None:
+        try:
+            connection.send(Step(progress.epoch, progress.epochs, dict(progress.metrics)))
+        except OSError:
+            sys.exit(1)  # the parent is gone; not an error of the run, which must not be recorded as failed
+
+    begin = time.perf_counter()
+    try:
+        load_given(order.files)
+    except UserError as error:
+        connection.send(Refused(str(error), fatal=True))
+        return
+    module, _, name = order.execute.partition(":")
+    execute = getattr(importlib.import_module(module), name)
+    scenario = Scenario(**json.loads(order.scenario))
+    options: dict[str, Any] = {"device": order.device, "suite": order.suite, "on_evaluation": report}
+    diagnostics = Diagnostics(order.diagnose_every) if order.diagnose_every is not None else None
+    if diagnostics is not None:
+        options["on_start"] = diagnostics.watch
+    try:
+        record = execute(scenario, order.seed, **options)
+    except UserError as error:
+        connection.send(Refused(str(error)))
+        return
+    with keeper:
+        try:
+            # First the diagnostics: where a record is, nothing of its run is still to come.
+            if diagnostics is not None:
+                diagnostics.write(order.results, record.run_id)
+            else:
+                discard(order.results, record.run_id)
+            write_record(record, order.results)
+        except ResultsError as error:
+            connection.send(Refused(str(error), fatal=True))
+            return
+        metrics = {key: value for key, value in record.metrics.items() if value is not None}
+        connection.send(Done(record.status, record.error, time.perf_counter() - begin, metrics))

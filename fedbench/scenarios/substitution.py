@@ -1,0 +1,94 @@
+"""One entry in place of those that a suite names: what `fedbench run SUITE --attack ./my_attack.py` runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedbench.attacks import ATTACKS
+from fedbench.data import resolve
+from fedbench.entries.cards import Goal
+from fedbench.errors import UserError
+from fedbench.plugins import KINDS, Kind, is_file, named
+from fedbench.scenarios.scenario import Scenario
+from fedbench.scenarios.suite import Planned, Suite
+
+MOST_REASONS = 3
+"""So many different reasons why nothing fits are told."""
+
+
+def chosen(**options: str | None) -> dict[Kind, str]:
+    """The names of the entries that options give: ``attack``, ``defense``, ``model``, ``dataset``.
+
+    Each is a file, which is loaded, or the name of an entry; a defense may be a chain of both, joined by ``+``.
+
+    Raises:
+        UserError: a file that cannot be loaded, or a name that does not exist.
+    """
+    names: dict[Kind, str] = {}
+    for kind in KINDS:
+        text = options.get(kind)
+        if text is None:
+            continue
+        if kind == "attack" and text == "none":
+            raise UserError("--attack none: runs without an attack come along as twins of the others.")
+        if kind == "dataset" and not is_file(text):
+            names[kind] = resolve(text).name
+        elif kind == "defense" and not Path(text).is_file():
+            names[kind] = "+".join(named(part, kind) for part in text.split("+"))
+        else:
+            names[kind] = named(text, kind)
+    return names
+
+
+def substituted(suite: Suite, instead: Mapping[Kind, str]) -> Suite:
+    """The suite with other entries: its attacked scenarios, each with these in place of its own and their parameters.
+
+    Scenarios that differed only in what is replaced become one; those that the new entries do not apply to are left
+    out. Seeds, and the twins that are added when it is planned, are the suite's.
+
+    Args:
+        suite: any suite. instead: kind -> name.
+
+    Raises:
+        UserError: nothing fits; says why.
+    """
+    attacked = [planned for planned in suite.scenarios if planned.scenario.attack != "none"]
+    fitting: list[Planned] = []
+    reasons: dict[str, None] = {}
+    for planned in attacked:
+        try:
+            scenario = _replaced(planned.scenario, instead)
+            _check_goal(scenario)
+            _ = scenario.id  # resolves every name and parameter
+        except UserError as error:
+            reasons[str(error).rstrip(".")] = None
+            continue
+        fitting.append(dataclasses.replace(planned, scenario=scenario))
+    if not fitting:
+        raise UserError(_nothing_fits(suite, instead, list(reasons)))
+    return suite.with_scenarios(fitting)
+
+
+def _replaced(scenario: Scenario, instead: Mapping[Kind, str]) -> Scenario:
+    values: dict[str, Any] = {}
+    for kind, name in instead.items():
+        values[kind] = name
+        if kind != "dataset":
+            values[f"{kind}_params"] = {}
+    return dataclasses.replace(scenario, **values)
+
+
+def _check_goal(scenario: Scenario) -> None:
+    """An attack that degrades is measured where nothing is promoted; the other way round the scenario itself refuses."""
+    if ATTACKS.get(scenario.attack).card.goal == Goal.DEGRADE and scenario.target != "none":
+        raise UserError(f"attack {scenario.attack!r} degrades: it needs target = 'none', not {scenario.target!r}")
+
+
+def _nothing_fits(suite: Suite, instead: Mapping[Kind, str], reasons: Iterable[str]) -> str:
+    what = " with ".join(f"{kind} {name!r}" for kind, name in instead.items())
+    reasons = list(reasons) or ["it has no attack"]
+    told = "; ".join(reasons[:MOST_REASONS]) + ("; ..." if len(reasons) > MOST_REASONS else "")
+    return f"{what} fits no scenario of suite {suite.name!r}: {told}."

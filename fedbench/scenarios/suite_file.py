@@ -1,0 +1,236 @@
+"""What may stand in a suite file, and how a mistake in one is explained.
+
+The file, from top to bottom::
+
+    name, version, title, description, paper
+    seeds = 5                       # so many (0 to 4), or a list
+    twins = true                    # add the clean and the undefended twin of every scenario
+    [defaults]                      # fields of every scenario
+    [matrix]                        # field = [value, ...]; a value {field = ..., field = ...} sets several together
+    [[group]]                       # several matrices: each inherits the above and replaces what it names;
+    variant, seeds                  #   `variant` is a label by which expected values and --only tell groups apart
+    [[override]] when, set          # in order; parameters are merged, other fields replaced
+    [[exclude]]  when
+    [[expected]] where, metric, value, source, band, near, at_epoch, statistic, note
+    [[expected_table]]              # the same for a whole printed table: columns and rows
+
+A metric of an expected value is a column of the records (``hr_10``, ``hr_full_5`` ...), or ``degradation_K`` or
+``ndcg_degradation_K``: the share of HR@K or NDCG@K by full ranking that the attack takes, 1 - attacked / clean, from the
+clean twin of the same seed (the suite needs ``twins = true``).
+
+In ``when`` and ``where`` a field matches a value, a glob, or any of a list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from fedbench.errors import UserError, unknown
+from fedbench.scenarios.scenario import Scenario
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Scenario))
+LABELS = (*(name for name in FIELDS if not name.endswith("_params")), "variant")
+"""What `--only` can name; ``when`` and ``where`` can name the parameters too."""
+
+SUITE_NAME = r"[a-z0-9][a-z0-9._-]*"
+"""A pattern: what a suite can be called."""
+
+Metric = Annotated[
+    str,
+    Field(pattern=r"^(er_30|(er|hr|ndcg|hr_full|ndcg_full|recall|precision|degradation|ndcg_degradation)_(5|10|20))$"),
+]
+DEGRADATION = {"degradation": "hr_full", "ndcg_degradation": "ndcg_full"}
+"""Metrics that are a relative loss, and of what."""
+Seeds = Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Statistic = Literal["end", "peak", "tail", "best-validation"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Change = Annotated[float, Field(ge=-1, le=1)]
+Near = Annotated[float, Field(gt=0, le=1)]
+Matrix = dict[str, Annotated[list[Any], Field(min_length=1)]]
+
+
+def is_degradation(metric: str) -> bool:
+    """Whether a metric is a loss relative to the clean twin."""
+    return metric.rpartition("_")[0] in DEGRADATION
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Group(_Strict):
+    """One matrix of a suite."""
+
+    variant: str | None = None
+    seeds: Seeds | None = None
+    defaults: dict[str, Any] = {}
+    matrix: Matrix = {}
+
+
+class Override(_Strict):
+    """Fields that scenarios of a kind get instead of their own."""
+
+    when: dict[str, Any]
+    values: dict[str, Any] = Field(alias="set")
+
+
+class Exclude(_Strict):
+    """Scenarios that are left out."""
+
+    when: dict[str, Any]
+
+
+class Expected(_Strict):
+    """A published value, and where in the suite it belongs."""
+
+    where: dict[str, Any]
+    metric: Metric
+    value: Change
+    """As a fraction, also where the paper prints percent; only a degradation can be below 0."""
+    source: str
+    band: Annotated[list[Change], Field(min_length=2, max_length=2)] | None = None
+    """Lowest and highest mean that counts as a reproduction."""
+    near: Near | None = None
+    """How far from the value, as a fraction, a mean still agrees; None: the metric's usual tolerance, see ``reproduce``."""
+    at_epoch: int | None = None
+    """Epoch of the published value; None: the last."""
+    statistic: Statistic = "end"
+    """At the end of training, its peak or its mean over the last quarter, or at the evaluation that is best on validation
+    items (highest HR@5)."""
+    note: str = ""
+
+    @field_validator("value", "band")
+    @classmethod
+    def _no_negative_share(cls, value: float | list[float] | None, info: ValidationInfo) -> float | list[float] | None:
+        lowest = min(value) if isinstance(value, list) else value
+        if lowest is not None and lowest < 0 and not is_degradation(info.data.get("metric", "")):
+            raise PydanticCustomError("greater_than_equal", "Input should be greater than or equal to 0")
+        return value
+
+    @field_validator("statistic")
+    @classmethod
+    def _a_loss_has_no_peak(cls, value: str, info: ValidationInfo) -> str:
+        if value in ("peak", "tail") and is_degradation(info.data.get("metric", "")):
+            raise PydanticCustomError("degradation", "a degradation is measured at the end or at best-validation")
+        return value
+
+
+class ExpectedTable(_Strict):
+    """A printed table: the columns are fields of scenarios and metrics; a cell is a value or {value, band, near, note}.
+
+    ``near`` is one tolerance for all values, or one for each metric.
+    """
+
+    source: str
+    where: dict[str, Any] = {}
+    statistic: Statistic = "end"
+    near: Near | dict[str, Near] | None = None
+    at_epoch: int | None = None
+    columns: list[str]
+    rows: list[list[Any]]
+
+    def cells(self, place: str) -> Iterator[Expected]:
+        """Every value of the table; ``place`` is what messages call it."""
+        unknown = set(self.near) - set(self.columns) if isinstance(self.near, dict) else set()
+        if unknown:
+            raise UserError(f"{place}: near of {', '.join(sorted(unknown))}, which is no column of the table.")
+        for number, row in enumerate(self.rows, 1):
+            if len(row) != len(self.columns):
+                raise UserError(f"{place}: row {number} has {len(row)} values for {len(self.columns)} columns.")
+            cells = dict(zip(self.columns, row, strict=True))
+            where = self.where | {key: value for key, value in cells.items() if key in LABELS}
+            common = {name: getattr(self, name) for name in ("source", "statistic", "at_epoch")}
+            for key, value in cells.items():
+                if key not in LABELS:
+                    near = self.near.get(key) if isinstance(self.near, dict) else self.near
+                    own: dict[str, Any] = {"near": near, **(value if isinstance(value, Mapping) else {"value": value})}
+                    try:
+                        yield Expected(where=where, metric=key, **{**common, **own})
+                    except ValidationError as error:
+                        raise UserError(f"{place}: row {number}, column {key!r}: {explain(error, Expected)}") from None
+
+
+class SuiteFile(_Strict):
+    """A whole file."""
+
+    name: Annotated[str, Field(pattern=f"^{SUITE_NAME}$")]
+    version: Annotated[int, Field(ge=1)]
+    title: str
+    description: str = ""
+    paper: str = ""
+    seeds: Seeds = 5
+    twins: bool = True
+    defaults: dict[str, Any] = {}
+    matrix: Matrix = {}
+    group: list[Group] = []
+    override: list[Override] = []
+    exclude: list[Exclude] = []
+    expected: list[Expected] = []
+    expected_table: list[ExpectedTable] = []
+
+
+def explain(error: ValidationError, owner: type[BaseModel]) -> str:
+    """The first mistake as ``override 2: unknown key 'wen'. Did you mean 'when'?``.
+
+    Args:
+        error: what pydantic found. owner: the model that was read.
+    """
+    first = error.errors()[0]
+    path = list(first["loc"])
+    parts: dict[str, type[BaseModel]] = {
+        "group": Group,
+        "override": Override,
+        "exclude": Exclude,
+        "expected": Expected,
+        "expected_table": ExpectedTable,
+    }
+    place = ""
+    if len(path) > 1 and path[0] in parts and isinstance(path[1], int):
+        place, owner = f"{path[0]} {path[1] + 1}: ", parts[str(path[0])]
+        path = path[2:]
+    key = str(path[0]) if path else ""
+    if first["type"] == "extra_forbidden":
+        names = [info.alias or name for name, info in owner.model_fields.items()]
+        return place + lowered(str(unknown("key", key, names)))
+    if first["type"] == "missing":
+        return f"{place}key {key!r} is missing."
+    return f"{place}{key} = {first.get('input')!r}: {lowered(first['msg'])}."
+
+
+def check_names(file: SuiteFile) -> None:
+    """Raise :class:`UserError` for a key that is no field of a scenario, saying where it stands."""
+    with_variant = (*FIELDS, "variant")
+    matrices: list[tuple[str, SuiteFile | Group]] = [("", file)]
+    matrices += [(f"group {i}: ", group) for i, group in enumerate(file.group, 1)]
+    for place, group in matrices:
+        _check(group.defaults, f"{place}defaults")
+        _check(group.matrix, f"{place}matrix")
+        for key, values in group.matrix.items():
+            for value in values:
+                if isinstance(value, Mapping) and not key.endswith("_params"):
+                    _check(value, f"{place}matrix: {key}")
+    for i, override in enumerate(file.override, 1):
+        _check(override.when, f"override {i}: when", with_variant)
+        _check(override.values, f"override {i}: set")
+    for i, exclude in enumerate(file.exclude, 1):
+        _check(exclude.when, f"exclude {i}: when", with_variant)
+    for i, expected in enumerate(file.expected, 1):
+        _check(expected.where, f"expected {i}: where", with_variant)
+    for i, table in enumerate(file.expected_table, 1):
+        _check(table.where, f"expected_table {i}: where", with_variant)
+
+
+def _check(keys: Iterable[str], place: str, known: Collection[str] = FIELDS) -> None:
+    for key in keys:
+        if key not in known:
+            raise UserError(f"{place}: {lowered(str(unknown('key', key, known)))}")
+
+
+def lowered(text: str) -> str:
+    """``text`` as the continuation of a sentence."""
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,136 @@
+"""The door: what ``import fedbench`` gives, at what cost, and that nobody inside goes through it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from plugin_files import ATTACK
+
+import fedbench
+from fedbench import plugins
+
+PACKAGE = Path(fedbench.__file__).parent
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", dir(fedbench))
+def test_every_name_is_there_and_documented(name: str) -> None:
+    assert getattr(fedbench, name).__doc__
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    heavy = {"torch", "numpy", "pyarrow", "pydantic", "duckdb", "scipy", "rich", "typer"}
+    loaded = run_python("import fedbench, sys; print(*{name.partition('.')[0] for name in sys.modules})").split()
+    assert "fedbench" in loaded
+    assert not heavy & set(loaded)
+
+
+def test_nobody_inside_goes_through_it() -> None:
+    names = set(dir(fedbench))
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "fedbench":
+                assert not names & {alias.name for alias in node.names}, path
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "fedbench":
+                assert node.attr not in names, path
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    example = text.partition("```python\n")[2].partition("```")[0]
+    assert len([line for line in example.splitlines() if line]) == 3
+    status, er, hr = run_python(
+        example.replace("malicious_ratio=0.05", "malicious_ratio=0.05, protocol_params={'epochs': 2}")
+    ).split()
+    assert status == "ok"
+    assert 0 <= float(er) <= 1
+    assert 0 < float(hr) < 1
+
+
+SHORT = {"epochs": 2}
+
+
+def promoted(attack: object) -> fedbench.Scenario:
+    return fedbench.Scenario("longtail-small", "mf", attack, malicious_ratio=0.05, protocol_params=SHORT)  # type: ignore[arg-type]
+
+
+def test_a_file_and_its_class_are_the_same_scenario(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(ATTACK)
+    from_file = promoted(str(file))
+    assert from_file.attack == "random-direction"
+    assert from_file == promoted(file) == promoted(fedbench.load_file(file).cls) == promoted("random-direction")
+    record = fedbench.run(from_file, 0)
+    assert (record.status, record.attack) == ("ok", "random-direction")
+
+
+def test_a_chain_joins_names_and_files(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from fedbench import Defense, DefenseCard\n"
+        "class Mine(Defense):\n    card = DefenseCard(name='mine', title='Mine', paper='none')\n"
+    )
+    assert fedbench.Scenario("longtail-small", "mf", defense=f"norm-bound+{file}").defense == "norm-bound+mine"
+
+
+def in_a_cell(title: str, base: type[fedbench.Attack] = fedbench.Attack) -> type[fedbench.Attack]:
+    card = fedbench.AttackCard(
+        name="in-a-cell", title=title, paper="none", goal=fedbench.Goal.PROMOTE, channel=fedbench.Channel.GRADIENT
+    )
+    return type("InACell", (base,), {"card": card, "__doc__": title, "__module__": "__main__"})
+
+
+def test_a_class_of_a_notebook_runs_and_gives_way_to_its_next_version() -> None:
+    first = promoted(in_a_cell("first"))
+    record = fedbench.run(first, 0)
+    assert (record.status, record.attack, len(record.attack_source_hash)) == ("ok", "in-a-cell", 64)
+    assert promoted(in_a_cell("second")).resolved.attack_class.card.title == "second"
+
+
+def test_classes_that_cannot_be_entries() -> None:
+    with pytest.raises(fedbench.UserError, match=r"attack = .*Defense is not derived from fedbench\.Attack"):
+        promoted(fedbench.Defense)
+    with pytest.raises(fedbench.UserError, match="has no card"):
+        promoted(type("Bare", (fedbench.Attack,), {"__doc__": "No card."}))
+    taken = fedbench.AttackCard(
+        name="pieck-uea", title="x", paper="x", goal=fedbench.Goal.PROMOTE, channel=fedbench.Channel.GRADIENT
+    )
+    with pytest.raises(fedbench.UserError, match="the name 'pieck-uea' on the card is taken by the attack that comes"):
+        promoted(type("Taken", (fedbench.Attack,), {"card": taken, "__doc__": "Taken."}))
+    with pytest.raises(fedbench.UserError, match="attack = 3 must be a string, a file or a class"):
+        promoted(3)
+    assert (
+        promoted(fedbench.Scenario("longtail-small", "mf", "p1", malicious_ratio=0.1).resolved.attack_class).attack
+        == "p1"
+    )
+
+
+def test_a_file_written_for_modules_that_have_moved_loads(tmp_path: Path) -> None:
+    file = tmp_path / "old.py"
+    old = ATTACK.replace("fedbench.entries.cards", "fedbench.cards").replace("federation.attack", "attacks.base")
+    assert "fedbench.cards" in old
+    assert "fedbench.attacks.base" in old
+    file.write_text(old)
+    assert plugins.load_file(file).name == "random-direction"
+
+
+def test_results_are_one_table_with_every_run_once(tmp_path: Path) -> None:
+    records = PACKAGE.parent / "leaderboard" / "results" / "icde24-table3.parquet"
+    table = fedbench.load_results(records, records)
+    runs = table["run_id"].to_pylist()
+    assert runs == sorted(set(runs))
+    assert table.num_rows > 100
+    (tmp_path / "foreign.parquet").write_bytes(b"not a record")
+    with warnings.catch_warnings(), pytest.raises(fedbench.ResultsError, match="no results in"):
+        fedbench.load_results(tmp_path)
+    with pytest.warns(RuntimeWarning, match=r"foreign\.parquet is left out"):
+        assert fedbench.load_results(tmp_path, records).num_rows == table.num_rows
