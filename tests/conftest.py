@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from fedbench import plugins
-from fedbench.plugins.classes import forget_classes
 
 torch.set_num_threads(1)  # two threads on tiny tensors only cost time
 
@@ -25,4 +24,3 @@ def _no_loaded_files() -> Iterator[None]:
     """What a test loads from a file is there for this test only."""
     yield
     plugins.forget()
-    forget_classes()

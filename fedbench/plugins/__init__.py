@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fedbench.plugins.card_rules import KINDS, Kind, check_card
+from fedbench.plugins.classes import class_name, forget_classes
 from fedbench.plugins.files import (
     Given,
     Loaded,
-    forget,
+    forget_files,
     given,
     is_file,
     load_file,
@@ -24,6 +25,7 @@ __all__ = [
     "Kind",
     "Loaded",
     "check_card",
+    "class_name",
     "forget",
     "given",
     "is_file",
@@ -35,3 +37,9 @@ __all__ = [
     "registry_of",
     "taken_by",
 ]
+
+
+def forget() -> None:
+    """Take all files and classes out of the registries: what is edited can be loaded again under its name."""
+    forget_files()
+    forget_classes()

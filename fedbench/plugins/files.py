@@ -32,25 +32,6 @@ LARGEST = 1 << 20
 """Bytes that a file may have at most; one that is larger is no source code."""
 
 
-__all__ = [
-    "KINDS",
-    "Given",
-    "Kind",
-    "Loaded",
-    "check_card",
-    "forget",
-    "given",
-    "is_file",
-    "load_file",
-    "load_given",
-    "loaded_files",
-    "module_source",
-    "named",
-    "registry_of",
-    "taken_by",
-]
-
-
 @dataclass(frozen=True)
 class Loaded:
     """A file that was loaded.
@@ -143,7 +124,7 @@ def loaded_files() -> list[Loaded]:
     return list(_LOADED.values())
 
 
-def forget() -> None:
+def forget_files() -> None:
     """Take all loaded files out of the registries: a changed file can be loaded again under its name."""
     for each in _LOADED.values():
         registry_of(each.kind).remove(each.name)

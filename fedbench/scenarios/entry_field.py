@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from fedbench.errors import UserError
-from fedbench.plugins import Kind, is_file, load_file
-from fedbench.plugins.classes import class_name
+from fedbench.plugins import Kind, class_name, is_file, load_file
 
 Given = str | PathLike[str] | type[Any]
 """``"pieck-uea"``, ``"./my_attack.py"`` or ``MyAttack``; of defenses also several names or files joined by ``+``."""

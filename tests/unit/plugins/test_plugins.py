@@ -118,7 +118,7 @@ BAD = {
     ),
     "bad params": (
         plugin_files.ATTACK.replace("class Params(Parameters)", "class Params"),
-        "Params must be a subclass of fedbench.entries.cards.Parameters",
+        "Params must be a subclass of fedbench.Parameters",
     ),
     "abstract": (
         "from fedbench.entries.cards import ModelCard\nfrom fedbench.models import Recommender\n\n"
