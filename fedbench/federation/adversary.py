@@ -57,16 +57,16 @@ class Adversary:
         if epoch < population.protocol.attack_start:
             if population.injected:
                 return no_updates(clients, training.params.dense, training.model.embedding_size)
-            return self._work(self._genuine(), index).step().updates
-        own = self._own_data()
+            return self._own_work(self._genuine(), index).step().updates
         if self.attack.card.channel == Channel.PROFILE:
             if self.fakes is None:
                 raise ThreatModelViolation(f"attack {self.attack.card.name!r} has channel 'profile' and no profiles.")
-            return self._work(self.fakes, index).step().updates
-        work = None if own is None else self._work(own, index)
+            return self._own_work(self.fakes, index).step().updates
+        own = self.fakes if population.injected else self._genuine()
+        work = None if own is None else self._own_work(own, index)
         shown = honest.disclosed() if Knowledge.HONEST_UPDATES in self.attack.card.knowledge else None
         state = RoundState(training.params, index.to(population.device), epoch, number, work, shown)
-        versions = self._versions()
+        versions = _versions(training.params, training.pull)
         crafted = self.attack.craft(self.view.in_round(state))
         self._check_untouched(versions)
         if len(crafted.clients) != len(index):
@@ -78,11 +78,13 @@ class Adversary:
             work.settle()  # a compromised user's own embedding follows its data, whatever is uploaded
         return Updates(clients, crafted.rows, crafted.dense, crafted.weights, crafted.common)
 
-    def images(self, shown: ItemImages, params: PublicParams, epoch: int, number: int) -> ReplacedImages | None:
-        """The images that the attacker shows from this epoch on, or None.
+    def replaced_images(
+        self, images: ItemImages, params: PublicParams, epoch: int, number: int
+    ) -> ReplacedImages | None:
+        """The images that the attacker shows from this epoch on; None: those that are shown already.
 
         Args:
-            shown: the original images. params: the public parameters at the beginning of the epoch.
+            images: the original ones. params: the public parameters at the beginning of the epoch.
             epoch: about to begin. number: of its first round.
 
         Raises:
@@ -91,13 +93,12 @@ class Adversary:
         if self.attack.card.channel != Channel.IMAGE or epoch < self._population.protocol.attack_start:
             return None
         nobody = self._population.task.targets[:0]
-        self._training.params = params
-        versions = self._versions(shown.pixels)
-        replaced = self.attack.perturb(shown, self.view.in_round(RoundState(params, nobody, epoch, number)))
+        versions = _versions(params, images.pixels)
+        replaced = self.attack.perturb(images, self.view.in_round(RoundState(params, nobody, epoch, number)))
         self._check_untouched(versions)
         if replaced is None:
             return None
-        name, size = self.attack.card.name, (len(replaced.items), *shown.pixels.shape[1:])
+        name, size = self.attack.card.name, (len(replaced.items), *images.pixels.shape[1:])
         if replaced.pixels.dtype != torch.uint8 or replaced.pixels.shape != size:
             raise ThreatModelViolation(
                 f"attack {name!r} returned images of {replaced.pixels.dtype} {tuple(replaced.pixels.shape)}; they must be"
@@ -107,14 +108,11 @@ class Adversary:
             raise ThreatModelViolation(f"attack {name!r} replaced images of items that are no targets.")
         return replaced
 
-    def _work(self, data: OwnData, index: torch.Tensor) -> OwnWork:
+    def _own_work(self, data: OwnData, index: torch.Tensor) -> OwnWork:
         return OwnWork(self._training, data, self._population.malicious, index, self._collusion)
 
-    def _own_data(self) -> OwnData | None:
-        """What the malicious clients know as their own: the data of the users that they are, or fakes, or nothing."""
-        return self.fakes if self._population.injected else self._genuine()
-
     def _genuine(self) -> OwnData:
+        """The data of the users that the malicious clients are."""
         population, training, t = self._population, self._training, self._population.task
         return OwnData(
             population.rows,
@@ -127,6 +125,7 @@ class Adversary:
         )
 
     def _faked(self, profiles: Profiles) -> OwnData:
+        """Profiles that the attack made up, with training rows."""
         t = self._population.task
         order = torch.argsort(profiles.client * t.num_items + profiles.item)
         user, item = profiles.client[order], profiles.item[order]
@@ -134,16 +133,11 @@ class Adversary:
         everybody = torch.arange(t.num_malicious)
         return OwnData(rows, everybody, user, item, t.num_malicious, self._training.fake_loss, 0.0)
 
-    def _versions(self, *more: torch.Tensor | None) -> Versions:
-        """Of what the attack is shown, or its own clients upload, and must not write to."""
-        params = self._training.params
-        watched = (params.items, *params.dense.values(), params.features, self._training.pull, *more)
-        return [(value, value._version) for value in watched if value is not None]
-
     def _check_untouched(self, versions: Versions) -> None:
         if any(value._version != version for value, version in versions):
             raise ThreatModelViolation(
-                f"attack {self.attack.card.name!r} changed the public parameters in place; it may only read them."
+                f"attack {self.attack.card.name!r} changed in place what it was shown, such as the public parameters;"
+                " it may only read them."
             )
 
     def _make_view(self, fakes: Profiles | None) -> AttackerView:
@@ -195,3 +189,9 @@ class Adversary:
         rank = torch.arange(len(user), device=device) - (count.cumsum(0) - count)[user]
         chosen = order[rank < torch.ceil(count * share - 1e-9)[user]]
         return PublicInteractions(user[chosen], item[chosen], t.num_users)
+
+
+def _versions(params: PublicParams, other: torch.Tensor | None) -> Versions:
+    """Of what an attack is shown, or its own clients upload, and what it must not write to."""
+    watched = (params.items, *params.dense.values(), params.features, other)
+    return [(value, value._version) for value in watched if value is not None]

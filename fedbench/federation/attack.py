@@ -33,15 +33,23 @@ class Attack:
         """Called once, before the first round. The view holds no parameters yet."""
 
     def profiles(self, view: AttackerView) -> Profiles | None:
-        """Interactions of the injected clients, or None when they have none. Called once, after ``start``."""
+        """Interactions that the malicious clients pretend to have, or None. Called once, after ``start``.
+
+        Asked for where clients are injected, or the channel is *profile*; compromised ones have their own otherwise.
+        """
         return None
 
     def craft(self, view: AttackerView) -> Updates:
-        """The uploads of ``view.clients``, in that order. Called in every round that samples a malicious client."""
+        """The uploads of ``view.clients``, in that order; nothing, unless overridden.
+
+        Called in every round that samples a malicious client, once the attack has started; not with channel *profile*.
+        """
         return no_updates(view.clients, view.params.dense, view.embedding_size)
 
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:
-        """Other images of targets from this epoch on, or None. Called before every epoch (channel *image*).
+        """Images of targets from this epoch on, or None, for those that it shows already.
+
+        Called before every epoch once the attack has started (channel *image*), with models that read features.
 
         Args:
             images: the original ones of all items, which must not be changed in place.

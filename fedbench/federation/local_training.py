@@ -32,7 +32,7 @@ class LocalTraining:
     Attributes:
         users: float32 [num_clients, d], everybody's private embedding.
         params: the public parameters that the clients of the round under way have received.
-        loss: an honest client's. fake_loss: of the profiles of injected clients, without regularisation.
+        loss: an honest client's. fake_loss: of profiles that an attack made up, without regularisation.
         l2: lambda of the term ``(lambda/2) sum of all squared parameters``, touched or not; 0: there is none.
         pull: float32 [M, d], the gradient of that term by all items in this round; None until a client uploads it.
         moves_late: whether private embeddings move at the end of the round (Adam), or with each step.
@@ -126,14 +126,12 @@ class LocalTraining:
         common = Common(self.pull, torch.ones_like(samples))
         return Updates(batch.clients, local.rows, dense, samples, common), local.users + l2 * users
 
-    def move(self, clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """The embeddings ``users`` of ``clients`` after their step; those that move late are still the same."""
+    def move(self, clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> None:
+        """The step of the private embeddings ``users`` of ``clients``; those that move late wait for the others."""
         if self.moves_late:
             self._moves.append((clients, gradient))
-            return users
-        moved = users - self.protocol.learning_rate * gradient
-        self.users.index_copy_(0, clients, moved)
-        return moved
+        else:
+            self.users.index_copy_(0, clients, users - self.protocol.learning_rate * gradient)
 
     def end_round(self) -> None:
         """The step of the embeddings that move late."""

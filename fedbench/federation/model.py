@@ -46,7 +46,7 @@ class PublicParams:
 
 @dataclass(frozen=True)
 class LocalStep:
-    """The gradients of one local step of n clients, each of its own mean loss.
+    """The gradients of one local step of n clients, each of its own loss.
 
     Attributes:
         rows: gradients of item embeddings, one row for each (client, item).
@@ -94,11 +94,11 @@ class Recommender(ABC):
     @property
     @abstractmethod
     def embedding_size(self) -> int:
-        """D."""
+        """The length d of item and user embeddings."""
 
     @abstractmethod
     def init_params(self, num_items: int, generator: torch.Generator) -> PublicParams:
-        """Fresh public parameters, drawn on the CPU."""
+        """Fresh public parameters, drawn on the CPU. Names of biases begin with b: no L2 term or noise touches them."""
 
     def init_feature_params(self, num_features: int, generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         """Fresh dense parameters that depend on F, such as the projection [d, F] of features, drawn on the CPU.

@@ -58,21 +58,21 @@ class OwnWork:
         self._training, self._data, self._malicious = training, data, malicious
         self._index, self._collusion = index, collusion
         self._made: HonestStep | None = None
-        self._moved: torch.Tensor | None = None
+        self._moved = False
         self._drawn: Batch | None = None
 
     def step(self) -> HonestStep:
         if self._made is None:
             clients = self._clients(self._index)
             updates, gradient, users = self._work(clients, self.batch())
-            if self._moved is None:
-                self._moved = self._training.move(clients, users, gradient)
-            self._made = HonestStep(updates, users, self._moved)
+            if not self._moved:
+                self._move(clients, users, gradient)
+            self._made = HonestStep(updates, users)
         return self._made
 
     def settle(self) -> None:
         """Move the clients' own embeddings by their data, unless they have moved in this round."""
-        if self._moved is None:
+        if not self._moved:
             self.step()
 
     def batch(self) -> Batch:
@@ -91,16 +91,20 @@ class OwnWork:
         clients = self._clients(self._index)
         updates, gradient, users = self._work(clients, batch)
         if move:
-            if self._moved is not None:
+            if self._moved:
                 raise ThreatModelViolation(
                     "the clients' own embeddings move once a round: ask for this before honest()."
                 )
-            self._moved = self._training.move(clients, users, gradient)
+            self._move(clients, users, gradient)
         return updates
 
     def colluding(self, count: int) -> Updates:
         some = torch.randperm(len(self._malicious), generator=self._collusion)[:count]
         return self._work(self._clients(some), self._rows_of(some))[0]
+
+    def _move(self, clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> None:
+        self._moved = True
+        self._training.move(clients, users, gradient)
 
     def _clients(self, index: torch.Tensor) -> torch.Tensor:
         return self._malicious[index].to(self._training.users.device)

@@ -1,6 +1,7 @@
 """Who takes part in a federation: users, malicious clients among or beside them, their training rows, and the cohorts.
 
-A population can be made and looked at without training. All its draws come from named streams of one seed.
+A population can be made and looked at without training. All its draws come from named streams of one
+seed; only the pool of users that may be compromised is the same in every run.
 """
 
 from __future__ import annotations
@@ -55,8 +56,7 @@ class Population:
     """The clients of a federation. Ids below N are genuine users; injected malicious clients follow them.
 
     Args:
-        task: the data. protocol: how the federation is set up. malicious_ratio: for the text of an error.
-        seed: root of all streams. device: where training rows live.
+        task: the data. protocol: how the federation is set up. seed: root of all streams. device: where training rows live.
 
     Attributes:
         injected: whether malicious clients are fake extra users; else they are genuine ones, compromised.
@@ -69,7 +69,7 @@ class Population:
         UserError: more malicious clients than the pool that they are drawn from has users.
     """
 
-    def __init__(self, task: Task, protocol: Protocol, malicious_ratio: float, seed: int, device: torch.device) -> None:
+    def __init__(self, task: Task, protocol: Protocol, seed: int, device: torch.device) -> None:
         self.task, self.protocol, self.seed, self.device = task, protocol, seed, device
         self.injected = protocol.malicious_clients == "injected"
         honest = torch.ones(task.num_users, dtype=torch.bool)
@@ -78,7 +78,7 @@ class Population:
         if self.injected and task.num_malicious:
             self.malicious = torch.arange(task.num_users, task.num_users + task.num_malicious)
         else:
-            self.malicious = self._compromised(malicious_ratio)
+            self.malicious = self._compromised()
         if not self.injected:
             honest[self.malicious] = False
         self.evaluated_users = honest.nonzero().squeeze(1)
@@ -95,10 +95,11 @@ class Population:
         return generator(self.seed, *identity, device=self.device if on_device else "cpu")
 
     def cohorts(self, epoch: int) -> Iterator[Cohort]:
-        """The cohorts of an epoch (from 1): as many as visit every client once, or as the protocol says.
+        """The cohorts of an epoch (from 1): as many as it takes to visit every client once, or as the protocol says.
 
         Every client has a random key, honest and malicious ones from streams of their own, and cohorts follow the
-        order of the keys: whatever the malicious clients are, the honest ones keep their order among themselves.
+        order of the keys: whatever the malicious clients are, the honest ones keep their order among themselves (but for
+        injected ones under the schedule ``independent``, after the first round of an epoch).
         """
         honest_keys, malicious_keys = self.stream("cohort", epoch), self.stream("cohort", "malicious", epoch)
         rounds = self.protocol.rounds_per_epoch or -(-self.num_clients // self.cohort_size)
@@ -121,7 +122,7 @@ class Population:
             self.rows = self._genuine_rows(epoch)
 
     def rows_of_fakes(self, user: torch.Tensor, item: torch.Tensor) -> TrainingRows:
-        """Training rows of injected clients with these interactions.
+        """Training rows of malicious clients with profiles that an attack made up.
 
         Args:
             user: int64 [P], index among the malicious clients, ascending. item: int64 [P].
@@ -152,12 +153,12 @@ class Population:
         drawn = draw_negatives(user, item, num_clients, m, p.negatives_per_positive, draws, held_out)
         return TrainingRows.build(user, item, drawn, num_clients, m, pairwise=p.loss == "bpr")
 
-    def _compromised(self, malicious_ratio: float) -> torch.Tensor:
+    def _compromised(self) -> torch.Tensor:
         pool, count = self._pool(), self.task.num_malicious
         if count > len(pool):
             raise UserError(
-                f"malicious_ratio = {malicious_ratio:g}: {count} malicious clients are more than the"
-                f" {len(pool)} users of malicious_pool = {self.protocol.malicious_pool:g}."
+                f"{count} malicious clients are more than the {len(pool)} users of malicious_pool ="
+                f" {self.protocol.malicious_pool:g}."
             )
         return pool[torch.randperm(len(pool), generator=self.stream("malicious"))[:count]].sort().values
 

@@ -1,4 +1,4 @@
-"""What the server does with the uploads when no defense decides otherwise."""
+"""What the server does with uploads by itself: clips their rows where the protocol says so, and adds them up."""
 
 from __future__ import annotations
 

@@ -3,10 +3,10 @@
     cohort  = sample(clients)
     updates = local steps of the honest clients + what the attack makes of the malicious ones
     kept    = defense.filter(updates)
-    grad    = defense.aggregate(kept)
-    params  = params - learning_rate * grad
+    grad    = defense.aggregate(kept), or the server's own sum or mean
+    params  = optimizer.step(params, grad)
 
-A cohort is one batch: no loop over clients, items or samples, and no copy from the device inside a round.
+A cohort is one batch: no loop over clients, items or samples. Before an epoch, an attacker may show other images of items.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Observer(Interface):
         """Whether it looks at the round of this number."""
 
     def look(self, received: Updates, kept: Updates, server: ServerView) -> float:
-        """What arrived and what filters left of it; returns the seconds that looking took."""
+        """What arrived, rows clipped, and what filters left of it; returns the seconds that looking took."""
 
 
 class Federation:
@@ -82,12 +82,12 @@ class Federation:
         self.device = device or torch.device("cpu")
         self.seconds, self.epoch, self.round = Seconds(), 0, 0
         self.observer: Observer | None = None
-        self.population = Population(task, protocol, malicious_ratio, seed, self.device)
+        self.population = Population(task, protocol, seed, self.device)
         self.optimizer = optimizer(protocol.server_optimizer, protocol.learning_rate)
         self._defense_draws = self.population.stream("defense", on_device=True)
         self.params = self._initial_params()
         self.training = LocalTraining(model, self.population)
-        self.training.begin_round(self.params, self.round)
+        self.training.begin_round(self.params, self.round)  # a federation can be looked at before its first round
         self.adversary = Adversary(attack, self.population, self.training) if task.num_malicious else None
 
     @property
@@ -163,7 +163,7 @@ class Federation:
         if self.adversary is None or self.params.features is None:
             return
         images = self._images()
-        replaced = self.adversary.images(images, self.params, self.epoch, self.round)
+        replaced = self.adversary.replaced_images(images, self.params, self.epoch, self.round)
         if replaced is not None:
             new = self._features(images, replaced.pixels)
             features = self.params.features.index_copy(0, replaced.items, new)

@@ -38,12 +38,10 @@ class HonestStep:
     Attributes:
         updates: their honest uploads, clients in the order of ``view.clients``.
         users: float32 [m, d], their own embeddings before the step.
-        next_users: float32 [m, d], and after it.
     """
 
     updates: Updates
     users: torch.Tensor
-    next_users: torch.Tensor
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fedbench.entries.cards import parse_parameters
 from fedbench.errors import UserError, unknown
 from fedbench.federation.protocol import Protocol
 
-# The presets, field by field where they differ from the defaults above (methods: ICDE'24 section VI and code;
+# The presets, field by field where they differ from the defaults of the class (methods: ICDE'24 section VI and code;
 # IJCAI'22 section 5.1 and code; WSDM'22 experimental settings; AAAI'23 section 5 and code). Later entries win: protocol,
 # then model, then dataset.
 _PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {

@@ -17,7 +17,7 @@ from typing import Any
 from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.chain import Chain
-from fedbench.entries.cards import Goal, identifying, parse_parameters
+from fedbench.entries.cards import Channel, Goal, identifying, parse_parameters
 from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
@@ -119,6 +119,8 @@ class Scenario:
             raise UserError(
                 f"attack {self.attack!r} does not apply to model {self.model!r}, which has no embeddings of users."
             )
+        if attack_cls.card.channel == Channel.IMAGE and not model_cls.reads_features:
+            raise UserError(f"attack {self.attack!r} replaces images, which model {self.model!r} does not look at.")
         if self.target == "none" and attack_cls.card.goal in (Goal.PROMOTE, Goal.DEMOTE):
             raise UserError(f"attack {self.attack!r} needs target items, but target = 'none'.")
         if self.attack != "none" and protocol.malicious_clients not in attack_cls.card.clients:

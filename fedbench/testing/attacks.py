@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -188,9 +188,8 @@ def _check_cost(cls: type[Attack], case: Case, trials: Trials, budget: Budget) -
     if trials.broken:
         yield from (Finding(name, "skipped", "not every run came to an end") for name in ("time", "memory"))
         return
-    federation = _federation(cls, case, None, num_users=300, num_items=600, num_malicious=15)
-    federation.protocol = federation.protocol.model_copy(update={"clients_per_round": 315})
-    federation.population.cohort_size = 315
+    everybody = replace(case, protocol=case.protocol | {"clients_per_round": 315})
+    federation = _federation(cls, everybody, None, num_users=300, num_items=600, num_malicious=15)
     own, honest = [], []
 
     def one_round() -> None:

@@ -96,6 +96,9 @@ class WatchedDefense(Defense):
         with self._watched("client_update()", server, local=local, params=params, users=users, batch=batch) as view:
             return self.inner.client_update(local, params, users, batch, view)
 
+    def purify(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return self.inner.purify(pixels, generator)
+
     def filter(self, updates: Updates, server: ServerView) -> Updates:
         with self._watched("filter()", server, updates=updates) as view:
             kept = self.inner.filter(updates, view)

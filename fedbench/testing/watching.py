@@ -16,6 +16,7 @@ from fedbench.errors import ThreatModelViolation
 from fedbench.federation import view as view_module
 from fedbench.federation.attack import Attack
 from fedbench.federation.batch import Batch
+from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles
 from fedbench.testing.finding import Stop, check_global_state, global_state
@@ -158,6 +159,10 @@ class WatchedAttack(Attack):
         self.notes.uploads += [tensor for _, tensor in tensors_of("", content)]
         self.notes.uploads += [value.clone() for value in content.dense.stacked().values()]
         return made
+
+    def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:
+        with self._watched(view, "perturb()") as seen:
+            return self.inner.perturb(images, seen)
 
     @contextlib.contextmanager
     def _watched(self, view: AttackerView, where: str) -> Iterator[AttackerView]:

@@ -48,7 +48,7 @@ class Own:
 
     def step(self) -> HonestStep:
         nothing = torch.zeros(len(self.sampled.clients), 3)
-        return HonestStep(self.sampled, nothing, nothing)
+        return HonestStep(self.sampled, nothing)
 
     def batch(self) -> Batch:
         none = torch.zeros(0, dtype=torch.int64)

@@ -97,8 +97,7 @@ def _make_view(
 
         def step(self) -> HonestStep:
             mine, batch = users[sampled], self.batch()
-            step = recommender.local_step(params, mine, batch, Loss(loss))
-            return HonestStep(self.trained(batch), mine, mine - learning_rate * step.users)
+            return HonestStep(self.trained(batch), mine)
 
         def trained(self, batch: Batch, move: bool = False) -> Updates:
             step = recommender.local_step(params, users[batch.clients], batch, Loss(loss))

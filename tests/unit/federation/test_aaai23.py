@@ -230,9 +230,9 @@ def test_own_embeddings_move_once_a_round_only() -> None:
     moved: list[int] = []
     move = made.training.move
 
-    def spy(clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    def spy(clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> None:
         moved.extend(clients.tolist())
-        return move(clients, users, gradient)
+        move(clients, users, gradient)
 
     made.training.move = spy  # type: ignore[method-assign]
     made.train_epoch()
