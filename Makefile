@@ -36,7 +36,8 @@ page: .venv/.installed  ## the leaderboard of the published results as one page:
 	$(BIN)/fedbench leaderboard --html build/page $(foreach name,core-ml-100k icde24-table3 core-untargeted aaai23-table1,\
 	  --results leaderboard/results/$(name).parquet) $(addprefix --results ,$(wildcard leaderboard/results/submitted))
 
-reproduce: .venv/.installed  ## published tables against ours, on real data (hours; needs FEDBENCH_DATA or `fedbench data get`)
+reproduce: .venv/.installed-dev  ## published tables against ours, on real data (hours; needs FEDBENCH_DATA or `fedbench data get`)
+	$(BIN)/python -m pytest -q -m slow
 	set -e; for suite in $(SUITES); do \
 	  $(BIN)/fedbench reproduce $$suite --results $(RESULTS) --out $(RESULTS)/$$suite.md; \
 	done

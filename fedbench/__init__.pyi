@@ -2,11 +2,11 @@
 # modules move; whatever is not here may move without notice.
 
 # Run and read.
-from .scenarios.scenario import Scenario as Scenario
+from .scenarios.given import Scenario as Scenario
 from .scenarios.suite import Suite as Suite, load_suite as load_suite
-from .runs.run import run as run
+from .runs.run import Progress as Progress, run as run
 from .runs.record import RunRecord as RunRecord
-from .runs.results import load_results as load_results
+from .runs.results import load_results as load_results, write_record as write_record
 
 # An attack: its card and parameters, what it sees, what it returns.
 from .federation.attack import Attack as Attack
@@ -16,6 +16,7 @@ from .entries.cards import (
     Channel as Channel,
     Goal as Goal,
     Knowledge as Knowledge,
+    NoParameters as NoParameters,
     Parameters as Parameters,
 )
 from .federation.view import (
@@ -68,7 +69,7 @@ from .testing.attacks import check_attack as check_attack
 from .testing.defenses import check_defense as check_defense
 from .testing.models import check_model as check_model
 from .testing.datasets import check_dataset as check_dataset
-from .testing.finding import failures as failures
+from .testing.finding import Budget as Budget, Finding as Finding, failures as failures
 from .testing.federations import small_federation as small_federation, small_task as small_task
 from .federation.population import Task as Task
 from .federation.simulation import Federation as Federation
@@ -76,6 +77,7 @@ from .federation.simulation import Federation as Federation
 # Errors, each one line for the user.
 from .errors import (
     DataError as DataError,
+    Diverged as Diverged,
     FedbenchError as FedbenchError,
     ResultsError as ResultsError,
     ThreatModelViolation as ThreatModelViolation,

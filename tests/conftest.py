@@ -11,7 +11,9 @@ import torch
 
 from fedbench import plugins
 
-torch.set_num_threads(1)  # two threads on tiny tensors only cost time
+# Two threads on tiny tensors only cost time, here and in the processes that tests start.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Tests on real data use the copies beside the checkout when there are any; otherwise they skip and say so.
 SHARED = Path(__file__).parents[2] / "shared" / "data"

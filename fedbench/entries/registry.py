@@ -2,7 +2,7 @@
 
 Outside packages join through the entry-point groups ``fedbench.attacks``, ``fedbench.defenses``, ``fedbench.models`` and
 ``fedbench.datasets``; their names are ``package/name``. A plug-in that cannot be imported warns and the rest works.
-Single files join through :mod:`fedbench.plugins`.
+Single files and classes join through :mod:`fedbench.plugins`.
 """
 
 from __future__ import annotations
@@ -90,12 +90,25 @@ class Registry(Generic[T]):
             if before is not None:
                 self._classes[name] = before
 
+    def name_of(self, cls: type) -> str | None:
+        """The name under which ``cls`` is an entry; None where it is none."""
+        named = (name for name, each in self._classes.items() if each is cls)
+        where = f"{cls.__module__}:{cls.__qualname__}"
+        return next(named, next((name for name, each in self._where.items() if each == where), None))
+
     def origin(self, name: str) -> str:
-        """``file:line`` of the class called ``name``, relative to the folder that holds its package."""
+        """``file:line`` of the class called ``name``, relative to the folder that holds its package.
+
+        Of a class that is in no file, its module and name.
+        """
         cls = self.get(name)
+        try:
+            line = inspect.getsourcelines(cls)[1]
+        except (OSError, TypeError):
+            return f"{cls.__module__}.{cls.__qualname__}"
         file = Path(inspect.getsourcefile(cls) or cls.__module__)
         root = file.parents[cls.__module__.count(".")] if len(file.parents) > cls.__module__.count(".") else file.parent
-        return f"{file.relative_to(root)}:{inspect.getsourcelines(cls)[1]}"
+        return f"{file.relative_to(root)}:{line}"
 
     @property
     def base(self) -> type[T]:

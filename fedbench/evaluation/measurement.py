@@ -9,9 +9,8 @@ from fedbench.data.records import Pairs
 from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
 from fedbench.evaluation.evaluator import EvaluationSettings, Evaluator
 from fedbench.federation.model import Histories
+from fedbench.federation.population import UserItem
 from fedbench.federation.simulation import Federation
-
-Ints = tuple["torch.Tensor", "torch.Tensor"]
 
 
 class Measurement:
@@ -32,7 +31,7 @@ class Measurement:
             p.er_mask, p.er_eligible, p.er_denominator, ties=p.ties, seen_held_out=p.seen_held_out
         )
 
-        def evaluator(known: Ints, held_out: Pairs, targets: torch.Tensor) -> Evaluator:
+        def evaluator(known: UserItem, held_out: Pairs, targets: torch.Tensor) -> Evaluator:
             return Evaluator(
                 num_users=task.num_users,
                 num_items=task.num_items,
@@ -56,7 +55,7 @@ class Measurement:
             known = torch.cat([train[0], valid[0]])[order], torch.cat([train[1], valid[1]])[order]
         self._add("", evaluator(known, split.test, task.targets), known)
 
-    def _add(self, prefix: str, evaluator: Evaluator, known: Ints) -> None:
+    def _add(self, prefix: str, evaluator: Evaluator, known: UserItem) -> None:
         histories = Histories.of(*known, self._federation.task.num_users)
         self._parts.append((prefix, evaluator, histories))
 

@@ -17,7 +17,7 @@ from fedbench.federation.images import ItemImages
 from fedbench.federation.protocol import Protocol
 from fedbench.randomness import generator
 
-Pairs = tuple["torch.Tensor", "torch.Tensor"]
+UserItem = tuple["torch.Tensor", "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Task:
     train_item: torch.Tensor
     targets: torch.Tensor
     num_malicious: int
-    public: Pairs | None = None
-    held_out: Pairs | None = None
+    public: UserItem | None = None
+    held_out: UserItem | None = None
     images: ItemImages | None = None
 
 
@@ -129,7 +129,7 @@ class Population:
         """
         return self._draw(user, item, self.task.num_malicious, "negatives of fakes", 0, None)
 
-    def interactions_of_malicious(self, user: torch.Tensor, item: torch.Tensor) -> Pairs:
+    def interactions_of_malicious(self, user: torch.Tensor, item: torch.Tensor) -> UserItem:
         """Of pairs of genuine users and items those of compromised users: index among the malicious clients, and item."""
         place = self._malicious_index.to(self.device)[user]
         return place[place >= 0], item[place >= 0]
@@ -146,7 +146,7 @@ class Population:
         num_clients: int,
         stream: str,
         epoch: int,
-        held_out: Pairs | None,
+        held_out: UserItem | None,
     ) -> TrainingRows:
         p, m = self.protocol, self.task.num_items
         draws = self.stream(stream, epoch)

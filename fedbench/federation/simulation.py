@@ -166,7 +166,7 @@ class Federation:
         replaced = self.adversary.replaced_images(images, self.params, self.epoch, self.round)
         if replaced is not None:
             new = self._features(images, replaced.pixels)
-            features = self.params.features.index_copy(0, replaced.items, new)
+            features = self.params.features.index_copy(0, replaced.items.to(self.device), new)
             self.params = replace(self.params, features=features)
 
     def _features(self, images: ItemImages, pixels: torch.Tensor) -> torch.Tensor:

@@ -270,7 +270,8 @@ class AttackerView:
         """What the honest clients of this round upload."""
         self._needs(Knowledge.HONEST_UPDATES, "honest_updates")
         updates = self._round("honest_updates").honest_updates
-        assert updates is not None
+        if updates is None:
+            raise ThreatModelViolation(f"attack {self._card.name!r} asked for honest_updates where nobody uploads.")
         return updates
 
     @property

@@ -1,13 +1,12 @@
-"""Entries from a file of one's own: how it is loaded, what its card must be, and how a new one begins."""
+"""Entries from a file or a class of one's own: how they are loaded, what its card must be, and how a new one begins."""
 
 from __future__ import annotations
 
 from fedbench.plugins.card_rules import KINDS, Kind, check_card
-from fedbench.plugins.classes import class_name, forget_classes
 from fedbench.plugins.files import (
     Given,
     Loaded,
-    forget_files,
+    forget,
     given,
     is_file,
     load_file,
@@ -15,6 +14,7 @@ from fedbench.plugins.files import (
     loaded_files,
     module_source,
     named,
+    register_class,
     registry_of,
     taken_by,
 )
@@ -25,7 +25,6 @@ __all__ = [
     "Kind",
     "Loaded",
     "check_card",
-    "class_name",
     "forget",
     "given",
     "is_file",
@@ -34,12 +33,7 @@ __all__ = [
     "loaded_files",
     "module_source",
     "named",
+    "register_class",
     "registry_of",
     "taken_by",
 ]
-
-
-def forget() -> None:
-    """Take all files and classes out of the registries: what is edited can be loaded again under its name."""
-    forget_files()
-    forget_classes()

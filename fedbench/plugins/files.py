@@ -59,6 +59,7 @@ class Given:
 
 
 _LOADED: dict[tuple[str, Kind], Loaded] = {}
+_GIVEN: dict[tuple[Kind, str], type[Any]] = {}
 
 
 def load_file(path: str | Path, kind: Kind | None = None) -> Loaded:
@@ -82,6 +83,8 @@ def load_file(path: str | Path, kind: Kind | None = None) -> Loaded:
     found, cls = _entry_class(module, path, kind)
     name = check_card(found, cls, str(path))
     registry = registry_of(found)
+    if (found, name) in _GIVEN:  # what was tried as a class is a file now
+        _forget_class(found, name)
     for other in _LOADED.values():
         if (other.kind, other.name) == (found, name):
             raise UserError(
@@ -124,8 +127,43 @@ def loaded_files() -> list[Loaded]:
     return list(_LOADED.values())
 
 
-def forget_files() -> None:
-    """Take all loaded files out of the registries: a changed file can be loaded again under its name."""
+def register_class(cls: type[Any], kind: Kind) -> str:
+    """The name of a class as an entry of this process: written in a notebook, or imported from a module of one's own.
+
+    A class that is no entry yet becomes one under the name on its card; another class that was given under that name before
+    gives way to it, as a cell of a notebook does that is run again. Worker processes know nothing of it.
+
+    Raises:
+        UserError: it is no such class, its card is missing or malformed, or its name is taken by another entry.
+    """
+    registry, where = registry_of(kind), f"{cls.__module__}.{cls.__qualname__}"
+    if not issubclass(cls, registry.base):
+        raise UserError(f"{kind} = {where} is not derived from fedbench.{registry.base.__name__}.")
+    known = registry.name_of(cls)
+    if known is not None:
+        return known
+    name = check_card(kind, cls, where)
+    taken = taken_by(kind, name)
+    if any((each.kind, each.name) == (kind, name) for each in _LOADED.values()):
+        taken = "a file that was loaded"
+    if taken:
+        raise UserError(f"{where}: the name {name!r} on the card is taken by {taken}; give yours another.")
+    if (kind, name) in _GIVEN:
+        _forget_class(kind, name)
+    registry.add(name, cls)
+    _GIVEN[kind, name] = cls
+    return name
+
+
+def _forget_class(kind: Kind, name: str) -> None:
+    registry_of(kind).remove(name)
+    del _GIVEN[kind, name]
+
+
+def forget() -> None:
+    """Take all files and classes out of the registries: what is edited can be loaded again under its name."""
+    for kind, name in list(_GIVEN):
+        _forget_class(kind, name)
     for each in _LOADED.values():
         registry_of(each.kind).remove(each.name)
         sys.modules.pop(each.cls.__module__, None)

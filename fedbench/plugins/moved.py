@@ -1,21 +1,33 @@
-"""Where modules were that files written for fedbench 0.1 import: such files, and bundles of them, load as before."""
+"""Where things were that files of attacks, defenses, models and datasets written for fedbench 0.1 import.
+
+Such a file is loaded as before. ``fedbench`` itself has all of these names, and they stay there.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-MOVED = {
+MODULES = {
     "fedbench.attacks.base": "fedbench.federation.attack",
     "fedbench.cards": "fedbench.entries.cards",
     "fedbench.defenses.base": "fedbench.federation.defense",
     "fedbench.mining": "fedbench.federation.mining",
     "fedbench.models.base": "fedbench.federation.model",
 }
-"""What contributors imported then -> where it is. ``fedbench`` itself has all of it, under names that stay."""
+"""What was -> what is."""
+
+NAMES = {
+    ("fedbench.data", "Entry"): "DatasetCard",
+    ("fedbench.data.records", "Rows"): "Interactions",
+}
+"""Module and what was called so in it -> what it is called now."""
 
 
 def lead_to_moved() -> None:
-    """Let the old names of these modules lead to them."""
-    for old, new in MOVED.items():
+    """Let the old names lead to what they meant."""
+    for old, new in MODULES.items():
         sys.modules.setdefault(old, importlib.import_module(new))
+    for (module, was), now in NAMES.items():
+        there = importlib.import_module(module)
+        setattr(there, was, getattr(there, now))

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import sys
+from types import FunctionType
 from typing import Any
 
 from fedbench.entries.cards import identifying
@@ -56,7 +57,7 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
 def source_hash(*classes: type) -> str:
     """SHA-256 of the files in which the classes, and those that they derive from, are written.
 
-    Of a class that is in no file, as in a notebook, its own source; of one typed at a prompt that keeps none, its name.
+    Of a class that is in no file, as in a notebook, the text of its methods; at a prompt that keeps none, their code.
     """
     bases = {base for cls in classes for base in cls.__mro__ if base is not object}
     sources = sorted({(base.__module__, _source(base)) for base in bases})
@@ -64,11 +65,19 @@ def source_hash(*classes: type) -> str:
 
 
 def _source(cls: type) -> str:
-    with contextlib.suppress(OSError, TypeError):
-        return module_source(sys.modules[cls.__module__])
-    with contextlib.suppress(OSError, TypeError):
-        return inspect.getsource(cls)
-    return cls.__qualname__
+    module = sys.modules.get(cls.__module__)
+    if module is not None:
+        with contextlib.suppress(OSError, TypeError):
+            return module_source(module)
+    return "\n".join([cls.__qualname__, *(_text(each) for each in vars(cls).values() if inspect.isfunction(each))])
+
+
+def _text(function: FunctionType) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        code = function.__code__
+        return f"{function.__name__} {code.co_code.hex()} {code.co_names} {code.co_consts}"
 
 
 def _json(value: Any) -> str:

@@ -63,6 +63,7 @@ def run(
         if not torch.cuda.is_available():
             raise UserError("device 'cuda': torch sees no GPU here; use --device cpu.")
         torch.cuda.reset_peak_memory_stats(where)
+    known = identity(scenario, seed, suite)
     resolved = scenario.resolved
     protocol = resolved.protocol
     split = split_of(scenario, seed)
@@ -97,7 +98,7 @@ def run(
     except Exception as failure:  # whatever an attack or a defense raises ends its run, not the suite
         status, error = "failed", f"{type(failure).__name__}: {failure}\n{traceback.format_exc(limit=-4)}"
     return RunRecord(
-        **identity(scenario, seed, suite),
+        **known,
         **_data_columns(split),
         num_malicious=task.num_malicious,
         target_items=task.targets.tolist(),

@@ -8,7 +8,7 @@ import torch
 
 from fedbench.data import Split, load_split
 from fedbench.errors import UserError
-from fedbench.federation.population import Pairs, Task
+from fedbench.federation.population import Task, UserItem
 from fedbench.randomness import derive_seed, generator
 from fedbench.scenarios.scenario import Scenario
 
@@ -69,14 +69,14 @@ def count_malicious(num_users: int, ratio: float) -> int:
     return max(1, math.floor(num_users * ratio + 1e-9)) if ratio > 0 else 0
 
 
-def _published_sample(split: Split, fraction: float, device: torch.device) -> Pairs | None:
+def _published_sample(split: Split, fraction: float, device: torch.device) -> UserItem | None:
     pairs = split.public.get(f"{fraction:g}")
     if pairs is None:
         return None
     return torch.from_numpy(pairs.user).to(device), torch.from_numpy(pairs.item).to(device)
 
 
-def _held_out(split: Split, device: torch.device) -> Pairs:
+def _held_out(split: Split, device: torch.device) -> UserItem:
     """User and item of all test and validation interactions."""
     parts = [split.test] if split.valid is None else [split.valid, split.test]
     return (

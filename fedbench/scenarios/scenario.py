@@ -24,7 +24,6 @@ from fedbench.federation.defense import Defense
 from fedbench.federation.protocol import Protocol
 from fedbench.models import MODELS, Recommender
 from fedbench.scenarios import protocols
-from fedbench.scenarios.entry_field import EntryField
 
 ID_VERSION = 1
 """Raised when the engine itself changes what every run computes."""
@@ -36,14 +35,13 @@ TARGET_POLICIES = "'random:K' (the K-th fixed random draw), 'least-popular', 'fi
 class Scenario:
     """One experiment, complete but for its seed. Parameters hold only what differs from the defaults.
 
-    Dataset, model, attack and defense are given as the name of an entry, as a file (``"./my_attack.py"``) or as the class
-    itself, and hold the name.
+    Dataset, model, attack and defense are names of entries; making a scenario loads nothing.
     """
 
-    dataset: EntryField = EntryField("dataset")
-    model: EntryField = EntryField("model")
-    attack: EntryField = EntryField("attack", "none")
-    defense: EntryField = EntryField("defense", "none")
+    dataset: str
+    model: str
+    attack: str = "none"
+    defense: str = "none"
     """A name, or several joined by ``+``: filters in that order, the last aggregator wins."""
     malicious_ratio: float = 0.0
     """Malicious clients / genuine users of the dataset, 0 <= ratio < 1."""
@@ -59,7 +57,7 @@ class Scenario:
     protocol_params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("protocol", "target"):
+        for name in ("dataset", "model", "attack", "defense", "protocol", "target"):
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"scenario: {name} = {getattr(self, name)!r} must be a string.")
         ratio = checked_ratio(self.malicious_ratio)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from fedbench.attacks import ATTACKS
 from fedbench.data import resolve
 from fedbench.entries.cards import Goal
 from fedbench.errors import UserError
-from fedbench.plugins import KINDS, Kind, is_file, named
+from fedbench.plugins import KINDS, Kind, is_file
+from fedbench.scenarios.given import entry_name
 from fedbench.scenarios.scenario import Scenario
 from fedbench.scenarios.suite import Planned, Suite
 
@@ -34,12 +34,7 @@ def chosen(**options: str | None) -> dict[Kind, str]:
             continue
         if kind == "attack" and text == "none":
             raise UserError("--attack none: runs without an attack come along as twins of the others.")
-        if kind == "dataset" and not is_file(text):
-            names[kind] = resolve(text).name
-        elif kind == "defense" and not Path(text).is_file():
-            names[kind] = "+".join(named(part, kind) for part in text.split("+"))
-        else:
-            names[kind] = named(text, kind)
+        names[kind] = resolve(text).name if kind == "dataset" and not is_file(text) else entry_name(text, kind)
     return names
 
 

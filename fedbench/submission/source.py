@@ -53,7 +53,7 @@ def text_of(source: bytes) -> str:
 
 
 def recomputed_hash(source: bytes, manifest: Manifest, check: Check) -> str | None:
-    """The source hash that records of this file have (see :func:`fedbench.runs.run.source_hash`), without importing it.
+    """The source hash that records of this file have (see :func:`fedbench.runs.identity.source_hash`), without importing it.
 
     The modules of fedbench that the class derives from are those of this fedbench.
     """

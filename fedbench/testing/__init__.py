@@ -2,7 +2,7 @@
 
 In a test beside your file::
 
-    from fedbench.testing import check_attack, failures
+    from fedbench import check_attack, failures
 
 
     def test_contract() -> None:

@@ -97,7 +97,12 @@ class WatchedDefense(Defense):
             return self.inner.client_update(local, params, users, batch, view)
 
     def purify(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return self.inner.purify(pixels, generator)
+        before, untouched = global_state(), Untouched()
+        untouched.add("pixels", pixels)
+        made = self.inner.purify(pixels, generator)
+        check_global_state(before, "purify()")
+        untouched.check("purify()")
+        return made
 
     def filter(self, updates: Updates, server: ServerView) -> Updates:
         with self._watched("filter()", server, updates=updates) as view:

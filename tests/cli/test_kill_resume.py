@@ -20,16 +20,16 @@ SUITE = """
 name = "killed"
 version = 1
 title = "Killed"
-seeds = 3
+seeds = 2
 [defaults]
 dataset = "longtail-small"
 malicious_ratio = 0.05
-protocol_params = { epochs = 60 }
+protocol_params = { epochs = 40 }
 [matrix]
-model = ["mf", "ncf"]
-attack = ["none", "explicit-boost"]
+model = ["mf"]
+attack = ["none", "explicit-boost", "a-ra", "random"]
 """
-RUNS = 12
+RUNS = 8
 
 VARIES = {
     *(name for name in RunRecord.__dataclass_fields__ if name.startswith("seconds_")),

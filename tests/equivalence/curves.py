@@ -1,7 +1,7 @@
 """Whether a change of the engine's code changes what it computes: curves and parameters, bit for bit.
 
-    python tests/equivalence/curves.py record before.json     # in a checkout of the code before the change
-    python tests/equivalence/curves.py compare before.json    # after it, on the same machine
+    python tests/equivalence/curves.py record before.json.gz     # in a checkout of the code before the change
+    python tests/equivalence/curves.py compare before.json.gz    # after it, on the same machine
 
 Every attack, defense, model and protocol takes part, on the smallest embedded data and for a few rounds. At every
 evaluation the metrics are kept as hexadecimal floats, and a hash of all public parameters and users' embeddings: what
@@ -12,6 +12,7 @@ is only good where it was made.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import importlib
 import json
@@ -140,10 +141,12 @@ def main(verb: str, file: Path) -> int:
     torch.set_num_threads(1)
     found = {scenario.id: {"scenario": str(scenario), "curve": curve_of(scenario)} for scenario in scenarios()}
     if verb == "record":
-        file.write_text(json.dumps({"made with": here(), "runs": found}, indent=1, sort_keys=True) + "\n")
+        with gzip.open(file, "wt", encoding="utf-8") as out:
+            json.dump({"made with": here(), "runs": found}, out, indent=1, sort_keys=True)
         print(f"{len(found)} scenarios recorded in {file}")
         return 0
-    before = json.loads(file.read_text())
+    with gzip.open(file, "rt", encoding="utf-8") as recorded:
+        before = json.load(recorded)
     if before["made with"] != here():
         print(f"recorded elsewhere ({before['made with']}): bits may differ for that reason alone")
     different = [

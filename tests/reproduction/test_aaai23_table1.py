@@ -1,6 +1,6 @@
 """The first third of two runs of AAAI'23's Table 1 on ML-1M: what training reaches, and what ClusterAttack leaves of it.
 
-`make reproduce` runs the whole table: 6,000 rounds, six attacks.
+`make reproduce` runs this, and the whole table: 6,000 rounds, six attacks.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def run(attack: str, ratio: float) -> RunRecord:
     return record
 
 
+@pytest.mark.slow
 def test_cluster_attack_takes_a_fifth_of_hr_within_2000_rounds() -> None:
     """Clean runs of others, on slightly other items, had HR@5 of .0207 after 1,200 rounds and .0329 after 3,000."""
     clean, attacked = run("none", 0.0), run("cluster-attack", 0.01)

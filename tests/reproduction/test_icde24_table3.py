@@ -47,12 +47,12 @@ def percent(record: RunRecord, name: str) -> float:
     ("attack", "params", "low", "high"),
     [
         ("none", {}, 0, 1),
-        ("a-ra", {}, 0, 1),
-        ("random", {}, 0, 3),
+        pytest.param("a-ra", {}, 0, 1, marks=pytest.mark.slow),
+        pytest.param("random", {}, 0, 3, marks=pytest.mark.slow),
         ("explicit-boost", {}, 4, 55),
         ("pieck-ipe", {}, 50, 92),
         ("pieck-uea", {}, 78, 100),
-        ("pieck-uea", {"accumulation": "none"}, 20, 75),
+        pytest.param("pieck-uea", {"accumulation": "none"}, 20, 75, marks=pytest.mark.slow),
         ("fedrecattack", {"public_fraction": 0.0}, 0, 1),
     ],
 )

@@ -1,8 +1,9 @@
-"""The door: what ``import fedbench`` gives, at what cost, and that nobody inside goes through it."""
+"""The door: what ``import fedbench`` gives, at what cost, and entries that are given as files or classes."""
 
 from __future__ import annotations
 
-import ast
+import json
+import linecache
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,8 @@ from plugin_files import ATTACK
 
 import fedbench
 from fedbench import plugins
+from fedbench.scenarios import scenario
+from fedbench.submission import rows
 
 PACKAGE = Path(fedbench.__file__).parent
 
@@ -32,16 +35,6 @@ def test_importing_it_imports_nothing_heavy() -> None:
     loaded = run_python("import fedbench, sys; print(*{name.partition('.')[0] for name in sys.modules})").split()
     assert "fedbench" in loaded
     assert not heavy & set(loaded)
-
-
-def test_nobody_inside_goes_through_it() -> None:
-    names = set(dir(fedbench))
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module == "fedbench":
-                assert not names & {alias.name for alias in node.names}, path
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "fedbench":
-                assert node.attr not in names, path
 
 
 def test_the_example_of_the_readme_runs() -> None:
@@ -82,18 +75,64 @@ def test_a_chain_joins_names_and_files(tmp_path: Path) -> None:
     assert fedbench.Scenario("longtail-small", "mf", defense=f"norm-bound+{file}").defense == "norm-bound+mine"
 
 
-def in_a_cell(title: str, base: type[fedbench.Attack] = fedbench.Attack) -> type[fedbench.Attack]:
+CELL = """
+import fedbench
+
+class InACell(fedbench.Attack):
+    '''Does nothing.'''
+
     card = fedbench.AttackCard(
-        name="in-a-cell", title=title, paper="none", goal=fedbench.Goal.PROMOTE, channel=fedbench.Channel.GRADIENT
+        name="in-a-cell", title="TITLE", paper="none", goal=fedbench.Goal.PROMOTE, channel=fedbench.Channel.GRADIENT
     )
-    return type("InACell", (base,), {"card": card, "__doc__": title, "__module__": "__main__"})
+
+    def start(self, view):
+        self.said = "TITLE"
+"""
 
 
-def test_a_class_of_a_notebook_runs_and_gives_way_to_its_next_version() -> None:
-    first = promoted(in_a_cell("first"))
-    record = fedbench.run(first, 0)
-    assert (record.status, record.attack, len(record.attack_source_hash)) == ("ok", "in-a-cell", 64)
-    assert promoted(in_a_cell("second")).resolved.attack_class.card.title == "second"
+def in_a_cell(title: str, remembered: bool = True) -> type[fedbench.Attack]:
+    """The class of a cell of a notebook: its text is kept beside the compiled code, and its module is no file."""
+    source, name, scope = CELL.replace("TITLE", title), f"<cell {title}>", {"__name__": "a_notebook"}
+    if remembered:
+        linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    exec(compile(source, name, "exec"), scope)
+    made: type[fedbench.Attack] = scope["InACell"]  # type: ignore[assignment]
+    return made
+
+
+@pytest.mark.parametrize("remembered", [True, False], ids=["a notebook", "a prompt"])
+def test_a_class_of_a_cell_runs_and_gives_way_to_its_next_version(remembered: bool) -> None:
+    first, second = (promoted(in_a_cell(title, remembered)) for title in ("first", "second"))
+    assert first.resolved.attack_class.card.title == "first", "a scenario keeps the class that it was made of"
+    assert second.resolved.attack_class.card.title == "second"
+    one, two = fedbench.run(first, 0), fedbench.run(second, 0)
+    assert (one.status, one.attack, len(one.attack_source_hash)) == ("ok", "in-a-cell", 64)
+    assert one.attack_source_hash != two.attack_source_hash
+    assert promoted(in_a_cell("second", remembered)).id == second.id
+
+
+def test_what_was_tried_as_a_class_may_be_saved_as_a_file(tmp_path: Path) -> None:
+    assert promoted(in_a_cell("first")).attack == "in-a-cell"
+    file = tmp_path / "cell.py"
+    file.write_text(CELL)
+    assert promoted(file).attack == "in-a-cell"
+    with pytest.raises(fedbench.UserError, match="the name 'in-a-cell' on the card is taken by a file that was loaded"):
+        promoted(in_a_cell("third"))
+
+
+def test_what_is_read_is_names_and_loads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("evil.py").write_text("raise SystemExit('executed')")
+    values = {"dataset": "longtail-small", "model": "mf", "attack": "evil.py", "malicious_ratio": 0.1}
+    with pytest.raises(fedbench.UserError, match=r"Unknown attack 'evil\.py'"):
+        _ = scenario.Scenario(**values).id
+    assert rows._scenario(json.dumps(values)) is None, "a bundle's"
+    Path("suite.toml").write_text(
+        'name = "s"\nversion = 1\ntitle = "S"\ndescription = "S"\n[defaults]\ndataset = "longtail-small"\nmodel = "mf"\n'
+        'malicious_ratio = 0.1\n[matrix]\nattack = ["./evil.py"]\n'
+    )
+    with pytest.raises(fedbench.UserError, match=r"Unknown attack './evil\.py'"):
+        fedbench.load_suite("suite.toml").plan()
 
 
 def test_classes_that_cannot_be_entries() -> None:
