@@ -221,6 +221,25 @@ class TooLate(Loyal):
         return view.trained(view.own_batch, move=True)
 
 
+class Silent(Attack):
+    """Uploads nothing, and does not ask what an honest client would."""
+
+    card = replace(Loyal.card, name="silent", knowledge=frozenset())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lazy-adam"])
+def test_own_embeddings_follow_their_data_whatever_is_uploaded(optimizer: str) -> None:
+    everybody = {"rounds_per_epoch": 1, "clients_per_round": 30, "user_optimizer": optimizer}
+    loyal, silent = (federation(6, cls(NoParameters()), **everybody) for cls in (Loyal, Silent))
+    start = loyal.users.clone()
+    for made in (loyal, silent):
+        made.train_epoch()
+    malicious = loyal.population.malicious
+    assert bool((silent.users[malicious] != start[malicious]).any(1).all())
+    assert torch.equal(silent.users, loyal.users)
+    assert not torch.equal(silent.params.items, loyal.params.items)
+
+
 def test_own_embeddings_move_once_a_round_only() -> None:
     with pytest.raises(ThreatModelViolation, match="once a round"):
         federation(6, TooLate(NoParameters())).train_epoch()

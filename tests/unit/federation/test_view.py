@@ -9,7 +9,8 @@ from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, NoParam
 from fedbench.errors import ThreatModelViolation
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import Updates
-from fedbench.federation.view import AttackerView
+from fedbench.federation.view import AttackerView, Profiles, PublicInteractions, Surroundings
+from fedbench.testing.federations import small_model
 
 
 def reaching(name: str, knowledge: frozenset[Knowledge] = frozenset()) -> type[Attack]:
@@ -46,6 +47,22 @@ UNDECLARED = {
     "cohort_size": "cohort_size",
     "malicious_per_round": "cohort_size",
 }
+
+
+def test_what_is_not_declared_is_not_even_held() -> None:
+    card = AttackCard("blind", "Knows nothing", "", Goal.PROMOTE, Channel.GRADIENT)
+    none, ids = torch.zeros(0, dtype=torch.int64), torch.arange(3)
+    surroundings = Surroundings(small_model("mf"), 3, 1, 0.1, "sum", none, torch.device("cpu"), torch.Generator())
+    view = AttackerView(
+        card,
+        surroundings,
+        own_data=Profiles(ids, ids),
+        item_popularity=ids,
+        public_interactions=PublicInteractions(ids, ids, 3),
+        cohort_size=3,
+        malicious_per_round=1.0,
+    )
+    assert {name for name, value in vars(view).items() if value is not None} == {"_card", "_surroundings"}
 
 
 @pytest.mark.parametrize(("name", "knowledge"), UNDECLARED.items())
