@@ -1,4 +1,4 @@
-"""Clients: their training rows, and the batch that a cohort of them forms.
+"""Clients: how their negatives are drawn, their training rows, and the batch that a cohort of them forms.
 
 A client's rows never change between two drawings of negatives, so repeats of an item are merged once: a row holds
 how often the item occurs (``weight``) and how often as a positive (``positive``). The cross-entropy gradient of a row

@@ -2,7 +2,8 @@
 
 The file is imported under a private name that is derived from its content, so that equal files are one entry wherever
 they lie, and its class is added to the registry under the name on its card. What was loaded is remembered: worker
-processes load the same files, and refuse one whose content is no longer the parent's.
+processes load the same files, and refuse one whose content is no longer the parent's. A class at hand, as of a notebook, is
+registered likewise, for this process alone.
 """
 
 from __future__ import annotations

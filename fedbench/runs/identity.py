@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import sys
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from fedbench.entries.cards import identifying
@@ -76,8 +76,13 @@ def _text(function: FunctionType) -> str:
     try:
         return inspect.getsource(function)
     except (OSError, TypeError):
-        code = function.__code__
-        return f"{function.__name__} {code.co_code.hex()} {code.co_names} {code.co_consts}"
+        return f"{function.__name__} {_code(function.__code__)}"
+
+
+def _code(code: CodeType) -> str:
+    """Instructions, names and constants; code within the code likewise, and not where it lies in memory."""
+    constants = [_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def _json(value: Any) -> str:

@@ -14,6 +14,7 @@ from plugin_files import ATTACK
 
 import fedbench
 from fedbench import plugins
+from fedbench.runs.identity import source_hash
 from fedbench.scenarios import scenario
 from fedbench.submission import rows
 
@@ -86,7 +87,7 @@ class InACell(fedbench.Attack):
     )
 
     def start(self, view):
-        self.said = "TITLE"
+        self.said = (lambda: "TITLE")()
 """
 
 
@@ -108,7 +109,9 @@ def test_a_class_of_a_cell_runs_and_gives_way_to_its_next_version(remembered: bo
     one, two = fedbench.run(first, 0), fedbench.run(second, 0)
     assert (one.status, one.attack, len(one.attack_source_hash)) == ("ok", "in-a-cell", 64)
     assert one.attack_source_hash != two.attack_source_hash
-    assert promoted(in_a_cell("second", remembered)).id == second.id
+    again = promoted(in_a_cell("second", remembered))
+    assert again.id == second.id
+    assert source_hash(again.resolved.attack_class) == two.attack_source_hash, "of the code, not of where it lies"
 
 
 def test_what_was_tried_as_a_class_may_be_saved_as_a_file(tmp_path: Path) -> None:
