@@ -50,3 +50,12 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserE
     else:
         instead = f"Known: {', '.join(names)}." if names else "None are known."
     return UserError(" ".join(part for part in (f"Unknown {kind} {name!r}.", instead, hint) if part))
+
+
+def missing_extra(extra: str, what: str) -> UserError:
+    """The error for something that needs packages of an extra which is not installed.
+
+    Args:
+        extra: its name in ``pyproject.toml``. what: what needs it, such as ``"defense 'jpeg'"``.
+    """
+    return UserError(f"{what} needs packages that are not installed: pip install 'fedbench[{extra}]'.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedbench.errors import ResultsError, UserError
+from fedbench.errors import ResultsError, UserError, missing_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,7 +21,7 @@ def check_picture(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UserError("a picture needs matplotlib: pip install 'fedbench[plot]'.") from None
+        raise missing_extra("plot", "a picture") from None
 
 
 def save_picture(figure: Figure, path: Path) -> None:

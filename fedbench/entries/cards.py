@@ -57,6 +57,14 @@ class Channel(enum.StrEnum):
     GRADIENT = "gradient"
     PROFILE = "profile"
     IMAGE = "image"
+    """Images that are shown of the targets; its clients upload nothing."""
+    IMAGE_AND_GRADIENT = "image+gradient"
+    """Both at once."""
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether images are replaced."""
+        return self in (Channel.IMAGE, Channel.IMAGE_AND_GRADIENT)
 
 
 class Knowledge(enum.StrEnum):
@@ -72,6 +80,8 @@ class Knowledge(enum.StrEnum):
     """How many clients a round samples and how many of them are expected to be malicious."""
     HONEST_UPDATES = "honest_updates"
     """What the honest clients of the round upload, before it is made: an omniscient attacker."""
+    DEFENSE = "defense"
+    """How the server purifies images: it can be run on images of the attacker's own, with other random draws."""
 
 
 class DefenseFamily(enum.StrEnum):
@@ -86,6 +96,8 @@ class DefenseFamily(enum.StrEnum):
     """Honest clients change what they train or send."""
     FILTER = "filter"
     """The server drops whole clients."""
+    PURIFICATION = "purification"
+    """The server cleans every image before it becomes features."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,28 @@ class DefenseCard:
 @dataclass(frozen=True)
 class ModelCard:
     """The identity of a recommender."""
+
+    name: str
+    title: str
+    paper: str
+    version: int = 1
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class ExtractorCard:
+    """The identity of a frozen network that turns images into features."""
+
+    name: str
+    title: str
+    paper: str
+    version: int = 1
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class DenoiserCard:
+    """The identity of a network, or a formula, that predicts the noise in an image."""
 
     name: str
     title: str

@@ -90,7 +90,7 @@ class Adversary:
         Raises:
             ThreatModelViolation: as in :meth:`updates`, or the images are not 8-bit ones, of the right size, of targets.
         """
-        if self.attack.card.channel != Channel.IMAGE or epoch < self._population.protocol.attack_start:
+        if not self.attack.card.channel.shows_images or epoch < self._population.protocol.attack_start:
             return None
         nobody = self._population.task.targets[:0]
         versions = _versions(params, images.pixels)

@@ -117,7 +117,7 @@ class Scenario:
             raise UserError(
                 f"attack {self.attack!r} does not apply to model {self.model!r}, which has no embeddings of users."
             )
-        if attack_cls.card.channel == Channel.IMAGE and not model_cls.reads_features:
+        if attack_cls.card.channel.shows_images and not model_cls.reads_features:
             raise UserError(f"attack {self.attack!r} replaces images, which model {self.model!r} does not look at.")
         if self.target == "none" and attack_cls.card.goal in (Goal.PROMOTE, Goal.DEMOTE):
             raise UserError(f"attack {self.attack!r} needs target items, but target = 'none'.")
