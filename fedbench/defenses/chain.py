@@ -24,6 +24,8 @@ class Chain(Defense):
     def __init__(self, parts: list[Defense]) -> None:
         super().__init__(NoParameters())
         self.parts = parts
+        strict = [part.on_flag for part in parts if part.on_flag != "use-purified"]
+        self.on_flag = strict[-1] if strict else "use-purified"
         self.card = DefenseCard(
             name="+".join(part.card.name for part in parts),
             title=", then ".join(part.card.title for part in parts),
@@ -64,6 +66,16 @@ class Chain(Defense):
         for part in self.parts:
             pixels = part.purify(pixels, generator)
         return pixels
+
+    def see_images(self, pixels: torch.Tensor) -> None:
+        """Every part sees the original images, also one that later receives what others have purified."""
+        for part in self.parts:
+            part.see_images(pixels)
+
+    def flags(self, similarity: torch.Tensor, known_clean: bool) -> torch.Tensor | None:
+        """Whatever one of the parts flags; the similarity is that of the whole chain."""
+        found = [each for part in self.parts if (each := part.flags(similarity, known_clean)) is not None]
+        return torch.stack(found).any(0) if found else None
 
     def filter(self, updates: Updates, server: ServerView) -> Updates:
         for part in self.parts:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 
 from fedbench.entries.cards import Channel, Knowledge
@@ -14,6 +17,8 @@ from fedbench.federation.own_work import OwnData, OwnWork
 from fedbench.federation.population import Population
 from fedbench.federation.updates import Updates, no_updates
 from fedbench.federation.view import AttackerView, Profiles, PublicInteractions, RoundState, Surroundings
+
+Purify = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
 
 Versions = list[tuple["torch.Tensor", int]]
 """Tensors with how often each had been written to."""
@@ -62,6 +67,8 @@ class Adversary:
             if self.fakes is None:
                 raise ThreatModelViolation(f"attack {self.attack.card.name!r} has channel 'profile' and no profiles.")
             return self._own_work(self.fakes, index).step().updates
+        if self.attack.card.channel == Channel.IMAGE:
+            return no_updates(clients, training.params.dense, training.model.embedding_size)
         own = self.fakes if population.injected else self._genuine()
         work = None if own is None else self._own_work(own, index)
         shown = honest.disclosed() if Knowledge.HONEST_UPDATES in self.attack.card.knowledge else None
@@ -79,22 +86,25 @@ class Adversary:
         return Updates(clients, crafted.rows, crafted.dense, crafted.weights, crafted.common)
 
     def replaced_images(
-        self, images: ItemImages, params: PublicParams, epoch: int, number: int
+        self, images: ItemImages, params: PublicParams, epoch: int, number: int, purify: Purify
     ) -> ReplacedImages | None:
         """The images that the attacker shows from this epoch on; None: those that are shown already.
 
         Args:
             images: the original ones. params: the public parameters at the beginning of the epoch.
-            epoch: about to begin. number: of its first round.
+            epoch: about to begin. number: of its first round. purify: the server's; the attack may know it.
 
         Raises:
-            ThreatModelViolation: as in :meth:`updates`, or the images are not 8-bit ones, of the right size, of targets.
+            ThreatModelViolation: as in :meth:`updates`, or the images are not 8-bit ones, of the right size, of targets that
+                have one, and within the attack's ``eps`` of the original.
         """
         if not self.attack.card.channel.shows_images or epoch < self._population.protocol.attack_start:
             return None
         nobody = self._population.task.targets[:0]
         versions = _versions(params, images.pixels)
-        replaced = self.attack.perturb(images, self.view.in_round(RoundState(params, nobody, epoch, number)))
+        own = functools.partial(_purified, purify, self._draws)
+        state = RoundState(params, nobody, epoch, number, purify=own)
+        replaced = self.attack.perturb(images, self.view.in_round(state))
         self._check_untouched(versions)
         if replaced is None:
             return None
@@ -106,6 +116,14 @@ class Adversary:
             )
         if not bool(torch.isin(replaced.items, self._population.task.targets).all()):
             raise ThreatModelViolation(f"attack {name!r} replaced images of items that are no targets.")
+        items = replaced.items.to(images.pixels.device)
+        if images.there is not None and not bool(images.there[items].all()):
+            raise ThreatModelViolation(f"attack {name!r} replaced the image of an item that has none.")
+        change = (replaced.pixels.to(items.device).short() - images.pixels[items].short()).abs()
+        if len(items) and int(change.max()) > self.attack.eps:
+            raise ThreatModelViolation(
+                f"attack {name!r} changed a pixel by {int(change.max())}, more than its eps = {self.attack.eps:g}."
+            )
         return replaced
 
     def _own_work(self, data: OwnData, index: torch.Tensor) -> OwnWork:
@@ -189,6 +207,10 @@ class Adversary:
         rank = torch.arange(len(user), device=device) - (count.cumsum(0) - count)[user]
         chosen = order[rank < torch.ceil(count * share - 1e-9)[user]]
         return PublicInteractions(user[chosen], item[chosen], t.num_users)
+
+
+def _purified(purify: Purify, draws: torch.Generator, pixels: torch.Tensor) -> torch.Tensor:
+    return purify(pixels, draws)
 
 
 def _versions(params: PublicParams, other: torch.Tensor | None) -> Versions:

@@ -14,7 +14,8 @@ class Attack:
     """Base of all attacks. A run makes one instance; whatever its clients remember lives in it.
 
     Override ``craft`` (channel *gradient*), ``profiles`` (channel *profile*: the engine then trains the fake users as
-    honest clients), or both when the attack needs data of its own; ``perturb`` (channel *image*) to show other images.
+    honest clients), or both when the attack needs data of its own; ``perturb`` (channel *image*) to show other images,
+    with ``craft`` in channel *image+gradient*.
     Everything it may use comes from the view.
     """
 
@@ -28,6 +29,9 @@ class Attack:
 
     public_fraction: float = 0.0
     """Share of every user's training interactions that is public, for attacks that know ``public_interactions``."""
+
+    eps: float = 255
+    """How far its images may be from the original ones, in steps of 8-bit pixels, each of them; the engine checks it."""
 
     def start(self, view: AttackerView) -> None:
         """Called once, before the first round. The view holds no parameters yet."""
@@ -49,7 +53,8 @@ class Attack:
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:
         """Images of targets from this epoch on, or None, for those that it shows already.
 
-        Called before every epoch once the attack has started (channel *image*), with models that read features.
+        Called before every epoch once the attack has started (channels *image* and *image+gradient*), with models that
+        read features.
 
         Args:
             images: the original ones of all items, which must not be changed in place.

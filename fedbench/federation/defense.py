@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
@@ -12,6 +13,8 @@ from fedbench.federation.model import LocalStep, PublicParams
 from fedbench.federation.optimizers import ServerOptimizer
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import Updates
+
+OnFlag = Literal["use-purified", "keep-original", "drop"]
 
 
 @dataclass
@@ -74,6 +77,8 @@ class Defense:
     """Base of all defenses. A run makes one instance; it overrides only the hooks that it is about."""
 
     card: DefenseCard
+    on_flag: OnFlag = "use-purified"
+    """What features a flagged image gets: its purified version's, those of the item's original image, or zeros."""
 
     class Params(NoParameters):
         """Replaced by each defense: its parameters, each with its source."""
@@ -99,9 +104,21 @@ class Defense:
     def purify(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Server side: the images, uint8 [k, 3, H, W], as they go to the extractor; all at first, then each replaced one.
 
-        ``generator`` is a stream for these images alone.
+        ``generator`` is a stream for these images alone; the one for all images is the same in every run.
         """
         return pixels
+
+    def see_images(self, pixels: torch.Tensor) -> None:
+        """Server side: all images before the first epoch, uint8 [n, 3, H, W], for a purifier that must know them."""
+
+    def flags(self, similarity: torch.Tensor, known_clean: bool) -> torch.Tensor | None:
+        """Server side: which images it takes for adversarial, bool [k]; None: it does not look.
+
+        Args:
+            similarity: float32 [k], ``cos(phi(x), phi(purify(x)))`` of each.
+            known_clean: whether they are those before the first epoch, which nobody has tampered with: to set a threshold.
+        """
+        return None
 
     def filter(self, updates: Updates, server: ServerView) -> Updates:
         """Drops or clips clients or rows."""

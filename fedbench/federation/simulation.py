@@ -22,7 +22,7 @@ from fedbench.federation import server
 from fedbench.federation.adversary import Adversary
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense, Notes, ServerView
-from fedbench.federation.images import ItemImages
+from fedbench.federation.gallery import Gallery
 from fedbench.federation.local_training import LocalTraining
 from fedbench.federation.model import PublicParams, Recommender
 from fedbench.federation.optimizers import optimizer
@@ -60,7 +60,7 @@ class Federation:
     Attributes:
         params: the public parameters. epoch, round: how many have been. seconds: what they took.
         population: who takes part. training: the clients' devices. adversary: the attacker; None without one.
-        observer: looks at rounds; None: nobody.
+        gallery: the images in force; None, for models that read none. observer: looks at rounds; None: nobody.
 
     Raises:
         UserError: a population that cannot be, or a model that reads images of a task that has none.
@@ -85,6 +85,7 @@ class Federation:
         self.population = Population(task, protocol, seed, self.device)
         self.optimizer = optimizer(protocol.server_optimizer, protocol.learning_rate)
         self._defense_draws = self.population.stream("defense", on_device=True)
+        self.gallery = self._open_gallery()
         self.params = self._initial_params()
         self.training = LocalTraining(model, self.population)
         self.training.begin_round(self.params, self.round)  # a federation can be looked at before its first round
@@ -148,33 +149,33 @@ class Federation:
         )
 
     def _initial_params(self) -> PublicParams:
-        """Fresh public parameters; of a model that reads features, with those of all images, once they are purified."""
+        """Fresh public parameters; of a model that reads features, with those of the images."""
         drawn = self.model.init_params(self.task.num_items, self.population.stream("init", "params"))
         dense, features = dict(drawn.dense), None
-        if self.model.reads_features:
-            images = self._images()
-            features = self._features(images, images.pixels)
+        if self.gallery is not None:
+            features = self.gallery.features
             dense |= self.model.init_feature_params(features.shape[1], self.population.stream("init", "features"))
         dense = {name: value.to(self.device) for name, value in dense.items()}
         return PublicParams(drawn.items.to(self.device), dense, features)
 
     def _receive_images(self) -> None:
         """What the attacker shows from this epoch on becomes features like any other image: after the defense."""
-        if self.adversary is None or self.params.features is None:
+        if self.adversary is None or self.gallery is None:
             return
-        images = self._images()
-        replaced = self.adversary.replaced_images(images, self.params, self.epoch, self.round)
+        begin = time.perf_counter()
+        replaced = self.adversary.replaced_images(
+            self.gallery.images, self.params, self.epoch, self.round, self.defense.purify
+        )
+        self.seconds.attack += time.perf_counter() - begin
         if replaced is not None:
-            new = self._features(images, replaced.pixels)
-            features = self.params.features.index_copy(0, replaced.items.to(self.device), new)
-            self.params = replace(self.params, features=features)
+            draws = self.population.stream("images", self.epoch, on_device=True)
+            self.gallery.receive(replaced, self.epoch, draws)
+            self.params = replace(self.params, features=self.gallery.features)
 
-    def _features(self, images: ItemImages, pixels: torch.Tensor) -> torch.Tensor:
-        """float32 [k, F], of the images ``pixels``, uint8 [k, 3, H, W], as the defense leaves them."""
-        draws = self.population.stream("images", self.epoch, on_device=True)
-        return images.extract(self.defense.purify(pixels, draws)).to(self.device)
-
-    def _images(self) -> ItemImages:
+    def _open_gallery(self) -> Gallery | None:
+        """The images, of a model that reads their features."""
+        if not self.model.reads_features:
+            return None
         if self.task.images is None:
             raise UserError(f"model {self.model.card.name!r} reads images of items, and these data have none.")
-        return self.task.images
+        return Gallery(self.task.images, self.defense, self.device)

@@ -6,6 +6,7 @@ attribute that the card does not grant raises :class:`ThreatModelViolation`, whi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -108,6 +109,7 @@ class RoundState:
         own: what those clients' own data give, made when asked for; None without interactions of their own.
         honest_updates: a copy of what the honest clients of the round upload; None unless the card declares that
             knowledge.
+        purify: what the server makes of images, uint8 [k, 3, H, W]; None unless the card declares that knowledge.
     """
 
     params: PublicParams
@@ -116,14 +118,15 @@ class RoundState:
     round: int
     own: OwnSteps | None = None
     honest_updates: Updates | None = None
+    purify: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 class AttackerView:
     """The eyes of an attack. Always granted: ``model``, ``num_items``, ``num_malicious``, ``learning_rate``,
     ``aggregation``, ``targets``, ``device``, ``generator``, ``embedding_size``; in a round also ``params``,
     ``clients``, ``epoch``, ``round``. Only with the knowledge of the same name on the card: ``item_popularity``,
-    ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, ``honest_updates``, and ``own_data`` with
-    ``honest``, ``own_batch``, ``own_users``, ``trained`` and ``colluding``.
+    ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, ``honest_updates``, ``purify`` (knowledge
+    ``defense``), and ``own_data`` with ``honest``, ``own_batch``, ``own_users``, ``trained`` and ``colluding``.
     """
 
     def __init__(
@@ -152,6 +155,7 @@ class AttackerView:
                 state,
                 own=state.own if Knowledge.OWN_DATA in knows else None,
                 honest_updates=state.honest_updates if Knowledge.HONEST_UPDATES in knows else None,
+                purify=state.purify if Knowledge.DEFENSE in knows else None,
             )
 
     def in_round(self, state: RoundState) -> AttackerView:
@@ -273,6 +277,14 @@ class AttackerView:
         if updates is None:
             raise ThreatModelViolation(f"attack {self._card.name!r} asked for honest_updates where nobody uploads.")
         return updates
+
+    def purify(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the server would make of images, uint8 [k, 3, H, W], with draws of the attacker's own."""
+        self._needs(Knowledge.DEFENSE, "purify")
+        purify = self._round("purify").purify
+        if purify is None:
+            raise ThreatModelViolation(f"attack {self._card.name!r} asked for purify where no images are shown.")
+        return purify(pixels)
 
     @property
     def item_popularity(self) -> torch.Tensor:

@@ -83,6 +83,7 @@ class WatchedDefense(Defense):
     def __init__(self, inner: Defense, seen: Seen) -> None:
         self.inner, self.seen = inner, seen
         self.params, self.card = inner.params, inner.card
+        self.on_flag = inner.on_flag
 
     def regularize(
         self, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
@@ -103,6 +104,16 @@ class WatchedDefense(Defense):
         check_global_state(before, "purify()")
         untouched.check("purify()")
         return made
+
+    def see_images(self, pixels: torch.Tensor) -> None:
+        before, untouched = global_state(), Untouched()
+        untouched.add("pixels", pixels)
+        self.inner.see_images(pixels)
+        check_global_state(before, "see_images()")
+        untouched.check("see_images()")
+
+    def flags(self, similarity: torch.Tensor, known_clean: bool) -> torch.Tensor | None:
+        return self.inner.flags(similarity, known_clean)
 
     def filter(self, updates: Updates, server: ServerView) -> Updates:
         with self._watched("filter()", server, updates=updates) as view:
