@@ -109,6 +109,7 @@ def _table(
         "defense_family": ["aggregation"] * rows,
         "defense_assumes": ["nothing"] * rows,
         "target_items": [[7]] * rows,
+        "uploads": [None] * rows,
         "started_at": [datetime(2026, 1, 2, tzinfo=UTC)] * rows,
         "curve": pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * points, structs),
     }

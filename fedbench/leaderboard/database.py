@@ -192,7 +192,7 @@ class Database:
         columns = [
             name
             for name in schema().names
-            if name not in ("curve", "target_items", "attack_knowledge", "defense_knowledge")
+            if name not in ("curve", "uploads", "target_items", "attack_knowledge", "defense_knowledge")
         ]
         for key, _ in pairs:
             if key not in columns:

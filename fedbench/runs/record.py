@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """What a version added is null in files of earlier ones.
 
 2: ``defense_family``, ``defense_knowledge``, ``defense_assumes``. 3: ``val_*`` in the points of the curve,
 ``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``. 4: ``model_version``, ``defense_version``; before it, all were 1.
-5: ``model_source_hash``.
+5: ``model_source_hash``. 6: ``extractor``, ``images_fingerprint``, ``uploads`` and :data:`IMAGE_MEASURES`.
 """
 
 EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
@@ -30,6 +30,21 @@ SELECTED = tuple(f"{name}_{k}" for name in ("hr_full", "ndcg_full") for k in (5,
 VALIDATION = tuple(f"val_{name}" for name in SELECTED)
 SELECTED_BY = "val_hr_full_5"
 """The validation metric by which the best epoch is chosen."""
+UPLOAD_MEASURES = ("change", "psnr", "ssim", "cosine", "similarity", "flagged")
+"""Of every image that an attacker uploads, against the original: max |delta| in steps of 8-bit pixels, PSNR in dB, SSIM, cosine of
+the features; ``similarity``, the cosine of its features before and after the defense; and whether it is flagged (null: nobody
+looks)."""
+IMAGE_MEASURES = (
+    *(f"image_{name}" for name in UPLOAD_MEASURES),
+    *(f"clean_similarity_{name}" for name in ("mean", "min")),
+    *(f"detection_{name}" for name in ("auc", "recall_zero_fp", "recall", "false_positive_rate", "accuracy")),
+    *(f"{name}_{part}" for name in ("blur", "brisque") for part in ("mean", "std")),
+)
+"""Of runs with images: the upload measures, mean over the targets' last uploads; similarity of the clean images; detection of
+all uploads among the clean images; quality of the original images as the server shows them."""
+
+IMAGE_COLUMNS = ("extractor", "images_fingerprint", "uploads")
+"""Further columns of runs with images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +116,12 @@ class RunRecord:
     started_at: datetime
     metrics: Mapping[str, float | None]
     """What :func:`summarize_curve` makes of the curve; columns of their own."""
+    extractor: str | None = None
+    images_fingerprint: str | None = None
+    uploads: list[dict[str, float | None]] | None = None
+    """Of every uploaded image the epoch, the item and :data:`UPLOAD_MEASURES`; None without images."""
+    images: Mapping[str, float | None] = field(default_factory=dict)
+    """:data:`IMAGE_MEASURES`; columns of their own."""
 
     @property
     def run_id(self) -> str:
@@ -109,8 +130,9 @@ class RunRecord:
 
     def row(self) -> dict[str, Any]:
         """The record as one flat row of :func:`schema`."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "metrics"}
-        return {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **values, **self.metrics}
+        nested = ("metrics", "images")
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in nested}
+        return {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **values, **self.metrics, **self.images}
 
 
 @functools.cache
@@ -128,7 +150,7 @@ def schema() -> pa.Schema:
     }
     columns = [("schema_version", pa.int32()), ("run_id", pa.string())]
     for f in dataclasses.fields(RunRecord):
-        if f.name != "metrics":
+        if f.name not in ("metrics", "images", *IMAGE_COLUMNS):
             columns.append((f.name, special.get(f.name) or kinds[str(f.type).partition(" ")[0]]))
     for name in METRICS:
         columns.append((name, pa.float64()))
@@ -136,6 +158,9 @@ def schema() -> pa.Schema:
         columns += [(f"{name}_peak", pa.float64()), (f"{name}_peak_epoch", pa.int32()), (f"{name}_tail", pa.float64())]
     columns.append(("best_epoch", pa.int32()))
     columns += [(f"{name}_best", pa.float64()) for name in SELECTED]
+    upload = pa.struct([("epoch", pa.int32()), ("item", pa.int64()), *((n, pa.float64()) for n in UPLOAD_MEASURES)])
+    columns += [("extractor", pa.string()), ("images_fingerprint", pa.string()), ("uploads", pa.list_(upload))]
+    columns += [(name, pa.float64()) for name in IMAGE_MEASURES]
     return pa.schema(columns)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.chain import Chain
-from fedbench.entries.cards import Channel, Goal, identifying, parse_parameters
+from fedbench.entries.cards import Goal, identifying, parse_parameters
 from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
