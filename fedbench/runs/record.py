@@ -31,9 +31,9 @@ VALIDATION = tuple(f"val_{name}" for name in SELECTED)
 SELECTED_BY = "val_hr_full_5"
 """The validation metric by which the best epoch is chosen."""
 UPLOAD_MEASURES = ("change", "psnr", "ssim", "cosine", "similarity", "flagged")
-"""Of every image that an attacker uploads, against the original: max |delta| in steps of 8-bit pixels, PSNR in dB, SSIM, cosine of
-the features; ``similarity``, the cosine of its features before and after the defense; and whether it is flagged (null: nobody
-looks)."""
+"""Of every image that an attacker uploads, against the original: max |delta| in steps of 8-bit pixels, PSNR in dB, SSIM,
+cosine of the features; ``similarity``, the cosine of its features before and after the defense; and whether it is flagged
+(null: nobody looks)."""
 IMAGE_MEASURES = (
     *(f"image_{name}" for name in UPLOAD_MEASURES),
     *(f"clean_similarity_{name}" for name in ("mean", "min")),

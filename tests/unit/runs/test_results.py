@@ -18,7 +18,7 @@ from fedbench.defenses.norm_bound import NormBound
 from fedbench.entries.cards import DefenseCard
 from fedbench.errors import ResultsError
 from fedbench.leaderboard import Database
-from fedbench.runs.record import METRICS, SCHEMA_VERSION, RunRecord, schema, summarize_curve
+from fedbench.runs.record import IMAGE_MEASURES, METRICS, SCHEMA_VERSION, RunRecord, schema, summarize_curve
 from fedbench.runs.results import pack, path_of, scan, write_record
 
 
@@ -88,9 +88,9 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_every_column_of_a_record_has_a_type() -> None:
-    names = {f.name for f in dataclasses.fields(RunRecord)} - {"metrics"}
+    names = {f.name for f in dataclasses.fields(RunRecord)} - {"metrics", "images"}
     assert names <= set(schema().names)
-    assert set(METRICS) <= set(schema().names)
+    assert {*METRICS, *IMAGE_MEASURES} <= set(schema().names)
 
 
 def test_twins_are_named_in_the_record() -> None:
@@ -214,14 +214,15 @@ def test_results_of_every_past_schema_still_load() -> None:
     rows = database.rows("select *, len(curve) as points from runs order by schema_version")
     assert [row["schema_version"] for row in rows] == versions
     assert all(row["attack"] == "pieck-uea" and row["er_10"] > 0.5 and row["points"] > 0 for row in rows)
-    old, new, third, fourth, latest = rows
-    assert [row["best_epoch"] for row in rows] == [None, None, 20, None, None]
-    assert [[point["val_hr_full_5"] for point in row["curve"]][-1] for row in rows] == [None, None, 0.25, None, None]
+    old, new, third, fourth, fifth, latest = rows
+    assert [row["best_epoch"] for row in rows] == [None, None, 20, None, None, None]
+    assert [[point["val_hr_full_5"] for point in row["curve"]][-1] for row in rows] == [None, None, 0.25, None, None, None]
     assert (third["hr_full_5_best"], third["ndcg_full_20_best"], third["defense_family"]) == (0.125, 0.0625, "none")
-    assert [(row["model_version"], row["defense_version"]) for row in rows] == [(None, None)] * 3 + [(1, 3), (1, 1)]
+    assert [(row["model_version"], row["defense_version"]) for row in rows] == [(None, None)] * 3 + [(1, 3), (1, 1), (1, 1)]
     assert fourth["defense"] == "norm-bound"
     assert [row["model_source_hash"] for row in rows[:4]] == [None] * 4
-    assert len(latest["model_source_hash"]) == 64
+    assert len(fifth["model_source_hash"]) == 64
+    assert (latest["extractor"], latest["uploads"], latest["image_psnr"]) == (None, None, None)
     assert (old["defense_family"], old["defense_knowledge"], old["defense_assumes"]) == (None, None, None)
     assert (new["defense_family"], new["defense_knowledge"], new["defense_assumes"]) == ("clipping", [], "nothing")
 
