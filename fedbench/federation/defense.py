@@ -116,7 +116,8 @@ class Defense:
 
         Args:
             similarity: float32 [k], ``cos(phi(x), phi(purify(x)))`` of each.
-            known_clean: whether they are those before the first epoch, which nobody has tampered with: to set a threshold.
+            known_clean: whether they are of images before the first epoch, which nobody has tampered with: to set a
+                threshold. Half of the images serve for it, the other half tells how many clean ones are flagged.
         """
         return None
 

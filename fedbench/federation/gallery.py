@@ -41,6 +41,8 @@ class Gallery:
         features: float32 [M, F], of the images in force. with_image: int64 [n], the items that have one.
         purified: uint8 [n, 3, H, W], the original images as the defense leaves them, of ``with_image``.
         similarity: float32 [n], ``cos(phi(x), phi(purify(x)))`` of the original images, of ``with_image``.
+        held_out: float32 [n // 2], those of every other image, which the defense sets no threshold by.
+        held_out_flags: bool [n // 2], which of them it flags all the same; None: it does not look.
         uploads: what attackers have uploaded since.
     """
 
@@ -53,7 +55,9 @@ class Gallery:
         defense.see_images(pixels)
         self.purified = defense.purify(pixels, generator(0, "images", device=device))
         features, _, self.similarity = self._features(pixels, self.purified)
-        defense.flags(self.similarity, known_clean=True)
+        defense.flags(self.similarity[::2], known_clean=True)
+        self.held_out = self.similarity[1::2]
+        self.held_out_flags = defense.flags(self.held_out, known_clean=False)
         self._original = self._filled(features)
         self.features = self._original
         self.uploads: list[Upload] = []
