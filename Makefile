@@ -55,5 +55,5 @@ clean:  ## remove the environment
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,plot]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,plot,vision]'
 	@touch $@
