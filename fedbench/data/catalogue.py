@@ -32,6 +32,17 @@ class Source:
     """Part -> file; the unsplit table has the single part ``all``."""
     order: str = ""
     notes: tuple[str, ...] = ()
+    item_ids: File | None = None
+    """What the items of a published split are called, where a file tells: lines 'index id', or JSON {id: index}."""
+
+
+@dataclass(frozen=True)
+class ImageArchive:
+    """Images of a dataset's items in a data folder: an archive of ``<image id>.jpg``."""
+
+    archive: File
+    ids: File | None = None
+    """Lines 'item-id image-id', where images are not named by the ids of the items."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,10 @@ class DatasetCard:
     id_lists: Mapping[str, Download] = field(default_factory=dict)
     """``user`` and ``item`` -> the list that selects and numbers them, where the download holds more than the dataset.
     The checksum is that of the content, unpacked."""
+    images: ImageArchive | None = None
+    """Images of the items, where data folders have them."""
+    image_index: Download | None = None
+    """The file with the addresses of the images; layout ``amazon-metadata``."""
     embedded: bool = False
     """Generated, see :mod:`fedbench.data.longtail`."""
     aliases: tuple[str, ...] = field(default=())

@@ -7,6 +7,7 @@ table, oldest first: ``duplicates="drop"`` then leaves the first visit, ``"keep"
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from fedbench.data.catalogue import DatasetCard
 from fedbench.data.columns import Columns, Layout, read_columns
 from fedbench.data.files import read_whole
 from fedbench.data.home import data_roots, sha256_of_bytes
-from fedbench.data.interactions import index_by_appearance, unsplit
+from fedbench.data.interactions import ids_by_appearance, index_by_appearance, unsplit
 from fedbench.data.records import Ints, Table
 from fedbench.errors import DataError
 
@@ -56,7 +57,7 @@ def listed_checkins(
         f"{len(columns):,} check-ins, {len(kept):,} of them of the {len(users):,} listed users at the {len(items):,} "
         "listed locations"
     )
-    return unsplit(
+    table = unsplit(
         user[kept],
         item[kept],
         len(users),
@@ -66,6 +67,7 @@ def listed_checkins(
         malformed=columns.malformed,
         notes=(note,),
     )
+    return replace(table, item_ids=tuple(items.to_pylist()))
 
 
 def core_checkins(data: bytes, where: str, *, skip_malformed: bool = False) -> Table:
@@ -87,7 +89,8 @@ def core_checkins(data: bytes, where: str, *, skip_malformed: bool = False) -> T
         f"{len(columns):,} check-ins, {len(kept):,} of them in the {CORE}-core of {int(in_core.sum()):,} different "
         f"(user, location) pairs, of {len(pairs):,}"
     )
-    return unsplit(user, item, num_users, num_items, time[kept], _ORDER, malformed=columns.malformed, notes=(note,))
+    table = unsplit(user, item, num_users, num_items, time[kept], _ORDER, malformed=columns.malformed, notes=(note,))
+    return replace(table, item_ids=ids_by_appearance(columns.item.take(pa.array(kept))))
 
 
 def core(user: Ints, item: Ints, fewest: int) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from fedbench.data.catalogue import DatasetCard
-from fedbench.data.records import Table
+from fedbench.data.records import Pictures, Table
 from fedbench.entries.registry import Registry
 
 
@@ -25,6 +25,10 @@ class Dataset(ABC):
         every call: splits are drawn from it, and a record keeps its fingerprint.
         """
 
+    def pictures(self) -> Pictures | None:
+        """One image per item, in the index space of :meth:`table`; None, unless a subclass has some."""
+        return None
+
 
 DATASETS: Registry[Dataset] = Registry("dataset", "fedbench.data.contributed:Dataset", {}, group="fedbench.datasets")
 
@@ -32,6 +36,16 @@ DATASETS: Registry[Dataset] = Registry("dataset", "fedbench.data.contributed:Dat
 def contributed_table(name: str) -> Table:
     """The table of a contributed dataset, made once in a process."""
     return _table(DATASETS.get(name))
+
+
+def brings_pictures(name: str) -> bool:
+    """Whether a contributed dataset says that its items have images."""
+    return DATASETS.get(name).pictures is not Dataset.pictures
+
+
+def contributed_pictures(name: str) -> Pictures | None:
+    """The images of a contributed dataset."""
+    return DATASETS.get(name)().pictures()
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedbench.data.catalogue import ICDE24, IJCAI22, PUBLISHED, DatasetCard, Download, File, Source
+from fedbench.data.catalogue import ICDE24, IJCAI22, PUBLISHED, DatasetCard, Download, File, ImageArchive, Source
 from fedbench.data.records import INTERACTIONS
 
 _MOVIELENS_LICENCE = (
@@ -31,14 +31,24 @@ _GOWALLA_PARTS = (
     "train and validation together are the training set of NGCF and LightGCN; test is byte-identical to theirs"
 )
 
+_POSTERS = File(
+    "ml-1m-posters/posters_128px_q85.tar", "3d24e5d30f41cdcac6c3d9d0c706b6e39e7a7c3054a41f54c9a3ab0ce73c4c68"
+)
+
 _ICDE24_ORDER = "files of FedRecAttack (ICDE 2022) and PIECK (ICDE 2024), leave-one-out"
 _IJCAI22_ORDER = "files of PoisonFedDLRS (IJCAI 2022), about 4:1"
 
 
-def _icde24(folder: str, train: tuple[str, str], test: tuple[str, str], public: dict[str, tuple[str, str]]) -> Source:
+def _icde24(
+    folder: str,
+    train: tuple[str, str],
+    test: tuple[str, str],
+    public: dict[str, tuple[str, str]],
+    item_ids: File | None = None,
+) -> Source:
     files = {"train": File(f"{folder}/{train[0]}", train[1]), "test": File(f"{folder}/{test[0]}", test[1])}
     files.update({f"public:{share}": File(f"{folder}/{name}", digest) for share, (name, digest) in public.items()})
-    return Source(ICDE24, "lists", files, _ICDE24_ORDER)
+    return Source(ICDE24, "lists", files, _ICDE24_ORDER, item_ids=item_ids)
 
 
 def _ngcf_list(kind: str, size: int, sha256: str) -> Download:
@@ -125,6 +135,13 @@ ENTRIES: tuple[DatasetCard, ...] = (
             limit=64 << 20,
             member="ml-100k/u.data",
         ),
+        images=ImageArchive(
+            _POSTERS,
+            File(
+                "ml-1m-posters/ml100k_item_to_ml1m_movie_by_title.txt",
+                "6b3428889fbc97801ff8ea4655a5433c6f6026bf4e6a7327ca79e1cabe99497c",
+            ),
+        ),
     ),
     DatasetCard(
         name="ml-1m",
@@ -169,6 +186,10 @@ ENTRIES: tuple[DatasetCard, ...] = (
                         "d35cecbff39eee8aa90982effa2381f4fef04c69054729621121077a9d47f215",
                     )
                 },
+                File(
+                    "ml-1m/loo_fedrecattack/item_index_to_movie_id.txt",
+                    "58ef7679fd5c398e36624cdd36485b4b2bfa08db9985abe803cc192f56c6fa09",
+                ),
             ),
             Source(
                 IJCAI22,
@@ -196,6 +217,7 @@ ENTRIES: tuple[DatasetCard, ...] = (
             limit=128 << 20,
             member="ml-1m/ratings.dat",
         ),
+        images=ImageArchive(_POSTERS),
     ),
     DatasetCard(
         name="amazon-music",
@@ -253,6 +275,14 @@ ENTRIES: tuple[DatasetCard, ...] = (
             sha256=None,
             limit=1 << 30,
         ),
+        image_index=Download(
+            url="https://jmcauley.ucsd.edu/data/amazon_v2/metaFiles2/meta_Digital_Music.json.gz",
+            filename="meta_Digital_Music.json.gz",
+            layout="amazon-metadata",
+            size=None,
+            sha256=None,
+            limit=1 << 30,
+        ),
     ),
     DatasetCard(
         name="amazon-phones",
@@ -290,6 +320,10 @@ ENTRIES: tuple[DatasetCard, ...] = (
                     ),
                 },
                 "files of ASReP (SIGIR 2021): by time, a user's last item is the test, the one before the validation",
+                item_ids=File(
+                    "amazon-cell-phones/imap.json.gz",
+                    "206fc00dfb4c44e108f29a07d891d5295a5e3ec932d5133a68cbb4b7da77ff64",
+                ),
             ),
         ),
         union_of=PUBLISHED,
@@ -302,6 +336,17 @@ ENTRIES: tuple[DatasetCard, ...] = (
             ),
             filename="reviews_Cell_Phones_and_Accessories_5.json.gz",
             layout="amazon",
+            size=None,
+            sha256=None,
+            limit=1 << 30,
+        ),
+        image_index=Download(
+            url=(
+                "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/"
+                "meta_Cell_Phones_and_Accessories.json.gz"
+            ),
+            filename="meta_Cell_Phones_and_Accessories.json.gz",
+            layout="amazon-metadata",
             size=None,
             sha256=None,
             limit=1 << 30,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,7 +21,8 @@ def table_of_columns(columns: Columns, notes: tuple[str, ...] = ()) -> Table:
     item, num_items = index_by_appearance(columns.item)
     ordered = columns.time is not None
     order = "by timestamp, ties by file order" if ordered else "the source has no timestamps"
-    return unsplit(user, item, num_users, num_items, columns.time, order, malformed=columns.malformed, notes=notes)
+    table = unsplit(user, item, num_users, num_items, columns.time, order, malformed=columns.malformed, notes=notes)
+    return replace(table, item_ids=ids_by_appearance(columns.item))
 
 
 def ml_1m_partial_table(columns: Columns) -> Table:
@@ -44,7 +47,8 @@ def ml_1m_partial_table(columns: Columns) -> Table:
 
     arranged = np.lexsort((position, filled, user))
     order = "by timestamp where known, else by the known chronological position"
-    return unsplit(user[arranged], item[arranged], num_users, num_items, None, order, ordered=True)
+    table = unsplit(user[arranged], item[arranged], num_users, num_items, None, order, ordered=True)
+    return replace(table, item_ids=ids_by_appearance(columns.item))
 
 
 def unsplit(
@@ -70,7 +74,8 @@ def reindexed_table(rows: Interactions, order: str) -> Table:
     """An unsplit, unordered table of rows whose ids are renumbered by first appearance."""
     user, num_users = index_by_appearance(pa.array(rows.user))
     item, num_items = index_by_appearance(pa.array(rows.item))
-    return unsplit(user, item, num_users, num_items, None, order)
+    table = unsplit(user, item, num_users, num_items, None, order)
+    return replace(table, item_ids=ids_by_appearance(pa.array(rows.item)))
 
 
 def union_table(table: Table, order: str, ordered: bool) -> Table:
@@ -81,7 +86,7 @@ def union_table(table: Table, order: str, ordered: bool) -> Table:
     parts = [table.parts[name] for name in ("train", "valid", "test") if name in table.parts]
     user = np.concatenate([rows.user for rows in parts])
     item = np.concatenate([rows.item for rows in parts])
-    return unsplit(
+    united = unsplit(
         user,
         item,
         table.num_users,
@@ -92,9 +97,15 @@ def union_table(table: Table, order: str, ordered: bool) -> Table:
         malformed=table.malformed,
         notes=table.notes,
     )
+    return replace(united, item_ids=table.item_ids)
 
 
 def index_by_appearance(ids: pa.Array) -> tuple[Int32, int]:
     """Replace ids by 0, 1, 2, ... in the order in which they first appear, and count them."""
     encoded = ids.dictionary_encode()
     return np.asarray(encoded.indices, dtype=np.int32), len(encoded.dictionary)
+
+
+def ids_by_appearance(ids: pa.Array) -> tuple[str, ...]:
+    """The different ids as text, in the order of the indices of :func:`index_by_appearance`."""
+    return tuple(map(str, ids.unique().to_pylist()))

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from fedbench.data.home import cache_home
+from fedbench.data.pictures_store import IMAGES_FILE
 from fedbench.data.records import Table
 from fedbench.data.store import DamagedError, read_table, write_table
 from fedbench.errors import DataError, UserError
@@ -30,7 +31,8 @@ def imported_names() -> list[str]:
 def imported_slots(name: str) -> list[str]:
     """The slots of a dataset that were imported."""
     folder = cache_home() / "datasets" / name
-    return sorted(path.stem for path in folder.glob("*.parquet") if not path.name.startswith("."))
+    found = (path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+    return sorted(path.stem for path in found if path.name != IMAGES_FILE)
 
 
 def imported_path(name: str, slot: str) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fedbench.data.catalogue import PUBLISHED, DatasetCard, Source
+from fedbench.data.catalogue import PUBLISHED, DatasetCard, File, Source
 from fedbench.data.columns import ML_1M, ML_1M_PARTIAL, ML_100K, read_columns
 from fedbench.data.contributed import DATASETS, contributed_table
 from fedbench.data.datasets import ENTRIES, entry
@@ -22,6 +23,9 @@ from fedbench.data.records import INTERACTIONS, Duplicates, Split, Table
 from fedbench.data.splits import make_split, slot_of
 from fedbench.data.store import PARSER_VERSION, cached
 from fedbench.errors import DataError, UserError, unknown
+
+IMPORTED = "imported"
+"""The source of datasets that the catalogue does not know."""
 
 
 def load_split(dataset: str, split: str, *, duplicates: Duplicates = "drop", seed: int = 0) -> Split:
@@ -61,7 +65,7 @@ def resolve(name: str) -> DatasetCard:
         name=name,
         title="Imported dataset",
         timestamps="",
-        source="imported",
+        source=IMPORTED,
         licence="unknown to fedbench",
         citation="",
         sources=() if PUBLISHED not in slots else (Source(PUBLISHED, "", {}),),
@@ -75,22 +79,53 @@ def check_split(known: DatasetCard, split: str) -> None:
         raise UserError(f"Dataset {known.name!r} has no split {split!r}. It has: {', '.join(known.splits)}.")
 
 
-def load_table(known: DatasetCard, split: str) -> Table:
-    """The parsed table from which ``split`` is made: embedded, else imported, else from the data roots."""
+def load_table(known: DatasetCard, split: str, *, with_ids: bool = False) -> Table:
+    """The parsed table from which ``split`` is made: embedded, else imported, else from the data roots.
+
+    ``with_ids``: with the ids of the items where the files at hand tell them, even if a table without is in the cache.
+    """
     if known.embedded:
         return cached(embedded_identity(known), lambda: generate(SHAPES[known.name]))
     if known.name in DATASETS.names():
         return contributed_table(known.name)
     slot = slot_of(split)
-    table = _at_hand(known, slot)
+    table = _at_hand(known, slot, with_ids=with_ids)
     if table is None and slot == INTERACTIONS and known.union_of is not None:
-        parts = _at_hand(known, known.union_of)
+        parts = _at_hand(known, known.union_of, with_ids=with_ids)
         if parts is not None:
             order = "by time as far as known" if known.union_ordered else "the files have no timestamps"
             table = union_table(parts, f"all rows of {known.union_of}; {order}", known.union_ordered)
     if table is None:
         raise missing(known, slot)
     return table
+
+
+def load_item_ids(known: DatasetCard, split: str) -> tuple[str, ...]:
+    """What the source calls the items of a split, by index.
+
+    Where there is nothing but indices (embedded data, lists that somebody imported under a name of their own), these.
+
+    Raises:
+        UserError: a published split of the catalogue whose files do not tell.
+        DataError: the data are not here, or were stored by a version that did not keep the ids.
+    """
+    table = load_table(known, split, with_ids=True)
+    if table.item_ids is not None:
+        return table.item_ids
+    slot = slot_of(split)
+    if known.embedded or known.name in DATASETS.names() or (known.source == IMPORTED and slot != INTERACTIONS):
+        return tuple(map(str, range(table.num_items)))
+    if slot == INTERACTIONS and imported_path(known.name, slot).is_file():
+        raise DataError(
+            f"{imported_path(known.name, slot)}: stored by an older version, without the ids of its items; "
+            f"import the interactions of {known.name!r} again."
+        )
+    if slot == INTERACTIONS and known.union_of is not None:
+        slot = known.union_of
+    raise UserError(
+        f"Dataset {known.name!r}: the files of {slot!r} number their items and nothing tells which is which, so "
+        f"images cannot be matched; use leave-one-out or 4:1 of interactions with ids (`fedbench data import`)."
+    )
 
 
 def embedded_identity(known: DatasetCard) -> str:
@@ -130,12 +165,29 @@ def where(known: DatasetCard, split: str) -> str | None:
 
 
 def _complete(source: Source) -> bool:
-    return bool(source.files) and all(
-        any(r.joinpath(f.path).is_file() for r in data_roots()) for f in source.files.values()
-    )
+    return bool(source.files) and all(map(at_hand, source.files.values()))
 
 
-def _at_hand(known: DatasetCard, slot: str) -> Table | None:
+def at_hand(file: File) -> bool:
+    """Whether a file of the catalogue is under a data root; its content is not looked at."""
+    return any(root.joinpath(file.path).is_file() for root in data_roots())
+
+
+def _listed_ids(path: Path, num_items: int) -> tuple[str, ...]:
+    """The ids of a published split's items by index, from lines 'index id' or JSON {id: index}."""
+    data = read_whole(path)
+    try:
+        if data.startswith(b"{"):
+            places = {int(index): str(item) for item, index in json.loads(data).items()}
+        else:
+            pairs = (line.split() for line in data.decode().splitlines())
+            places = {int(index): item for index, item in pairs}
+        return tuple(places[index] for index in range(num_items))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: does not tell the ids of {num_items:,} items ({error}).") from error
+
+
+def _at_hand(known: DatasetCard, slot: str, *, with_ids: bool) -> Table | None:
     """The imported table of a slot, or that of the first source whose files are all under the data roots."""
     table = read_imported(known.name, slot)
     if table is not None:
@@ -143,7 +195,10 @@ def _at_hand(known: DatasetCard, slot: str) -> Table | None:
     for source in known.sources:
         if source.slot == slot and _complete(source):
             paths = {part: find(file) for part, file in source.files.items()}
-            table = cached(_identity(known, source), partial(_parse, source, paths))
+            unsplit_ids = with_ids and slot == INTERACTIONS
+            table = cached(_identity(known, source), partial(_parse, source, paths), with_ids=unsplit_ids)
+            if with_ids and source.item_ids is not None and at_hand(source.item_ids):
+                table = replace(table, item_ids=_listed_ids(find(source.item_ids), table.num_items))
             # Not from the cache, which knows the files only: the catalogue's words may have changed since.
             return table if slot == INTERACTIONS else replace(table, order=source.order, notes=source.notes)
     return None

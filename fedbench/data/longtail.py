@@ -109,15 +109,20 @@ def _join(blocks: list[Int32]) -> Int32:
     return out
 
 
+def item_traits(shape: Shape) -> tuple[Int64, Int64]:
+    """Rank by popularity (0: the most popular) and genre of every item: int64 [num_items] each."""
+    rng = stream(SEED, shape.name, "items")
+    rank = np.argsort(rng.random(shape.num_items), kind="stable")
+    return rank, rng.integers(0, shape.num_genres, shape.num_items)
+
+
 class _Items:
     """Items laid out for drawing: once in order of id for q_0, then grouped by genre, with running integer weights."""
 
     def __init__(self, shape: Shape) -> None:
-        rng = stream(SEED, shape.name, "items")
-        rank = np.argsort(rng.random(shape.num_items), kind="stable")
+        rank, genre = item_traits(shape)
         weight = (rank + 1 + shape.shift) ** -shape.exponent
         weight = np.maximum(np.rint(weight / weight.max() * _FIXED).astype(np.int64), 1)
-        genre = rng.integers(0, shape.num_genres, shape.num_items)
         grouped = np.argsort(genre, kind="stable")
         self.order: Int32 = np.concatenate([np.arange(shape.num_items), grouped]).astype(np.int32)
         self.ends: Int64 = np.cumsum(np.concatenate([weight, weight[grouped]]))

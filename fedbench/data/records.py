@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.integer]
 Int64 = npt.NDArray[np.int64]
+UInt8 = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
 Duplicates = Literal["drop", "keep"]
 
 INTERACTIONS = "interactions"
@@ -48,6 +50,42 @@ class Table:
     malformed: int = 0
     """Lines that were skipped because they could not be read."""
     notes: tuple[str, ...] = ()
+    item_ids: tuple[str, ...] | None = None
+    """What the source calls each item, by index; None where it knows indices only."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One image per item of a dataset, in the index space of one of its splits."""
+
+    pixels: UInt8
+    """uint8 [M, 3, H, W], RGB; zeros for items without an image."""
+    there: Bools
+    """bool [M]: which items have one."""
+    fingerprint: str = field(default="")
+    """SHA-256 over size, ``there`` and ``pixels``, see :func:`picture_fingerprint`; computed where it is not given."""
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.shape[1] != 3 or self.pixels.dtype != np.uint8:
+            raise ValueError(f"pixels must be uint8 [M, 3, H, W], not {self.pixels.dtype} {self.pixels.shape}")
+        if self.there.shape != self.pixels.shape[:1] or self.there.dtype != np.bool_:
+            raise ValueError(f"there must be bool [{len(self.pixels)}], not {self.there.dtype} {self.there.shape}")
+        if not self.fingerprint:
+            digests = [
+                hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() if there else ""
+                for image, there in zip(self.pixels, self.there, strict=True)
+            ]
+            object.__setattr__(self, "fingerprint", picture_fingerprint(self.pixels.shape[2:], digests))
+
+
+def picture_fingerprint(size: tuple[int, ...], digests: Iterable[str]) -> str:
+    """SHA-256 that identifies the images of a dataset by what they show.
+
+    It runs over height and width, then a line for each item: the SHA-256 of its pixels (uint8 [3, H, W], hexadecimal),
+    or nothing where it has no image. So images that are stored with the digest of each need not be hashed again.
+    """
+    lines = [" ".join(map(str, size)), *digests]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

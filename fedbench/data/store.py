@@ -19,6 +19,8 @@ PARSER_VERSION = 1
 """Part of every cache name: raise it when the same files would be parsed into another table."""
 
 _KEY = b"fedbench"
+_IDS = b"item_ids"
+"""Ids of the items by index, JSON; tables that older versions stored are without."""
 _WRITING: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 1,
@@ -43,7 +45,10 @@ def write_table(path: Path, table: Table) -> None:
         "malformed": table.malformed,
         "notes": list(table.notes),
     }
-    schema = pa.schema([("user", pa.int32()), ("item", pa.int32())], metadata={_KEY: json.dumps(meta).encode()})
+    metadata = {_KEY: json.dumps(meta).encode()}
+    if table.item_ids is not None:
+        metadata[_IDS] = json.dumps(table.item_ids, separators=(",", ":"), ensure_ascii=False).encode()
+    schema = pa.schema([("user", pa.int32()), ("item", pa.int32())], metadata=metadata)
     with (
         replacing(path) as temporary,
         pq.ParquetWriter(temporary, schema, **_WRITING) as writer,
@@ -64,6 +69,7 @@ def read_table(path: Path) -> Table:
         for name, length in meta["parts"]:
             parts[name] = Interactions(user[start : start + length], item[start : start + length])
             start += length
+        ids = stored.schema.metadata.get(_IDS)
         if start != len(user) or meta["version"] != PARSER_VERSION:
             raise DamagedError(f"{path} does not hold what its metadata says")
         return Table(
@@ -74,6 +80,7 @@ def read_table(path: Path) -> Table:
             order=meta["order"],
             malformed=meta["malformed"],
             notes=tuple(meta["notes"]),
+            item_ids=None if ids is None else tuple(json.loads(ids)),
         )
     except FileNotFoundError:
         raise
@@ -81,14 +88,17 @@ def read_table(path: Path) -> Table:
         raise DamagedError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def cached(identity: str, build: Callable[[], Table]) -> Table:
+def cached(identity: str, build: Callable[[], Table], *, with_ids: bool = False) -> Table:
     """The table called ``identity`` from the cache, or built and then kept there.
 
-    A damaged cache file is built again; a cache that cannot be written is done without.
+    A damaged cache file is built again, and so is one without ids of items ``with_ids``; a cache that cannot be
+    written is done without.
     """
     path = cache_home() / "parsed" / f"{identity}.parquet"
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError, DamagedError):
-        return read_table(path)
+        kept = read_table(path)
+        if kept.item_ids is not None or not with_ids:
+            return kept
     table = build()
     with contextlib.suppress(OSError):
         write_table(path, table)

@@ -28,7 +28,7 @@ def unpack(archive: Path, folder: Path, limit: int) -> list[Path]:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
-            _check(archive, members, limit)
+            check_members(archive, members, limit)
             left = limit
             files: list[Path] = []
             for member in members:
@@ -46,9 +46,10 @@ def unpack(archive: Path, folder: Path, limit: int) -> list[Path]:
         raise DataError(f"{archive}: cannot be unpacked ({error.strerror or error}).") from error
 
 
-def _check(archive: Path, members: list[zipfile.ZipInfo], limit: int) -> None:
-    if len(members) > MOST_MEMBERS:
-        raise DataError(f"{archive}: refused, {len(members):,} members (at most {MOST_MEMBERS:,}).")
+def check_members(archive: Path, members: list[zipfile.ZipInfo], limit: int, most: int = MOST_MEMBERS) -> None:
+    """Raise :class:`DataError` unless all members of an archive are as :func:`unpack` demands."""
+    if len(members) > most:
+        raise DataError(f"{archive}: refused, {len(members):,} members (at most {most:,}).")
     seen: set[str] = set()
     for member in members:
         name = member.filename
