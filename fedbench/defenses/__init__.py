@@ -23,6 +23,10 @@ DEFENSES: Registry[Defense] = Registry(
         "pieck-regularizer": "fedbench.defenses.pieck_regularizer:PieckRegularizer",
         "fl-wbc": "fedbench.defenses.fl_wbc:WhiteBloodCells",
         "union": "fedbench.defenses.union:Union",
+        "jpeg": "fedbench.defenses.jpeg:Jpeg",
+        "bit-depth": "fedbench.defenses.bit_depth:BitDepth",
+        "blur": "fedbench.defenses.blur:Blur",
+        "median-filter": "fedbench.defenses.median_filter:MedianFilter",
     },
     group="fedbench.defenses",
 )
