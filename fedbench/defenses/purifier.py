@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +12,6 @@ from pydantic import Field, field_validator
 from fedbench.entries.cards import Parameters
 from fedbench.errors import missing_extra
 from fedbench.federation.defense import Defense, OnFlag
-from fedbench.randomness import generator as stream
 
 
 class PurifierParams(Parameters):
@@ -33,12 +33,6 @@ class PurifierParams(Parameters):
         description="rho from clean images: their lowest similarity [TOIS], an extreme that falls as the catalogue"
         " grows; or its quantile q in (0, 1), which flags about that share of clean images [ours]",
     )
-    holdout: float = Field(
-        0.5,
-        ge=0,
-        lt=1,
-        description="share of the clean images kept out of calibration, for an honest false-positive rate [ours]",
-    )
 
     @field_validator("calibration")
     @classmethod
@@ -53,19 +47,14 @@ class Purifier(Defense):
 
     Flagged: ``cos(phi(x), phi(purify(x))) < rho`` (TOIS, section 5.3; its eq. 27 prints a difference inside the cosine,
     read as a comma). rho is given, or the minimum or a quantile of the similarity of clean images. The paper takes the
-    minimum over 10,000 images of ImageNet; here it is taken over a fixed draw of the catalogue's own images, without
-    those that are held out. A minimum is an extreme statistic: over twice as many images it is lower, so two catalogues'
-    thresholds do not compare; a quantile's do. In a chain the similarity is that of the whole chain.
+    minimum over 10,000 images of ImageNet; here it is taken over those of the catalogue that the engine gives for it,
+    every other one. A minimum is an extreme statistic: over more images it is lower, so thresholds of two catalogues do not
+    compare; a quantile's do. In a chain the similarity is that of the whole chain.
 
     The published similarity is of one purification; averages over several are not offered.
 
-    Args:
-        params: its own.
-
     Attributes:
-        rho: the threshold in force; None before the clean images have been seen.
-        calibrated: bool [n], which clean images, in the order of the catalogue's, rho was set by: none where it is given.
-            The others give the false-positive rate. None before they have been seen.
+        rho: the threshold in force; None before clean images have been seen.
     """
 
     Params: ClassVar[type[PurifierParams]] = PurifierParams  # type: ignore[assignment]
@@ -77,7 +66,6 @@ class Purifier(Defense):
         super().__init__(params)
         self.on_flag = params.on_flag
         self.rho: float | None = params.threshold
-        self.calibrated: torch.Tensor | None = None
 
     @property
     def identity(self) -> str:
@@ -95,30 +83,21 @@ class Purifier(Defense):
             raise missing_extra("vision", f"defense {self.card.name!r}")
 
     def flags(self, similarity: torch.Tensor, known_clean: bool) -> torch.Tensor:
-        if known_clean:
-            self._calibrate(similarity)
+        if known_clean and self.params.threshold is None:
+            self.rho = _threshold(similarity, self.params.calibration)
         if self.rho is None:
             raise ValueError("the threshold is set by clean images, which come first")
         return similarity < self.rho
 
-    def _calibrate(self, similarity: torch.Tensor) -> None:
-        """rho, from all but the held-out images: the same ones in every run over the same number of images."""
-        count = len(similarity)
-        chosen = torch.zeros(count, dtype=torch.bool)
-        if self.params.threshold is None:
-            kept = count - int(count * self.params.holdout)
-            chosen[torch.randperm(count, generator=stream(0, "calibration"))[:kept]] = True
-            self.rho = _threshold(similarity[chosen.to(similarity.device)], self.params.calibration)
-        self.calibrated = chosen
-
 
 def _threshold(similarity: torch.Tensor, calibration: float | Literal["min"]) -> float:
-    """The minimum, or the q-quantile: the smallest value that at least ``q n`` are at most."""
+    """The minimum, or the q-quantile of n values, the one at place ``ceil(q (n - 1))`` from 0; -1 of none at all."""
     if not len(similarity):
         return -1.0
     if calibration == "min":
         return float(similarity.min())
-    return float(torch.quantile(similarity, calibration, interpolation="higher"))
+    place = math.ceil(round(calibration * (len(similarity) - 1), 9))
+    return float(similarity.kthvalue(place + 1).values)
 
 
 def mirrored(length: int, margin: int, device: torch.device) -> torch.Tensor:

@@ -182,7 +182,6 @@ def test_packages_that_are_missing_are_one_line_when_a_run_starts(monkeypatch: p
         ("blur", {"calibration": "max"}, r"calibration = 'max'"),
         ("blur", {"threshold": 1.5}, "threshold = 1.5"),
         ("blur", {"on_flag": "hide"}, "on_flag = 'hide'"),
-        ("blur", {"holdout": 1}, "holdout = 1"),
     ],
 )
 def test_bad_parameters_are_one_line(name: str, values: dict[str, object], why: str) -> None:
@@ -195,53 +194,32 @@ def purifier(**values: object) -> Purifier:
     return Blur(Blur.Params(**values))  # type: ignore[arg-type]
 
 
-def test_the_minimum_of_the_calibrated_half_is_the_threshold() -> None:
+def test_the_minimum_of_clean_images_is_the_threshold() -> None:
     similarity = torch.rand(101, generator=draws())
     one = purifier()
-    flagged = one.flags(similarity, known_clean=True)
-    assert one.calibrated is not None
-    assert int(one.calibrated.sum()) == 51
-    assert one.rho == float(similarity[one.calibrated].min())
-    assert torch.equal(flagged, similarity < one.rho)
-    assert not flagged[one.calibrated].any()
-    other = purifier()
-    other.flags(torch.rand(101), known_clean=True)
-    assert other.calibrated is not None
-    assert torch.equal(one.calibrated, other.calibrated), "the same half in every run"
-    rho = one.rho
+    assert not one.flags(similarity, known_clean=True).any()
+    rho = float(similarity.min())
+    assert one.rho == rho
     assert one.flags(torch.tensor([rho - 0.01, rho, rho + 0.01]), known_clean=False).tolist() == [True, False, False]
     assert one.rho == rho
 
 
-@given(
-    values=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40),
-    q=st.floats(0.01, 0.99),
-    holdout=st.sampled_from([0.0, 0.3, 0.5, 0.9]),
-)
-def test_a_quantile_flags_at_most_its_share_of_what_calibrates_it(
-    values: list[float], q: float, holdout: float
-) -> None:
+@given(values=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40), q=st.floats(0.01, 0.99))
+def test_a_quantile_flags_at_most_its_share_of_what_calibrates_it(values: list[float], q: float) -> None:
     similarity = torch.tensor(values)
-    one = purifier(calibration=q, holdout=holdout)
+    one = purifier(calibration=q)
     flagged = one.flags(similarity, known_clean=True)
-    assert one.calibrated is not None
-    assert one.rho is not None
-    clean = similarity[one.calibrated]
-    assert len(clean) >= 1
-    assert one.rho in clean.tolist()
-    assert int(flagged[one.calibrated].sum()) <= math.ceil(q * (len(clean) - 1)) + 1e-9
-    lowest = purifier(holdout=holdout)
+    assert one.rho == sorted(similarity.tolist())[math.ceil(round(q * (len(values) - 1), 9))]
+    assert int(flagged.sum()) <= math.ceil(round(q * (len(values) - 1), 9))
+    lowest = purifier()
     lowest.flags(similarity, known_clean=True)
     assert lowest.rho is not None
     assert lowest.rho <= one.rho
 
 
-def test_a_given_threshold_calibrates_nothing() -> None:
+def test_a_given_threshold_is_kept() -> None:
     similarity = torch.tensor([-1.0, 0.2, 0.69, 1.0])
-    one = purifier(threshold=0.69)
-    assert one.flags(similarity, known_clean=True).tolist() == [True, True, False, False]
-    assert one.calibrated is not None
-    assert not one.calibrated.any()
+    assert purifier(threshold=0.69).flags(similarity, known_clean=True).tolist() == [True, True, False, False]
     assert not purifier(threshold=-1).flags(similarity, known_clean=True).any()
     assert purifier(threshold=1).flags(similarity, known_clean=True).tolist() == [True, True, True, False]
 
