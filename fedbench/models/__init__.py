@@ -9,9 +9,12 @@ MODELS: Registry[Recommender] = Registry(
     "model",
     "fedbench.federation.model:Recommender",
     {
+        "lightgcn": "fedbench.models.lightgcn:LightGraphConvolution",
+        "lightvgcn": "fedbench.models.lightvgcn:VisualLightGraphConvolution",
         "mf": "fedbench.models.mf:MatrixFactorization",
         "ncf": "fedbench.models.ncf:NeuralCollaborativeFiltering",
         "sasrec": "fedbench.models.sasrec:SelfAttentiveSequentialRecommender",
+        "vncf": "fedbench.models.vncf:VisualNeuralCollaborativeFiltering",
     },
     group="fedbench.models",
 )

@@ -13,7 +13,7 @@ from fedbench.errors import Diverged
 from fedbench.federation.attack import Attack
 from fedbench.federation.simulation import Federation
 from fedbench.models import MODELS
-from fedbench.testing.federations import small_federation, small_task
+from fedbench.testing.federations import simplest_first, small_federation, small_task
 from fedbench.testing.finding import (
     Budget,
     Finding,
@@ -76,7 +76,7 @@ def check_attack(cls: type[Attack], budget: Budget | None = None, models: list[s
 def _cases(cls: type[Attack], models: list[str] | None) -> Iterator[Case]:
     card = cls.card
     some = 0 if card.goal == Goal.DEGRADE else 1
-    declared = sorted(card.models) if card.models is not None else MODELS.names()
+    declared = simplest_first(MODELS.names() if card.models is None else card.models)
     declared = [name for name in declared if not (card.invents_users and MODELS.get(name).reads_sequences)]
     declared = [name for name in declared if models is None or name in models] or declared[:1]
     for name in declared:

@@ -17,7 +17,7 @@ from fedbench.federation.defense import ClientRegularization, Defense, ServerVie
 from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Updates
 from fedbench.models import MODELS, LocalStep, PublicParams
-from fedbench.testing.federations import small_federation, small_task
+from fedbench.testing.federations import simplest_first, small_federation, small_task
 from fedbench.testing.finding import (
     Budget,
     Finding,
@@ -171,7 +171,7 @@ def check_defense(
     if not all(each.ok for each in findings):
         return
     trials, seen = Trials(source_file(cls)), Seen()
-    declared = sorted(cls.card.models) if cls.card.models is not None else MODELS.names()
+    declared = simplest_first(MODELS.names() if cls.card.models is None else cls.card.models)
     declared = [name for name in declared if not (cls.card.needs_users and MODELS.get(name).reads_sequences)]
     declared = [name for name in declared if models is None or name in models] or declared[:1]
     for model in declared:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from fedbench.attacks.none import NoAttack
 from fedbench.defenses import Defense
 from fedbench.defenses.none import NoDefense
 from fedbench.entries.cards import NoParameters
+from fedbench.federation.images import ItemImages
 from fedbench.federation.population import Task
 from fedbench.federation.protocol import Protocol
 from fedbench.federation.simulation import Federation
@@ -30,6 +34,27 @@ def small_task(
     return Task(num_users, num_items, user, item, torch.tensor(targets, dtype=torch.int64), num_malicious)
 
 
+def small_images(num_items: int, features: int = 6) -> ItemImages:
+    """Images of 8 x 8 pixels, one for each item, those of neighbours alike, and a random layer that looks at them."""
+    g = torch.Generator().manual_seed(4)
+    size = 3 * 8 * 8
+    angle = 2 * math.pi * torch.arange(num_items) / num_items
+    patterns = torch.randn(2, size, generator=g)
+    drawn = torch.stack([angle.cos(), angle.sin()], dim=1) @ patterns + torch.randn(num_items, size, generator=g) / 2
+    weight = torch.randn(size, features, generator=g) / math.sqrt(size)
+
+    def extract(images: torch.Tensor) -> torch.Tensor:
+        return torch.tanh((images.float() / 127.5 - 1).flatten(1) @ weight)
+
+    pixels = (127.5 + 40 * drawn).round().clamp(0, 255).to(torch.uint8)
+    return ItemImages(pixels.view(num_items, 3, 8, 8), extract)
+
+
+def simplest_first(models: Iterable[str]) -> list[str]:
+    """Names of models, mf before all others: what is tried on one model alone is tried on the first."""
+    return sorted(models, key=lambda name: (name != "mf", name))
+
+
 def small_federation(
     model: str | Recommender = "mf",
     attack: Attack | None = None,
@@ -42,15 +67,20 @@ def small_federation(
 ) -> Federation:
     """A federation with cohorts of 8 over :func:`small_task`; embeddings start large enough that gradients matter.
 
+    Models that read images get :func:`small_images`, unless the task has some.
+
     Args:
         model: a name, or a model at hand. attack, defense: none by default. num_malicious: of the default ``task``.
         seed: of the run. model_params: of a model that is named. protocol: fields of the protocol.
     """
     task = task or small_task(num_malicious=num_malicious)
+    made = small_model(model, **(model_params or {})) if isinstance(model, str) else model
+    if made.reads_features and task.images is None:
+        task = replace(task, images=small_images(task.num_items))
     settings: dict[str, Any] = {"clients_per_round": 8, "learning_rate": 0.5} | protocol
     return Federation(
         task,
-        small_model(model, **(model_params or {})) if isinstance(model, str) else model,
+        made,
         attack or NoAttack(NoParameters()),
         defense or NoDefense(NoParameters()),
         task.num_malicious / task.num_users,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -161,11 +161,12 @@ def _scores(parts: Parts) -> None:
     table = parts.model.score_all(params, users)
     _is(table, (len(users), ITEMS), "score_all()")
     pairs = users[:, None].expand(-1, ITEMS, -1)
-    aligned = parts.model.logits(params.dense, pairs, params.items.expand(len(users), -1, -1))
+    described = params.described(torch.arange(ITEMS))
+    aligned = parts.model.logits(params.dense, pairs, described.expand(len(users), -1, -1))
     _is(aligned, (len(users), ITEMS), "logits()")
     _equal(table, aligned, "score_all() and logits() give the same pair")
     stacked = {name: torch.stack([value, 2 * value]) for name, value in params.dense.items()}
-    both = parts.model.logits(stacked, pairs[:2], params.items.expand(2, -1, -1))
+    both = parts.model.logits(stacked, pairs[:2], described.expand(2, -1, -1))
     _equal(both[0], table[0], "logits() with dense parameters for each batch entry, and without, give the same pair")
 
 
@@ -196,7 +197,8 @@ def _gradients(parts: Parts) -> None:
         user = parts.users[place].clone().requires_grad_()
         dense = {name: value.clone().requires_grad_() for name, value in parts.params.dense.items()}
         mine = batch.client == place
-        logits = model.logits(dense, user.expand(int(mine.sum()), -1), items[batch.item[mine]])
+        described = replace(parts.params, items=items).described(batch.item[mine])
+        logits = model.logits(dense, user.expand(int(mine.sum()), -1), described)
         loss = _loss(parts.loss, batch, mine, logits)
         found = torch.autograd.grad(loss, [items, user, *dense.values()], allow_unused=True)
         given = [
@@ -223,8 +225,8 @@ def _loss(loss: Loss, batch: Batch, mine: torch.Tensor, logits: torch.Tensor) ->
     return torch.nn.functional.softplus(-margin).mean()
 
 
-def _not_of_sequences(parts: Parts) -> None:
-    if not parts.model.reads_sequences:
+def _by_logits(parts: Parts) -> None:
+    if type(parts.model).represent is Recommender.represent:
         _gradients(parts)
 
 
@@ -232,7 +234,7 @@ _CHECKS: list[tuple[str, Callable[[Parts], None], str]] = [
     ("shapes", _shapes, "The docstrings of fedbench.federation.model say every shape; parameters are float32."),
     ("scores", _scores, "logits(), score_all() and represent() must describe one and the same model."),
     ("clients by themselves", _clients, "A client's gradient may depend on its own rows only."),
-    ("gradients", _not_of_sequences, "local_step() must be the gradient of the loss of logits()."),
+    ("gradients", _by_logits, "local_step() must be the gradient of the loss of logits()."),
 ]
 _WITHIN_TRIALS: list[tuple[str, str, str]] = [
     (

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedbench.attacks.none import NoAttack
 from fedbench.defenses.chain import Chain
+from fedbench.defenses.none import NoDefense
 from fedbench.entries.cards import (
     AttackCard,
     Channel,
@@ -26,6 +28,7 @@ from fedbench.federation.defense import Defense
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.losses import Loss
 from fedbench.federation.model import LocalStep, PublicParams
+from fedbench.federation.protocol import Protocol
 from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import DenseGradients
 from fedbench.federation.view import AttackerView
@@ -225,7 +228,7 @@ def test_what_an_image_attack_must_not_do(paint: Perturb, why: str) -> None:
 def test_images_are_needed_where_they_are_read() -> None:
     model = Sighted(Sighted.Params(embedding_size=4))
     with pytest.raises(UserError, match="model 'sighted' reads images of items, and these data have none"):
-        small_federation(model)
+        Federation(small_task(), model, NoAttack(NoParameters()), NoDefense(NoParameters()), 0.0, Protocol(), 0)
 
 
 def test_a_model_that_reads_none_is_left_alone() -> None:

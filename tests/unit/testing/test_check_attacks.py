@@ -20,6 +20,7 @@ from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Paramet
 from fedbench.errors import ThreatModelViolation
 from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.federation.view import AttackerView, Profiles
+from fedbench.models import MODELS
 from fedbench.testing import Budget, Finding, check_attack, failures
 
 MB = 1 << 20
@@ -90,7 +91,7 @@ def test_a_good_attack_passes_every_check() -> None:
         *("time", "memory"),
         *(
             f"runs on {m}, {clients} clients"
-            for m in ("mf", "ncf", "sasrec")
+            for m in MODELS.names()
             for clients in ("injected", "compromised")
         ),
     }
