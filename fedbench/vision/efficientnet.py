@@ -116,10 +116,16 @@ class _Block(torch.nn.Module):
 
 
 class _Convolution(torch.nn.Module):
-    """A convolution and its batch normalisation g (y - m) / s + b, as one: weights g/s W, bias b - g m / s."""
+    """A convolution and its batch normalisation g (y - m) / s + b, as one: weights g/s W, bias b - g m / s.
+
+    Padded as TensorFlow's ``SAME``: at stride 2 an even side has one zero less before than after. That is what a kernel
+    with an empty first row and column does under equal padding, without a copy of the images.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor
+    even: torch.Tensor
+    """The kernel for images of even sides."""
 
     def __init__(
         self, state: Mapping[str, torch.Tensor], name: str, norm: str, stride: int = 1, by_channel: bool = False
@@ -128,24 +134,19 @@ class _Convolution(torch.nn.Module):
         weight = state[f"{name}.weight"].double()
         gain = state[f"{norm}.weight"].double() / (state[f"{norm}.running_var"].double() + _EPS).sqrt()
         bias = state[f"{norm}.bias"].double() - state[f"{norm}.running_mean"].double() * gain
-        self.register_buffer("weight", (weight * gain.view(-1, 1, 1, 1)).float())
+        weight = (weight * gain.view(-1, 1, 1, 1)).float()
+        self.register_buffer("weight", weight)
+        self.register_buffer("even", F.pad(weight, (1, 0, 1, 0)) if stride == 2 else weight)
         self.register_buffer("bias", bias.float())
         self.stride = stride
         self.groups = weight.shape[0] if by_channel else 1
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         width = self.weight.shape[-1]
-        padding = width // 2
-        if self.stride > 1:
-            down, across = (same_padding(side, width, self.stride) for side in images.shape[-2:])
-            images, padding = F.pad(images, (*across, *down)), 0
-        return F.conv2d(images, self.weight, self.bias, self.stride, padding, groups=self.groups)
-
-
-def same_padding(side: int, width: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after ``side`` pixels for ceil(side / stride) outputs, the odd one after (TensorFlow)."""
-    total = max((-(-side // stride) - 1) * stride + width - side, 0)
-    return total // 2, total - total // 2
+        if width == 1:  # a matrix product, which takes images that lie channel by channel as they are
+            return F.linear(images.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        weight = self.weight if images.shape[-1] % 2 else self.even
+        return F.conv2d(images, weight, self.bias, self.stride, width // 2, groups=self.groups)
 
 
 _relu6: Callable[[torch.Tensor], torch.Tensor] = torch.nn.ReLU6(inplace=True)

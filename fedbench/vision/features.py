@@ -13,8 +13,10 @@ from fedbench.vision.pieces import Progress, in_pieces
 
 Norm = Literal["l2", "none"]
 
-PIECE = 32
-"""Images that go through the network at once."""
+PIECE = 64
+"""Images whose features are kept together."""
+_AT_ONCE = 8
+"""Images that go through the network together on a CPU: more leave its caches."""
 
 
 class FeatureReader:
@@ -44,10 +46,18 @@ class FeatureReader:
                 extractor's device.
         """
         if images.dtype == torch.uint8:
-            raw = in_pieces(images, self.extractor.identity, self.extractor, piece=PIECE, progress=self.progress)
+            raw = in_pieces(images, self.extractor.identity, self._of_piece, piece=PIECE, progress=self.progress)
         else:
             raw = self.extractor(images)
         return self.scale * (F.normalize(raw, dim=1) if self.norm == "l2" else raw)
+
+    def _of_piece(self, images: torch.Tensor) -> torch.Tensor:
+        at_once = _AT_ONCE if images.device.type == "cpu" else PIECE
+        return (
+            torch.cat([self.extractor(part) for part in images.split(at_once)])
+            if len(images)
+            else self.extractor(images)
+        )
 
 
 def feature_reader(

