@@ -34,6 +34,8 @@ class Source:
     notes: tuple[str, ...] = ()
     item_ids: File | None = None
     """What the items of a published split are called, where a file tells: lines 'index id', or JSON {id: index}."""
+    numbered_from: int | None = None
+    """The row of the interactions' file from which on a published split numbers its items by first appearance, if it does."""
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,11 @@ def _icde24(
     test: tuple[str, str],
     public: dict[str, tuple[str, str]],
     item_ids: File | None = None,
+    numbered_from: int | None = None,
 ) -> Source:
     files = {"train": File(f"{folder}/{train[0]}", train[1]), "test": File(f"{folder}/{test[0]}", test[1])}
     files.update({f"public:{share}": File(f"{folder}/{name}", digest) for share, (name, digest) in public.items()})
-    return Source(ICDE24, "lists", files, _ICDE24_ORDER, item_ids=item_ids)
+    return Source(ICDE24, "lists", files, _ICDE24_ORDER, item_ids=item_ids, numbered_from=numbered_from)
 
 
 def _ngcf_list(kind: str, size: int, sha256: str) -> Download:
@@ -124,6 +125,7 @@ ENTRIES: tuple[DatasetCard, ...] = (
                         "65703d134ca855a79655e461ccec47125b418dc8f9db4633b6446c693cc1a4de",
                     ),
                 },
+                numbered_from=1,
             ),
         ),
         download=Download(
@@ -206,6 +208,7 @@ ENTRIES: tuple[DatasetCard, ...] = (
                 },
                 _IJCAI22_ORDER,
                 notes=("each user's test items are the tail of the file order, not the latest interactions",),
+                numbered_from=1,
             ),
         ),
         download=Download(

@@ -15,7 +15,7 @@ from fedbench.data.contributed import DATASETS, contributed_table
 from fedbench.data.datasets import ENTRIES, entry
 from fedbench.data.files import read_whole
 from fedbench.data.home import cache_home, data_roots, find
-from fedbench.data.interactions import ml_1m_partial_table, table_of_columns, union_table
+from fedbench.data.interactions import ids_by_appearance, ml_1m_partial_table, table_of_columns, union_table
 from fedbench.data.library import imported_names, imported_path, imported_slots, read_imported
 from fedbench.data.longtail import SEED, SHAPES, generate
 from fedbench.data.published import published_table
@@ -113,11 +113,13 @@ def load_item_ids(known: DatasetCard, split: str) -> tuple[str, ...]:
     if table.item_ids is not None:
         return table.item_ids
     slot = slot_of(split)
-    if known.embedded or known.name in DATASETS.names() or (known.source == IMPORTED and slot != INTERACTIONS):
+    kept = imported_path(known.name, INTERACTIONS)
+    own_lists = known.source == IMPORTED and (slot != INTERACTIONS or not kept.is_file())
+    if known.embedded or known.name in DATASETS.names() or own_lists:
         return tuple(map(str, range(table.num_items)))
-    if slot == INTERACTIONS and imported_path(known.name, slot).is_file():
+    if slot == INTERACTIONS and kept.is_file():
         raise DataError(
-            f"{imported_path(known.name, slot)}: stored by an older version, without the ids of its items; "
+            f"{kept}: stored by an older version, without the ids of its items; "
             f"import the interactions of {known.name!r} again."
         )
     if slot == INTERACTIONS and known.union_of is not None:
@@ -187,6 +189,17 @@ def _listed_ids(path: Path, num_items: int) -> tuple[str, ...]:
         raise DataError(f"{path}: does not tell the ids of {num_items:,} items ({error}).") from error
 
 
+def _numbered_ids(known: DatasetCard, first: int, num_items: int) -> tuple[str, ...] | None:
+    """The ids of items numbered by first appearance from row ``first`` of the interactions' file; None: it is not here."""
+    for source in known.sources:
+        if source.slot == INTERACTIONS and _complete(source):
+            path = find(source.files["all"])
+            columns = read_columns(read_whole(path), _LAYOUTS[source.layout], str(path))
+            ids = ids_by_appearance(columns.item.slice(first))
+            return ids if len(ids) == num_items else None
+    return None
+
+
 def _at_hand(known: DatasetCard, slot: str, *, with_ids: bool) -> Table | None:
     """The imported table of a slot, or that of the first source whose files are all under the data roots."""
     table = read_imported(known.name, slot)
@@ -199,6 +212,8 @@ def _at_hand(known: DatasetCard, slot: str, *, with_ids: bool) -> Table | None:
             table = cached(_identity(known, source), partial(_parse, source, paths), with_ids=unsplit_ids)
             if with_ids and source.item_ids is not None and at_hand(source.item_ids):
                 table = replace(table, item_ids=_listed_ids(find(source.item_ids), table.num_items))
+            elif with_ids and source.numbered_from is not None:
+                table = replace(table, item_ids=_numbered_ids(known, source.numbered_from, table.num_items))
             # Not from the cache, which knows the files only: the catalogue's words may have changed since.
             return table if slot == INTERACTIONS else replace(table, order=source.order, notes=source.notes)
     return None
@@ -215,6 +230,8 @@ def _parse(source: Source, paths: Mapping[str, Path]) -> Table:
     if source.slot != INTERACTIONS:
         return published_table(contents, source.layout, source.order)
     name, data = contents["all"]
-    if source.layout == "ml-1m-partial":
-        return ml_1m_partial_table(read_columns(data, ML_1M_PARTIAL, name))
-    return table_of_columns(read_columns(data, {"ml-100k": ML_100K, "ml-1m": ML_1M}[source.layout], name))
+    columns = read_columns(data, _LAYOUTS[source.layout], name)
+    return ml_1m_partial_table(columns) if source.layout == "ml-1m-partial" else table_of_columns(columns)
+
+
+_LAYOUTS = {"ml-100k": ML_100K, "ml-1m": ML_1M, "ml-1m-partial": ML_1M_PARTIAL}

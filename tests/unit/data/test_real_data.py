@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedbench.data import ENTRIES, Split, import_dataset, load_split
-from fedbench.data.load import load_table
+from fedbench.data.load import load_item_ids, load_table, resolve
 from fedbench.data.summary import summarise
 
 pytestmark = pytest.mark.usefixtures("real")
@@ -183,3 +183,23 @@ def test_gowalla_without_check_ins_is_split_at_random() -> None:
     four = load_split("gowalla", "4:1")
     assert len(four.train) + len(four.test) == 1_027_370
     assert any("no timestamps" in note for note in made.report.notes)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "left_out"),
+    [
+        ("ml-100k", "published-icde24", {"242"}),
+        ("ml-1m", "published-icde24", set()),
+        ("ml-1m", "published-ijcai22", {"1193"}),
+    ],
+)
+def test_items_of_published_splits_are_those_of_the_interactions(dataset: str, split: str, left_out: set[str]) -> None:
+    """By what they are called, every item occurs as often; but for that of a first line which the split lacks."""
+    known = resolve(dataset)
+    counts = []
+    for each in ("4:1", split):
+        ids, parts = load_item_ids(known, each), load_table(known, each).parts
+        items = np.concatenate([rows.item for name, rows in parts.items() if not name.startswith("public")])
+        counts.append(dict(zip(ids, np.bincount(items).tolist(), strict=True)))
+    interactions, published = counts
+    assert {item for item, count in interactions.items() if count != published[item]} == left_out
