@@ -1,0 +1,41 @@
+"""Presets of protocols, field by field where a paper says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedbench.federation.protocol import Protocol
+from fedbench.models import MODELS
+from fedbench.scenarios import protocols
+
+
+def test_every_preset_has_a_title_and_parameters_of_methods() -> None:
+    assert set(protocols.names()) == set(protocols.TITLES)
+    for name in protocols.names():
+        assert isinstance(protocols.method_presets(name), tuple)
+
+
+def test_tois_is_as_its_paper_has_it_and_otherwise_the_default() -> None:
+    said: dict[str, Any] = {
+        "split": "4:1",
+        "negatives_per_positive": 4,
+        "learning_rate": 1e-3,
+        "epochs": 30,
+        "attack_start": 8,
+        "ranking": "full",
+        "evaluate_every": 1,
+    }
+    made = protocols.preset("tois", "vncf", "ml-1m")
+    assert made == Protocol(**said)
+    kept = (made.negatives, made.clients_per_round, made.schedule, made.aggregation, made.server_optimizer)
+    assert kept == ("once", 256, "shuffled", "sum", "sgd")
+    assert (made.loss, made.reduction, made.malicious_clients) == ("bce", "mean", "injected")
+
+
+@pytest.mark.parametrize("name", ["ncf", "vncf", "lightgcn", "lightvgcn"])
+def test_all_models_of_tois_have_the_same_sizes(name: str) -> None:
+    cls = MODELS.get(name)
+    params = cls.Params(**protocols.method_preset("tois", "model", name, name, "ml-1m")).model_dump()
+    assert (params["embedding_size"], params["hidden"]) == (32, (32, 16))
