@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedbench.cli.output import console, print_json
+from fedbench.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from fedbench.data import DatasetCard, Imported, Split
+    from fedbench.data import DatasetCard, Imported, ImportedImages, Split
     from fedbench.data.download import Progress
 
 data_app = typer.Typer(
@@ -71,25 +72,49 @@ def info(
     else:
         costly = entry.embedded and entry.interactions > _MOST_COUNTED
         wanted = [] if costly else [known for known in entry.splits if known in overview["here"]]
+    images = _images(entry)
     splits = [load_split(entry.name, each, duplicates="keep" if keep else "drop") for each in wanted]
     if as_json:
-        print_json({**overview, "details": [_split_record(each) for each in splits]})
+        print_json({**overview, "images": images, "details": [_split_record(each) for each in splits]})
         return
-    _print_info(entry, overview, splits)
+    _print_info(entry, overview, splits, images)
 
 
-@data_app.command("get", epilog="Example: fedbench data get ml-100k")
+@data_app.command(
+    "get",
+    epilog=(
+        "Examples: fedbench data get ml-100k; fedbench data get amazon-phones --images; "
+        "fedbench data get ml-1m --images --urls ml1m_images.csv"
+    ),
+)
 def get_dataset(
     name: Annotated[str, typer.Argument(help="A dataset of the catalogue.")],
     force: Annotated[bool, typer.Option("--force", help="Import again even if it is there.")] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="The images of the items, of a dataset whose interactions are here.")
+    ] = False,
+    urls: Annotated[
+        Path | None, typer.Option(help="With --images: a CSV file with the columns item_id and image (an address).")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option("--map", help="With --urls: lines 'item-id id-in-the-list', where they differ.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="With --images: pixels of the square that each is stored as.")] = 128,
     as_json: Json = False,
 ) -> None:
     """Download a dataset from its pinned address, check it and keep it in the data home.
 
     An interrupted download continues when the command is run again. FEDBENCH_CACHE names the data home.
     """
-    from fedbench.data import get
+    from fedbench.data import get, get_images
 
+    if images:
+        with _Bar(f"{name} images", counted=True) as progress:
+            got = get_images(name, urls=urls, mapping=mapping, side=size, force=force, progress=progress)
+        _print_images(got.imported, as_json, {key: getattr(got, key) for key in _LINKS})
+        return
+    if urls is not None or mapping is not None:
+        raise UserError("--urls and --map belong to --images.")
     with _Bar(name) as progress:
         result = get(name, force=force, progress=progress)
     _print_imported(result, as_json)
@@ -99,28 +124,52 @@ def get_dataset(
     "import",
     epilog=(
         "Examples: fedbench data import ml-1m ml-1m.zip; fedbench data import my-shop shop.inter; "
-        "fedbench data import amazon-music AZ/ --split published-icde24"
+        "fedbench data import amazon-music AZ/ --split published-icde24; fedbench data import ml-1m posters.tar"
     ),
 )
 def import_(
     name: Annotated[str, typer.Argument(help="A dataset of the catalogue, or a new name.")],
-    path: Annotated[Path, typer.Argument(help="A file (gzip or plain), a folder, or a zip archive.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A file (gzip or plain), a folder, or a zip archive; of images of the items: a folder, tar or zip."
+        ),
+    ],
     layout: Annotated[
         str,
-        typer.Option("--format", help="auto, split, ml-100k, ml-1m, amazon, gowalla, inter, triples or lists."),
+        typer.Option(
+            "--format", help="auto, split, ml-100k, ml-1m, amazon, gowalla, inter, triples, lists, or images."
+        ),
     ] = "auto",
     split: Annotated[str | None, typer.Option(help="Which published split a folder of train/test files is.")] = None,
     skip_malformed: Annotated[
-        bool, typer.Option("--skip-malformed", help="Count malformed lines instead of refusing the file.")
+        bool,
+        typer.Option("--skip-malformed", help="Count malformed lines, or bad images, instead of refusing the file."),
     ] = False,
+    mapping: Annotated[
+        Path | None,
+        typer.Option("--map", help="Of images: lines 'item-id image-id', where images are named otherwise."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Of images: pixels of the square that each is stored as (128).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Import a dataset from files you have, and say what they hold."""
-    from fedbench.data import import_dataset
+    """Import a dataset from files you have, or the images of its items (<item id>.jpg), and say what they hold."""
+    from fedbench.data import import_dataset, import_images, looks_like_images
 
+    if layout == "images" or (layout == "auto" and (mapping or size or looks_like_images(path))):
+        side = 128 if size is None else size
+        made = import_images(name, path, side=side, mapping=mapping, skip_malformed=skip_malformed)
+        _print_images(made, as_json)
+        return
+    if mapping is not None or size is not None:
+        raise UserError("--map and --size belong to images; say --format images.")
     _print_imported(import_dataset(name, path, layout=layout, split=split, skip_malformed=skip_malformed), as_json)
 
 
+_LINKS = {"addresses": "known", "fetched": "fetched now", "dead": "dead", "silent": "without an answer (run again)"}
+"""What is counted of the addresses of images, and how it is called."""
 _NUMERIC = {"users", "items", "interactions", "density"}
 _MOST_COUNTED = 5_000_000
 """Embedded datasets above this size are counted only on request: they would be generated first."""
@@ -171,7 +220,55 @@ def _split_record(split: Split) -> dict[str, Any]:
     }
 
 
-def _print_info(entry: DatasetCard, overview: dict[str, Any], splits: list[Split]) -> None:
+def _images(entry: DatasetCard) -> dict[str, Any] | None:
+    """What there is to say of the images of a dataset's items; None where there are none."""
+    from fedbench.data import has_pictures, picture_facts
+
+    if not has_pictures(entry.name):
+        return None
+    if entry.embedded and entry.interactions > _MOST_COUNTED:
+        return {"origin": "generated", "problem": "generated when they are wanted"}
+    try:
+        facts = picture_facts(entry.name)
+    except DataError as error:
+        return {"problem": str(error)}
+    return None if facts is None else asdict(facts)
+
+
+def _images_line(facts: dict[str, Any]) -> str:
+    if "problem" in facts:
+        return str(facts["problem"])
+    source = f", {facts['source']}" if facts["source"] else ""
+    parts = [
+        f"{facts['items_with_image']:,} of {facts['items']:,} items ({facts['origin']}{source}), with "
+        f"{100 * facts['interactions_with_image']:.2f} % of the interactions",
+        f"{facts['side']} x {facts['side']} px",
+    ]
+    if facts["original_width"]:
+        (low, middle, high), (short, median, tall) = facts["original_width"], facts["original_height"]
+        parts.append(f"from {middle} x {median} px in the median ({low} to {high} wide, {short} to {tall} high)")
+    if facts["bytes_on_disk"]:
+        parts.append(f"{facts['bytes_on_disk'] / 1e6:,.1f} MB")
+    parts.append(f"{facts['repeated']:,} look like another" if facts["repeated"] else "no two alike")
+    return f"{'; '.join(parts)}; content {facts['content'][:16]}"
+
+
+def _print_images(made: ImportedImages, as_json: bool, links: dict[str, int] | None = None) -> None:
+    if as_json:
+        print_json({"dataset": made.dataset, "path": str(made.path), "images": asdict(made.facts), **(links or {})})
+        return
+    out = console()
+    out.print(f"{made.dataset}: images of {_images_line(asdict(made.facts))}")
+    if links:
+        out.print("  addresses: " + ", ".join(f"{count:,} {_LINKS[key]}" for key, count in links.items()))
+    for note in made.facts.notes:
+        out.print(f"  note: {note}")
+    out.print(f"  kept in {made.path}", soft_wrap=True)
+
+
+def _print_info(
+    entry: DatasetCard, overview: dict[str, Any], splits: list[Split], images: dict[str, Any] | None
+) -> None:
     from rich.table import Table
 
     out = console()
@@ -186,6 +283,9 @@ def _print_info(entry: DatasetCard, overview: dict[str, Any], splits: list[Split
             facts.add_row(key, overview[key])
     places = ", ".join(f"{split} ({overview['here'].get(split, 'not here')})" for split in overview["splits"])
     facts.add_row("splits", places)
+    facts.add_row("images", "none here" if images is None else _images_line(images))
+    for note in (images or {}).get("notes", ()):
+        facts.add_row("", note)
     for trap in overview["traps"]:
         facts.add_row("trap", trap)
     out.print(facts)
@@ -264,18 +364,27 @@ def _count(number: int) -> str:
 class _Bar:
     """A progress bar on the error stream when that is a terminal, nothing otherwise."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, counted: bool = False) -> None:
         self._name = name
+        self._counted = counted
         self._bar: Any = None
 
     def __enter__(self) -> Progress | None:
         if not sys.stderr.isatty():
             return None
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
         from rich.progress import Progress as RichProgress
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        amount = (MofNCompleteColumn(),) if self._counted else (DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), *amount)
         self._bar = RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
         self._bar.start()
         task = self._bar.add_task(self._name, total=None)

@@ -1,16 +1,21 @@
 """Datasets: the catalogue, download and import, parsing, splits, and the embedded synthetic ones.
 
-Everything here is NumPy and Arrow; nothing imports torch. The way of the data: files -> ``Table`` (parsed, untouched)
--> ``Split`` (divided, cleaned or not, with a report of what was found). Parsed tables are cached as parquet.
+Everything here is NumPy and Arrow (and Pillow, where image files are read); nothing imports torch. The way of the
+data: files -> ``Table`` (parsed, untouched) -> ``Split`` (divided, cleaned or not, with a report of what was found).
+Parsed tables are cached as parquet, and so are decoded images of the items (``Pictures``).
 """
 
 from fedbench.data.catalogue import DatasetCard
 from fedbench.data.contributed import DATASETS, Dataset
 from fedbench.data.datasets import ENTRIES
+from fedbench.data.images import has_pictures, load_pictures, picture_facts
 from fedbench.data.importing import Imported, import_dataset
 from fedbench.data.load import load_split, resolve
 from fedbench.data.obtain import get
-from fedbench.data.records import Duplicates, Pairs, Report, Split
+from fedbench.data.pictures_files import looks_like_images
+from fedbench.data.pictures_get import get_images
+from fedbench.data.pictures_import import ImportedImages, import_images
+from fedbench.data.records import Duplicates, Pairs, Pictures, Report, Split
 
 __all__ = [
     "DATASETS",
@@ -19,11 +24,19 @@ __all__ = [
     "DatasetCard",
     "Duplicates",
     "Imported",
+    "ImportedImages",
     "Pairs",
+    "Pictures",
     "Report",
     "Split",
     "get",
+    "get_images",
+    "has_pictures",
     "import_dataset",
+    "import_images",
+    "load_pictures",
     "load_split",
+    "looks_like_images",
+    "picture_facts",
     "resolve",
 ]

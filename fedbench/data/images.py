@@ -194,7 +194,8 @@ def _read(known: DatasetCard, read: Callable[[Path], _Result]) -> tuple[Path, _R
     ids = None if known.images.ids is None else find(known.images.ids)
     with contextlib.suppress(FileNotFoundError, DamagedImagesError):
         return path, read(path)
-    keep_images(path, archive, None if ids is None else read_map(ids), DEFAULT_SIDE, Tally())
+    wanted = None if ids is None else read_map(ids)
+    keep_images(path, archive, wanted, DEFAULT_SIDE, Tally(), all_are_items=False)
     return path, read(path)
 
 
@@ -212,13 +213,17 @@ def keep_images(
     tally: Tally,
     *,
     skip_malformed: bool = False,
+    notes: Sequence[str] = (),
+    all_are_items: bool = True,
 ) -> StoredFacts:
     """Decode the images of a folder or archive into one file; arguments as of :func:`pictures_files.decoded`.
+
+    ``notes`` are kept with them. ``all_are_items``: whether images of no item are worth a note.
 
     Raises:
         DataError: as there, or none of the images is wanted or can be used, or the folder cannot be written.
     """
-    notes: list[str] = []
+    told = list(notes)
 
     def counted() -> Iterator[tuple[str, Decoded, str]]:
         kept = 0
@@ -232,10 +237,12 @@ def keep_images(
                 f"{source}: none of its {tally.files:,} images is named by an item (images: {_some(tally.unmatched)}; "
                 f"items: {_some(list(wanted or ()))}); rename them, or say which is which with --map."
             )
-        notes.extend(tally.notes())
+        if not all_are_items:
+            tally.unmatched.clear()
+        told.extend(tally.notes())
 
     try:
-        return write_images(path, counted(), side, source.name, notes)
+        return write_images(path, counted(), side, source.name, told)
     except OSError as error:
         raise DataError(
             f"{path.parent} cannot be written ({error.strerror or error}); set FEDBENCH_CACHE to a folder that can."
