@@ -10,6 +10,7 @@ from fedbench.runs.environment import environment
 from fedbench.runs.identity import identity
 from fedbench.runs.record import RunRecord, summarize_curve
 from fedbench.runs.results import write_record
+from fedbench.runs.uploaded import keep_uploaded
 from fedbench.runs.worker import Order
 from fedbench.scenarios.scenario import Scenario
 
@@ -47,4 +48,5 @@ def record_crash(order: Order, error: str, seconds: float) -> None:
         **environment(order.device),
     )
     discard(order.results, record.run_id)
+    keep_uploaded(None, order.results, record.run_id)
     write_record(record, order.results)

@@ -22,6 +22,9 @@ import pyarrow.parquet as pq
 from fedbench.errors import ResultsError
 from fedbench.runs.record import SCHEMA_VERSION, RunRecord, schema
 
+BESIDE = (".rounds.parquet", ".images.parquet")
+"""How files end that lie beside the record of a run and are none: its diagnostics, and the images that were uploaded."""
+
 
 def path_of(folder: Path, scenario_id: str, seed: int) -> Path:
     """Where the record of a run lies."""
@@ -89,7 +92,7 @@ def scan(folders: Iterable[Path]) -> Found:
     damaged: dict[str, str] = {}
     for folder in folders:
         for path in [folder] if folder.is_file() else sorted(folder.rglob("*.parquet")):
-            if path.name.startswith(".") or path.name.endswith(".rounds.parquet"):
+            if path.name.startswith(".") or path.name.endswith(BESIDE):
                 continue
             try:
                 rows = pq.ParquetFile(path).read(columns=_IDENTITY, use_threads=False).to_pylist()

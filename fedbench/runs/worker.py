@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedbench.errors import ResultsError, UserError
 from fedbench.plugins import Given, load_given
 from fedbench.scenarios.scenario import Scenario
+
+if TYPE_CHECKING:
+    from fedbench.federation.simulation import Federation
 
 EXECUTE = "fedbench.runs.run:run"
 """``module:function`` that turns a scenario and a seed into a record."""
@@ -125,6 +128,15 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
     """Execute one run, write its record and say how it ended."""
     from fedbench.runs.diagnostics import Diagnostics, discard
     from fedbench.runs.results import write_record
+    from fedbench.runs.uploaded import keep_uploaded
+
+    federation: Federation | None = None
+
+    def watch(started: Federation) -> None:
+        nonlocal federation
+        federation = started
+        if diagnostics is not None:
+            diagnostics.watch(started)
 
     def report(progress: Any) -> None:
         try:
@@ -143,20 +155,19 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
     scenario = Scenario(**json.loads(order.scenario))
     options: dict[str, Any] = {"device": order.device, "suite": order.suite, "on_evaluation": report}
     diagnostics = Diagnostics(order.diagnose_every) if order.diagnose_every is not None else None
-    if diagnostics is not None:
-        options["on_start"] = diagnostics.watch
     try:
-        record = execute(scenario, order.seed, **options)
+        record = execute(scenario, order.seed, on_start=watch, **options)
     except UserError as error:
         connection.send(Refused(str(error)))
         return
     with keeper:
         try:
-            # First the diagnostics: where a record is, nothing of its run is still to come.
+            # First what lies beside it: where a record is, nothing of its run is still to come.
             if diagnostics is not None:
                 diagnostics.write(order.results, record.run_id)
             else:
                 discard(order.results, record.run_id)
+            keep_uploaded(federation, order.results, record.run_id)
             write_record(record, order.results)
         except ResultsError as error:
             connection.send(Refused(str(error), fatal=True))
