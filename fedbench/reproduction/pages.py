@@ -97,7 +97,7 @@ def index(pages: Sequence[Page]) -> str:
 
 def _counts(report: Report) -> list[str]:
     """Published values that there are, that were run, that agree, and that are not told apart."""
-    cells = len(report.cells)
+    cells = report.count
     return [str(each) if cells else "-" for each in (cells, cells - report.missing, report.agree, report.open)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,17 @@ from scipy import stats
 
 from fedbench.leaderboard.database import Row
 from fedbench.scenarios.suite import Expected
-from fedbench.scenarios.suite_file import DEGRADATION, is_degradation
+from fedbench.scenarios.suite_file import DEGRADATION, ONSET, is_degradation, is_share
 
+EVERYBODY = 0.99
+"""The ER@K from which on a target is shown to all."""
 NEAR = {"hr": 2.0, "er": 10.0, "degradation": 5.0, "ndcg_degradation": 5.0}
-"""Points within which a mean agrees with a published value that has no tolerance of its own; other metrics as HR."""
+"""Points within which a mean agrees with a published value that has no tolerance of its own; other metrics as HR. Of what is
+no share: a tenth of the published value."""
+
+
+NOT_HERE = "not here"
+"""Begins the verdict on a value that cannot be run here."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +30,10 @@ class Cell:
     """A published value and what our runs give.
 
     Attributes:
-        published, mean, low, high: percent; low and high bound one new run with 95 % (None: fewer than two runs).
-        n: runs with a score. verdict: what :func:`verdict` says, or without a score ``diverged``, ``without twin`` or
-            ``not run``.
+        published, mean, low, high: percent, or of a metric that is no share its own unit; low and high bound one new run
+            with 95 % (None: fewer than two runs).
+        n: runs with a score. verdict: what :func:`verdict` says, or without a score ``diverged``, ``without twin``,
+            ``never`` (the epoch of an onset that no run had), ``not run``, or ``not here: ...``.
     """
 
     expected: Expected
@@ -57,13 +66,15 @@ def verdict(expected: Expected, values: Sequence[float]) -> str:
     Returns:
         ``agrees``, ``agrees (band)``, ``not told apart`` or ``differs``.
     """
-    mean = statistics.fmean(values)
-    published = 100 * expected.value
+    mean, unit = statistics.fmean(values), unit_of(expected)
+    published = unit * expected.value
     if expected.band is not None:
-        inside = 100 * expected.band[0] - 1e-9 <= mean <= 100 * expected.band[1] + 1e-9
+        inside = unit * expected.band[0] - 1e-9 <= mean <= unit * expected.band[1] + 1e-9
         return "agrees (band)" if inside else "differs"
     if expected.near is not None:
-        near = 100 * expected.near + 1e-9
+        near = unit * expected.near + 1e-9
+    elif not is_share(expected.metric):
+        near = published / 10
     else:
         name = expected.metric.rpartition("_")[0]
         near = NEAR.get(name, NEAR.get(name.partition("_")[0], NEAR["hr"]))
@@ -71,6 +82,11 @@ def verdict(expected: Expected, values: Sequence[float]) -> str:
         return "agrees"
     bounds = prediction_interval(values)
     return "not told apart" if bounds is not None and bounds[0] <= published <= bounds[1] else "differs"
+
+
+def unit_of(expected: Expected) -> float:
+    """What a metric is multiplied by to be shown: 100, percent, where it is a share."""
+    return 100.0 if is_share(expected.metric) else 1.0
 
 
 def cell_of(expected: Expected, rows: Sequence[Row], runs: Mapping[str, Sequence[Row]]) -> Cell:
@@ -81,18 +97,22 @@ def cell_of(expected: Expected, rows: Sequence[Row], runs: Mapping[str, Sequence
     """
     where = {key: value for key, value in expected.where.items() if not (key == "defense" and value == "none")}
     label = " ".join(str(value) for value in where.values() if not isinstance(value, dict | list))
-    ended = [row for row in rows if row["status"] == "ok"]
-    values = [100 * value for row in ended if (value := _value(expected, row, runs)) is not None]
-    if not values:
+    ended, unit = [row for row in rows if row["status"] == "ok"], unit_of(expected)
+    values = [unit * value for row in ended if (value := _value(expected, row, runs)) is not None]
+    if not values or (len(values) < len(ended) and expected.metric.endswith(ONSET)):
         state = "diverged" if any(row["status"] == "diverged" for row in rows) else "not run"
         if ended and is_degradation(expected.metric):
             state = "without twin"
-        return Cell(expected, label, 100 * expected.value, None, None, None, 0, state)
+        if ended and expected.metric.endswith(ONSET):
+            state = f"never in {len(ended) - len(values)} of {len(ended)}"
+        if expected.absent:
+            state = f"{NOT_HERE}: {expected.absent}"
+        return Cell(expected, label, unit * expected.value, None, None, None, 0, state)
     low, high = prediction_interval(values) or (None, None)
     return Cell(
         expected,
         label,
-        100 * expected.value,
+        unit * expected.value,
         statistics.fmean(values),
         low,
         high,
@@ -104,12 +124,21 @@ def cell_of(expected: Expected, rows: Sequence[Row], runs: Mapping[str, Sequence
 def _value(expected: Expected, row: Row, runs: Mapping[str, Sequence[Row]]) -> float | None:
     """What a run has of a published value; a degradation is relative to the clean twin of the same seed."""
     name, _, k = expected.metric.rpartition("_")
+    if expected.metric.endswith(ONSET):
+        return _onset(name, row)
     if name not in DEGRADATION:
         return _statistic(expected, expected.metric, row)
     twins = (each for each in runs.get(row["clean_id"], ()) if each["seed"] == row["seed"] and each["status"] == "ok")
     twin, metric = next(twins, None), f"{DEGRADATION[name]}_{k}"
     attacked, clean = (None if each is None else _statistic(expected, metric, each) for each in (row, twin))
     return 1 - attacked / clean if attacked is not None and clean else None
+
+
+def _onset(metric: str, row: Row) -> float | None:
+    """The first measured epoch, counted from the attack's start, in which a metric reaches :data:`EVERYBODY`."""
+    start = json.loads(row["protocol_params"])["attack_start"]
+    reached = [point["epoch"] for point in row["curve"] if (point[metric] or 0.0) >= EVERYBODY]
+    return min(reached) - start + 1.0 if reached else None
 
 
 def _statistic(expected: Expected, metric: str, row: Row) -> float | None:

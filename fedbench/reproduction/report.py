@@ -39,15 +39,23 @@ class Report:
         """Published values without a run of ours."""
         return sum(cell.verdict == "not run" for cell in self.cells)
 
+    @property
+    def count(self) -> int:
+        """Published values that can be run here."""
+        return sum(not cell.expected.absent for cell in self.cells)
+
     def tally(self) -> str:
         """How many values agree, in words."""
-        ran = len(self.cells) - self.missing
+        ran = self.count - self.missing
         text = f"{self.agree} of {ran} published values agree"
         if self.missing:
             text = f"{self.agree} of the {ran} published values that were run agree"
         if self.open:
             text += f", {self.open} more {'is' if self.open == 1 else 'are'} not told apart from ours"
-        return f"{text}; {self.missing} of {len(self.cells)} are not run yet" if self.missing else text
+        if self.missing:
+            text += f"; {self.missing} of {self.count} are not run yet"
+        absent = len(self.cells) - self.count
+        return f"{text}; {absent} more cannot be run here" if absent else text
 
 
 def compare(
@@ -60,7 +68,7 @@ def compare(
         database: the records.
     """
     expected = list(expected)
-    lengths = {value.metric.rpartition("_")[2] for value in expected}
+    lengths = {part for value in expected for part in value.metric.split("_") if part.isdigit()}
     k = int(lengths.pop()) if len(lengths) == 1 else DEFAULT_K
     if k != database.k:
         database = database.at(k)
@@ -70,8 +78,8 @@ def compare(
         runs.setdefault(row["scenario_id"], []).append(row)
     cells = []
     for value in expected:
-        own = [each for each in planned if matches(value.where, each.labels)]
-        if own:
+        own = [] if value.absent else [each for each in planned if matches(value.where, each.labels)]
+        if own or value.absent:
             wanted = {(each.scenario.id, seed) for each in own for seed in each.seeds}
             rows = [
                 row

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fedbench.leaderboard.render import escape
 from fedbench.reproduction.report import Report
-from fedbench.scenarios.suite_file import is_degradation
+from fedbench.scenarios.suite_file import ONSET, is_degradation, is_share
 
 BARS = "▁▂▃▄▅▆▇█"
 CELL_HEADINGS = ("where", "metric", "published", "ours", "95 % of one run", "n", "difference", "verdict")
@@ -19,11 +19,12 @@ def cell_rows(report: Report) -> list[tuple[str, ...]]:
     for cell in report.cells:
         note = f" [{cell.expected.note}]" if cell.expected.note else ""
         statistic = "" if cell.expected.statistic == "end" else f" {cell.expected.statistic}"
-        digits = 2 if cell.expected.near is not None and cell.expected.near < 0.01 else 1
+        share = is_share(cell.expected.metric)
+        digits = 2 if share and cell.expected.near is not None and cell.expected.near < 0.01 else 1
         band = ""
         if cell.low is not None and cell.high is not None:
             low = cell.low if is_degradation(cell.expected.metric) else max(cell.low, 0)
-            band = f"{low:.{digits}f} to {min(cell.high, 100):.{digits}f}"
+            band = f"{low:.{digits}f} to {min(cell.high, 100) if share else cell.high:.{digits}f}"
         rows.append(
             (
                 cell.label + note,
@@ -133,15 +134,27 @@ def published_section(report: Report) -> list[str]:
     metrics = {cell.expected.metric for cell in report.cells}
     more = ", 5 points (degradation)" if any(map(is_degradation, metrics)) else ""
     own = " (or within the value's own tolerance)" if any(cell.expected.near for cell in report.cells) else ""
+    units = "" if all(is_share(metric) for metric in metrics) else f" but for {_units(metrics)}"
     return [
         "## Published against ours",
         "",
         f"{report.tally()}. To agree: our mean lies in the band that re-runs of the published code give, or within 2 points"
         f" (HR){more} or 10 points (ER) of the published value{own}. Not told apart: farther off, but in the 95 % interval"
-        " for one new run of ours. Percent.",
+        f" for one new run of ours. Percent{units}.",
         "",
         *markdown_table(CELL_HEADINGS, cell_rows(report)),
     ]
+
+
+def _units(metrics: Iterable[str]) -> str:
+    """What is not in percent, in words."""
+    onsets = ["onsets, the epochs that the attack needs to show a target to 99 % of the users"]
+    spreads = ["standard deviations over the images (blur, brisque)"]
+    there = [metric for metric in metrics if not is_share(metric)]
+    return " and ".join(
+        onsets * any(metric.endswith(ONSET) for metric in there)
+        + spreads * any(metric.endswith("_std") for metric in there)
+    )
 
 
 def curve_section(report: Report, picture: str | None = None) -> list[str]:

@@ -209,7 +209,7 @@ def parse_suite(data: Mapping[str, Any], file: str) -> Suite:
     suite = Suite.model_construct(**{**values, "expected": [*content.expected, *cells], "file": file})
     everything = suite.plan()
     for expected in suite.expected:
-        if not any(matches(expected.where, planned.labels) for planned in everything):
+        if not expected.absent and not any(matches(expected.where, planned.labels) for planned in everything):
             shown = ", ".join(f"{key} = {value!r}" for key, value in expected.where.items())
             raise UserError(f"{file}: expected {expected.metric}: no scenario has {shown}.")
     return suite

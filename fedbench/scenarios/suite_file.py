@@ -11,12 +11,16 @@ The file, from top to bottom::
     variant, seeds                  #   `variant` is a label by which expected values and --only tell groups apart
     [[override]] when, set          # in order; parameters are merged, other fields replaced
     [[exclude]]  when
-    [[expected]] where, metric, value, source, band, near, at_epoch, statistic, note
+    [[expected]] where, metric, value, source, band, near, at_epoch, statistic, note, absent
     [[expected_table]]              # the same for a whole printed table: columns and rows
 
 A metric of an expected value is a column of the records (``hr_10``, ``hr_full_5`` ...), or ``degradation_K`` or
 ``ndcg_degradation_K``: the share of HR@K or NDCG@K by full ranking that the attack takes, 1 - attacked / clean, from the
-clean twin of the same seed (the suite needs ``twins = true``).
+clean twin of the same seed (the suite needs ``twins = true``); or ``er_K_onset``, the number of the attack's epoch in
+which ER@K first reaches 99 %; or ``blur_std`` and ``brisque_std``, the spread of the images' quality. The last three are
+no shares: their values and tolerances are in units of their own.
+
+With ``absent``, the reason why it cannot be run here, a published value stands for itself: no scenario need have it.
 
 In ``when`` and ``where`` a field matches a value, a glob, or any of a list.
 """
@@ -42,21 +46,30 @@ SUITE_NAME = r"[a-z0-9][a-z0-9._-]*"
 
 Metric = Annotated[
     str,
-    Field(pattern=r"^(er_30|(er|hr|ndcg|hr_full|ndcg_full|recall|precision|degradation|ndcg_degradation)_(5|10|20))$"),
+    Field(
+        pattern=r"^(er_30|(er|hr|ndcg|hr_full|ndcg_full|recall|precision|degradation|ndcg_degradation)_(5|10|20)"
+        r"|er_(5|10|20|30)_onset|(blur|brisque)_std|detection_(recall_zero_fp|auc))$"
+    ),
 ]
+ONSET = "_onset"
+"""Ends the name of a metric that is a number of epochs."""
 DEGRADATION = {"degradation": "hr_full", "ndcg_degradation": "ndcg_full"}
 """Metrics that are a relative loss, and of what."""
 Seeds = Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Statistic = Literal["end", "peak", "tail", "best-validation"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Change = Annotated[float, Field(ge=-1, le=1)]
-Near = Annotated[float, Field(gt=0, le=1)]
+Near = Annotated[float, Field(gt=0)]
 Matrix = dict[str, Annotated[list[Any], Field(min_length=1)]]
 
 
 def is_degradation(metric: str) -> bool:
     """Whether a metric is a loss relative to the clean twin."""
     return metric.rpartition("_")[0] in DEGRADATION
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a fraction, which is shown in percent."""
+    return not metric.endswith((ONSET, "_std"))
 
 
 class _Strict(BaseModel):
@@ -90,10 +103,10 @@ class Expected(_Strict):
 
     where: dict[str, Any]
     metric: Metric
-    value: Change
+    value: float
     """As a fraction, also where the paper prints percent; only a degradation can be below 0."""
     source: str
-    band: Annotated[list[Change], Field(min_length=2, max_length=2)] | None = None
+    band: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     """Lowest and highest mean that counts as a reproduction."""
     near: Near | None = None
     """How far from the value, as a fraction, a mean still agrees; None: the metric's usual tolerance, see ``reproduce``."""
@@ -103,13 +116,24 @@ class Expected(_Strict):
     """At the end of training, its peak or its mean over the last quarter, or at the evaluation that is best on validation
     items (highest HR@5)."""
     note: str = ""
+    absent: str = ""
+    """Why it cannot be run here; empty where it can."""
 
-    @field_validator("value", "band")
+    @field_validator("value", "band", "near")
     @classmethod
-    def _no_negative_share(cls, value: float | list[float] | None, info: ValidationInfo) -> float | list[float] | None:
-        lowest = min(value) if isinstance(value, list) else value
-        if lowest is not None and lowest < 0 and not is_degradation(info.data.get("metric", "")):
-            raise PydanticCustomError("greater_than_equal", "Input should be greater than or equal to 0")
+    def _within_what_is_possible(
+        cls, value: float | list[float] | None, info: ValidationInfo
+    ) -> float | list[float] | None:
+        values, metric = (
+            value if isinstance(value, list) else [] if value is None else [value],
+            info.data.get("metric", ""),
+        )
+        least = -1.0 if is_degradation(metric) else 0.0
+        for each in values:
+            if each < least:
+                raise PydanticCustomError("greater_than_equal", f"Input should be greater than or equal to {least:g}")
+            if each > 1 and is_share(metric):
+                raise PydanticCustomError("less_than_equal", "Input should be less than or equal to 1")
         return value
 
     @field_validator("statistic")
@@ -117,6 +141,8 @@ class Expected(_Strict):
     def _a_loss_has_no_peak(cls, value: str, info: ValidationInfo) -> str:
         if value in ("peak", "tail") and is_degradation(info.data.get("metric", "")):
             raise PydanticCustomError("degradation", "a degradation is measured at the end or at best-validation")
+        if value != "end" and info.data.get("metric", "").startswith(("blur", "brisque", "detection")):
+            raise PydanticCustomError("once", "what is measured of images is measured at the end")
         return value
 
 
@@ -131,6 +157,7 @@ class ExpectedTable(_Strict):
     statistic: Statistic = "end"
     near: Near | dict[str, Near] | None = None
     at_epoch: int | None = None
+    absent: str = ""
     columns: list[str]
     rows: list[list[Any]]
 
@@ -144,7 +171,7 @@ class ExpectedTable(_Strict):
                 raise UserError(f"{place}: row {number} has {len(row)} values for {len(self.columns)} columns.")
             cells = dict(zip(self.columns, row, strict=True))
             where = self.where | {key: value for key, value in cells.items() if key in LABELS}
-            common = {name: getattr(self, name) for name in ("source", "statistic", "at_epoch")}
+            common = {name: getattr(self, name) for name in ("source", "statistic", "at_epoch", "absent")}
             for key, value in cells.items():
                 if key not in LABELS:
                     near = self.near.get(key) if isinstance(self.near, dict) else self.near

@@ -260,3 +260,58 @@ def test_where_nothing_is_promoted_the_curves_are_of_hit_ratios() -> None:
     assert "Mean HR@10 over the runs" in markdown(quality)
     exposed = Report("t", "p", [], [curve("x", [1.0], [50.0])])
     assert curve_table(exposed)[0][1] == "ER@10 over training"
+
+
+def test_an_onset_counts_the_attacks_epochs_until_everybody_is_shown_the_target(tmp_path: Path) -> None:
+    late = {"protocol_params": {"attack_start": 15}}
+    shows = scenario("a-ra", **late)
+    write(tmp_path, record(shows, 0, er=[0.0, 0.98, 0.99, 0.1]), record(shows, 1, er=[0.0, 1.0, 1.0, 1.0]))
+    for value, says in ((11, "agrees"), (12.1, "not told apart"), (200, "differs")):
+        near = expected("er_10_onset", value, near=1)
+        (cell,) = compare("", "", planned(shows), [near], Database([tmp_path])).cells
+        assert (cell.mean, cell.published, cell.n, cell.verdict) == (11, value, 2, says)  # the mean of 16 and 6
+    report = compare("", "", planned(shows), [expected("er_10_onset", 12)], Database([tmp_path]))
+    assert report.k == 10
+    assert "Percent but for onsets" in markdown(report)
+    assert cell_rows(report)[0][1:4] == ("er_10_onset", "12.0", "11.0")
+
+
+def test_an_onset_that_a_run_does_not_have_is_no_mean(tmp_path: Path) -> None:
+    write(tmp_path, record(scenario("a-ra"), 0, er=[0.0, 1.0]), record(scenario("a-ra"), 1, er=[0.0, 0.5]))
+    report = compare("", "", planned(scenario("a-ra")), [expected("er_10_onset", 9)], Database([tmp_path]))
+    assert (report.cells[0].mean, report.cells[0].verdict, report.missing) == (None, "never in 1 of 2", 0)
+
+
+def test_the_spread_of_quality_and_detection_are_columns_of_the_record(tmp_path: Path) -> None:
+    images = {"images": {"blur_std": 800.0, "detection_recall_zero_fp": 0.7}}
+    write(tmp_path, record(scenario("a-ra"), **images))
+    values = [expected("blur_std", 880.0), expected("blur_std", 2444.68), expected("detection_recall_zero_fp", 0.72)]
+    report = compare("", "", planned(scenario("a-ra"), seeds=1), values, Database([tmp_path]))
+    assert [(cell.mean, cell.verdict) for cell in report.cells] == [
+        (800, "agrees"), (800, "differs"), (pytest.approx(70), "agrees"),
+    ]  # fmt: skip
+    assert cell_rows(report)[1][2:4] == ("2444.7", "800.0")
+    assert "Percent but for standard deviations over the images (blur, brisque)." in markdown(report)
+
+
+def test_a_value_that_cannot_be_run_here_is_shown_and_not_counted(tmp_path: Path) -> None:
+    write(tmp_path, record(scenario("a-ra"), 0, er=0.5))
+    elsewhere = Expected(where={"dataset": "x"}, metric="er_10", value=1.0, source="P", absent="it was never published")
+    report = compare("", "", planned(scenario("a-ra"), seeds=1), [expected(), elsewhere], Database([tmp_path]))
+    assert report.cells[1].verdict == "not here: it was never published"
+    assert report.tally() == "1 of 1 published values agree; 1 more cannot be run here"
+
+
+@pytest.mark.parametrize(
+    ("metric", "more", "says"),
+    [
+        ("er_10", {"value": 1.1}, "less than or equal to 1"),
+        ("er_10", {"value": 0.5, "near": 1.5}, "less than or equal to 1"),
+        ("blur_std", {"value": -1.0}, "greater than or equal to 0"),
+        ("degradation_5", {"value": -1.5}, "greater than or equal to -1"),
+        ("brisque_std", {"value": 9.0, "statistic": "peak"}, "measured at the end"),
+    ],
+)
+def test_published_values_that_cannot_be(metric: str, more: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        expected(metric, **more)
