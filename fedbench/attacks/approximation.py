@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from pydantic import Field
 
-from fedbench.attacks.batches import regular_batch
+from fedbench.attacks.batches import looked_at, only, regular_batch
 from fedbench.attacks.uploads import target_updates
 from fedbench.entries.cards import AttackCard, Channel, Goal, Parameters
 from fedbench.federation.attack import Attack
+from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
-from fedbench.federation.model import PublicParams
 from fedbench.federation.updates import DenseGradients, Tensors, Updates
 from fedbench.federation.view import AttackerView
 
 MF_MINING_RATE = 0.1
+
+
+@dataclass(frozen=True)
+class Liking(Loss):
+    """The loss of somebody who likes every sample of a batch that says of none that it is liked.
+
+    So models of graphs see a vector that stands for a user, and no graph that holds the target.
+    """
+
+    def derivative(self, logits: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().derivative(logits, replace(batch, positive=batch.weight))
+
+    def value(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return super().value(logits, replace(batch, positive=batch.weight))
 
 
 class RandomApproximation(Attack):
@@ -62,7 +76,7 @@ class RandomApproximation(Attack):
         return self._boost(view, pseudo.flatten(0, 1), item)
 
     def _boost(self, view: AttackerView, pseudo: torch.Tensor, item: torch.Tensor) -> Updates:
-        """What the clients upload: their pseudo-users' gradients, as if each had the targets as its only positives.
+        """What the clients upload: their pseudo-users' gradients, each of which likes the targets.
 
         Args:
             pseudo: float32 [m k, d], k pseudo-users of the first client, then of the second, and so on.
@@ -70,13 +84,13 @@ class RandomApproximation(Attack):
         """
         m, count = len(view.clients), len(view.targets)
         k = len(pseudo) // m
-        batch = regular_batch(item, torch.ones(item.shape, device=view.device))
-        step = view.model.local_step(only_targets(view), pseudo, batch, Loss())
+        batch = regular_batch(item, torch.zeros(item.shape, device=view.device))
+        step = view.model.local_step(only(view.params, view.targets), pseudo, batch, Liking())
         # Each pseudo-user's loss is a mean over its r targets; with the mean over k, 1/(k r) = 1/(n T) either way.
         share = self.params.strength / k
         rows, dense = torch.zeros(m * count, view.embedding_size, device=view.device), step.dense
         for block in step.rows:
-            rows += replace(block, item=block.client // k * count + block.item).sum(m * count)
+            rows += block.reassigned(block.client // k * count + block.item).sum(m * count)
 
         def total() -> Tensors:
             return {name: value * share for name, value in dense.total().items()}
@@ -145,12 +159,8 @@ class HardUserMining(RandomApproximation):
         if rate is None:
             rate = MF_MINING_RATE if view.model.card.name == "mf" else view.learning_rate
         # -log(1 - sigma(s)) is the cross-entropy of a negative.
-        params, batch = only_targets(view), regular_batch(item, torch.zeros(item.shape, device=view.device))
+        params = looked_at(view.model, only(view.params, view.targets))
+        batch = regular_batch(item, torch.zeros(item.shape, device=view.device))
         for _ in range(self.params.mining_steps):
             pseudo = pseudo - rate * view.model.local_step(params, pseudo, batch, Loss()).users
         return pseudo
-
-
-def only_targets(view: AttackerView) -> PublicParams:
-    """The public parameters with the targets' rows only, in the order of ``view.targets``."""
-    return PublicParams(view.params.items.index_select(0, view.targets), view.params.dense)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from fedbench.federation.batch import Batch
+from fedbench.federation.model import PublicParams, Recommender
+from fedbench.models.visual import VisualParams
 
 
 def regular_batch(item: torch.Tensor, positive: torch.Tensor) -> Batch:
@@ -25,3 +27,21 @@ def regular_batch(item: torch.Tensor, positive: torch.Tensor) -> Batch:
         positive=positive.reshape(-1),
         size=positive.new_full((n,), float(r)),
     )
+
+
+def only(params: PublicParams, ids: torch.Tensor) -> PublicParams:
+    """The public parameters with the rows of the items ``ids``, int64 [r], alone, in that order."""
+    features = None if params.features is None else params.features.index_select(0, ids)
+    return PublicParams(params.items.index_select(0, ids), params.dense, features)
+
+
+def looked_at(model: Recommender, params: PublicParams) -> PublicParams:
+    """The same for the model's logits, with ``z_j = E phi_j`` in the place of features and the identity in that of E.
+
+    For work with E fixed: each product with it then costs d columns and not F. Gradients by E are not those of E.
+    Models other than fedbench's own visual ones are left as they are: they may do something else with E.
+    """
+    if params.features is None or not isinstance(model.params, VisualParams):
+        return params
+    e = params.dense["E"]
+    return PublicParams(params.items, {**params.dense, "E": torch.eye(len(e), device=e.device)}, params.features @ e.T)

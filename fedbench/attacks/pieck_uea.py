@@ -8,11 +8,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedbench.attacks.batches import regular_batch
+from fedbench.attacks.batches import only, regular_batch
 from fedbench.attacks.popular_items import MiningParameters, Pieck
 from fedbench.entries.cards import AttackCard, Channel, Goal
 from fedbench.federation.losses import Loss
-from fedbench.federation.model import PublicParams
 from fedbench.federation.view import AttackerView
 
 
@@ -106,13 +105,13 @@ def liking_gradients(
     w = weights.repeat(m, 1)
     item = torch.arange(count, device=view.device).expand(m * n, count)
     batch = replace(regular_batch(item, w), weight=w.reshape(-1))
-    table = PublicParams(view.params.items.index_select(0, targets), view.params.dense)
+    table = only(view.params, targets)
     users = view.params.items.index_select(0, popular.reshape(-1))
     step = view.model.local_step(table, users, batch, Loss(reduction="sum"))
     rows = torch.zeros(m * count, view.embedding_size, device=view.device)
     for block in step.rows:
         # Each malicious client's targets take the place of items, so that its rows are summed apart from the others'.
-        rows += replace(block, item=block.client // n * count + block.item).sum(m * count)
+        rows += block.reassigned(block.client // n * count + block.item).sum(m * count)
     rows = rows.view(m, count, -1)
     if not dense:
         return rows, None

@@ -50,6 +50,10 @@ class Rows(ABC):
         """The same rows with other client indices."""
         return replace(self, client=client)
 
+    def reassigned(self, item: torch.Tensor) -> Rows:
+        """The same rows as rows of other items."""
+        return replace(self, item=item)
+
 
 @dataclass(frozen=True)
 class FullRows(Rows):

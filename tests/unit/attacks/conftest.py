@@ -14,14 +14,14 @@ from fedbench.federation.clients import TrainingRows, draw_negatives
 from fedbench.federation.losses import Loss
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles, PublicInteractions, RoundState, Surroundings
-from fedbench.models import MODELS, PublicParams
+from fedbench.models import MODELS, PublicParams, Recommender
 
 MakeView = Callable[..., AttackerView]
 
 
 def _make_view(
     card: AttackCard,
-    model: str = "mf",
+    model: str | Recommender = "mf",
     m: int = 3,
     targets: Sequence[int] = (7,),
     *,
@@ -44,6 +44,7 @@ def _make_view(
     cohort_size: int = 10,
     malicious_per_round: float | None = None,
     honest_updates: Updates | None = None,
+    purify: Callable[[torch.Tensor], torch.Tensor] | None = None,
     loss: str = "bce",
     seed: int = 0,
 ) -> AttackerView:
@@ -51,25 +52,33 @@ def _make_view(
 
     Args:
         card: the attack's, which decides what is granted.
-        model: ``"mf"`` or ``"ncf"``, with ``embedding_size``, ``hidden`` (ncf) and ``init_std``.
+        model: one at hand, or the name of one but ``"sasrec"``, with ``embedding_size``, ``hidden`` (not mf), ``init_std``,
+            and features of length 6 where it reads any.
         m: sampled malicious clients; ``clients`` names them (default: the last m of ``num_malicious``, ascending).
         num_malicious: m_tot, default m + 2.
         in_round: False gives the view that ``start`` and ``profiles`` get.
         params: the public parameters (default: the model's own initial ones, plus a bias that is not zero).
         own_data: profiles of all malicious clients (default, for a card that knows them: 6 items each).
         users: float32 [m_tot, d], the malicious clients' embeddings for ``honest()`` (default: drawn).
-        honest_updates: what the honest clients upload. loss: of the malicious clients' own work.
+        honest_updates: what the honest clients upload. purify: the server's. loss: of the malicious clients' own work.
     """
-    cls = MODELS.get(model)
-    values: dict[str, Any] = {"embedding_size": embedding_size, "init_std": init_std}
-    if model == "ncf":
-        values["hidden"] = tuple(hidden)
-    recommender = cls(cls.Params(**values))
+    if isinstance(model, str):
+        cls = MODELS.get(model)
+        values: dict[str, Any] = {"embedding_size": embedding_size, "init_std": init_std}
+        if "hidden" in cls.Params.model_fields:
+            values["hidden"] = tuple(hidden)
+        recommender = cls(cls.Params(**values))
+    else:
+        recommender = model
     draw = torch.Generator().manual_seed(1000 + seed)
     if params is None:
         fresh = recommender.init_params(num_items, draw)
         dense = {name: value + 0.1 * torch.randn(value.shape, generator=draw) for name, value in fresh.dense.items()}
-        params = PublicParams(fresh.items, dense)
+        features = None
+        if recommender.reads_features:
+            features = torch.randn(num_items, 6, generator=draw)
+            dense |= recommender.init_feature_params(6, draw)
+        params = PublicParams(fresh.items, dense, features)
     m = m if clients is None else len(clients)
     total = num_malicious if num_malicious is not None else (m + 2 if clients is None else max(clients) + 1)
     sampled = torch.arange(total - m, total) if clients is None else torch.tensor(list(clients))
@@ -123,7 +132,7 @@ def _make_view(
         torch.device("cpu"),
         torch.Generator().manual_seed(seed),
     )
-    state = RoundState(params, sampled, epoch, round, Own() if own_data is not None else None, honest_updates)
+    state = RoundState(params, sampled, epoch, round, Own() if own_data is not None else None, honest_updates, purify)
     return AttackerView(
         card,
         surroundings,
