@@ -46,6 +46,7 @@ from .defenses.robust import (
     ShareParameters as ShareParameters,
     WeightingRule as WeightingRule,
 )
+from .defenses.purifier import Purifier as Purifier, PurifierParams as PurifierParams
 
 # A model: its card, what it is given, what it returns.
 from .federation.model import (

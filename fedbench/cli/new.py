@@ -14,6 +14,14 @@ def new(
     goal: Annotated[
         str | None, typer.Option(metavar="promote|degrade", help="What an attack wants. [default: promote]")
     ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(metavar="gradient|image", help="What an attack changes: updates, or images. [default: gradient]"),
+    ] = None,
+    hook: Annotated[
+        str | None,
+        typer.Option(metavar="filter|purify", help="What a defense cleans: updates, or images. [default: filter]"),
+    ] = None,
     folder: Annotated[Path, typer.Option("--dir", help="Where to write the files.")] = Path(),
 ) -> None:
     """Write a documented file that runs at once, and its test beside it. Nothing that exists is overwritten."""
@@ -22,17 +30,26 @@ def new(
     defer_torch()
     from fedbench.errors import UserError, unknown
     from fedbench.plugins import KINDS
-    from fedbench.plugins.scaffold import GOALS, write_entry
+    from fedbench.plugins.scaffold import CHANNELS, GOALS, HOOKS, write_entry
 
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)
-    if goal is not None and kind != "attack":
-        raise UserError(f"--goal is of attacks; a {kind} has none.")
-    if goal is not None and goal not in GOALS:
-        raise unknown("goal", goal, GOALS)
-    entry, test = write_entry(kind, name, folder, goal or "promote")
+    for option, value, whose, known in (
+        ("goal", goal, "attack", GOALS),
+        ("channel", channel, "attack", CHANNELS),
+        ("hook", hook, "defense", HOOKS),
+    ):
+        if value is not None and kind != whose:
+            raise UserError(f"--{option} is of {whose}s; {'an' if kind == 'attack' else 'a'} {kind} has none.")
+        if value is not None and value not in known:
+            raise unknown(option, value, known)
+    if goal == "degrade" and channel == "image":
+        raise UserError("--channel image shows other images of targets, which an attack that degrades has none of.")
+    entry, test = write_entry(kind, name, folder, goal or "promote", channel or "gradient", hook or "filter")
     shown = entry if entry.is_absolute() else f"./{entry}"
     smoke = "smoke-untargeted" if goal == "degrade" else "smoke"
+    if channel == "image" or hook == "purify":
+        smoke = "smoke-visual"
     typer.echo(f"Wrote {entry} and {test}. It works as it is; now make it yours:")
     for command in (f"fedbench check {shown}", f"fedbench run {smoke} --{kind} {shown}", f"pytest {test}"):
         typer.echo(f"  {command}")

@@ -12,13 +12,19 @@ from fedbench.plugins.card_rules import NAMES, is_name
 TEMPLATES = Path(__file__).parent / "templates"
 
 GOALS = ("promote", "degrade")
+CHANNELS = ("gradient", "image")
+HOOKS = ("filter", "purify")
 
 
-def write_entry(kind: Kind, name: str, folder: Path, goal: str = "promote") -> tuple[Path, Path]:
+def write_entry(
+    kind: Kind, name: str, folder: Path, goal: str = "promote", channel: str = "gradient", hook: str = "filter"
+) -> tuple[Path, Path]:
     """Write ``my_name.py`` and ``test_my_name.py`` into ``folder``; nothing that is there is changed.
 
     Args:
         kind: what it is. name: for the card, such as ``my-attack``. goal: of an attack: ``promote`` or ``degrade``.
+        channel: of an attack that promotes: ``gradient`` or ``image``. hook: of a defense: ``filter``, or ``purify`` for one
+            that cleans images.
 
     Returns:
         The two files.
@@ -40,7 +46,11 @@ def write_entry(kind: Kind, name: str, folder: Path, goal: str = "promote") -> t
         "title": " ".join(words).capitalize(),
         "classname": "".join(word.capitalize() for word in words),
     }
-    which = f"{kind}_{goal}" if kind == "attack" else kind
+    which: str = kind
+    if kind == "attack":
+        which = "attack_image" if channel == "image" else f"attack_{goal}"
+    elif kind == "defense" and hook == "purify":
+        which = "defense_purify"
     text = {
         folder / f"{module}.py": _filled(f"{which}.py.txt", values),
         folder / f"test_{module}.py": _filled(f"test_{which}.py.txt", values),

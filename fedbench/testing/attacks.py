@@ -24,6 +24,7 @@ from fedbench.testing.finding import (
     measured,
     source_file,
 )
+from fedbench.testing.showing import seeing, shown
 from fedbench.testing.watching import Notes, WatchedAttack
 
 USERS, ITEMS = 60, 200
@@ -78,6 +79,7 @@ def _cases(cls: type[Attack], models: list[str] | None) -> Iterator[Case]:
     some = 0 if card.goal == Goal.DEGRADE else 1
     declared = simplest_first(MODELS.names() if card.models is None else card.models)
     declared = [name for name in declared if not (card.invents_users and MODELS.get(name).reads_sequences)]
+    declared = seeing(declared, card.channel.shows_images)
     declared = [name for name in declared if models is None or name in models] or declared[:1]
     for name in declared:
         for clients in sorted(card.clients, reverse=True):
@@ -139,6 +141,8 @@ def _check_behaviour(cls: type[Attack], case: Case, trials: Trials, notes: Notes
         "uploads are of the sampled clients, items in range, float32",
         "target_updates(view, rows) makes the usual upload; `Updates` says the shapes.",
     )
+    if cls.card.channel.shows_images:
+        yield from shown(trials, notes.images)
     yield trials.kept(
         "finite",
         "no NaN or infinite number in an upload",

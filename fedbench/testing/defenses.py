@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fedbench.attacks.explicit_boost import ExplicitBoost
+from fedbench.defenses.none import NoDefense
 from fedbench.federation import server as plain
 from fedbench.federation.batch import Batch
 from fedbench.federation.defense import ClientRegularization, Defense, ServerView
@@ -32,6 +33,7 @@ from fedbench.testing.finding import (
     source_file,
 )
 from fedbench.testing.models import separation
+from fedbench.testing.showing import Painter, Purifying, check_purified, seeing
 from fedbench.testing.watching import Untouched, tensors_of
 
 USERS, ITEMS, MANY = 60, 200, 40
@@ -103,6 +105,7 @@ class WatchedDefense(Defense):
         made = self.inner.purify(pixels, generator)
         check_global_state(before, "purify()")
         untouched.check("purify()")
+        check_purified(made, pixels)
         return made
 
     def see_images(self, pixels: torch.Tensor) -> None:
@@ -173,6 +176,8 @@ def check_defense(
     trials, seen = Trials(source_file(cls)), Seen()
     declared = simplest_first(MODELS.names() if cls.card.models is None else cls.card.models)
     declared = [name for name in declared if not (cls.card.needs_users and MODELS.get(name).reads_sequences)]
+    purifies = cls.purify is not Defense.purify
+    declared = seeing(declared, purifies)
     declared = [name for name in declared if models is None or name in models] or declared[:1]
     for model in declared:
         with trials.trial(f"runs on {model}") as trial:
@@ -188,6 +193,8 @@ def check_defense(
             trial, "A cohort may be of any size: fall back to the plain sum where a rule needs more clients."
         )
     yield _check_order(cls, first, trials)
+    if purifies:
+        yield from Purifying(cls, trials).findings()
     yield from _check_behaviour(cls, first, trials, seen)
     yield _check_whole(cls, first, trials)
     yield from _check_cost(cls, first, trials, budget or Budget())
@@ -197,10 +204,11 @@ def _federation(cls: type[Defense], model: str, seen: Seen | None, malicious: in
     defense = cls(cls.Params())
     pairwise = {"loss": "bpr"} if MODELS.get(model).reads_sequences else {}
     attacked = malicious and not MODELS.get(model).reads_sequences
+    attack = Painter() if MODELS.get(model).reads_features else ExplicitBoost(ExplicitBoost.Params())
     size = {"num_users": more.pop("num_users", USERS), "num_items": more.pop("num_items", ITEMS)}
     return small_federation(
         model,
-        ExplicitBoost(ExplicitBoost.Params()) if attacked else None,
+        attack if attacked else None,
         defense if seen is None else WatchedDefense(defense, seen),
         task=small_task(**size, num_malicious=malicious if attacked else 0),
         **{"learning_rate": 0.1, "clients_per_round": 20, **pairwise, **more},
@@ -221,7 +229,7 @@ def _aggregated(
 ) -> tuple[PublicParams, torch.Generator]:
     """What becomes of the uploads of these honest clients, and the generator that the defense drew from."""
     defense = WatchedDefense(cls(cls.Params()), seen)
-    federation = _federation(cls, model, None)
+    federation = _federation(NoDefense, model, None)
     batch = federation.population.rows.select(clients)
     step = federation.model.local_step(
         federation.params, federation.users.index_select(0, clients), batch, federation.training.loss
@@ -280,9 +288,13 @@ def _check_behaviour(cls: type[Defense], model: str, trials: Trials, seen: Seen)
             "malicious_ratio is declared and not used with default parameters",
             "Take it off the card unless other parameters need it.",
         )
-    yield trials.kept(
-        "shapes", "gradients have the shapes of the parameters", "Return PublicParams like server.params."
-    )
+    shapes, todo = "gradients have the shapes of the parameters", "Return PublicParams like server.params."
+    if cls.purify is not Defense.purify:
+        shapes, todo = (
+            f"{shapes}, purified images those of images",
+            f"{todo[:-1]}, and uint8 images like those received.",
+        )
+    yield trials.kept("shapes", shapes, todo)
     yield trials.kept(
         "finite",
         "no NaN or infinite number in a gradient",

@@ -20,6 +20,7 @@ from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles
 from fedbench.testing.finding import Stop, check_global_state, global_state
+from fedbench.testing.showing import check_images
 
 Tensors = list[tuple[str, torch.Tensor]]
 
@@ -30,12 +31,13 @@ class Notes:
 
     Attributes:
         used: knowledge that it asked for and has. reached: what it asked for and has not.
-        uploads: everything that it uploaded, call by call.
+        uploads: everything that it uploaded, call by call. images: how many of them were images.
     """
 
     used: set[Knowledge] = field(default_factory=set)
     reached: list[str] = field(default_factory=list)
     uploads: list[torch.Tensor] = field(default_factory=list)
+    images: int = 0
 
 
 class Untouched:
@@ -161,12 +163,19 @@ class WatchedAttack(Attack):
         return made
 
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:
-        with self._watched(view, "perturb()") as seen:
-            return self.inner.perturb(images, seen)
+        with self._watched(view, "perturb()", images=images) as seen:
+            made = self.inner.perturb(images, seen)
+        check_images(made, images, view, self.eps)
+        if made is not None:
+            self.notes.uploads += [made.items.clone(), made.pixels.clone()]
+            self.notes.images += len(made.items)
+        return made
 
     @contextlib.contextmanager
-    def _watched(self, view: AttackerView, where: str) -> Iterator[AttackerView]:
+    def _watched(self, view: AttackerView, where: str, **given: object) -> Iterator[AttackerView]:
         before, untouched = global_state(), Untouched()
+        for name, value in given.items():
+            untouched.add(name, value)
         try:
             yield WatchedView.of(view, self.notes, untouched)
         except ThreatModelViolation as error:

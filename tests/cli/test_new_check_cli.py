@@ -24,6 +24,8 @@ KINDS = {
     "attack": ["attack", "my-attack"],
     "attack that degrades": ["attack", "my-attack", "--goal", "degrade"],
     "defense": ["defense", "my-defense"],
+    "attack on images": ["attack", "my-attack", "--channel", "image"],
+    "purifier": ["defense", "my-defense", "--hook", "purify"],
     "model": ["model", "my_model"],
     "dataset": ["dataset", "my-dataset"],
 }
@@ -76,7 +78,7 @@ def test_what_is_written_is_clean(kind: str, tmp_path: Path) -> None:
 
 
 def test_every_template_belongs_to_a_kind() -> None:
-    wanted = {"attack_promote", "attack_degrade", "defense", "model", "dataset"}
+    wanted = {"attack_promote", "attack_degrade", "attack_image", "defense", "defense_purify", "model", "dataset"}
     assert {path.name for path in TEMPLATES.iterdir()} == {
         f"{prefix}{name}.py.txt" for name in wanted for prefix in ("", "test_")
     }
@@ -118,6 +120,11 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         (["atack", "x"], "Unknown kind 'atack'. Did you mean 'attack'?"),
         (["defense", "x", "--goal", "degrade"], "a defense has none"),
         (["attack", "x", "--goal", "down"], "Unknown goal 'down'"),
+        (["attack", "x", "--channel", "profiles"], "Unknown channel 'profiles'"),
+        (["attack", "x", "--channel", "image", "--goal", "degrade"], "an attack that degrades has none"),
+        (["attack", "x", "--hook", "purify"], "--hook is of defenses; an attack has none"),
+        (["model", "x", "--channel", "image"], "--channel is of attacks; a model has none"),
+        (["defense", "x", "--hook", "aggregate"], "Unknown hook 'aggregate'"),
         (["attack", "x", "--dir", "/proc/none"], "cannot write in '/proc/none'"),
     ],
 )
@@ -139,7 +146,7 @@ def test_check_says_what_failed_and_what_to_do(tmp_path: Path) -> None:
     assert "failed   finite: rows[0] of an upload has NaN or infinite numbers [runs on mf, injected clients]\n" in out
     assert "         -> Look for a division by a norm" in out
     assert "skipped  runs on mf, injected clients: stopped by the check 'finite'" in out
-    assert "attack random-direction: 1 of 20 checks failed, " in out
+    assert "attack random-direction: 1 of 26 checks failed, " in out
 
     plugins.forget()
     code, out, _ = run("check", path, "--json")
@@ -152,7 +159,7 @@ def test_check_says_what_failed_and_what_to_do(tmp_path: Path) -> None:
 def test_check_takes_the_name_of_an_entry(tmp_path: Path) -> None:
     code, out, _ = run("check", "norm-bound")
     assert code == 0
-    assert "defense norm-bound: 17 checks passed" in out
+    assert "defense norm-bound: 20 checks passed" in out
     code, out, err = run("check", "none")
     assert (code, out) == (2, "")
     assert "say --kind attack or --kind defense" in err
