@@ -7,16 +7,19 @@ from typing import Annotated
 
 import typer
 
-from fedbench.cli.leaderboard import Folders, ListLength, open_database
+from fedbench.cli.leaderboard import Folders, ListLength, open_database, usual_folder
 from fedbench.cli.run import Only
 
 plot_app = typer.Typer(
-    help="Draw the records: curves over training, defenses between prevention and cost, attack by defense.",
+    help="Draw the records: curves over training, defenses between prevention and cost, attack by defense, images.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The picture to write, .png or .svg.")]
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Ids of runs or the beginnings of them, or paths of records.")
+]
 SuiteOption = Annotated[str | None, typer.Option(help="Only scenarios of this suite.")]
 
 
@@ -43,13 +46,13 @@ def curves(
 @plot_app.command("pareto", epilog="Example: fedbench plot pareto --out defenses.svg --suite core")
 def pareto(out: Out, results: Folders = None, suite: SuiteOption = None, only: Only = None, k: ListLength = 10) -> None:
     """Draw defenses: what they prevent against what they cost, with the Pareto front."""
-    from fedbench.leaderboard import TARGETED, UNTARGETED, rank_defenses
+    from fedbench.leaderboard import TRACKS, rank_defenses
     from fedbench.leaderboard.picture import draw_defenses
     from fedbench.pictures import check_picture
 
     check_picture(out)
     database = open_database(results, k, only or (), suite)
-    draw_defenses([row for track in (TARGETED, UNTARGETED) for row in rank_defenses(database, None, track)], out, k)
+    draw_defenses([row for track in TRACKS for row in rank_defenses(database, None, track)], out, k)
     _written(out)
 
 
@@ -63,6 +66,48 @@ def heatmap(
 
     check_picture(out)
     draw_heatmap(heat_grids(open_database(results, k, only or (), suite)), out)
+    _written(out)
+
+
+@plot_app.command(
+    "images",
+    epilog="Example: fedbench plot images 19886c9c 20b1 --out images.png --purifier jpeg --purifier blur:radius=2",
+)
+def images(
+    runs: Runs,
+    out: Out,
+    results: Folders = None,
+    purifier: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="What cleans the images: a defense, also as NAME:parameter=value,... Repeatable. [default: the run's own,"
+            " or jpeg, blur and gdmpd]",
+        ),
+    ] = None,
+    amplify: Annotated[float, typer.Option(help="Factor on differences.")] = 8,
+    targets: Annotated[int, typer.Option(help="At most as many of a run.")] = 4,
+) -> None:
+    """Draw the images that an attack showed: original, adversarial, purified, and their differences from the original."""
+    from fedbench.inspection.finding import find_runs
+    from fedbench.inspection.images import draw_images, image_strips
+    from fedbench.pictures import check_picture
+
+    check_picture(out)
+    found = find_runs(runs, results or [usual_folder()])
+    draw_images(image_strips(found, purifier or (), amplify, targets), out)
+    _written(out)
+
+
+@plot_app.command("similarity", epilog="Example: fedbench plot similarity 19886c9c 20b1 --out similarity.svg")
+def similarity(runs: Runs, out: Out, results: Folders = None) -> None:
+    """Draw how alike images are before and after the purifier, clean and uploaded ones, and the threshold of detection."""
+    from fedbench.inspection.finding import find_runs
+    from fedbench.inspection.similarity import draw_similarity, similarity_panels
+    from fedbench.pictures import check_picture
+
+    check_picture(out)
+    draw_similarity(similarity_panels(find_runs(runs, results or [usual_folder()])), out)
     _written(out)
 
 
