@@ -23,6 +23,7 @@ from fedbench.runs.environment import environment
 from fedbench.runs.identity import identity
 from fedbench.runs.record import RunRecord, summarize_curve
 from fedbench.runs.task import split_of, task_of
+from fedbench.runs.uploads import image_columns
 from fedbench.scenarios.scenario import Scenario
 
 
@@ -114,6 +115,7 @@ def run(
         seconds_train=federation.seconds.train if federation else 0.0,
         seconds_attack=federation.seconds.attack if federation else 0.0,
         seconds_evaluate=federation.seconds.evaluate if federation else 0.0,
+        **image_columns(federation, split),
         peak_gpu_bytes=torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
         started_at=started,
         **environment(device),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 
 from fedbench.data import Split, load_split
+from fedbench.data.images import Pictures, load_pictures
 from fedbench.errors import UserError
+from fedbench.federation.images import ItemImages
 from fedbench.federation.population import Task, UserItem
+from fedbench.models.visual import VisualParams
 from fedbench.randomness import derive_seed, generator
-from fedbench.scenarios.scenario import Scenario
+from fedbench.scenarios.scenario import WITH_IMAGE, Scenario
+from fedbench.vision.features import feature_reader
 
 
 def split_of(scenario: Scenario, seed: int) -> Split:
@@ -21,26 +27,73 @@ def split_of(scenario: Scenario, seed: int) -> Split:
     )
 
 
-def task_of(scenario: Scenario, split: Split, device: torch.device) -> Task:
-    """What the federation of ``scenario`` trains on, as tensors on ``device``."""
+def task_of(
+    scenario: Scenario, split: Split, device: torch.device, progress: Callable[[int, int], None] | None = None
+) -> Task:
+    """What the federation of ``scenario`` trains on, as tensors on ``device``.
+
+    Args:
+        scenario: of the run. split: its data. device: where tensors live.
+        progress: told how many images have their features, and of how many, while these are computed.
+    """
+    targets = choose_targets(scenario, split)
     return Task(
         split.num_users,
         split.num_items,
         torch.from_numpy(split.train.user).to(device),
         torch.from_numpy(split.train.item).to(device),
-        choose_targets(scenario, split).to(device),
+        targets.to(device),
         count_malicious(split.num_users, scenario.malicious_ratio),
         _published_sample(split, scenario.resolved.attack().public_fraction, device),
         _held_out(split, device),
+        _images(scenario, split, targets, device, progress),
     )
+
+
+def pictures_of(split: Split) -> Pictures:
+    """The images of the items of a split; raises :class:`DataError` where there are none."""
+    return _pictures(split.dataset, split.split)
+
+
+@functools.lru_cache(maxsize=1)
+def _pictures(dataset: str, split: str) -> Pictures:
+    return load_pictures(dataset, split)
+
+
+def _images(
+    scenario: Scenario,
+    split: Split,
+    targets: torch.Tensor,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None,
+) -> ItemImages | None:
+    """The images of a model that reads them, and its extractor."""
+    model = scenario.resolved.model
+    if not model.reads_features:
+        return None
+    params = model.params
+    if not isinstance(params, VisualParams):
+        raise UserError(f"model {scenario.model!r} reads features, so its Params must derive from VisualParams.")
+    pictures = pictures_of(split)
+    reader = feature_reader(params.extractor, params.feature_norm, params.feature_scale, device)
+    reader.progress = progress
+    pixels, there = torch.tensor(pictures.pixels, device=device), torch.tensor(pictures.there, device=device)
+    shows = scenario.resolved.attack_class.card.channel.shows_images
+    without = targets[~there.cpu()[targets]]
+    if shows and len(without):
+        raise UserError(
+            f"attack {scenario.attack!r} replaces images of its targets, and item {int(without[0])} has none; use target ="
+            " 'least-popular-with-image', or items that have one."
+        )
+    return ItemImages(pixels, reader, there, params.missing)
 
 
 def choose_targets(scenario: Scenario, split: Split) -> torch.Tensor:
     """The target items, int64 [T], by the scenario's policy; the same for every seed.
 
     ``random:K``: the K-th fixed draw among the items that occur in the data, uniform, without repetition.
-    ``least-popular``: fewest interactions in train and test together, then the smallest id. ``fixed``: as given. ``none``: no
-    item, for attacks that promote none.
+    ``least-popular``: fewest interactions in train and test together, then the smallest id. Either with ``-with-image``:
+    among items that have an image. ``fixed``: as given. ``none``: no item, for attacks that promote none.
     """
     if scenario.target == "none":
         return torch.zeros(0, dtype=torch.int64)
@@ -54,13 +107,16 @@ def choose_targets(scenario: Scenario, split: Split) -> torch.Tensor:
                 f" ({scenario.dataset}, split {split.split})."
             )
         return torch.tensor(chosen)
+    policy, _, draw = scenario.target.partition(":")
+    if policy.endswith(WITH_IMAGE):
+        policy = policy.removesuffix(WITH_IMAGE)
+        count *= torch.tensor(pictures_of(split).there)
     there = count.nonzero().squeeze(1)
     if scenario.num_targets > len(there):
-        raise UserError(f"num_targets = {scenario.num_targets}: {scenario.dataset} has only {len(there)} items.")
-    if scenario.target == "least-popular":
+        raise UserError(f"num_targets = {scenario.num_targets}: {scenario.dataset} has only {len(there)} such items.")
+    if policy == "least-popular":
         return there[torch.argsort(count[there], stable=True)[: scenario.num_targets]]
-    draw = int(scenario.target.removeprefix("random:"))
-    order = torch.randperm(len(there), generator=generator(draw, "targets", scenario.dataset))
+    order = torch.randperm(len(there), generator=generator(int(draw), "targets", scenario.dataset))
     return there[order[: scenario.num_targets]]
 
 

@@ -17,18 +17,23 @@ from typing import Any
 from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.chain import Chain
-from fedbench.entries.cards import Goal, identifying, parse_parameters
+from fedbench.entries.cards import Goal, Parameters, identifying, parse_parameters
 from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
 from fedbench.federation.protocol import Protocol
 from fedbench.models import MODELS, Recommender
 from fedbench.scenarios import protocols
+from fedbench.vision.extractors import EXTRACTORS
 
 ID_VERSION = 1
 """Raised when the engine itself changes what every run computes."""
 
-TARGET_POLICIES = "'random:K' (the K-th fixed random draw), 'least-popular', 'fixed:ITEM[,ITEM...]', or 'none'"
+WITH_IMAGE = "-with-image"
+"""Ends the name of a policy that chooses among items that have an image."""
+TARGET_POLICIES = (
+    "'random:K' (the K-th fixed random draw), 'least-popular', either with '-with-image', 'fixed:ITEM[,ITEM...]', or 'none'"
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class Scenario:
     """Malicious clients / genuine users of the dataset, 0 <= ratio < 1."""
     protocol: str = "icde24"
     target: str = "random:0"
-    """Which items are promoted: ``random:K``, ``least-popular``, ``fixed:ITEM[,ITEM...]``, or ``none``."""
+    """Which items are promoted: ``random:K``, ``least-popular``, either of them with ``-with-image`` (among items that have
+    one), ``fixed:ITEM[,ITEM...]``, or ``none``."""
     num_targets: int = 1
     """How many targets ``random`` and ``least-popular`` choose."""
     model_params: Mapping[str, Any] = field(default_factory=dict)
@@ -67,7 +73,7 @@ class Scenario:
             )
         if self.attack != "none" and ratio == 0:
             raise UserError(f"scenario: attack {self.attack!r} needs malicious clients, but malicious_ratio = 0.")
-        if not re.fullmatch(r"random:\d+|least-popular|fixed:\d+(,\d+)*|none", self.target):
+        if not re.fullmatch(r"random(-with-image)?:\d+|least-popular(-with-image)?|fixed:\d+(,\d+)*|none", self.target):
             raise UserError(f"scenario: target = {self.target!r} must be {TARGET_POLICIES}.")
         if isinstance(self.num_targets, bool) or not isinstance(self.num_targets, int) or self.num_targets < 1:
             raise UserError(f"scenario: num_targets = {self.num_targets!r} must be a whole number of at least 1.")
@@ -179,10 +185,10 @@ class Scenario:
         content = {
             "id_version": ID_VERSION,
             "dataset": self.dataset,
-            "model": [self.model, r.model.card.version, identifying(r.model.params)],
+            "model": [self.model, r.model.card.version, identifying(r.model.params), *frozen_parts(r.model.params)],
             "attack": [self.attack, r.attack_class.card.version, identifying(r.attack_params)],
             "defense": [
-                [name, cls.card.version, identifying(params)]
+                [name, cls.card.version, identifying(params), *frozen_parts(params)]
                 for name, (cls, params) in zip(self.defense.split("+"), r.defenses, strict=True)
             ],
             "malicious_ratio": self.malicious_ratio,
@@ -243,6 +249,20 @@ class Scenario:
                 inner = sorted(value.items()) if isinstance(value, Mapping) else ()
                 parts += [f"{prefix}.{key}.{name}={each}" for name, each in inner] or [f"{prefix}.{key}={value}"]
         return " ".join(parts)
+
+
+def frozen_parts(params: Parameters) -> list[tuple[str, str, int]]:
+    """The frozen networks that parameters name, with the versions of their cards: an extractor, or a denoiser.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    found = []
+    for kind, registry in (("extractor", EXTRACTORS),):
+        name = getattr(params, kind, None)
+        if isinstance(name, str):
+            found.append((kind, name, registry.get(name).card.version))
+    return found
 
 
 def checked_ratio(ratio: object) -> float:
