@@ -142,6 +142,33 @@ def untargeted(
     return defended(defense, attack, seed, fields=fields, **(card or {}), **columns)
 
 
+def visual(
+    attack: str = "none",
+    seed: int = 0,
+    er: float = 0.0,
+    ndcg: float = 0.04,
+    *,
+    eps: float | None = None,
+    defense: str = "none",
+    fields: dict[str, Any] | None = None,
+    images: dict[str, float] | None = None,
+    **columns: Any,
+) -> RunRecord:
+    """A record of the visual track: vncf, full ranking, ER@K and NDCG@K as given for every K.
+
+    Args:
+        attack, seed, defense, fields: as :func:`defended` takes them. eps: bound of the attack's images.
+        images: what is measured of images. columns: of the record.
+    """
+    point = {"epoch": 10, **{f"er_{k}": er for k in (5, 10, 20, 30)}, **{f"ndcg_full_{k}": ndcg for k in (5, 10, 20)}}
+    where = {"model": "vncf", **(fields or {})} | ({} if eps is None else {"attack_params": {"eps": eps}})
+    columns = {"ranking": "full", "extractor": "random-conv", **summarize_curve([point], 10), **columns}
+    columns |= {"images": images or {}}
+    if defense == "none":
+        return record(scenario(attack, **where), seed, **columns)
+    return defended(defense, attack, seed, fields=where, family="purification", **columns)
+
+
 def write(folder: Path, *records: RunRecord) -> Path:
     """Write the records into ``folder``."""
     for each in records:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.ranking_attacks import AttackRow, CellRow, rank_attacks
-from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
+from fedbench.leaderboard.ranking_defenses import DefenseRow, VisualDefenseRow, rank_defenses
 from fedbench.leaderboard.ranking_untargeted import UntargetedAttackRow, rank_untargeted
-from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, Track
+from fedbench.leaderboard.ranking_visual import VisualAttackRow, VisualCellRow, rank_visual
+from fedbench.leaderboard.tracks import TARGETED, TRACKS, UNTARGETED, VISUAL, Track
 from fedbench.leaderboard.under_defenses import UnderRow, attacks_under_defenses
 
 __all__ = [
     "TARGETED",
+    "TRACKS",
     "UNTARGETED",
+    "VISUAL",
     "AttackRow",
     "CellRow",
     "Database",
@@ -19,8 +22,12 @@ __all__ = [
     "Track",
     "UnderRow",
     "UntargetedAttackRow",
+    "VisualAttackRow",
+    "VisualCellRow",
+    "VisualDefenseRow",
     "attacks_under_defenses",
     "rank_attacks",
     "rank_defenses",
     "rank_untargeted",
+    "rank_visual",
 ]

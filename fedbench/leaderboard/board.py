@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.notes import targeted_notes, untargeted_notes
+from fedbench.leaderboard.notes import targeted_notes, untargeted_notes, visual_notes
 from fedbench.leaderboard.ranking_attacks import AttackRow, S, Standing, attack_cells, rank_attacks
 from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
 from fedbench.leaderboard.ranking_untargeted import rank_untargeted, untargeted_cells
+from fedbench.leaderboard.ranking_visual import rank_visual, visual_bounds, visual_cells
 from fedbench.leaderboard.separation import Ranking, Separation
 from fedbench.leaderboard.sheets import (
     Sheet,
@@ -24,9 +25,13 @@ from fedbench.leaderboard.sheets import (
     share,
     under_sheet,
     untargeted_sheet,
+    visual_sheet,
 )
-from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, Track
+from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, VISUAL, Track
 from fedbench.leaderboard.under_defenses import attacks_under_defenses
+
+WITHIN = "Visual: attacks within eps "
+"""Begins the title of a table of attacks with images in one bound."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,10 @@ def make_board(database: Database, by_model: bool = True) -> Board:
     """Rank what the database holds; ``by_model``: on each model, too, where there are several."""
     (head,) = database.rows("select count(*) n, string_agg(distinct dataset, ', ' order by dataset) d from runs")
     data: dict[str, Any] = {"k": database.k, "records": head["n"]}
-    targeted, untargeted = _targeted(database, data, by_model), _untargeted(database, data, by_model)
+    targeted = _targeted(database, data, by_model)
+    others = [_untargeted(database, data, by_model), _visual(database, data, by_model)]
     # Without any attack it is a board of the targeted track, as it always was.
-    parts = [part for part in (targeted, untargeted) if part.sheets] or [targeted]
+    parts = [part for part in (targeted, *others) if part.sheets] or [targeted]
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
     warnings = [
         *(text for part in parts for text in _lacking(part)),
@@ -119,6 +125,40 @@ def _untargeted(database: Database, data: dict[str, Any], by_model: bool) -> _Pa
     return _Part(UNTARGETED, attacks, defenses, sheets + more, untargeted_notes(h, bool(defenses)))
 
 
+def _visual(database: Database, data: dict[str, Any], by_model: bool) -> _Part:
+    """The track of models that read images; without runs of it the plain data are as they were before there was one."""
+    k = database.k
+    models = [row["model"] for row in database.rows("select distinct model from visual_attacks order by model")]
+    if not models:
+        return _Part(VISUAL, [], [], [], [])
+    attacks, sheets = _attack_sheets(
+        VISUAL,
+        models if by_model else [],
+        data,
+        lambda model: rank_visual(database, model),
+        f"Visual: attacks by ER@{k} at equal eps, without a defense",
+        lambda name, rows: visual_sheet(name, rows, k),
+    )
+    within = {f"{eps:g}": rank_visual(database, None, eps) for eps in visual_bounds(database)}
+    data["visual_attacks_within"] = {eps: _plain(rows) for eps, rows in within.items()}
+    sheets += [visual_sheet(f"{WITHIN}{eps}", rows, k) for eps, rows in within.items()]
+    cells = visual_cells(database)
+    data["visual_cells"] = _plain(cells)
+    sheets += cell_sheets(
+        cells, lambda cell: share(cell.er), f"Visual: ER@{k}", lambda cell: (cell.malicious_ratio, cell.eps or 0.0),
+        "malicious ratio and eps",
+    )  # fmt: skip
+    defenses, more = _defense_sheets(
+        database,
+        VISUAL,
+        models if by_model else [],
+        data,
+        f"Visual: defenses by ER@{k} reduction minus NDCG@20 loss %",
+        f"ER@{k}",
+    )
+    return _Part(VISUAL, attacks, defenses, sheets + more, visual_notes(k, bool(defenses)))
+
+
 def _models(database: Database, compared: str) -> list[str]:
     """Models that were attacked with an aim that is, or is not, to degrade; ``compared``: ``=`` or ``<>``."""
     query = f"select distinct model from attacks where attack_goal {compared} 'degrade' order by model"
@@ -155,7 +195,7 @@ def _defense_sheets(
         return [], []
     under = attacks_under_defenses(database, None, track)
     defended = [defense_sheet(title, overall, k, (), track)]
-    attacked = [under_sheet("Attacks under defenses", under, k)]
+    attacked = [under_sheet(track.title("attacks under defenses"), under, k, track)]
     defenses_by_model: dict[str, Ranking[DefenseRow]] = {}
     under_by_model: dict[str, Any] = {}
     matrices = []
@@ -166,7 +206,7 @@ def _defense_sheets(
             below = attacks_under_defenses(database, model, track)
             if own:
                 defended.append(defense_sheet(track.title(f"defenses on {model}"), own, k, listed, track))
-                attacked.append(under_sheet(f"Attacks under defenses, {model}", below, k))
+                attacked.append(under_sheet(track.title(f"attacks under defenses, {model}"), below, k, track))
             defenses_by_model[model] = own
             under_by_model[model] = _plain(below, names)
         if own:
@@ -176,7 +216,7 @@ def _defense_sheets(
     data[f"{track.key}defenses_by_model"] = {model: _plain(rows, names) for model, rows in defenses_by_model.items()}
     _note_separation(data, f"{track.key}defenses", overall, defenses_by_model)
     data[f"{track.key}attacks_under_defenses_by_model"] = under_by_model
-    return overall, [*defended, *(attacked if track == TARGETED else []), *matrices]
+    return overall, [*defended, *(attacked if track.exposes else []), *matrices]
 
 
 def _note_separation(

@@ -24,6 +24,7 @@ _QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 T = TypeVar("T")
 VIEWS = (
     "runs", "headline", "curves", "attacks", "defenses", "quality", "untargeted_attacks", "untargeted_defenses",
+    "visual_attacks", "visual_defenses",
 )  # fmt: skip
 LENGTHS = (5, 10, 20, 30)
 """The list lengths K at which exposure is measured."""
@@ -31,7 +32,7 @@ LENGTHS = (5, 10, 20, 30)
 
 class Database:
     """All whole records as the views ``runs``, ``headline``, ``curves``, ``attacks``, ``defenses``, ``quality``,
-    ``untargeted_attacks`` and ``untargeted_defenses``.
+    ``untargeted_attacks``, ``untargeted_defenses``, ``visual_attacks`` and ``visual_defenses``.
 
     Everything is read into memory first; after that the connection can neither read nor write a file. A run that several
     files hold counts once: the newest record that did not fail.
@@ -175,7 +176,7 @@ class Database:
     @functools.cached_property
     def _ranked(self) -> dict[str, pa.Table]:
         """What rankings read."""
-        views = ("attacks", "defenses", "untargeted_attacks", "untargeted_defenses")
+        views = [f"{track}{kind}" for track in ("", "untargeted_", "visual_") for kind in ("attacks", "defenses")]
         tables = {name: self.table(f"select * from {name} order by run_id") for name in views}
         return tables | {"headline": self.table("select * exclude (curve) from headline order by run_id")}
 

@@ -11,7 +11,7 @@ from fedbench.errors import UserError
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.ranking_defenses import rank_defenses
 from fedbench.leaderboard.sheets import hit_cut
-from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, Track
+from fedbench.leaderboard.tracks import TRACKS, Track
 from fedbench.leaderboard.under_defenses import attacks_under_defenses
 from fedbench.pictures import check_picture, save_picture
 
@@ -43,7 +43,7 @@ def heat_grids(database: Database) -> list[Grid]:
     are over the same scenarios. Columns are in the order of the ranking of defenses, rows by what the attack does undefended.
     """
     out = []
-    for track in (TARGETED, UNTARGETED):
+    for track in TRACKS:
         models = database.rows(
             f"select distinct model from {track.defenses} where attack_goal = ? order by model", [str(track.goal)]
         )
@@ -61,7 +61,7 @@ def _grid(database: Database, track: Track, model: str) -> Grid:
     values = [
         [row.er.mean, *(row.under[name].er.mean if name in row.under else None for name in defenses)] for row in rows
     ]
-    measure = f"ER@{k} left (%)" if track == TARGETED else f"HR@{hit_cut(k)} lost (%)"
+    measure = f"ER@{k} left (%)" if track.exposes else f"HR@{hit_cut(k)} lost (%)"
     (data,) = database.rows(
         f"select string_agg(distinct dataset, ', ' order by dataset) d, string_agg(distinct protocol, ', ') p from"
         f" {track.defenses} where attack_goal = ? and model = ?",

@@ -110,3 +110,35 @@ def untargeted_notes(h: int, defended: bool) -> list[str]:
             " same scenarios, those that at least half of the defenses ran.",
         ]
     return notes
+
+
+def visual_notes(k: int, defended: bool) -> list[str]:
+    """On the tables of attacks that promote on recommenders that read images.
+
+    Args:
+        k: of ER@K. defended: whether there are tables of defenses.
+    """
+    notes = [
+        f"Visual: recommenders that look at images of items. ER@{k}, peak, tail, order and ranks are as for attacks that"
+        " promote. eps is how far an image that an attack shows may lie from the original, in steps of 8-bit pixels: it is"
+        " part of the scenario, so that two attacks are compared within the same bounds only.",
+        "An attack that shows no image has no bound, and so no rank where bounds are taken together: it stands beside the"
+        " others in the tables of attacks within one eps, where an attack with images counts with that bound alone.",
+        "NDCG@20 loss %: the share of the clean twin's NDCG@20 that the attacked run of the same seed lacks, over the runs"
+        " that ended well.",
+        "max change, PSNR dB, cosine: of the images that were shown last of the targets, against the original ones: largest"
+        " change of a pixel, of 255; peak signal-to-noise ratio; cosine of the extractor's features. Means over runs.",
+        *_SEPARATION,
+    ]
+    if defended:
+        notes += [
+            f"Defenses of images: reduction is ER@{k} of the undefended twin minus the defense's own, in points; loss is the"
+            " share, in percent, of the NDCG@20 without attack and defense that is lost with the defense alone; net is"
+            " reduction minus loss. Runs that diverged, ranks, front and columns of attacks are as for the other defenses.",
+            "clean cosine: of the features of the clean images before and after the defense, mean over the images; least: of"
+            " the one that it changes most. A defense that forgets what the images show has a low one, whatever it prevents.",
+            "AUC, recall at no false alarm %: how well that cosine tells all images that the attacks showed from the clean"
+            " ones that no threshold was set by. flagged %, false alarms %: of both, what the defense flags by its own"
+            " threshold.",
+        ]
+    return notes

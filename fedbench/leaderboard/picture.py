@@ -12,7 +12,7 @@ from fedbench.errors import UserError
 from fedbench.leaderboard.ranking import Estimate
 from fedbench.leaderboard.ranking_defenses import DefenseRow, pareto_front
 from fedbench.leaderboard.sheets import hit_cut
-from fedbench.leaderboard.tracks import TARGETED, UNTARGETED
+from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, VISUAL
 from fedbench.leaderboard.under_defenses import family_order
 from fedbench.pictures import check_picture, save_picture
 
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
-COLORS = {"aggregation": "#0072B2", "clipping": "#E69F00", "client-side": "#009E73", "filter": "#CC79A7"}
+COLORS = {
+    "aggregation": "#0072B2",
+    "clipping": "#E69F00",
+    "client-side": "#009E73",
+    "filter": "#CC79A7",
+    "purification": "#56B4E9",
+}
 OTHER = "#595959"
 """Of chains over several families, and of families that fedbench does not know."""
 
@@ -33,12 +39,13 @@ def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
 
     Axes span the means; an interval that reaches further ends at the edge in an arrow.
 
-    Defenses that are ranked against untargeted attacks have a panel of their own: recovered HR@K against its cost. Points
+    Defenses that are ranked against untargeted attacks have a panel of their own: recovered HR@K against its cost; so have
+    defenses of images: ER@K reduction against the loss of NDCG@20. Points
     are numbered in order of the ranking, since ranks can be shared, and named in the legend. Those that are not on the
     front are paler. Equal rows give equal files.
 
     Args:
-        rows: of :func:`~fedbench.leaderboard.rank_defenses`, of either track or both.
+        rows: of :func:`~fedbench.leaderboard.rank_defenses`, of any tracks.
         path: ends in ``.png`` or ``.svg``. k: of the metrics.
 
     Raises:
@@ -68,18 +75,23 @@ def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
 
 
 def panel_words(k: int) -> dict[str, dict[str, str]]:
-    """Title and axes of each track's panel, by the goal of its attacks, in order."""
+    """Title and axes of each track's panel, by what its rows have as their goal, in order."""
     h = hit_cut(k)
     return {
-        TARGETED.goal: {
+        TARGETED.panel: {
             "xlabel": f"HR@{h} loss without an attack (points)",
             "ylabel": f"ER@{k} reduction (points)",
             "title": "Defenses: what they prevent against what they cost",
         },
-        UNTARGETED.goal: {
+        UNTARGETED.panel: {
             "xlabel": f"cost: HR@{h} lost without an attack (% of the baseline)",
             "ylabel": f"recovered HR@{h} (% of the baseline)",
             "title": "Defenses against untargeted attacks: what they recover against what they cost",
+        },
+        VISUAL.panel: {
+            "xlabel": "NDCG@20 lost without an attack (% of the baseline)",
+            "ylabel": f"ER@{k} reduction (points)",
+            "title": "Defenses of images: what they prevent against what they cost",
         },
     }
 

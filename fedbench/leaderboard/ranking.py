@@ -118,17 +118,25 @@ def load(database: Database, query: str) -> list[Row]:
     """The rows of a query on one of the views, which is asked once.
 
     Beside its columns they have the cells that they are compared by: ``cell`` (:data:`CELL`), ``clean``
-    (:data:`CLEAN_PLACE`) and ``facing`` (:data:`FACING`). They are shared: not to be changed.
+    (:data:`CLEAN_PLACE`) and ``facing`` (:data:`FACING`). In the visual track the bound of an attack's images is part of a
+    cell: it stands with the target. They are shared: not to be changed.
     """
 
     def rows_with_cells() -> list[Row]:
         rows, same = database.rows(query), dict[Cell, Cell]()
+        bounded = [row | {"target": f"{row['target']}, {within(row)}"} if within(row) else row for row in rows]
         for name, columns in _CELLS.items():
-            for row, cell in zip(rows, map(itemgetter(*columns), rows), strict=True):
+            for row, cell in zip(rows, map(itemgetter(*columns), bounded), strict=True):
                 row[name] = same.setdefault(cell, cell)
         return rows
 
     return database.kept(query, rows_with_cells)
+
+
+def within(row: Row) -> str:
+    """The bound of the images that a run's attack shows, as ``eps 4``; empty where there is none."""
+    eps = row.get("eps")
+    return "" if eps is None else f"eps {eps:g}"
 
 
 def cell_of(row: Row, columns: tuple[str, ...] = CELL) -> Cell:

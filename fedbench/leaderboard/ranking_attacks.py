@@ -29,6 +29,7 @@ from fedbench.leaderboard.ranking import (
 from fedbench.leaderboard.separation import Ranking, separate
 
 S = TypeVar("S", bound="Standing")
+A = TypeVar("A", bound="AttackRow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +200,16 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
         for row in _rows(database, defense)
         if row["attack_goal"] == Goal.PROMOTE and (model is None or row["model"] == model)
     ]
+    return by_exposure(rows, lambda fields, _: AttackRow(**fields))
+
+
+def by_exposure(rows: Sequence[Row], make: Callable[[dict[str, Any], Sequence[Row]], A]) -> Ranking[A]:
+    """Attacks by exposure, as :func:`rank_attacks` says.
+
+    Args:
+        rows: attacked runs that are compared. make: a row of the table, of the fields of :class:`AttackRow` and of the
+            attack's runs that have a score.
+    """
     entries = attack_entries(rows, lambda row: row["status"] != "failed")
     first = _first_places(entries.rows, entries.compared)
     found = []
@@ -206,21 +217,20 @@ def rank_attacks(database: Database, defense: str = "none", model: str | None = 
         scored = [row for row in own if row["status"] == "ok" and row["er"] is not None]
         by_cell = grouped(scored, _cell)
         changes = grouped([row for row in scored if row["hr_change"] is not None], _cell)
-        found.append(
-            AttackRow(
-                **entries.standing(entry),
-                er=_estimate(own),
-                peak=mean_of(mean_of(100 * row["er_peak"] for row in group) for group in by_cell),
-                tail=mean_of(
-                    mean_of(100 * row["er_tail"] for row in group if row["er_tail"] is not None) for group in by_cell
-                ),
-                hr_change=clustered([[100 * row["hr_change"] for row in group] for group in changes])
-                if changes
-                else None,
-                unpaired=sum(row["clean_hr"] is None for row in scored),
-                first=first[entry],
-            )
-        )
+        fields = {
+            **entries.standing(entry),
+            "er": _estimate(own),
+            "peak": mean_of(mean_of(100 * row["er_peak"] for row in group) for group in by_cell),
+            "tail": mean_of(
+                mean_of(100 * row["er_tail"] for row in group if row["er_tail"] is not None) for group in by_cell
+            ),
+            "hr_change": clustered([[100 * row["hr_change"] for row in group] for group in changes])
+            if changes
+            else None,
+            "unpaired": sum(row["clean_hr"] is None for row in scored),
+            "first": first[entry],
+        }
+        found.append(make(fields, scored))
     scores = {entry: _mean(own) for entry, own in entries.rows.items() if entries.cells[entry]}
     return placed(found, scores, {entry: _exposures(own) for entry, own in entries.rows.items()})
 
@@ -229,11 +239,16 @@ def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
     """ER@K and HR@K of every attack that has a target, for each dataset, model and ratio."""
     rows = [row for row in _rows(database, defense) if row["attack_goal"] != Goal.DEGRADE]
     out = []
-    for place, group in ratio_groups(rows, _shows):
-        values = clustered([[_exposure(row) for row in cell] for cell in grouped(group, _cell)])
+    for place, group in ratio_groups(rows, shows):
+        values = exposure(group)
         hr = mean_of(100 * row["hr"] for row in group if row["status"] == "ok" and row["hr"] is not None)
         out.append(CellRow(**place, er=values, hr=hr))
     return out
+
+
+def exposure(rows: Sequence[Row]) -> Estimate:
+    """Mean ER@K in percent over scenarios and seeds; each run counts, one without a score as 0."""
+    return clustered([[_exposure(row) for row in cell] for cell in grouped(rows, _cell)])
 
 
 def _rows(database: Database, defense: str) -> list[Row]:
@@ -244,10 +259,16 @@ def _rows(database: Database, defense: str) -> list[Row]:
     return [row for row in defended if row["defense"] == defense]
 
 
-def ratio_groups(rows: Sequence[Row], counts: Callable[[Row], bool]) -> list[tuple[dict[str, Any], list[Row]]]:
-    """The runs of each attack on each dataset, model and ratio that have a result, after the fields of :class:`RatioCell`."""
+def ratio_groups(
+    rows: Sequence[Row], counts: Callable[[Row], bool], more: tuple[str, ...] = ()
+) -> list[tuple[dict[str, Any], list[Row]]]:
+    """The runs of each attack on each dataset, model and ratio that have a result, after the fields of :class:`RatioCell`.
+
+    Args:
+        rows: of a view of attacks. counts: whether a run is a result. more: columns that part the cells further.
+    """
     names = entry_names(rows)
-    place = ("dataset", "model", "malicious_ratio")
+    place = ("dataset", "model", "malicious_ratio", *more)
     groups = grouped(
         [row for row in rows if counts(row)], lambda row: (*(row[key] for key in place), _name(row, names))
     )
@@ -274,7 +295,7 @@ def _first_places(by_entry: Mapping[str, Sequence[Row]], compared: Iterable[Cell
     return first
 
 
-def _shows(row: Row) -> bool:
+def shows(row: Row) -> bool:
     """Whether a run says how much an attack exposes: one that diverged does, too."""
     return row["status"] == "diverged" or (row["status"] == "ok" and row["er"] is not None)
 
@@ -301,4 +322,4 @@ def _mean(rows: Sequence[Row]) -> float:
 
 def _estimate(rows: Sequence[Row]) -> Estimate | None:
     """As :func:`_mean`, with an interval; None where no run says anything."""
-    return clustered(_by_cell(rows)) if any(map(_shows, rows)) else None
+    return clustered(_by_cell(rows)) if any(map(shows, rows)) else None

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
+from typing import Any
 
 from fedbench.entries.cards import Goal
 from fedbench.leaderboard.clean_twins import clean_losses, mean_loss, quality_loss, unjudged
@@ -25,9 +26,10 @@ from fedbench.leaderboard.ranking import (
     load,
     mean_of,
     say,
+    within,
 )
 from fedbench.leaderboard.separation import Ranking, Separation, separate
-from fedbench.leaderboard.tracks import TARGETED, Track
+from fedbench.leaderboard.tracks import TARGETED, VISUAL, Track
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class DefenseRow:
 
     The numbers are those of the targeted track, ER@K that is prevented and HR@K that is lost, in points. In the untargeted
     track (``goal`` "degrade") all are percent of the baseline's HR@K: ``reduction`` is what the defense recovers, ``loss``
-    what it costs, ``er`` the relative loss that is left, ``peak`` None;
+    what it costs, ``er`` the relative loss that is left, ``peak`` None; in the visual track ``loss`` is percent of the
+    baseline's NDCG@20;
     all are where training is best on validation items (without any, at the end), but for ``net_end`` and ``er_end``.
 
     Attributes:
@@ -57,7 +60,7 @@ class DefenseRow:
             end well. clean_diverged: clean scenarios and seeds in which it diverged. unpaired: runs that have no
             undefended twin. missing: scenarios of the comparison that it lacks, and clean ones. apart: how many scenarios
             it has beyond the comparison. lacking: seeds that it lacks where it ran, of those that at least half of the
-            defenses there ran. goal: of the attacks that it faces.
+            defenses there ran. goal: of the attacks that it faces; "visual" in the visual track.
     """
 
     defense: str
@@ -92,6 +95,25 @@ class DefenseRow:
 
 
 @dataclass(frozen=True)
+class VisualDefenseRow(DefenseRow):
+    """A defense of images; ``loss`` is the share of NDCG@20 that it takes without an attack.
+
+    Attributes:
+        similarity, least_similarity: cosine of the features of the clean images before and after the defense: the mean over
+            them, and the least; means over runs. auc, recall_zero_fp: how well its similarity tells attacks' images from
+            clean ones, and the share of them (percent) that can be flagged without a clean one. recall, false_alarms: percent
+            of them, and of clean ones, that it flags itself; None where it flags nothing.
+    """
+
+    similarity: float | None = None
+    least_similarity: float | None = None
+    auc: float | None = None
+    recall_zero_fp: float | None = None
+    recall: float | None = None
+    false_alarms: float | None = None
+
+
+@dataclass(frozen=True)
 class Facing:
     """Attacked and defended runs of one track, by defense.
 
@@ -103,8 +125,9 @@ class Facing:
     names: Mapping[Cell, str]
 
     def attack(self, row: Row) -> str:
-        """Name on the leaderboard of the attack of a run."""
-        return self.names[row["attack"], row["attack_params"]]
+        """Name on the leaderboard of the attack of a run, with the bound of the images that it shows."""
+        name, bound = self.names[row["attack"], row["attack_params"]], within(row)
+        return f"{name}, {bound}" if bound else name
 
 
 def facing(database: Database, model: str | None = None, track: Track = TARGETED) -> Facing:
@@ -121,7 +144,7 @@ def _facing(database: Database, model: str | None, track: Track) -> Facing:
     everything = load(database, f"select * from {track.defenses} {of_track} order by run_id")
     rows = [row for row in everything if model is None or row["model"] == model]
     # Undefended runs are named along: an attack is called the same here as in the tables of attacks.
-    what = "select distinct attack, attack_params, dataset, model, protocol from attacks"
+    what = f"select distinct attack, attack_params, dataset, model, protocol from {track.named}"
     ran = database.rows(f"{what} {of_track}")
     attacks = entry_names([row for row in ran if model is None or row["model"] == model])
     names = entry_names(rows, "defense")
@@ -141,14 +164,19 @@ def paired(row: Row, track: Track) -> bool:
 
 def scenario_mean(rows: Sequence[Row], column: str) -> float | None:
     """Mean in percent over scenarios of the mean over seeds."""
-    by_scenario = grouped([row for row in rows if row[column] is not None], itemgetter("facing"))
-    return mean_of(mean_of(100 * row[column] for row in own) for own in by_scenario)
+    return plain_mean(rows, column, 100)
 
 
 def scenario_estimate(rows: Sequence[Row], column: str) -> Estimate | None:
     """As :func:`scenario_mean`, with an interval."""
     by_scenario = grouped([row for row in rows if row[column] is not None], itemgetter("facing"))
     return clustered([[100 * row[column] for row in own] for own in by_scenario]) if by_scenario else None
+
+
+def plain_mean(rows: Sequence[Row], column: str, unit: float = 1.0) -> float | None:
+    """As :func:`scenario_mean`, in units of the column's own times ``unit``."""
+    by_scenario = grouped([row for row in rows if row[column] is not None], itemgetter("facing"))
+    return mean_of(mean_of(unit * row[column] for row in own) for own in by_scenario)
 
 
 def _net_end(rows: Sequence[Row], track: Track) -> float | None:
@@ -264,7 +292,8 @@ def _row(
         if share is not None and place in clean
     }
     lacks |= {f"{cell[0]} on {say(cell[2:])}" for cell in compared - ran}
-    return DefenseRow(
+    make, seen = (VisualDefenseRow, _seen(pairs)) if track == VISUAL else (DefenseRow, {})
+    return make(
         defense=name,
         family=family,
         knowledge=knowledge,
@@ -288,10 +317,23 @@ def _row(
         unpaired=sum(row["status"] != "failed" and not paired(row, track) for row in own),
         missing=sorted(lacks | {text for place, text in needed.items() if place not in clean}),
         apart=len(ran - compared),
-        goal=track.goal,
+        goal=track.panel,
         net_end=_net_end(pairs, track),
         er_end=scenario_mean(pairs, track.left_end) if track.left_end else None,
+        **seen,
     )
+
+
+def _seen(pairs: Sequence[Row]) -> dict[str, Any]:
+    """What the runs of a defense say of the images, the further fields of :class:`VisualDefenseRow`."""
+    return {
+        "similarity": plain_mean(pairs, "clean_similarity_mean"),
+        "least_similarity": plain_mean(pairs, "clean_similarity_min"),
+        "auc": plain_mean(pairs, "detection_auc"),
+        "recall_zero_fp": plain_mean(pairs, "detection_recall_zero_fp", 100),
+        "recall": plain_mean(pairs, "detection_recall", 100),
+        "false_alarms": plain_mean(pairs, "detection_false_positive_rate", 100),
+    }
 
 
 def _lacking(

@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from fedbench.leaderboard.ranking import Estimate
 from fedbench.leaderboard.ranking_attacks import AttackRow, RatioCell, Standing
-from fedbench.leaderboard.ranking_defenses import DefenseRow
+from fedbench.leaderboard.ranking_defenses import DefenseRow, VisualDefenseRow
 from fedbench.leaderboard.ranking_untargeted import UntargetedAttackRow
+from fedbench.leaderboard.ranking_visual import VisualAttackRow
 from fedbench.leaderboard.separation import Ranking, Separation
-from fedbench.leaderboard.tracks import TARGETED, Track
+from fedbench.leaderboard.tracks import TARGETED, VISUAL, Track
 from fedbench.leaderboard.under_defenses import Left, UnderRow, family_order
 
 C = TypeVar("C", bound=RatioCell)
@@ -40,6 +41,8 @@ class Sheet:
 
 SHARE, POINTS, LOST, ANY = (0.0, 100.0), (-100.0, 100.0), (-math.inf, 100.0), (-math.inf, math.inf)
 """What is possible, in percent: of a share, of a difference of two, of what is lost of the whole, of what is brought back."""
+DETECTION = ("clean cosine", "least clean cosine", "AUC", "recall at no false alarm %", "flagged %", "false alarms %")
+"""Columns of defenses of images."""
 NEVER_ON_A_SCREEN = frozenset({"failed", "missing", "without twin", "left out", "assumes", "diverged clean"})
 
 
@@ -123,6 +126,39 @@ def untargeted_sheet(title: str, rows: Ranking[UntargetedAttackRow], k: int) -> 
     return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
 
 
+def visual_sheet(title: str, rows: Ranking[VisualAttackRow], k: int) -> Sheet:
+    """Attacks where images are read, by exposure, and what their images look like."""
+    unpaired = any(row.unpaired for row in rows)
+    headings = (
+        "rank", "attack", f"ER@{k}", "beats", "mean rank", "peak", "tail", "NDCG@20 loss %", "max change", "PSNR dB",
+        "cosine", "knows", "first", "scenarios", "runs", "diverged", "failed",
+        *(("without twin",) if unpaired else ()), "missing",
+    )  # fmt: skip
+    lines = [
+        (
+            rank_text(row.rank, row.last_rank),
+            row.attack,
+            _estimate(row.er),
+            *_standing(row),
+            _number(row.peak),
+            _number(row.tail),
+            _estimate(row.ndcg_loss, LOST),
+            _number(row.change),
+            _number(row.psnr),
+            _number(row.cosine, digits=2),
+            row.knowledge,
+            str(row.first),
+            *_counted(row),
+            *((str(row.unpaired),) if unpaired else ()),
+            str(len(row.missing)),
+        )
+        for row in rows
+    ]
+    runs = {row.attack: row.runs for row in rows}
+    spare = ("diverged", "scenarios", "first", "mean rank", "runs", "max change", "tail", "knows", "PSNR dB", "cosine")
+    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
+
+
 def rank_text(rank: int | None, last: int | None) -> str:
     """Ranks from the first to the last that is open: ``3``, or ``1-4``; ``-`` without a rank."""
     return "-" if rank is None else str(rank) if rank == last else f"{rank}-{last}"
@@ -167,15 +203,22 @@ def _counted(row: Standing) -> tuple[str, ...]:
     return str(row.scenarios), str(len(row.runs)), str(row.diverged), str(row.failed)
 
 
-def cell_sheets(cells: Iterable[C], value: Callable[[C], str], measure: str) -> list[Sheet]:
-    """One table for each dataset and model: attack x malicious ratio.
+def cell_sheets(
+    cells: Iterable[C],
+    value: Callable[[C], str],
+    measure: str,
+    column: Callable[[C], tuple[float, ...]] = lambda cell: (cell.malicious_ratio,),
+    by: str = "malicious ratio",
+) -> list[Sheet]:
+    """One table for each dataset and model: attack x malicious ratio, or x what else tells cells apart.
 
     Args:
         cells: of one track. value: what a cell shows. measure: what that is, for the title.
+        column: where a cell stands, the malicious ratio first, and then what else. by: what the columns are.
     """
-    groups: dict[tuple[str, str], dict[str, dict[float, C]]] = {}
+    groups: dict[tuple[str, str], dict[str, dict[tuple[float, ...], C]]] = {}
     for cell in cells:
-        groups.setdefault((cell.dataset, cell.model), {}).setdefault(cell.attack, {})[cell.malicious_ratio] = cell
+        groups.setdefault((cell.dataset, cell.model), {}).setdefault(cell.attack, {})[column(cell)] = cell
     sheets = []
     for (dataset, model), by_attack in sorted(groups.items()):
         ratios = sorted({ratio for own in by_attack.values() for ratio in own})
@@ -183,12 +226,18 @@ def cell_sheets(cells: Iterable[C], value: Callable[[C], str], measure: str) -> 
             (attack, *(value(own[ratio]) if ratio in own else "-" for ratio in ratios))
             for attack, own in sorted(by_attack.items())
         ]
-        headings = ("attack", *(f"{100 * ratio:g} %" for ratio in ratios))
+        headings = ("attack", *(_column_words(*ratio) for ratio in ratios))
         runs = {
             attack: [run for cell in own.values() for run in cell.runs] for attack, own in sorted(by_attack.items())
         }
-        sheets.append(Sheet(f"{measure} on {dataset}, {model}, by malicious ratio", headings, rows, runs))
+        sheets.append(Sheet(f"{measure} on {dataset}, {model}, by {by}", headings, rows, runs))
     return sheets
+
+
+def _column_words(ratio: float, eps: float | None = None) -> str:
+    """``5 %``; with a bound ``0.1 %, eps 4``, without images (a bound of 0) ``0.1 %, no image``."""
+    share = f"{100 * ratio:g} %"
+    return share if eps is None else f"{share}, eps {eps:g}" if eps else f"{share}, no image"
 
 
 def defense_sheet(
@@ -200,14 +249,15 @@ def defense_sheet(
         title, rows, k: of the table. listed: runs that another table names; rows with only those do not name them again.
         track: of the rows.
     """
-    if track == TARGETED:
-        prevented, loss, left, least = f"ER@{k} reduction", f"HR@{hit_cut(k)} loss", f"ER@{k} left", "least prevented"
+    if track.exposes:
+        cost = "NDCG@20 loss %" if track == VISUAL else f"HR@{hit_cut(k)} loss"
+        prevented, loss, left, least = f"ER@{k} reduction", cost, f"ER@{k} left", "least prevented"
     else:
         prevented, loss, left, least = "recovered %", "cost %", f"HR@{hit_cut(k)} loss left %", "least recovered"
     headings = (
         "rank", "defense", "family", prevented, loss, "net", "beats", "mean rank", "front", left,
         *(("at peak",) if track.peak else ()), *(("net at the end", "left at the end %") if track.left_end else ()),
-        "worst attack", least, "ms a round", "knows", "assumes",
+        "worst attack", least, *(DETECTION if track == VISUAL else ()), "ms a round", "knows", "assumes",
         "scenarios", "runs", "diverged", "diverged clean", "failed", "without twin", "missing",
     )  # fmt: skip
     lines = [
@@ -215,7 +265,7 @@ def defense_sheet(
             rank_text(row.rank, row.last_rank),
             row.defense,
             row.family or "-",
-            _estimate(row.reduction, POINTS if track == TARGETED else ANY),
+            _estimate(row.reduction, POINTS if track.exposes else ANY),
             _estimate(row.loss, POINTS if track == TARGETED else LOST),
             _number(row.net, signed=True),
             *_standing(row),
@@ -225,6 +275,7 @@ def defense_sheet(
             *((_number(row.net_end, signed=True), _number(row.er_end)) if track.left_end else ()),
             f"{row.worst[0]} {_number(row.worst[1])}" if row.worst else "-",
             f"{row.least[0]} {_number(row.least[1], signed=True)}" if row.least else "-",
+            *_detection(row),
             _number(row.cost, signed=True),
             row.knowledge or "none",
             row.assumes or "-",
@@ -255,17 +306,28 @@ def defense_sheet(
         "front",
         left,
         "net at the end",
+        *(DETECTION if track == VISUAL else ()),
     )
-    unit = "points" if track == TARGETED else "% of the baseline"
+    unit = "points" if track.exposes else "% of the baseline"
     text = caption(rows.separation, unit)
     return Sheet(title, headings, lines, runs, spare=spare, caption=text)
 
 
-def under_sheet(title: str, rows: Sequence[UnderRow], k: int) -> Sheet:
+def _detection(row: DefenseRow) -> tuple[str, ...]:
+    """The columns :data:`DETECTION`; none of a defense in another track."""
+    if not isinstance(row, VisualDefenseRow):
+        return ()
+    two = (row.similarity, row.least_similarity, row.auc)
+    shares = (row.recall_zero_fp, row.recall, row.false_alarms)
+    return *(_number(value, digits=2) for value in two), *(_number(value) for value in shares)
+
+
+def under_sheet(title: str, rows: Sequence[UnderRow], k: int, track: Track = TARGETED) -> Sheet:
     """What is left of each attack under the best defense, and under the best of each family."""
     families = family_order(family for row in rows for family in row.families)
+    cost = "its NDCG@20 loss %" if track == VISUAL else f"its HR@{hit_cut(k)} loss"
     headings = (
-        "attack", f"ER@{k} undefended", f"ER@{k} under the best", "best defense", f"its HR@{hit_cut(k)} loss",
+        "attack", f"ER@{k} undefended", f"ER@{k} under the best", "best defense", cost,
         *(f"best {family}" for family in families), "scenarios", "defenses", "left out",
     )  # fmt: skip
     lines = [
@@ -283,7 +345,7 @@ def under_sheet(title: str, rows: Sequence[UnderRow], k: int) -> Sheet:
         for row in rows
     ]
     best = [f"best {family}" for family in families]
-    spare = ("defenses", "scenarios", *reversed(best), f"its HR@{hit_cut(k)} loss")
+    spare = ("defenses", "scenarios", *reversed(best), cost)
     return Sheet(title, headings, lines, text=frozenset({"attack", "best defense", *best}), spare=spare)
 
 

@@ -1,4 +1,4 @@
-"""The two tracks of the leaderboard: attacks with a target, and attacks without one; they are never ranked together."""
+"""The tracks of the leaderboard, by what attacks want and whether recommenders look at images: never ranked together."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Track:
         undefended: what it does without a defense. peak: the most it did during training, None where that is not measured.
         prevented_end, loss_end, left_end: those three at the end of training, None where they are measured there anyway.
         prefix: of the titles of its tables. key: prefix of its entries in the plain data of the board.
+        name: what a row of a defense says it is of, its ``goal``; empty for that of the attacks.
     """
 
     goal: Goal
@@ -32,6 +33,22 @@ class Track:
     left_end: str | None = None
     prefix: str = ""
     key: str = ""
+    name: str = ""
+
+    @property
+    def panel(self) -> str:
+        """What tells its defenses from those of other tracks."""
+        return self.name or str(self.goal)
+
+    @property
+    def named(self) -> str:
+        """The view by whose runs attacks are named: undefended ones are named along."""
+        return "visual_attacks" if self.name else "attacks"
+
+    @property
+    def exposes(self) -> bool:
+        """Whether it is about ER@K, in points."""
+        return self.goal != Goal.DEGRADE
 
     def title(self, text: str) -> str:
         """``text`` as the title of one of the track's tables."""
@@ -58,3 +75,20 @@ UNTARGETED = Track(
     "untargeted_",
 )
 """Lost quality; everything in percent of the baseline's HR@K."""
+
+VISUAL = Track(
+    Goal.PROMOTE,
+    "visual_attacks",
+    "visual_defenses",
+    "er_reduction",
+    "ndcg_loss",
+    "er_defended",
+    "er_undefended",
+    "er_peak",
+    prefix="Visual: ",
+    key="visual_",
+    name="visual",
+)
+"""Exposure of the targets where images are read, in points of ER@K; costs in percent of the baseline's NDCG@20. Attacks on
+images are compared within equal bounds: eps is part of the scenario, and not of an attack's name."""
+TRACKS = (TARGETED, UNTARGETED, VISUAL)

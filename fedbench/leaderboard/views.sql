@@ -3,6 +3,7 @@
 -- One row a run. hr is the headline hit ratio: against sampled negatives, or by full ranking, as its protocol says; hr_chosen
 -- and ndcg_chosen are by the same ranking at the evaluation that is best on validation items, without any at the last one.
 -- superseded: there are runs of a newer version of its attack, defense or model; the views below leave such a run out.
+-- visual: its model reads images of items.
 create or replace view headline as
 select * exclude (newest_attack, newest_defense, newest_model),
        er_$K as er, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
@@ -11,7 +12,8 @@ select * exclude (newest_attack, newest_defense, newest_model),
        case when ranking = 'full' then coalesce(hr_full_$H_best, hr_full_$H) else hr_$H end as hr_chosen,
        case when ranking = 'full' then coalesce(ndcg_full_$H_best, ndcg_full_$H) else ndcg_$H end as ndcg_chosen,
        attack_version < newest_attack or coalesce(defense_version, 1) < newest_defense
-       or coalesce(model_version, 1) < newest_model as superseded
+       or coalesce(model_version, 1) < newest_model as superseded,
+       model in (select model from runs where extractor is not null) as visual
 from runs
 join (select attack, max(attack_version) as newest_attack from runs group by attack) using (attack)
 join (select defense, max(coalesce(defense_version, 1)) as newest_defense from runs group by defense) using (defense)
@@ -22,7 +24,8 @@ create or replace view curves as
 select run_id, scenario_id, seed, dataset, model, attack, defense, malicious_ratio, point.*
 from (select *, unnest(curve) as point from runs);
 
--- Attacked runs beside their clean twin of the same seed: what the attack gains, and what it costs in quality.
+-- Attacked runs beside their clean twin of the same seed: what the attack gains, and what it costs in quality. Attacks that
+-- promote on models that read images are in visual_attacks.
 create or replace view attacks as
 select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
@@ -31,7 +34,7 @@ select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.er, r.er_peak, r.er_tail, r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change
 from headline r
 left join headline c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
-where r.attack <> 'none' and not r.superseded;
+where r.attack <> 'none' and not r.superseded and not (r.visual and r.attack_goal <> 'degrade');
 
 -- Attacked and defended runs beside the undefended twin; the loss is that of the two clean twins of the same seed. An attacked
 -- run that diverged shows the target to nobody at the end; a clean run that diverged has lost the whole hit ratio. cost_ms is
@@ -53,7 +56,7 @@ from headline r
 left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok'
 left join headline d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
 left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
-where r.attack <> 'none' and r.defense <> 'none' and not r.superseded;
+where r.attack <> 'none' and r.defense <> 'none' and not r.superseded and not (r.visual and r.attack_goal <> 'degrade');
 
 -- Headline quality where a run that diverged has none left, and a run that failed has no number.
 create or replace view quality as
@@ -97,3 +100,49 @@ left join quality d on d.scenario_id = r.clean_id and d.seed = r.seed and d.stat
 left join quality b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
 left join (select run_id, cost_ms from defenses) t on t.run_id = r.run_id
 where r.attack_goal = 'degrade' and r.defense <> 'none' and not r.superseded;
+
+-- Attacks that promote on models that read images, beside their clean twin of the same seed. eps is the bound of an attack
+-- on images, which is no part of attack_params here; ndcg_loss is the share of NDCG@20 that the attack takes, by the ranking of
+-- the protocol; image_*: of the images last shown of the targets, against the original ones.
+create or replace view visual_attacks as
+select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
+       r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
+       r.num_targets, r.target_items, r.defense, r.defense_params, r.attack, r.attack_version,
+       json_merge_patch(r.attack_params, '{"eps": null}')::varchar as attack_params,
+       cast(json_extract(r.attack_params, '$.eps') as double) as eps, r.attack_goal,
+       array_to_string(r.attack_knowledge, ', ') as knowledge,
+       r.er, r.er_peak, r.er_tail, r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change,
+       case when r.ranking = 'full' then r.ndcg_full_20 else r.ndcg_20 end as ndcg,
+       case when c.ranking = 'full' then c.ndcg_full_20 else c.ndcg_20 end as clean_ndcg,
+       1 - ndcg / nullif(clean_ndcg, 0) as ndcg_loss,
+       r.image_change, r.image_psnr, r.image_ssim, r.image_cosine
+from headline r
+left join headline c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
+where r.visual and r.attack <> 'none' and r.attack_goal <> 'degrade' and not r.superseded;
+
+-- Their defended runs beside the undefended twin, and (ndcg_loss) the share of NDCG@20 that the defense takes without an attack,
+-- between the two clean twins of the same seed; runs that diverged count as in the view defenses. clean_similarity_*: cosine of
+-- features of clean images before and after the defense; detection_*: how well it tells the attack's images from them.
+create or replace view visual_defenses as
+select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r.protocol, r.protocol_params,
+       r.model_params, r.malicious_ratio, r.target, r.num_targets,
+       r.attack, json_merge_patch(r.attack_params, '{"eps": null}')::varchar as attack_params,
+       cast(json_extract(r.attack_params, '$.eps') as double) as eps, r.attack_goal, r.defense, r.defense_params,
+       r.defense_family, array_to_string(r.defense_knowledge, ', ') as defense_knowledge, r.defense_assumes,
+       case r.status when 'ok' then r.er when 'diverged' then 0 end as er_defended,
+       case r.status when 'ok' then r.er_peak when 'diverged' then coalesce(r.er_peak, 0) end as er_peak,
+       u.er as er_undefended, u.er - er_defended as er_reduction,
+       case when b.ranking = 'full' then b.ndcg_full_20 else b.ndcg_20 end as ndcg_baseline,
+       case when d.status = 'diverged' then 0 when d.ranking = 'full' then d.ndcg_full_20 else d.ndcg_20 end as ndcg_defended,
+       1 - ndcg_defended / nullif(ndcg_baseline, 0) as ndcg_loss,
+       d.status as clean_status, d.defense_params as clean_params,
+       case when r.status = 'ok' and r.rounds > 0 and u.rounds > 0
+                 and r.device = u.device and r.device_name = u.device_name and r.threads = u.threads
+            then 1000 * (r.seconds_train / r.rounds - u.seconds_train / u.rounds) end as cost_ms,
+       r.clean_similarity_mean, r.clean_similarity_min, r.detection_auc, r.detection_recall_zero_fp, r.detection_recall,
+       r.detection_false_positive_rate
+from headline r
+left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok'
+left join headline d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
+left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
+where r.visual and r.attack <> 'none' and r.attack_goal <> 'degrade' and r.defense <> 'none' and not r.superseded;

@@ -15,8 +15,12 @@ from fedbench.scenarios.suite import Planned, Suite, matrix_of
 
 NAMED = 8
 """Scenarios that are named one by one where only some of a kind are not run."""
-BOARDS = {False: ("LEADERBOARD.md", "targeted attacks"), True: ("UNTARGETED.md", "untargeted attacks")}
-"""Leaderboards above the pages, by whether a suite's attacks degrade."""
+BOARDS = {
+    "targeted": ("LEADERBOARD.md", "targeted attacks"),
+    "untargeted": ("UNTARGETED.md", "untargeted attacks"),
+    "visual": ("VISUAL.md", "attacks where images are read"),
+}
+"""Leaderboards above the pages, by the track of a suite's attacks."""
 
 Statuses = Mapping[tuple[str, int], str]
 
@@ -152,13 +156,24 @@ def _state(planned: Sequence[Planned], statuses: Statuses, there: int, runs: int
 
 
 def _boards(planned: Iterable[Planned], above: Path) -> list[str]:
-    goals = {each.scenario.resolved.attack_class.card.goal for each in planned} - {Goal.NONE}
+    tracks = {_track(each) for each in planned}
     links = [
         f"[Leaderboard of {what}](../{file})"
-        for degrades, (file, what) in BOARDS.items()
-        if (above / file).is_file() and any((goal == Goal.DEGRADE) == degrades for goal in goals)
+        for track, (file, what) in BOARDS.items()
+        if (above / file).is_file() and track in tracks
     ]
     return [f"{'; '.join(links)}.", ""] if links else []
+
+
+def _track(each: Planned) -> str:
+    """The track that the attack of a scenario is ranked in; empty without an attack."""
+    resolved = each.scenario.resolved
+    goal = resolved.attack_class.card.goal
+    if goal == Goal.NONE:
+        return ""
+    if goal == Goal.DEGRADE:
+        return "untargeted"
+    return "visual" if resolved.model.reads_features else "targeted"
 
 
 def _short(each: Planned) -> str:

@@ -11,12 +11,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedbench.leaderboard.board import Board, make_board
+from fedbench.leaderboard.board import WITHIN, Board, make_board
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.paired import ALPHA
 from fedbench.leaderboard.ranking_defenses import pareto_front
 from fedbench.leaderboard.sheets import rank_text
-from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, Track
+from fedbench.leaderboard.tracks import TARGETED, TRACKS, Track
 
 FILTERS = ("dataset", "model", "malicious_ratio")
 """Columns whose values can be chosen; the first choice of each is everything."""
@@ -94,28 +94,36 @@ def plain_board(board: Board, shared: Shared) -> dict[str, Any]:
     """
     data = board.data
     out: dict[str, Any] = {"captions": _captions(board), "warnings": shared.texts.add(list(data["warnings"]))}
-    for track in (TARGETED, UNTARGETED):
+    for track in TRACKS:
+        if f"{track.key}attacks" not in data:
+            continue
         for table in ("attacks", "defenses"):
             key = track.key + table
             out[key] = _plain(_ranked(data[key], table[:-1], data["pairs"].get(key, [])), shared)
         out[f"{track.key}cells"] = _plain(data[f"{track.key}cells"], shared)
         under = data.get(f"{track.key}attacks_under_defenses", [])
         out[f"{track.key}attacks_under_defenses"] = [_under(row, track, shared) for row in under]
-        prevented, loss = ("reduction", "loss") if track == TARGETED else ("recovered", "cost")
+        prevented, loss = ("reduction", "loss") if track.exposes else ("recovered", "cost")
         ranked = [row for row in data[f"{track.key}defenses"] if row["rank"] is not None]
         points = [(row[prevented]["mean"], row[loss]["mean"]) for row in ranked] + [(0.0, 0.0)]
         front = {point for point, best in zip(points, pareto_front(points), strict=True) if best}
         out[f"{track.key}front"] = _plain(sorted((cost, gain) for gain, cost in front), shared)
+    if (within := data.get("visual_attacks_within")) is not None:
+        out["visual_attacks_within"] = {
+            eps: _plain(_ranked(rows, "attack", ()), shared) for eps, rows in within.items()
+        }
     return out
 
 
 def _captions(board: Board) -> dict[str, str]:
-    """What the runs of each ranking can tell apart, by the ranking's key."""
-    return {
-        f"{UNTARGETED.key if sheet.title.startswith(UNTARGETED.prefix) else TARGETED.key}{sheet.headings[1]}s": sheet.caption
-        for sheet in board.sheets
-        if sheet.caption
-    }
+    """What the runs of each ranking can tell apart, by the ranking's key, of one within a bound with that bound."""
+    out = {}
+    for sheet in board.sheets:
+        if sheet.caption:
+            track = next((track for track in TRACKS if track.prefix and sheet.title.startswith(track.prefix)), TARGETED)
+            bound = sheet.title.removeprefix(WITHIN) if sheet.title.startswith(WITHIN) else ""
+            out[f"{track.key}{sheet.headings[1]}s{f'_within {bound}' if bound else ''}"] = sheet.caption
+    return out
 
 
 def _ranked(rows: Sequence[Mapping[str, Any]], kind: str, pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -133,7 +141,7 @@ def _ranked(rows: Sequence[Mapping[str, Any]], kind: str, pairs: Sequence[Mappin
 
 def _under(row: Mapping[str, Any], track: Track, shared: Shared) -> dict[str, Any]:
     """An attack's row of the heat map; ``under``: by defense, what is left, what the defense costs, its net and its runs."""
-    left, cost = ("er", "loss") if track == TARGETED else ("left", "cost")
+    left, cost = ("er", "loss") if track.exposes else ("left", "cost")
     return {
         "attack": row["attack"],
         "left": _plain(row[left], shared),

@@ -9,7 +9,7 @@ from typing import Any
 import fedbench
 from fedbench.leaderboard.board import superseded
 from fedbench.leaderboard.database import LENGTHS, Database
-from fedbench.leaderboard.notes import targeted_notes, untargeted_notes
+from fedbench.leaderboard.notes import targeted_notes, untargeted_notes, visual_notes
 from fedbench.leaderboard.page.boards import FILTERS, Shared, choices, chosen_boards
 from fedbench.leaderboard.page.cards import cards
 from fedbench.leaderboard.page.runs import METRICS, curves, records, run_metrics
@@ -46,10 +46,7 @@ def page_data(database: Database, command: str = "fedbench leaderboard --html DI
         "boards": boards,
         "lists": shared.lists.values,
         "texts": shared.texts.values,
-        "notes": {
-            str(k): {"targeted": targeted_notes(k, True), "untargeted": untargeted_notes(hit_cut(k), True)}
-            for k in LENGTHS
-        },
+        "notes": {str(k): _notes(database, k) for k in LENGTHS},
         **table,
         "metrics": metrics,
         "metric_names": METRICS,
@@ -58,6 +55,13 @@ def page_data(database: Database, command: str = "fedbench leaderboard --html DI
         "superseded": superseded(database),
     }
     return {"about": _about(database, command, data)} | data
+
+
+def _notes(database: Database, k: int) -> dict[str, list[str]]:
+    """How to read the tables of each track."""
+    notes = {"targeted": targeted_notes(k, True), "untargeted": untargeted_notes(hit_cut(k), True)}
+    (there,) = database.rows("select count(*) as visual from visual_attacks")
+    return notes | ({"visual": visual_notes(k, True)} if there["visual"] else {})
 
 
 def _about(database: Database, command: str, data: dict[str, Any]) -> dict[str, Any]:
