@@ -27,8 +27,9 @@ def test_tois_is_as_its_paper_has_it_and_otherwise_the_default() -> None:
         "ranking": "full",
         "evaluate_every": 1,
     }
-    made = protocols.preset("tois", "vncf", "ml-1m")
+    made = protocols.preset("tois", "vncf", "longtail-1m")
     assert made == Protocol(**said)
+    assert protocols.preset("tois", "vncf", "ml-1m") == Protocol(**(said | {"split": "published-ijcai22"}))
     kept = (made.negatives, made.clients_per_round, made.schedule, made.aggregation, made.server_optimizer)
     assert kept == ("once", 256, "shuffled", "sum", "sgd")
     assert (made.loss, made.reduction, made.malicious_clients) == ("bce", "mean", "injected")
