@@ -27,10 +27,15 @@ class AdaptiveSyntheticUserImages(SyntheticUserImages):
     approximation: Athalye, Carlini and Wagner, ICML 2018), so that any ``Defense.purify`` can be attacked, differentiable
     or not. ``backward`` says by what:
 
-    * ``"identity"``: as if purifying changed nothing, the usual choice. Behind a blur it fails: steps of single pixels
-      follow signs that the blur averages away.
+    * ``"identity"``: as if purifying changed nothing, the usual choice. Steps of single pixels then follow signs, many of
+      which the purifier averages away.
     * ``"response"``: by the filter that is nearest to the purifier at changes of the size of eps (:func:`response`), with
       which the gradient loses what the purifier would remove.
+
+    How much of the change of a score that an image reaches without a purifier is left behind one (one poster,
+    efficientnet-lite0, eps 4, 20 steps; an attacker who does not know it, identity, response): blur of radius 1 12, 73, 77
+    %, of radius 2 0, 39, 53 %, JPEG of quality 75 18, 52, 57 %, of 50 7, 32, 39 %, median filter 24, 75, 82 %, bit depth
+    86, 95, 91 %.
 
     It keeps the image of least mean loss. A purifier that makes the same of the original images twice is taken for
     deterministic: one sample then does. It does not try to stay unflagged.

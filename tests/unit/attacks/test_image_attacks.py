@@ -128,8 +128,7 @@ def test_the_image_by_hand(params: dict[str, Any], pixels: list[int], margin: st
 
 
 @pytest.mark.parametrize("model", ["vncf", "lightvgcn"])
-@pytest.mark.parametrize("margin", ["probability", "logit", "softplus"])
-@pytest.mark.parametrize("keep", ["last", "best"])
+@pytest.mark.parametrize(("margin", "keep"), [("probability", "last"), ("logit", "best"), ("softplus", "best")])
 def test_psmu_v_equals_a_plain_loop(model: str, margin: str, keep: str, make_view: MakeView) -> None:
     params: dict[str, Any] = {"eps": 9, "steps": 7, "step_size": 2.0}
     attack = made("psmu-v", margin=margin, keep=keep, **params)
@@ -151,13 +150,13 @@ def test_psmu_v_equals_a_plain_loop(model: str, margin: str, keep: str, make_vie
         if model == "lightvgcn":
             u = u + sum(items[j] + dense["E"] @ features[j] for j in mine) / len(mine) ** 0.5
         rank = sorted(set(range(20)) - set(mine), key=lambda j, u=u: -float(score(u, j, features[j])))  # type: ignore[misc]
-        people.append((u, [j for j in rank[:6] if j not in TARGETS]))
+        people.append((u, [score(u, j, features[j]) for j in rank[:6] if j not in TARGETS]))
 
     def loss(x: torch.Tensor, t: int) -> torch.Tensor:
         total, look = torch.zeros(()), images.extract(x[None])[0]
         for u, listed in people:
-            for j in listed:
-                lag = score(u, j, features[j]) - score(u, t, look)
+            for rival in listed:
+                lag = rival - score(u, t, look)
                 total = total + (torch.log1p(torch.exp(lag)) if margin == "softplus" else torch.sigmoid(lag))
         return total
 
@@ -198,7 +197,7 @@ def test_the_loss_falls_and_the_images_are_near(name: str, make_view: MakeView) 
     warm=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_descent_stays_in_the_ball(
     eps: int, steps: int, size: float | None, keep: Any, samples: int, known: bool, warm: bool, seed: int
 ) -> None:
@@ -244,18 +243,18 @@ def test_equal_streams_give_equal_images_and_pieces_do_not_matter(
     name: str, make_view: MakeView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = album()
-    first = shown(made(name), images, a_view(make_view, made(name)))
-    monkeypatch.setattr(image_descent, "PIECE", 2)
-    again = shown(made(name), images, a_view(make_view, made(name)))
+    first = shown(made(name, steps=3), images, a_view(make_view, made(name)))
+    monkeypatch.setattr(image_descent, "PIECE_ON_CPU", 2)
+    with torch.no_grad():
+        again = shown(made(name, steps=3), images, a_view(make_view, made(name)))
     assert torch.equal(first, again)
-    turned = shown(made(name), images, a_view(make_view, made(name), targets=TARGETS[::-1]))
-    if name == "popularity-image":
-        assert torch.equal(first.flip(0), turned)
-    for name in NAMES[:2]:
-        attack = made(name, eps=8)
-        view = a_view(make_view, attack)
-        fresh = shown(attack, images, view)
-        assert not torch.equal(fresh, shown(attack, images, view)), "new synthetic users before every epoch"
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_every_epoch_has_new_synthetic_users(name: str, make_view: MakeView) -> None:
+    attack, images = made(name, eps=8, steps=4), album()
+    view = a_view(make_view, attack)
+    assert not torch.equal(shown(attack, images, view), shown(attack, images, view))
 
 
 def test_a_warm_start_goes_on_from_the_epoch_before(make_view: MakeView) -> None:
