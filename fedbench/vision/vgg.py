@@ -42,6 +42,7 @@ class Vgg16(Extractor):
     )
     features: ClassVar = 4096
     side: ClassVar = 224
+    download: ClassVar = WEIGHTS
     mean: ClassVar = (0.485 * 255, 0.456 * 255, 0.406 * 255)
     deviation: ClassVar = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 

