@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from records import defended, record, scenario, untargeted
+from records import defended, record, scenario, untargeted, visual
 
 from fedbench.runs.record import RunRecord, summarize_curve
 
@@ -56,3 +56,25 @@ def constructed() -> list[RunRecord]:
             out.append(untargeted(attack, seed, [hr, hr - 0.001 * seed], fields={"target": "random:3"}))
             out.append(untargeted(attack, seed, hr + 0.002, defense="mean", card=known, fields={"target": "random:3"}))
     return [replace(each, suite=QUOTES if each.attack == "a-ra" else "test") for each in out]
+
+
+SEEN = {"image_psnr": 36.0, "image_cosine": 0.5}
+TOLD = {
+    "clean_similarity_mean": 0.9, "clean_similarity_min": 0.6, "detection_auc": 0.95, "detection_recall_zero_fp": 0.7,
+}  # fmt: skip
+
+
+def with_images() -> list[RunRecord]:
+    """psmu-v and popularity-image within eps 4 and 8, psmu, which shows no image, and two purifiers; two seeds."""
+    ers = {("psmu-v", 4): 0.5, ("psmu-v", 8): 0.7, ("popularity-image", 4): 0.1, ("popularity-image", 8): 0.2}
+    out = []
+    for seed in range(2):
+        wave = 0.02 * seed
+        out += [visual("none", seed, ndcg=0.04), visual("psmu", seed, 0.3 + wave)]
+        for (name, eps), er in ers.items():
+            out.append(visual(name, seed, er + wave, 0.03, eps=eps, images=SEEN | {"image_change": float(eps)}))
+        for defense, keeps, ndcg in (("gentle", 0.5, 0.038), ("harsh", 0.1, 0.02)):
+            out.append(visual("none", seed, ndcg=ndcg, defense=defense))
+            for (name, eps), er in ers.items():
+                out.append(visual(name, seed, keeps * (er + wave), eps=eps, defense=defense, images=TOLD))
+    return out

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_records import with_images
+from records import write
 
 from fedbench.leaderboard import Database
 from fedbench.leaderboard.page import page_data, page_html
@@ -84,6 +86,35 @@ def test_it_opens_and_shows_both_tracks(visit: Any) -> None:
     assert column(browser, "net_end", "defense-table") == net, "without validation items both are the end"
     browser.find_element(By.ID, "tab-untargeted").send_keys(Keys.ARROW_LEFT)
     assert len(names(browser)) == 4
+
+
+def test_the_visual_track(browser: Any, tmp_path: Path) -> None:
+    page = tmp_path / "index.html"
+    page.write_text(page_html(page_data(Database([write(tmp_path / "r", *with_images())], 5))), encoding="utf-8")
+    browser.get(page.as_uri())
+    assert browser.find_element(By.ID, "tab-visual").get_attribute("aria-selected") == "true", "there is nothing else"
+    assert names(browser) == ["psmu-v", "popularity-image", "psmu"]
+    assert names(browser, "attack-table-4") == ["psmu-v", "psmu", "popularity-image"]
+    assert column(browser, "psnr")[:2] == ["36.0", "36.0"]
+    assert column(browser, "auc", "defense-table") == ["0.95", "0.95"]
+    assert set(column(browser, "eps", "cell-table")) == {"4", "8", "no image"}
+    tables = {"attack-table-8": "psmu-v within eps 8", "cell-table": "psmu-v on longtail-small", "heat": "psmu-v"}
+    for table, title in tables.items():
+        row = next(b for b in browser.find_elements(By.CSS_SELECTOR, f"#{table} tbody th button") if "psmu-v" in b.text)
+        browser.execute_script("arguments[0].click()", row)
+        assert browser.find_element(By.ID, "details-title").text.startswith(title)
+        assert browser.find_elements(By.CSS_SELECTOR, "#details .card"), "with the attack's card"
+        browser.find_element(By.CSS_SELECTOR, "#details .close").click()
+    browser.execute_script("document.querySelector('#heat tbody td:nth-child(3) button').click()")
+    assert " under " in browser.find_element(By.ID, "details-title").text
+    assert "eps 8" in browser.find_element(By.ID, "runs").text
+    assert browser.get_log("browser") == []
+
+
+def test_there_is_no_visual_tab_without_runs(visit: Any) -> None:
+    browser = visit("track=visual")
+    assert not browser.find_element(By.ID, "tab-visual").is_displayed()
+    assert browser.find_element(By.ID, "tab-targeted").get_attribute("aria-selected") == "true"
 
 
 def test_it_asks_no_network(visit: Any) -> None:

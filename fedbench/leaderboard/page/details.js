@@ -51,8 +51,12 @@ function resolve(where) {
       const under = rows("attacks_under_defenses").find((each) => each.attack === parts[0])?.under ?? {};
       return Object.hasOwn(under, parts[1]) ? pair(track, parts, under[parts[1]]) : undefined;
     }
+    case "within": {
+      const row = (board?.[`${track.prefix}attacks_within`]?.[parts[0]] ?? []).find((each) => each.attack === parts[1]);
+      return row && entry("attack", row, `${row.attack} within eps ${parts[0]}`, attackColumns(track, state.k, DATA.options.h[state.k]));
+    }
     case "cell": {
-      const row = rows("cells").find((each) => each.attack === parts[0] && each.dataset === parts[1] && each.model === parts[2] && String(each.malicious_ratio) === parts[3]);
+      const row = rows("cells").find((each) => each.attack === parts[0] && each.dataset === parts[1] && each.model === parts[2] && String(each.malicious_ratio) === parts[3] && String(each.eps ?? null) === (parts[4] ?? "null"));
       return row && {
         kind: "Attack without a defense", title: `${row.attack} on ${row.dataset}, ${row.model}, ${percent(row.malicious_ratio)}`,
         content: [numbers(cellColumns(track, state.k, DATA.options.h[state.k]), row), curves(DATA.lists[row.runs]), card("attack", row.attack), runTable(DATA.lists[row.runs])],
@@ -81,12 +85,12 @@ function entry(kind, row, name, columns) {
 function pair(track, [attack, defense], [left, cost, net, list]) {
   const words = track.words(state.k, DATA.options.h[state.k]);
   const columns = [
-    { key: "left", label: words.left, kind: "estimate", within: track === TRACKS.targeted ? SHARE : LOST, of: () => left },
+    { key: "left", label: words.left, kind: "estimate", within: track.exposes ? SHARE : LOST, of: () => left },
     { key: "cost", label: words.cost, kind: "number", signed: true, of: () => cost },
     { key: "net", label: "Net", kind: "number", signed: true, of: () => net },
   ];
   const runs = DATA.lists[list];
-  return { kind: "Attack under a defense", title: `${attack} under ${defense}`, content: [numbers(columns, {}), curves(runs), card("attack", attack), card("defense", defense), runTable(runs)] };
+  return { kind: "Attack under a defense", title: `${attack} under ${defense}`, content: [numbers(columns, {}), curves(runs), card("attack", named(attack)), card("defense", defense), runTable(runs)] };
 }
 
 // The numbers of a row, in words and full length.
@@ -118,7 +122,7 @@ function lacks(row) {
 function curves(runs) {
   const places = [...new Set(runs.map((run) => DATA.runs.scenario[run]))];
   const h = DATA.options.h[state.k];
-  const targeted = state.track === "targeted";
+  const targeted = TRACKS[state.track].exposes;
   const defended = places.some((place) => DATA.scenarios[place].defense !== "none");
   const draw = (place) => {
     const scenario = DATA.scenarios[place];
@@ -130,7 +134,7 @@ function curves(runs) {
     if (!targeted && clean !== undefined && clean !== place) lines.push({ curve: DATA.curves[clean], metric: `hr_${h}`, kind: "twin" });
     lines.push({ curve, metric: `hr_${h}`, kind: "hr" });
     if (targeted) lines.push({ curve, metric: `er_${state.k}`, kind: "er" });
-    const words = [scenario.dataset, scenario.model, percent(scenario.malicious_ratio), ...(scenario.target === "none" ? [] : [scenario.target])].join(" · ");
+    const words = [scenario.dataset, scenario.model, percent(scenario.malicious_ratio), ...(scenario.target === "none" ? [] : [scenario.target]), ...bound(scenario)].join(" · ");
     const versus = scenario.defense === "none" ? scenario.attack : `${scenario.attack} under ${scenario.defense}`;
     return el("figure", {}, chart(lines, `${versus} on ${words}: curves over training`, targeted),
       el("figcaption", {}, defended && el("b", {}, versus), words, el("span", {}, curve ? ` · ${plural(curve.seeds, "seed")}` : "")));
@@ -146,7 +150,7 @@ function curves(runs) {
 
 // The cards of an entry; of a chain a+b those of its parts.
 function card(kind, name) {
-  const base = name.split(" (")[0];
+  const base = name.split(" (")[0].replace(/ within eps .*$/, "");
   const parts = kind === "defense" ? base.split("+") : [base];
   return parts.filter((part) => Object.hasOwn(DATA.cards[kind], part)).map((part) => {
     const of = DATA.cards[kind][part];
@@ -183,6 +187,7 @@ function metric(place, name, k = state.k) {
 function metricColumns(k) {
   const h = DATA.options.h[k];
   const column = (name, label, signed) => ({ key: name, label, kind: "number", digits: 2, signed, of: (run) => metric(run, name, k) });
+  if (state.track === "visual") return [column("er", `ER@${k}`), column("er_peak", "Peak"), column("ndcg_chosen", `NDCG@${h}`)];
   return state.track === "targeted"
     ? [column("er", `ER@${k}`), column("er_peak", "Peak"), column("hr", `HR@${h}`)]
     : [column("hr_chosen", `HR@${h}`), column("ndcg_chosen", `NDCG@${h}`), column("hr_loss", "Loss %", true), column("hr", `HR@${h} at the end`)];
@@ -204,7 +209,13 @@ function runTable(runs) {
 
 function scenarioText(of) {
   const under = of.defense === "none" ? "" : ` under ${of.defense}`;
-  return `${of.attack}${under} · ${of.dataset} · ${of.model} · ${percent(of.malicious_ratio)}${of.target === "none" ? "" : ` · ${of.target}`}`;
+  return `${of.attack}${under} · ${of.dataset} · ${of.model} · ${percent(of.malicious_ratio)}${of.target === "none" ? "" : ` · ${of.target}`}${bound(of).map((text) => ` · ${text}`).join("")}`;
+}
+
+// The bound of the images that a scenario's attack shows, in the track of images.
+function bound(scenario) {
+  const eps = state.track === "visual" ? JSON.parse(DATA.params[scenario.params.attack_params]).eps : undefined;
+  return eps === undefined ? [] : [`eps ${eps}`];
 }
 
 function runRecord(place) {

@@ -16,20 +16,22 @@ function render() {
   document.getElementById("status").textContent = board
     ? `${shown(attacks, rows("attacks"), "attack")}, ${shown(defenses, rows("defenses"), "defense")}, ${shown(cells, rows("cells"), "cell")} on ${where()}; K = ${state.k}.`
     : `No runs on ${where()}.`;
-  if (!attacks.length && !defenses.length) {
+  if (!board || (!attacks.length && !defenses.length)) {
     root.replaceChildren(el("div", { class: "empty" }, el("p", {}, "Nothing to show here: no runs of this track fit the filters."), el("button", { type: "button", onclick: reset }, "Show everything")));
     return;
   }
-  const openAttack = (row) => show(address("attack", row.attack));
+  const openAttack = (row) => show(address("attack", named(row.attack)));
   const openDefense = (row) => show(address("defense", row.defense));
   const sections = [
     section("attacks", words.attacks, attacks.length && [
       table({ id: "attack-table", caption: words.attacks, columns: attackColumns(track, state.k, h), rows: attacks, open: openAttack }), caption(board, `${track.prefix}attacks`)]),
+    ...Object.entries(board[`${track.prefix}attacks_within`] ?? {}).map(([eps, all]) => section(`within-${eps}`, `Attacks within eps ${eps}`, [
+      table({ id: `attack-table-${eps}`, caption: `Attacks within eps ${eps}`, columns: attackColumns(track, state.k, h), rows: all.filter(allowed), open: (row) => show(address("within", eps, row.attack)) }), caption(board, `${track.prefix}attacks_within ${eps}`)])),
     section("defenses", words.defenses, defenses.length && [
       table({ id: "defense-table", caption: words.defenses, columns: defenseColumns(track, words), rows: defenses, open: openDefense }), caption(board, `${track.prefix}defenses`)]),
     section("pareto", "What defenses prevent against what they cost", pareto(track, board, words, plotWidth(), openDefense)),
     section("heatmap", words.heat, heat(track, board, words.heat, { attack: openAttack, pair: (row, defense) => show(address("pair", row.attack, defense)) })),
-    section("cells", words.cells, cells.length && table({ id: "cell-table", caption: words.cells, columns: cellColumns(track, state.k, h), rows: cells, open: (row) => show(address("cell", row.attack, row.dataset, row.model, row.malicious_ratio)) })),
+    section("cells", words.cells, cells.length && table({ id: "cell-table", caption: words.cells, columns: cellColumns(track, state.k, h), rows: cells, open: (row) => show(address("cell", row.attack, row.dataset, row.model, row.malicious_ratio, ...(track === TRACKS.visual ? [row.eps] : []))) })),
     notes(board),
   ];
   root.replaceChildren(index(sections), ...sections);
@@ -46,7 +48,7 @@ function index(sections) {
   return el("nav", { class: "index", "aria-label": "Sections" }, sections.map((each) => el("button", { type: "button", onclick: () => {
     each.scrollIntoView();
     each.querySelector("h2").focus({ preventScroll: true });
-  } }, names[each.id])));
+  } }, names[each.id] ?? each.querySelector("h2").textContent)));
 }
 
 // What the runs of a ranking can tell apart, the smallest difference that can be resolved, and the critical difference.
@@ -79,7 +81,7 @@ function renderControls() {
   for (const name of FILTERS) {
     const options = ["", ...DATA.options[name].map(String)].map((value) => {
       const board = boardOf({ ...state, [name]: value }, state.k);
-      const rows = board && [...board[`${TRACKS[state.track].prefix}attacks`], ...board[`${TRACKS[state.track].prefix}defenses`]];
+      const rows = board && ["attacks", "defenses"].flatMap((kind) => board[TRACKS[state.track].prefix + kind] ?? []);
       const text = value === "" ? all[name] : name === "malicious_ratio" ? percent(Number(value)) : value;
       return el("option", { value, selected: value === state[name], disabled: value !== "" && value !== state[name] && !rows?.length }, text);
     });
@@ -91,6 +93,7 @@ function renderControls() {
   for (const name of Object.keys(TRACKS)) {
     const on = name === state.track;
     const tab = document.getElementById(`tab-${name}`);
+    tab.hidden = !shownTracks().includes(name);
     tab.setAttribute("aria-selected", on);
     tab.tabIndex = on ? 0 : -1;
   }
@@ -121,12 +124,12 @@ function start() {
     else change({ [target.name]: target.value });
   });
   document.getElementById("reset").addEventListener("click", reset);
-  const tabs = Object.keys(TRACKS).map((name) => [name, document.getElementById(`tab-${name}`)]);
+  const tabs = shownTracks().map((name) => [name, document.getElementById(`tab-${name}`)]);
   tabs.forEach(([name, tab], at) => {
     tab.addEventListener("click", () => change({ track: name, sort: {} }));
     tab.addEventListener("keydown", (event) => {
       if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-      const [other, button] = tabs[(at + 1) % tabs.length];
+      const [other, button] = tabs[(at + (event.key === "ArrowLeft" ? tabs.length - 1 : 1)) % tabs.length];
       change({ track: other, sort: {} });
       button.focus();
     });

@@ -1,7 +1,7 @@
 // Pictures: the Pareto plot of defenses, the heat map, and curves over training.
 
 // Families have a colour (Okabe and Ito's, which colour-blind people can tell apart) and a shape of their own.
-const FAMILIES = ["aggregation", "clipping", "client-side", "filter"];
+const FAMILIES = ["aggregation", "clipping", "client-side", "filter", "purification"];
 
 function familyClass(family) {
   return FAMILIES.includes(family) ? `family-${FAMILIES.indexOf(family)}` : "family-other";
@@ -15,6 +15,7 @@ function shape(family, x, y, r = 5) {
     case 1: return svg("polygon", { ...common, points: at([[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]]) });
     case 2: return svg("polygon", { ...common, points: at([[0, -1.2], [1.1, 0.8], [-1.1, 0.8]]) });
     case 3: return svg("polygon", { ...common, points: at([[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]]) });
+    case 4: return svg("polygon", { ...common, points: at([[0, 1.2], [1.1, -0.8], [-1.1, -0.8]]) });
     default: return svg("polygon", { ...common, points: at([[-1, -0.4], [0, -1.2], [1, -0.4], [0.7, 1], [-0.7, 1]]) });
   }
 }
@@ -115,17 +116,22 @@ function decimals(value) {
   return Number.isInteger(value) ? 0 : 1;
 }
 
+// The name of an attack in the tables: without the bound that a row of the heat map has, too.
+function named(attack) {
+  return attack.replace(/, eps [\d.e+-]+$/, "");
+}
+
 // What is left of every attack under every defense; within a row all over the same scenarios.
 function heat(track, board, caption, open) {
   const rows = board[`${track.prefix}attacks_under_defenses`] ?? [];
   const ranked = board[`${track.prefix}defenses`];
   const columns = ranked.filter((row) => allowed(row) && rows.some((each) => Object.hasOwn(each.under, row.defense)));
   const attacks = board[`${track.prefix}attacks`];
-  const place = (row) => attacks.findIndex((each) => each.attack === row.attack);
+  const place = (row) => attacks.findIndex((each) => each.attack === named(row.attack));
   const kept = rows.filter((row) => place(row) < 0 || allowed(attacks[place(row)])).sort((a, b) => place(a) - place(b));
   if (!kept.length || !columns.length) return undefined;
   const values = kept.flatMap((row) => [row.left[0], ...Object.values(row.under).map(([left]) => left[0])]);
-  const high = track === TRACKS.targeted ? 100 : Math.max(...values, 1);
+  const high = track.exposes ? 100 : Math.max(...values, 1);
   const cell = (value, label, opened) => el("td", { class: `heat heat-${Math.max(0, Math.min(9, Math.floor((10 * value[0]) / high)))}` },
     el("button", { type: "button", "aria-label": `${label}: ${num(value[0])}`, title: label, onclick: opened }, num(value[0])));
   const body = kept.map((row) => el("tr", {},

@@ -3,10 +3,10 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
-// The two tracks, and the names that their fields have in the data.
+// The tracks, and the names that their fields have in the data.
 const TRACKS = {
   targeted: {
-    prefix: "", left: "er", prevented: "reduction", cost: "loss", ms: "cost", value: "er",
+    prefix: "", exposes: true, left: "er", prevented: "reduction", cost: "loss", ms: "cost", value: "er",
     words: (k, h) => ({
       attacks: `Attacks by ER@${k}, without a defense`,
       defenses: `Defenses by ER@${k} reduction minus HR@${h} loss`,
@@ -17,7 +17,7 @@ const TRACKS = {
     }),
   },
   untargeted: {
-    prefix: "untargeted_", left: "left", prevented: "recovered", cost: "cost", ms: "round_ms", value: "loss",
+    prefix: "untargeted_", exposes: false, left: "left", prevented: "recovered", cost: "cost", ms: "round_ms", value: "loss",
     words: (k, h) => ({
       attacks: `Attacks by loss of HR@${h}, without a defense`,
       defenses: `Defenses by HR@${h} recovered minus cost`,
@@ -27,6 +27,17 @@ const TRACKS = {
       x: `cost: HR@${h} lost without an attack (% of the baseline)`, y: `recovered HR@${h} (% of the baseline)`,
     }),
   },
+  visual: {
+    prefix: "visual_", exposes: true, left: "er", prevented: "reduction", cost: "loss", ms: "cost", value: "er",
+    words: (k) => ({
+      attacks: `Attacks by ER@${k} at equal eps, without a defense`,
+      defenses: `Defenses by ER@${k} reduction minus NDCG@20 loss %`,
+      heat: `ER@${k} that is left, attack by defense`,
+      cells: `ER@${k} by dataset, model, share of malicious clients and eps`,
+      left: `ER@${k} left`, prevented: `ER@${k} reduction`, cost: "NDCG@20 loss %", least: "least prevented",
+      x: "NDCG@20 lost without an attack (% of the baseline)", y: `ER@${k} reduction (points)`,
+    }),
+  },
 };
 const FILTERS = ["dataset", "model", "malicious_ratio"];
 const state = { track: "targeted", dataset: "", model: "", malicious_ratio: "", k: DATA.start.k, hide: [], sort: {}, open: "" };
@@ -34,7 +45,7 @@ const state = { track: "targeted", dataset: "", model: "", malicious_ratio: "", 
 // The view is kept in the address after "#", so that it can be linked.
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
-  state.track = Object.hasOwn(TRACKS, given.get("track") ?? "") ? given.get("track") : firstTrack();
+  state.track = shownTracks().includes(given.get("track")) ? given.get("track") : firstTrack();
   for (const name of FILTERS) {
     const value = given.get(name) ?? "";
     state[name] = DATA.options[name].some((each) => String(each) === value) ? value : "";
@@ -73,12 +84,17 @@ function boardOf(wanted, k) {
 
 function firstTrack() {
   const all = DATA.boards[DATA.start.k][0];
-  return all && !all.attacks.length && all.untargeted_attacks.length ? "untargeted" : "targeted";
+  return Object.keys(TRACKS).find((name) => all?.[`${TRACKS[name].prefix}attacks`]?.length) ?? "targeted";
+}
+
+// The tracks that this page has: the one of models that read images only where there are runs of it.
+function shownTracks() {
+  return Object.keys(TRACKS).filter((name) => Object.hasOwn(DATA.notes[DATA.start.k], name));
 }
 
 // What attackers and servers are said to know anywhere; rows that need something hidden are left out of tables.
 const KNOWLEDGE = [...new Set(Object.values(DATA.boards[DATA.start.k]).filter(Boolean).flatMap((board) =>
-  ["attacks", "untargeted_attacks", "defenses", "untargeted_defenses"].flatMap((key) => (board[key] ?? []).flatMap(knows))))].sort();
+  Object.values(TRACKS).flatMap(({ prefix }) => [`${prefix}attacks`, `${prefix}defenses`]).flatMap((key) => (board[key] ?? []).flatMap(knows))))].sort();
 
 function knows(row) {
   return row.knowledge && row.knowledge !== "none" ? row.knowledge.split(", ") : [];

@@ -8,18 +8,24 @@ const beatsColumn = { key: "beats", label: "Beats", kind: "number", digits: 0, o
 const averageColumn = { key: "average_rank", label: "Mean rank", kind: "number", of: (row) => row.average_rank, help: "Over scenarios" };
 
 function attackColumns(track, k, h) {
-  const targeted = track === TRACKS.targeted;
+  const visual = track === TRACKS.visual;
   const columns = [
     rankColumn,
     { key: "attack", label: "Attack", kind: "name", of: (row) => row.attack },
   ];
-  if (targeted) {
+  if (track.exposes) {
     columns.push(
       { key: "er", label: `ER@${k}`, kind: "estimate", within: SHARE, of: (row) => row.er, help: "Share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean over seeds" },
       { key: "peak", label: "Peak", kind: "number", of: (row) => row.peak, help: "Highest value during training" },
       { key: "tail", label: "Tail", kind: "number", of: (row) => row.tail, help: "Mean over the last quarter of training" },
-      { key: "hr_change", label: `HR@${h} change`, kind: "estimate", signed: true, within: POINTS, of: (row) => row.hr_change, help: "Attacked run minus its clean twin of the same seed, in points" },
     );
+    if (visual) columns.push(
+      { key: "ndcg_loss", label: "NDCG@20 loss %", kind: "estimate", signed: true, within: LOST, of: (row) => row.ndcg_loss, help: "Share of the clean twin's NDCG@20 that the attacked run lacks" },
+      { key: "change", label: "Max change", kind: "number", of: (row) => row.change, help: "Largest change of a pixel, of 255, in the images that were shown last" },
+      { key: "psnr", label: "PSNR dB", kind: "number", of: (row) => row.psnr, help: "Of these images against the original ones" },
+      { key: "cosine", label: "Cosine", kind: "number", digits: 2, of: (row) => row.cosine, help: "Of their features against those of the original ones" },
+    );
+    else columns.push({ key: "hr_change", label: `HR@${h} change`, kind: "estimate", signed: true, within: POINTS, of: (row) => row.hr_change, help: "Attacked run minus its clean twin of the same seed, in points" });
   } else {
     columns.push(
       { key: "loss", label: `HR@${h} loss %`, kind: "estimate", signed: true, within: LOST, of: (row) => row.loss, help: "Share of the clean twin's hit ratio that the attacked run lacks" },
@@ -31,7 +37,7 @@ function attackColumns(track, k, h) {
   }
   columns.push(beatsColumn, averageColumn, { key: "knowledge", label: "Knows", kind: "text", of: (row) => knows(row).join(", ") || "nothing more", help: "Beyond the public parameters of the rounds in which its clients were sampled" });
   const first = { key: "first", label: "First", kind: "count", of: (row) => row.first, help: "(dataset, model) pairs of which it has all scenarios and no other such attack a higher mean" };
-  return [...columns, ...counts(), ...(targeted ? [first] : [])];
+  return [...columns, ...counts(), ...(track.exposes ? [first] : [])];
 }
 
 function counts() {
@@ -49,19 +55,27 @@ function defenseColumns(track, words) {
     rankColumn,
     { key: "defense", label: "Defense", kind: "name", of: (row) => row.defense },
     { key: "family", label: "Family", kind: "text", of: (row) => row.family || "–" },
-    { key: "prevented", label: words.prevented, kind: "estimate", signed: true, within: track === TRACKS.targeted ? POINTS : undefined, of: (row) => row[track.prevented] },
+    { key: "prevented", label: words.prevented, kind: "estimate", signed: true, within: track.exposes ? POINTS : undefined, of: (row) => row[track.prevented] },
     { key: "cost", label: words.cost, kind: "estimate", signed: true, within: track === TRACKS.targeted ? POINTS : LOST, of: (row) => row[track.cost], help: "What it costs without an attack" },
     { key: "net", label: "Net", kind: "number", signed: true, of: (row) => row.net, help: "What it prevents minus what it costs" },
     beatsColumn,
     averageColumn,
     { key: "front", label: "Front", kind: "text", of: (row) => (row.front === null ? "–" : row.front ? "yes" : "no"), help: "No ranked defense, nor having none, is as good in both and better in one" },
     { key: "left", label: words.left, kind: "number", of: (row) => row[track.left] },
-    ...(track === TRACKS.targeted ? [{ key: "peak", label: "At peak", kind: "number", of: (row) => row.peak, help: "Highest value during training: a defense that ends near 0 after a high peak was overrun early" }] : []),
+    ...(track.exposes ? [{ key: "peak", label: "At peak", kind: "number", of: (row) => row.peak, help: "Highest value during training: a defense that ends near 0 after a high peak was overrun early" }] : []),
     ...(track === TRACKS.untargeted ? [
       { key: "net_end", label: "Net at\u00a0the\u00a0end", kind: "number", signed: true, of: (row) => row.net_end, help: "At the last evaluation" },
       { key: "left_end", label: "Left at\u00a0the\u00a0end\u00a0%", kind: "number", of: (row) => row.left_end, help: "At the last evaluation" },
     ] : []),
     { key: "worst", label: "Worst attack", kind: "text", of: (row) => (row.worst ? `${row.worst[0]} ${num(row.worst[1])}` : "–"), help: "The one that keeps the most" },
+    ...(track === TRACKS.visual ? [
+      { key: "similarity", label: "Clean cosine", kind: "number", digits: 2, of: (row) => row.similarity, help: "Of the features of clean images before and after the defense, mean over the images" },
+      { key: "least_similarity", label: "Least clean cosine", kind: "number", digits: 2, of: (row) => row.least_similarity, help: "Of the clean image that it changes most" },
+      { key: "auc", label: "AUC", kind: "number", digits: 2, of: (row) => row.auc, help: "How well that cosine tells images of attacks from clean ones" },
+      { key: "recall_zero_fp", label: "Recall at no\u00a0false\u00a0alarm\u00a0%", kind: "number", of: (row) => row.recall_zero_fp, help: "Share of the attacks' images that can be flagged without a clean one" },
+      { key: "recall", label: "Flagged\u00a0%", kind: "number", of: (row) => row.recall, help: "Share of the attacks' images that the defense flags by its own threshold" },
+      { key: "false_alarms", label: "False alarms\u00a0%", kind: "number", of: (row) => row.false_alarms, help: "Share of the clean images that it flags" },
+    ] : []),
     { key: "knowledge", label: "Must know", kind: "text", of: (row) => knows(row).join(", ") || "nothing" },
     ...counts(),
     { key: "ms", label: "ms a round", kind: "number", signed: true, of: (row) => row[track.ms], help: "Extra training time of a round against the undefended twin on the same hardware, median" },
@@ -69,14 +83,15 @@ function defenseColumns(track, words) {
 }
 
 function cellColumns(track, k, h) {
-  const targeted = track === TRACKS.targeted;
+  const [exposes, visual] = [track.exposes, track === TRACKS.visual];
   return [
     { key: "attack", label: "Attack", kind: "name", of: (row) => row.attack },
     { key: "dataset", label: "Dataset", kind: "text", of: (row) => row.dataset },
     { key: "model", label: "Model", kind: "text", of: (row) => row.model },
     { key: "malicious_ratio", label: "Malicious", kind: "number", of: (row) => row.malicious_ratio, text: (row) => percent(row.malicious_ratio) },
-    { key: "value", label: targeted ? `ER@${k}` : `HR@${h} loss %`, kind: "estimate", within: targeted ? SHARE : LOST, signed: !targeted, of: (row) => row[track.value] },
-    { key: "hr", label: `HR@${h}`, kind: "number", digits: targeted ? 1 : 2, of: (row) => row.hr },
+    ...(visual ? [{ key: "eps", label: "Eps", kind: "number", digits: 0, of: (row) => row.eps, text: (row) => (row.eps === null ? "no image" : String(row.eps)), help: "How far the images may lie from the original ones, in steps of 8-bit pixels" }] : []),
+    { key: "value", label: exposes ? `ER@${k}` : `HR@${h} loss %`, kind: "estimate", within: exposes ? SHARE : LOST, signed: !exposes, of: (row) => row[track.value] },
+    visual ? { key: "ndcg", label: "NDCG@20", kind: "number", digits: 2, of: (row) => row.ndcg } : { key: "hr", label: `HR@${h}`, kind: "number", digits: exposes ? 1 : 2, of: (row) => row.hr },
     { key: "runs", label: "Runs", kind: "count", of: (row) => DATA.lists[row.runs].length },
   ];
 }

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from page_records import with_images
 from records import record, scenario, visual, write
 
 from fedbench.leaderboard import (
@@ -22,31 +23,10 @@ from fedbench.leaderboard.picture import draw_defenses
 from fedbench.leaderboard.ranking_visual import visual_bounds, visual_cells
 from fedbench.leaderboard.render import headline, markdown
 
-SEEN = {"image_change": 4.0, "image_psnr": 36.0, "image_cosine": 0.5}
-TOLD = {
-    "clean_similarity_mean": 0.9, "clean_similarity_min": 0.6, "detection_auc": 0.95, "detection_recall_zero_fp": 0.7,
-}  # fmt: skip
-
 
 @pytest.fixture
 def board(tmp_path: Path) -> Path:
-    """psmu-v and popularity-image within eps 4 and 8, psmu, which shows no image, and two purifiers."""
-    ers = {("psmu-v", 4): 0.5, ("psmu-v", 8): 0.7, ("popularity-image", 4): 0.1, ("popularity-image", 8): 0.2}
-    for seed in range(2):
-        wave = 0.02 * seed
-        made = [visual("none", seed, ndcg=0.04), visual("psmu", seed, 0.3 + wave)]
-        made += [
-            visual(name, seed, er + wave, 0.03, eps=eps, images=SEEN | {"image_change": float(eps)})
-            for (name, eps), er in ers.items()
-        ]
-        for defense, keeps, ndcg in (("gentle", 0.5, 0.038), ("harsh", 0.1, 0.02)):
-            made.append(visual("none", seed, ndcg=ndcg, defense=defense))
-            made += [
-                visual(name, seed, keeps * (er + wave), eps=eps, defense=defense, images=TOLD)
-                for (name, eps), er in ers.items()
-            ]
-        write(tmp_path, *made)
-    return tmp_path
+    return write(tmp_path, *with_images())
 
 
 def test_attacks_on_images_are_compared_within_equal_bounds(board: Path) -> None:
