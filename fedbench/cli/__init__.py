@@ -21,6 +21,7 @@ from fedbench.cli.plot import plot_app
 from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
 from fedbench.cli.submit import submit, verify
+from fedbench.cli.vision import vision_app
 from fedbench.errors import FedbenchError
 from fedbench.texts import visible
 
@@ -167,6 +168,7 @@ app.command(
 )(verify)
 app.add_typer(data_app, name="data")
 app.add_typer(plot_app, name="plot")
+app.add_typer(vision_app, name="vision")
 
 
 def main() -> None:
