@@ -27,6 +27,9 @@ DEFENSES: Registry[Defense] = Registry(
         "bit-depth": "fedbench.defenses.bit_depth:BitDepth",
         "blur": "fedbench.defenses.blur:Blur",
         "median-filter": "fedbench.defenses.median_filter:MedianFilter",
+        "spectral": "fedbench.defenses.spectral:SpectralPurifier",
+        "gdmpd": "fedbench.defenses.gdmpd:Gdmpd",
+        "gdmpd-unguided": "fedbench.defenses.gdmpd:UnguidedGdmpd",
     },
     group="fedbench.defenses",
 )

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from fedbench.entries.cards import Parameters
 from fedbench.errors import missing_extra
 from fedbench.federation.defense import Defense, OnFlag
+from fedbench.vision.pieces import Progress
 
 
 class PurifierParams(Parameters):
@@ -55,6 +56,7 @@ class Purifier(Defense):
 
     Attributes:
         rho: the threshold in force; None before clean images have been seen.
+        progress: called with the images done and all, where cleaning a catalogue takes long.
     """
 
     Params: ClassVar[type[PurifierParams]] = PurifierParams  # type: ignore[assignment]
@@ -66,6 +68,7 @@ class Purifier(Defense):
         super().__init__(params)
         self.on_flag = params.on_flag
         self.rho: float | None = params.threshold
+        self.progress: Progress | None = None
 
     @property
     def identity(self) -> str:
