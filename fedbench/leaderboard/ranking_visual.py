@@ -66,8 +66,9 @@ def rank_visual(database: Database, model: str | None = None, eps: float | None 
 
 
 def visual_bounds(database: Database) -> list[float]:
-    """The bounds of images that attacks without a defense had, in order."""
-    return sorted({row["eps"] for row in _undefended(database) if row["eps"] is not None})
+    """The bounds of images that attacks without a defense had, in order; none where all had the same one."""
+    found = {row["eps"] for row in _undefended(database)}
+    return sorted(found - {None}) if len(found) > 1 else []
 
 
 def visual_cells(database: Database) -> list[VisualCellRow]:

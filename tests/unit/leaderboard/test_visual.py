@@ -54,6 +54,13 @@ def test_within_one_bound_an_attack_without_images_is_compared_too(board: Path, 
     assert {row.attack: row.change for row in rows} == {"psmu-v": eps, "popularity-image": eps, "psmu": None}
 
 
+def test_one_bound_alone_has_no_table_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, visual(), visual("psmu-v", er=0.5, eps=4), visual("popularity-image", er=0.1, eps=4))
+    database = Database([tmp_path], 5)
+    assert visual_bounds(database) == []
+    assert make_board(database).data["visual_attacks_within"] == {}
+
+
 def test_cells_stand_by_bound(board: Path) -> None:
     cells = {(cell.attack, cell.eps): cell for cell in visual_cells(Database([board], 5))}
     assert cells["psmu-v", 8].er.mean == pytest.approx(71)
