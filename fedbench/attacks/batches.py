@@ -35,6 +35,16 @@ def only(params: PublicParams, ids: torch.Tensor) -> PublicParams:
     return PublicParams(params.items.index_select(0, ids), params.dense, features)
 
 
+def described(params: PublicParams, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """What the model's logits take of the items ``ids``, int64 [..., r], had they the embeddings ``rows``, [..., r, d].
+
+    float32 [..., r, d], or [..., r, d + F] with the features of their images.
+    """
+    if params.features is None:
+        return rows
+    return torch.cat([rows, params.features[ids].expand(*rows.shape[:-1], -1)], dim=-1)
+
+
 def looked_at(model: Recommender, params: PublicParams) -> PublicParams:
     """The same for the model's logits, with ``z_j = E phi_j`` in the place of features and the identity in that of E.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from fedbench.attacks.batches import described
 from fedbench.attacks.uploads import target_updates
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.errors import UserError
@@ -106,14 +107,14 @@ class FedRecAttack(Attack):
         negative = draw_negatives(self._user, self._item, self._count, view.num_items, 1, view.generator).squeeze(1)
         batch = torch.randperm(self._count, generator=view.generator, device=view.device) // self.params.user_batch
         of_pair = batch[self._user]
-        items, dense = view.params.items, view.params.dense
+        dense = view.params.dense
         for number in range(-(-self._count // self.params.user_batch)):
             pair = (of_pair == number).nonzero().squeeze(1)
             with torch.enable_grad():
                 users = self._users.detach().requires_grad_()
                 mine = users[self._user[pair]]
-                plus = view.model.logits(dense, mine, items[self._item[pair]])
-                minus = view.model.logits(dense, mine, items[negative[pair]])
+                plus = view.model.logits(dense, mine, view.params.described(self._item[pair]))
+                minus = view.model.logits(dense, mine, view.params.described(negative[pair]))
                 (g,) = torch.autograd.grad(torch.nn.functional.softplus(minus - plus).sum(), users)
             self._steps += 1
             first, second = self._moments
@@ -147,7 +148,11 @@ class FedRecAttack(Attack):
             above = items[rival].detach().requires_grad_()
             target = items[targets[t]].detach().requires_grad_()
             own = self._users[user]
-            x = view.model.logits(view.params.dense, own, above) - view.model.logits(view.params.dense, own, target)
+            first, second = (
+                view.model.logits(view.params.dense, own, described(view.params, rows, ids))
+                for rows, ids in ((above, rival), (target, targets[t]))
+            )
+            x = first - second
             loss = torch.where(x >= 0, x, torch.expm1(x.clamp(max=0))).sum()
             of_rival, of_target = torch.autograd.grad(loss, [above, target])
         return torch.zeros_like(items).index_add_(0, rival, of_rival).index_add_(0, targets[t], of_target)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from fedbench.attacks.batches import described
 from fedbench.attacks.sampling import distinct, others
 from fedbench.entries.cards import LATER, Parameters
 from fedbench.errors import UserError
@@ -87,5 +88,6 @@ def target_loss(
         view: the round, for the model. users: float32 [m, d]. targets: float32 [m, T, d].
         dense: name -> float32 [m, *shape].
     """
-    logits = view.model.logits(dense, users[:, None].expand_as(targets), targets)
+    items = described(view.params, targets, view.targets)
+    logits = view.model.logits(dense, users[:, None].expand_as(targets), items)
     return -torch.nn.functional.logsigmoid(logits).mean(1)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from fedbench.attacks.batches import described
 from fedbench.attacks.synthetic_users import Margin, SyntheticUserParameters, SyntheticUsers, compared, lag
 from fedbench.attacks.uploads import target_updates
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge
@@ -107,17 +108,9 @@ def lifted(view: AttackerView, users: torch.Tensor, listed: torch.Tensor, margin
         dense = {
             name: value.expand(m, *value.shape).clone().requires_grad_() for name, value in view.params.dense.items()
         }
-        items = torch.cat([view.params.described(listed), _described(view, target)], dim=1)
+        items = torch.cat([view.params.described(listed), described(view.params, target, view.targets)], dim=1)
         logits = view.model.logits(dense, users[:, None].expand(m, size + count, d), items)
         r = compared(logits, margin)
         loss = (lag(r[:, :size, None] - r[:, None, size:], margin) * counted[:, :, None]).sum()
         rows, *by_dense = torch.autograd.grad(loss, [target, *dense.values()])
     return target_updates(view, rows, dict(zip(dense, by_dense, strict=True)))
-
-
-def _described(view: AttackerView, target: torch.Tensor) -> torch.Tensor:
-    """float32 [m, T, d], or [m, T, d + F]: the targets' rows ``target``, [m, T, d], with the features of their images."""
-    if view.params.features is None:
-        return target
-    features = view.params.features[view.targets]
-    return torch.cat([target, features.expand(len(target), *features.shape)], dim=-1)

@@ -466,6 +466,21 @@ def test_a_federation_runs_with_them(name: str, model: str) -> None:
     assert moved.tolist() == [3, 7]
 
 
+@pytest.mark.parametrize("name", ["p1", "p2", "pipattack", "fedrecattack", "pieck-uea", "a-hum", "psmu"])
+def test_attacks_by_gradient_run_where_images_are_read(name: str) -> None:
+    cls = ATTACKS.get(name)
+    task = replace(small_task(num_malicious=3), images=album(40))
+    federation = small_federation(
+        "vncf",
+        cls(cls.Params(**SMALL if name == "psmu" else {})),
+        task=task,
+        model_params={"embedding_size": 4, "hidden": (5, 3)},
+        malicious_clients=max(cls.card.clients),
+    )
+    federation.train_epoch()
+    federation.check_finite()
+
+
 def test_images_of_the_engine_are_not_written_to(make_view: MakeView) -> None:
     images = album()
     before = images.pixels.clone()
