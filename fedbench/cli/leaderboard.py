@@ -39,7 +39,7 @@ def leaderboard(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON, with all run ids.")] = False,
 ) -> None:
-    """Rank attacks by ER@K and defenses by what they prevent and cost; untargeted attacks, apart, by the HR@K lost."""
+    """Rank attacks by ER@K and defenses by what they prevent and cost; apart, untargeted attacks, and those on images."""
     from fedbench.cli.output import console, print_json, table
     from fedbench.leaderboard.board import make_board
     from fedbench.leaderboard.render import headline, markdown

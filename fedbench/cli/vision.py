@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedbench.cli.output import console, count, duration, facts, print_json
+from fedbench.cli.snapshot import snapshot
 
 if TYPE_CHECKING:
     from fedbench.vision.training import Trained
 
-vision_app = typer.Typer(help="Train the networks that look at images.", no_args_is_help=True, rich_markup_mode=None)
+vision_app = typer.Typer(
+    help="Train networks that look at images, and try attacks on images.", no_args_is_help=True, rich_markup_mode=None
+)
+vision_app.command(
+    "snapshot",
+    epilog=(
+        'Examples: fedbench vision snapshot longtail-small --model-params \'{"extractor": "random-conv"}\' --out tried.parquet; '
+        "fedbench vision snapshot ml-1m --attack psmu-v --eps 4 --eps 8 --defense none --defense jpeg --out tried.parquet"
+    ),
+)(snapshot)
 
 
 @vision_app.command(

@@ -24,6 +24,7 @@ from fedbench.federation.defense import Defense
 from fedbench.federation.protocol import Protocol
 from fedbench.models import MODELS, Recommender
 from fedbench.scenarios import protocols
+from fedbench.vision.denoisers import DENOISERS
 from fedbench.vision.extractors import EXTRACTORS
 
 ID_VERSION = 1
@@ -31,9 +32,7 @@ ID_VERSION = 1
 
 WITH_IMAGE = "-with-image"
 """Ends the name of a policy that chooses among items that have an image."""
-TARGET_POLICIES = (
-    "'random:K' (the K-th fixed random draw), 'least-popular', either with '-with-image', 'fixed:ITEM[,ITEM...]', or 'none'"
-)
+TARGET_POLICIES = "'random:K' (the K-th fixed random draw), 'least-popular', either with '-with-image', 'fixed:ITEM[,ITEM...]', or 'none'"
 
 
 @dataclass(frozen=True)
@@ -258,7 +257,7 @@ def frozen_parts(params: Parameters) -> list[tuple[str, str, int]]:
         UserError: there is none of that name.
     """
     found = []
-    for kind, registry in (("extractor", EXTRACTORS),):
+    for kind, registry in (("extractor", EXTRACTORS), ("denoiser", DENOISERS)):
         name = getattr(params, kind, None)
         if isinstance(name, str):
             found.append((kind, name, registry.get(name).card.version))
