@@ -18,7 +18,8 @@ def cell_rows(report: Report) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for cell in report.cells:
         note = f" [{cell.expected.note}]" if cell.expected.note else ""
-        statistic = "" if cell.expected.statistic == "end" else f" {cell.expected.statistic}"
+        plain = cell.expected.statistic == "end" or cell.expected.metric.endswith(ONSET)
+        statistic = "" if plain else f" {cell.expected.statistic}"
         share = is_share(cell.expected.metric)
         digits = 2 if share and cell.expected.near is not None and cell.expected.near < 0.01 else 1
         band = ""
