@@ -39,6 +39,7 @@ class Gallery:
 
     Attributes:
         features: float32 [M, F], of the images in force. with_image: int64 [n], the items that have one.
+        purifies: whether the defense does anything to images.
         purified: uint8 [n, 3, H, W], the original images as the defense leaves them, of ``with_image``.
         similarity: float32 [n], ``cos(phi(x), phi(purify(x)))`` of the original images, of ``with_image``.
         held_out: float32 [n // 2], those of every other image, which the defense sets no threshold by.
@@ -54,6 +55,7 @@ class Gallery:
         pixels = images.pixels if len(self.with_image) == count else images.pixels[self.with_image]
         defense.see_images(pixels)
         self.purified = defense.purify(pixels, generator(0, "images", device=device))
+        self.purifies = self.purified is not pixels
         features, _, self.similarity = self._features(pixels, self.purified)
         defense.flags(self.similarity[::2], known_clean=True)
         self.held_out = self.similarity[1::2]

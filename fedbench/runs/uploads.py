@@ -31,7 +31,7 @@ def image_columns(federation: Federation | None, split: Split) -> dict[str, Any]
         columns[f"image_{name}"] = _mean([each[name] for each in last.values()])
     columns["clean_similarity_mean"] = float(gallery.similarity.mean())
     columns["clean_similarity_min"] = float(gallery.similarity.min())
-    if uploads and gallery.purified is not gallery.images.pixels:
+    if uploads and gallery.purifies:
         columns |= {f"detection_{name}": value for name, value in _detected(gallery).items()}
     columns |= _quality(gallery.purified)
     return {
