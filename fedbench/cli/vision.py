@@ -20,7 +20,7 @@ vision_app = typer.Typer(
 vision_app.command(
     "snapshot",
     epilog=(
-        'Examples: fedbench vision snapshot longtail-small --model-params \'{"extractor": "random-conv"}\' --out tried.parquet; '
+        "Examples: fedbench vision snapshot ml-1m --out tried.parquet; "
         "fedbench vision snapshot ml-1m --attack psmu-v --eps 4 --eps 8 --defense none --defense jpeg --out tried.parquet"
     ),
 )(snapshot)

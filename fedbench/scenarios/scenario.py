@@ -32,7 +32,10 @@ ID_VERSION = 1
 
 WITH_IMAGE = "-with-image"
 """Ends the name of a policy that chooses among items that have an image."""
-TARGET_POLICIES = "'random:K' (the K-th fixed random draw), 'least-popular', either with '-with-image', 'fixed:ITEM[,ITEM...]', or 'none'"
+TARGET_POLICIES = (
+    "'random:K' (the K-th fixed random draw), 'least-popular', either with '-with-image', 'fixed:ITEM[,ITEM...]',"
+    " or 'none'"
+)
 
 
 @dataclass(frozen=True)

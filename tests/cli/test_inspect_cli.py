@@ -204,7 +204,9 @@ def test_bad_input(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write(results, record(scenario("a-hum"), 0, status="failed", error="x"))
     assert refused(f"{scenario('a-hum').id}-s0", *there, *out).endswith("nothing to draw.")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert refused(plain, *there, *out) == "a picture needs packages that are not installed: pip install 'fedbench[plot]'."
+    assert (
+        refused(plain, *there, *out) == "a picture needs packages that are not installed: pip install 'fedbench[plot]'."
+    )
     assert not (tmp_path / "a.png").exists()
 
 

@@ -216,9 +216,20 @@ def test_results_of_every_past_schema_still_load() -> None:
     assert all(row["attack"] == "pieck-uea" and row["er_10"] > 0.5 and row["points"] > 0 for row in rows)
     old, new, third, fourth, fifth, latest = rows
     assert [row["best_epoch"] for row in rows] == [None, None, 20, None, None, None]
-    assert [[point["val_hr_full_5"] for point in row["curve"]][-1] for row in rows] == [None, None, 0.25, None, None, None]
+    assert [[point["val_hr_full_5"] for point in row["curve"]][-1] for row in rows] == [
+        None,
+        None,
+        0.25,
+        None,
+        None,
+        None,
+    ]
     assert (third["hr_full_5_best"], third["ndcg_full_20_best"], third["defense_family"]) == (0.125, 0.0625, "none")
-    assert [(row["model_version"], row["defense_version"]) for row in rows] == [(None, None)] * 3 + [(1, 3), (1, 1), (1, 1)]
+    assert [(row["model_version"], row["defense_version"]) for row in rows] == [(None, None)] * 3 + [
+        (1, 3),
+        (1, 1),
+        (1, 1),
+    ]
     assert fourth["defense"] == "norm-bound"
     assert [row["model_source_hash"] for row in rows[:4]] == [None] * 4
     assert len(fifth["model_source_hash"]) == 64
