@@ -126,6 +126,8 @@ class _Live:
             spent = duration(time.monotonic() - self._began[run])
             if step is None:
                 rows.add_row(f"  {brief(run)}", "starting", "", spent)
+            elif step.stage:
+                rows.add_row(f"  {brief(run)}", step.stage, "", spent)
             else:
                 rows.add_row(f"  {brief(run)}", f"epoch {step.epoch}/{step.epochs}", headline(run, step.metrics), spent)
         return Group(self._bar, rows)

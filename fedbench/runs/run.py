@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from fedbench.data import Split
+from fedbench.defenses.chain import Chain
+from fedbench.defenses.purifier import Purifier
 from fedbench.errors import Diverged, UserError
 from fedbench.evaluation.measurement import Measurement
 from fedbench.federation.simulation import Federation
@@ -44,6 +46,7 @@ def run(
     suite: str | None = None,
     on_evaluation: Callable[[Progress], None] | None = None,
     on_start: Callable[[Federation], None] | None = None,
+    on_images: Callable[[str], None] | None = None,
 ) -> RunRecord:
     """Run ``scenario`` once with ``seed``.
 
@@ -53,6 +56,7 @@ def run(
         scenario: what to run. seed: root of all its random streams.
         device: ``"cpu"`` or ``"cuda"``. suite: the name to note in the record.
         on_evaluation: called after every evaluation. on_start: called before the first round.
+        on_images: told now and then, before that, how many of the images are read or purified.
 
     Raises:
         UserError: for what no run can mend: unknown names, impossible combinations, missing data.
@@ -68,16 +72,18 @@ def run(
     resolved = scenario.resolved
     protocol = resolved.protocol
     split = split_of(scenario, seed)
-    attack = resolved.attack()
-    task = task_of(scenario, split, where)
+    attack, defense = resolved.attack(), resolved.defense()
+    tell = _counter(on_images)
+    task = task_of(scenario, split, where, tell("features"))
+    for part in defense.parts if isinstance(defense, Chain) else [defense]:
+        if isinstance(part, Purifier):
+            part.progress = tell("purified")
     curve: list[dict[str, float]] = []
     status, error = "ok", None
     federation: Federation | None = None
     setup = time.perf_counter() - begin
     try:
-        federation = Federation(
-            task, resolved.model, attack, resolved.defense(), scenario.malicious_ratio, protocol, seed, where
-        )
+        federation = Federation(task, resolved.model, attack, defense, scenario.malicious_ratio, protocol, seed, where)
         measure = Measurement(federation, split)
         if on_start is not None:
             on_start(federation)
@@ -120,6 +126,15 @@ def run(
         started_at=started,
         **environment(device),
     )
+
+
+def _counter(on_images: Callable[[str], None] | None) -> Callable[[str], Callable[[int, int], None] | None]:
+    """Of what is counted, the function that tells how much of it is done."""
+
+    def counter(what: str) -> Callable[[int, int], None] | None:
+        return None if on_images is None else lambda done, total: on_images(f"{what} {done:,}/{total:,}")
+
+    return counter
 
 
 def _data_columns(split: Split) -> dict[str, Any]:

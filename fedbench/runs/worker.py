@@ -50,11 +50,12 @@ class Ready:
 
 @dataclass(frozen=True)
 class Step:
-    """A run was evaluated."""
+    """A run was evaluated, or is at a ``stage`` before its first epoch."""
 
     epoch: int
     epochs: int
     metrics: Mapping[str, float]
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,12 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
         except OSError:
             sys.exit(1)  # the parent is gone; not an error of the run, which must not be recorded as failed
 
+    def look(text: str) -> None:
+        try:
+            connection.send(Step(0, 0, {}, text))
+        except OSError:
+            sys.exit(1)
+
     begin = time.perf_counter()
     try:
         load_given(order.files)
@@ -156,6 +163,8 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
     options: dict[str, Any] = {"device": order.device, "suite": order.suite, "on_evaluation": report}
     diagnostics = Diagnostics(order.diagnose_every) if order.diagnose_every is not None else None
     try:
+        if scenario.resolved.model.reads_features:
+            options["on_images"] = look
         record = execute(scenario, order.seed, on_start=watch, **options)
     except UserError as error:
         connection.send(Refused(str(error)))

@@ -116,3 +116,12 @@ def test_the_version_of_an_extractor_is_part_of_the_id(monkeypatch: pytest.Monke
     before = scenario().id
     monkeypatch.setattr(RandomConvolutions, "card", replace(RandomConvolutions.card, version=2))
     assert scenario().id != before
+
+
+def test_it_tells_how_many_images_are_read_and_purified() -> None:
+    told: list[str] = []
+    of = scenario(defense="gdmpd-unguided", defense_params={"denoiser": "spectral", "t_star": 5, "steps": 1})
+    record = run(replace(of, protocol_params={"epochs": 1}), 0, on_images=told.append)
+    assert record.status == "ok", record.error
+    assert {text.split()[0] for text in told} == {"features", "purified"}
+    assert "purified 390/390" in told
