@@ -16,8 +16,8 @@ class VisualLightGraphConvolution(LightGraphConvolution):
     through z_j in the head, and through u^1 from all of a client's positives. z_j is not pooled.
 
     Features of images are much alike, so their sum over n_u items is about ``sqrt(n_u)`` times one of them after the
-    graph's norm: features of length 4 drown the rest and all units of the perceptron die (ML-1M, protocol tois: NDCG@20 0 from
-    the second epoch; .016 and falling at 2; .032 at 1, the default).
+    graph's norm: features of length 4 drown the rest and all units of the perceptron die (ML-1M, protocol tois: NDCG@20 0
+    from the second epoch; .016 and falling at 2; .032 at 1, the default).
     """
 
     card = ModelCard(
