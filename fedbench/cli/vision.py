@@ -40,7 +40,7 @@ def train_denoiser(
         Path | None, typer.Argument(help="Images, in folders as they are; left out: all are generated.")
     ] = None,
     size: Annotated[int, typer.Option(help="Pixels, of height and width.")] = 64,
-    steps: Annotated[int, typer.Option(help="How many.")] = 4000,
+    steps: Annotated[int, typer.Option(help="How many.")] = 7000,
     batch: Annotated[int, typer.Option(help="Images of a step.")] = 8,
     seed: Annotated[int, typer.Option(help="Of weights, images and noise.")] = 0,
     t_max: Annotated[int, typer.Option(help="Step of 1,000 up to which it learns noise.")] = 300,

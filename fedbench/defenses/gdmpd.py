@@ -25,7 +25,9 @@ class LearnedParams(DiffusionParams):
         None, description="folder, file or hub name of its weights, for denoisers that do not bring theirs"
     )
     side: int | None = Field(
-        None, ge=1, description="pixels at which it works; None: what the denoiser was trained at [TOIS: 256]"
+        None,
+        ge=1,
+        description="pixels at which it works; None: the denoiser's own, or the images' if it takes any [TOIS: 256]",
     )
 
 

@@ -51,7 +51,8 @@ class Purification:
         variance: of the noise of a step: ``"learned"`` by the denoiser, ``"beta"``, ``"beta-tilde"``; or ``"auto"``: learned
             where the denoiser says it, beta-tilde where it does not.
         clip: whether the predicted clean image is kept in [-1, 1].
-        side: pixels, of height and width, at which it is done; None: the denoiser's own, or the images'.
+        side: pixels, of height and width, at which it is done; None: the denoiser's own, or the images' (or the next that
+            the denoiser takes) where it works at any.
         enlarge: how a result at another side comes back to the images' own.
     """
 
@@ -92,7 +93,8 @@ def purify(
     """Images as the diffusion gives them back.
 
     The noise of an image is drawn from a stream of ``seed`` and its content, so its result does not depend on the images
-    beside it, on their order, on ``batch``, nor (but for rounding) on the device. Guides and steps draw from two streams:
+    beside it, on their order, on ``batch``, nor on the device; but for the last bits of a network's convolutions, which move
+    one of some 400,000 values by 1. Guides and steps draw from two streams:
     with and without guidance the way back has the same noise.
 
     Args:
@@ -125,8 +127,10 @@ def purify(
 
 def purified(images: torch.Tensor, denoiser: Denoiser, settings: Purification, draws: Draws) -> torch.Tensor:
     """:func:`purify` of float images [k, 3, H, W] from 0 to 255, not rounded; differentiable where the denoiser is."""
-    side = settings.side or denoiser.size
     height, width = images.shape[-2:]
+    side = settings.side or denoiser.size
+    if side is None and (height % denoiser.multiple or width % denoiser.multiple):
+        side = -(-max(height, width) // denoiser.multiple) * denoiser.multiple
     small = images if side is None else resize(images, side)
     clean = chain(small / 127.5 - 1, denoiser, settings, draws)
     clean = (clean.clamp(-1, 1) + 1) * 127.5

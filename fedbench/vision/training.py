@@ -42,7 +42,7 @@ class Training:
     size: int = 64
     channels: tuple[int, ...] = (32, 64, 96)
     patch: int = 2
-    steps: int = 4000
+    steps: int = 7000
     batch: int = 8
     seed: int = 0
     t_max: int = 300

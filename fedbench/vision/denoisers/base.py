@@ -17,7 +17,7 @@ class Denoiser(ABC):
     An entry is made by :meth:`make`, from ``weights``, what it needs to be told: nothing, a folder, a file, a name.
 
     Attributes:
-        size: pixels, of height and width, at which it works; None: any.
+        size: pixels, of height and width, at which it works; None: any multiples of ``multiple``.
         t_max: the last step of the schedule that it knows.
         packages: modules of the extra ``vision`` that it needs. needs: what ``weights`` must name, if it must.
     """
@@ -26,6 +26,7 @@ class Denoiser(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[str] = ""
     size: int | None = None
+    multiple: int = 1
     t_max: int = 1000
 
     @property

@@ -40,7 +40,7 @@ class PipelineDenoiser(UNetDenoiser):
             raise UserError("denoiser 'pipeline' needs weights: a folder with a pipeline of diffusers, or a hub id.")
         folder = Path(weights).expanduser()
         if folder.is_dir() and "patch" in _read(folder / CONFIG):
-            return cls(*load(folder))
+            return cls(*load(folder), any_size=True)
         return cls._of_diffusers(weights, folder)
 
     @classmethod

@@ -22,13 +22,13 @@ class SmallDenoiser(UNetDenoiser):
 
     card = DenoiserCard(
         name="ddpm-small",
-        title="Small DDPM at 64 pixels, trained on clip art and generated pictures",
+        title="Small DDPM, trained on clip art and generated pictures",
         paper="Ho et al., NeurIPS 2020 (DDPM); trained for this suite",
-        notes="Knows noise up to step 300 and has never seen a photograph.",
+        notes="Knows noise up to step 300; trained at 64 pixels, used at the images' own size. Has never seen a photograph.",
     )
 
     @classmethod
     def make(cls, weights: str | None = None) -> Self:
         if weights is not None:
             raise UserError("denoiser 'ddpm-small' takes no weights; one that you trained is a 'pipeline'.")
-        return cls(*load(SHIPPED))
+        return cls(*load(SHIPPED), any_size=True)

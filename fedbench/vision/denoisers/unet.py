@@ -23,7 +23,7 @@ class UNetSpec:
 
     Attributes:
         unet: arguments of ``diffusers.UNet2DModel``.
-        size: pixels, of height and width, that it was trained at.
+        size: pixels, of height and width, that it was trained at. Being convolutions, it works at others too.
         patch: images are folded into ``3 patch^2`` channels of ``size / patch`` pixels before the network, and its output
             unfolded: a fraction of the cost at full resolution (as FFDNet does; Zhang, Zuo, Zhang 2018).
         t_max: the last step, of 1,000, that it was trained for.
@@ -85,6 +85,7 @@ class UNetDenoiser(Denoiser):
         prediction: what it predicts: the noise, ``"epsilon"``; ``"v_prediction"``, ``sqrt(abar) noise - sqrt(1 - abar) x_0``;
             or the clean image, ``"sample"``. With 6 output channels the last 3 are of the variance: v is ``(out + 1) / 2``.
         timesteps: what the network calls each of our steps 0..1000, int64 [1001]; None: one less.
+        any_size: whether it is used at the images' own size, rather than at what it was trained at.
     """
 
     packages = ("diffusers",)
@@ -96,11 +97,12 @@ class UNetDenoiser(Denoiser):
         weights: str,
         prediction: str = "epsilon",
         timesteps: torch.Tensor | None = None,
+        any_size: bool = False,
     ) -> None:
         network = network.eval().requires_grad_(False)
         self.network: torch.nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spec = spec
-        self.size, self.t_max = spec.size, spec.t_max
+        self.size, self.multiple, self.t_max = None if any_size else spec.size, spec.multiple, spec.t_max
         self.prediction = prediction
         self._identity = f"{self.card.name} {self.card.version} {weights}"
         self._timesteps = torch.arange(-1, 1000) if timesteps is None else timesteps
@@ -129,10 +131,9 @@ class UNetDenoiser(Denoiser):
 
 def predict(network: torch.nn.Module, spec: UNetSpec, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
     """The network's output, float32 [B, C, H, W], for ``x`` float32 [B, 3, H, W] at timesteps int64 [B], from 0."""
-    side = x.shape[-1]
-    if x.shape[-2] != side or side % spec.multiple:
+    if any(side % spec.multiple for side in x.shape[-2:]):
         shape = " x ".join(map(str, x.shape[-2:]))
-        raise UserError(f"the denoiser works at squares of a multiple of {spec.multiple} pixels, not at {shape}.")
+        raise UserError(f"the denoiser works at multiples of {spec.multiple} pixels, not at {shape}.")
     if spec.patch > 1:
         x = F.pixel_unshuffle(x, spec.patch)
     out: torch.Tensor = network(x.contiguous(memory_format=torch.channels_last), timestep).sample
