@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from fedbench.errors import ResultsError
 from fedbench.inspection.finding import Inspected
 from fedbench.inspection.images import uploaded_of
 from fedbench.pictures import COLORS, check_picture, save_picture
+from fedbench.texts import count
 from fedbench.vision.measures import auc
 
 if TYPE_CHECKING:
@@ -34,13 +35,15 @@ class Panel:
 
     Attributes:
         title: dataset, extractor, defense. clean: float64 [n], similarity of the original images.
-        uploads: by attack, eps and model, that of all images that were uploaded. thresholds: those in force in the runs.
+        uploads: by attack, eps and model, that of the last image of each target in each run. thresholds: those in force in
+            the runs. items: which items these images are of, by the keys of ``uploads``.
     """
 
     title: str
     clean: Floats
     uploads: dict[str, Floats]
     thresholds: Sequence[float]
+    items: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def held_out(self) -> Floats:
@@ -66,10 +69,11 @@ def similarity_panels(runs: Sequence[Inspected]) -> list[Panel]:
         title = f"{record['dataset']}, {record['extractor']}, {record['defense']}"
         panel = panels.get(key, Panel(title, clean, {}, ()))
         label = f"{record['attack']}, eps {kept.eps:g}, {record['model']}"
-        values = [each["similarity"] for each in record["uploads"] or () if each["similarity"] is not None]
-        uploads = {**panel.uploads, label: np.concatenate([panel.uploads.get(label, np.empty(0)), values])}
+        last = {each["item"]: each["similarity"] for each in record["uploads"] if each["similarity"] is not None}
+        uploads = {**panel.uploads, label: np.concatenate([panel.uploads.get(label, np.empty(0)), [*last.values()]])}
+        items = {**panel.items, label: panel.items.get(label, frozenset()) | last.keys()}
         thresholds = {*panel.thresholds, *([] if kept.threshold is None else [kept.threshold])}
-        panels[key] = replace(panel, uploads=uploads, thresholds=sorted(thresholds))
+        panels[key] = replace(panel, uploads=uploads, thresholds=sorted(thresholds), items=items)
     return list(panels.values())
 
 
@@ -126,7 +130,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         color = COLORS[number % len(COLORS)]
         area = auc(held_out, torch.from_numpy(values))
         told = "" if area is None else f", AUC {area:.2f}"
-        axes.plot(at, density(values, at), color=color, linewidth=1.2, label=f"{label} ({len(values):,}{told})")
+        number_of = count(len(panel.items.get(label, values)), "item")
+        axes.plot(at, density(values, at), color=color, linewidth=1.2, label=f"{label} ({number_of}{told})")
         axes.plot(
             values, np.full(len(values), 0.02), "|", color=color, markersize=5, transform=axes.get_xaxis_transform()
         )

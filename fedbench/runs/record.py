@@ -41,7 +41,7 @@ IMAGE_MEASURES = (
     *(f"{name}_{part}" for name in ("blur", "brisque") for part in ("mean", "std")),
 )
 """Of runs with images: the upload measures, mean over the targets' last uploads; similarity of the clean images; detection of
-all uploads among the clean images; quality of the original images as the server shows them."""
+these last uploads among the clean images; quality of the original images as the server shows them."""
 
 IMAGE_COLUMNS = ("extractor", "images_fingerprint", "uploads")
 """Further columns of runs with images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from fedbench.federation.simulation import Federation
 from fedbench.runs.record import IMAGE_MEASURES, UPLOAD_MEASURES
 from fedbench.runs.task import pictures_of
 from fedbench.vision.measures import blur_scores, brisque_scores, detection, largest_change, psnr, ssim
-from fedbench.vision.pieces import in_pieces
 
 Measures = dict[str, float | None]
 
@@ -32,7 +32,7 @@ def image_columns(federation: Federation | None, split: Split) -> dict[str, Any]
     columns["clean_similarity_mean"] = float(gallery.similarity.mean())
     columns["clean_similarity_min"] = float(gallery.similarity.min())
     if uploads and gallery.purifies:
-        columns |= {f"detection_{name}": value for name, value in _detected(gallery).items()}
+        columns |= {f"detection_{name}": value for name, value in _detected(gallery, last.values()).items()}
     columns |= _quality(gallery.purified)
     return {
         "extractor": getattr(federation.model.params, "extractor", None),
@@ -63,16 +63,17 @@ def measures_of(gallery: Gallery, upload: Upload) -> list[Measures]:
     ]
 
 
-def _detected(gallery: Gallery) -> Measures:
-    """Of all uploads among the clean images that no threshold was set by."""
-    adversarial = torch.cat([upload.similarity for upload in gallery.uploads])
-    flagged = [upload.flagged for upload in gallery.uploads if upload.flagged is not None]
-    return detection(gallery.held_out, adversarial, gallery.held_out_flags, torch.cat(flagged) if flagged else None)
+def _detected(gallery: Gallery, uploads: Collection[Measures]) -> Measures:
+    """Of ``uploads``, one for each target, among the clean images that no threshold was set by."""
+    similarity = torch.tensor([each["similarity"] for each in uploads])
+    flagged = [each["flagged"] for each in uploads if each["flagged"] is not None]
+    clean, clean_flags = gallery.held_out.cpu(), gallery.held_out_flags
+    return detection(clean, similarity, clean_flags, torch.tensor(flagged) if flagged else None)
 
 
 def _quality(pixels: torch.Tensor) -> Measures:
     """Blur and, where its package is installed, BRISQUE: mean and standard deviation over the images."""
-    found = {"blur": in_pieces(pixels, "blur 1", blur_scores)}
+    found = {"blur": blur_scores(pixels)}
     with contextlib.suppress(UserError):
         found["brisque"] = brisque_scores(pixels)
     return {

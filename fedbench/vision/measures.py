@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fedbench.errors import UserError
 from fedbench.vision.brisque import brisque_scores
 from fedbench.vision.pieces import in_pieces
 from fedbench.vision.resize import resize
@@ -22,7 +19,6 @@ __all__ = [
     "psnr",
     "recall_at_zero_false_positives",
     "ssim",
-    "threshold",
 ]
 
 IDENTICAL_DB = 100.0
@@ -119,25 +115,6 @@ def blur_scores(images: torch.Tensor, side: int | None = 256) -> torch.Tensor:
         return F.conv2d(grey, kernel.view(1, 1, 3, 3)).flatten(1).var(1, correction=0)
 
     return in_pieces(images, f"blur 1 {side}", of, piece=_AT_ONCE)
-
-
-def threshold(similarity: torch.Tensor, policy: Literal["min"] | float) -> float:
-    """Below which similarity an image is flagged: the minimum of the calibration images, or their quantile.
-
-    Args:
-        similarity: float [n], of clean images. policy: ``"min"``, as published, or a quantile from 0 to 1, interpolated
-            linearly: the share of clean images that are flagged, about. A minimum falls as n grows; a quantile stays.
-
-    Raises:
-        UserError: there are no images to calibrate by, or the quantile is not from 0 to 1.
-    """
-    if not len(similarity):
-        raise UserError("No clean images to set a threshold of detection by.")
-    if policy == "min":
-        return float(similarity.min())
-    if not 0 <= policy <= 1:
-        raise UserError(f"The quantile that sets a threshold of detection is {policy:g}; it must be from 0 to 1.")
-    return float(np.quantile(_numbers(similarity), policy))
 
 
 def auc(clean: torch.Tensor, adversarial: torch.Tensor) -> float | None:

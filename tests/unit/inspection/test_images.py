@@ -150,8 +150,21 @@ def test_seeds_are_put_together_and_bounds_apart(tmp_path: Path) -> None:
         "psmu-v, eps 4, vncf": [0.5, 0.5, 0.6, 0.6, 0.5, 0.5]
     }
     assert first.thresholds == [0.75]
+    assert {label: sorted(items) for label, items in first.items.items()} == {"psmu-v, eps 4, vncf": [4, 9]}
     assert np.allclose(first.clean, np.linspace(0.8, 0.99, 40))
     assert len(first.held_out) == 20
+
+
+def test_the_last_image_of_each_item_counts(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    upload = {"change": 4.0, "psnr": 36.0, "ssim": 0.9, "cosine": 0.8, "flagged": 1.0}
+    shown = [(5, 9, 0.2), (5, 4, 0.3), (6, 9, 0.6), (7, 9, 0.7)]
+    uploads = [{**upload, "epoch": epoch, "item": item, "similarity": alike} for epoch, item, alike in shown]
+    name = made(tmp_path, scenario(), uploads=uploads)
+    (panel,) = similarity_panels(find_runs([name], [tmp_path]))
+    assert [values.tolist() for values in panel.uploads.values()] == [[0.7, 0.3]]
+    draw_similarity([panel], tmp_path / "a.svg")
+    assert "<!-- psmu-v, eps 4, vncf (2 items, AUC 1.00) -->" in (tmp_path / "a.svg").read_text()
 
 
 def test_density() -> None:

@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from fedbench.data import load_split
 from fedbench.data.images import load_pictures
 from fedbench.errors import UserError
+from fedbench.federation.gallery import Upload
+from fedbench.federation.simulation import Federation
 from fedbench.runs.record import IMAGE_MEASURES, RunRecord
 from fedbench.runs.run import run
-from fedbench.runs.task import choose_targets
+from fedbench.runs.task import choose_targets, task_of
+from fedbench.runs.uploads import image_columns
 from fedbench.scenarios.scenario import Scenario
 
 
@@ -53,6 +57,26 @@ def test_the_record_holds_every_upload(attacked: RunRecord) -> None:
         assert -1 <= each["similarity"] < 1
         assert each["flagged"] in (0, 1)
     assert attacked.images["image_psnr"] == attacked.uploads[-1]["psnr"]
+
+
+def test_an_item_that_is_shown_in_every_epoch_is_detected_once() -> None:
+    of = scenario("psmu-v", "blur", attack_params={"eps": 8, "steps": 2}, num_targets=3)
+    task = task_of(of, load_split("longtail-small", "4:1"), torch.device("cpu"))
+    r = of.resolved
+    federation = Federation(task, r.model, r.attack(), r.defense(), 0.0, r.protocol, 0)
+    gallery = federation.gallery
+    assert gallery is not None
+    a, b, c = task.targets.tolist()
+    low, middle, high = gallery.held_out.min() - 0.1, gallery.held_out.median(), gallery.held_out.max() + 0.1
+    for items, alike, flagged in (((a, b, c), (low, low, low), (1, 1, 1)), ((b, c), (middle, high), (0, 0))):
+        which, seen = torch.tensor(items), torch.tensor(flagged, dtype=torch.bool)
+        pixels, features = gallery.images.pixels[which], gallery.features[which]
+        gallery.uploads.append(Upload(2, which, pixels, pixels, features, torch.tensor(alike), seen))
+    found = image_columns(federation, load_split("longtail-small", "4:1"))["images"]
+    assert found["detection_recall_zero_fp"] == found["detection_recall"] == pytest.approx(1 / 3)
+    held = gallery.held_out
+    won = len(held) + (held > middle).sum() + (held == middle).sum() / 2
+    assert found["detection_auc"] == pytest.approx(float(won / (3 * len(held))))
 
 
 def test_it_says_how_well_uploads_are_detected_and_what_images_look_like(attacked: RunRecord) -> None:

@@ -25,7 +25,6 @@ from fedbench.vision.measures import (
     psnr,
     recall_at_zero_false_positives,
     ssim,
-    threshold,
 )
 
 
@@ -218,15 +217,3 @@ def test_detection_is_its_definition(clean: list[int], bad: list[int]) -> None:
 def test_without_flags_there_is_no_recall() -> None:
     found = detection(torch.tensor([0.9]), torch.tensor([0.1]))
     assert found == {"auc": 1, "recall_zero_fp": 1, "recall": None, "false_positive_rate": None, "accuracy": None}
-
-
-def test_thresholds() -> None:
-    similarity = torch.tensor([0.5, 0.9, 0.7, 0.8, 0.6])
-    assert threshold(similarity, "min") == threshold(similarity, 0.0) == 0.5
-    assert threshold(similarity, 0.5) == pytest.approx(0.7)
-    assert threshold(similarity, 0.125) == pytest.approx(0.55)
-    assert not (similarity < threshold(similarity, "min")).any()
-    with pytest.raises(UserError, match="quantile"):
-        threshold(similarity, 1.5)
-    with pytest.raises(UserError, match="No clean images"):
-        threshold(similarity[:0], "min")
