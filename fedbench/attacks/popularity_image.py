@@ -53,7 +53,6 @@ class PopularImages(Attack):
 
     def __init__(self, params: Parameters) -> None:
         super().__init__(params)
-        self.eps = self.params.eps
         self._done = False
 
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:

@@ -57,7 +57,6 @@ class SyntheticUserImages(SyntheticUsers):
 
     def __init__(self, params: Parameters) -> None:
         super().__init__(params)
-        self.eps = self.params.eps
         self._shown: torch.Tensor | None = None
 
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:

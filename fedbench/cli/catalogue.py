@@ -301,11 +301,11 @@ def _of_images(kind: str, cls: Any) -> dict[str, str]:
     """What an attack or a defense does to images; nothing, if it does none of that."""
     if kind == "attacks" and cls.card.channel.shows_images:
         own = cls.Params.model_fields.get("eps")
-        eps = cls.eps if own is None else own.default
+        eps = None if own is None else own.default
         bound = (
             f"every pixel within eps = {eps:g} of the original" if isinstance(eps, int | float) else "within its eps"
         )
-        also = ", and uploads gradients" if cls.card.channel == "image+gradient" else "; its clients upload nothing"
+        also = ", and uploads gradients" if cls.card.channel == "image+gradient" else "; it has no clients"
         return {"images": f"replaces those of the targets, {bound} (of 255){also}"}
     if kind == "defenses" and cls.card.family == "purification":
         return {"images": "cleans each before the extractor sees it: all at first, then every replaced one"}

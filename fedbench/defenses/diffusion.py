@@ -11,7 +11,7 @@ from pydantic import Field
 from fedbench.defenses.purifier import Purifier, PurifierParams
 from fedbench.randomness import derive_seed
 from fedbench.vision.denoisers import DENOISERS, Denoiser
-from fedbench.vision.diffusion import Purification, purify
+from fedbench.vision.diffusion import VERSION, Purification, purify
 from fedbench.vision.pieces import in_pieces
 
 PIECE = 16
@@ -23,7 +23,7 @@ class DiffusionParams(PurifierParams):
 
     t_star: int = Field(150, ge=0, le=1000, description="step of 1,000 up to which noise is added [not stated; ours]")
     steps: int | None = Field(
-        15, ge=1, description="of the way back, evenly spaced; None: all of 1..t_star, as printed [ours]"
+        8, ge=1, description="of the way back, evenly spaced; None: all of 1..t_star, as printed [ours]"
     )
     variance: Literal["auto", "learned", "beta", "beta-tilde"] = Field(
         "auto", description="of a step's noise; auto: learned where the denoiser has learned it, else beta-tilde [TOIS]"
@@ -58,7 +58,7 @@ class DiffusionPurifier(Purifier):
     @property
     def identity(self) -> str:
         denoiser = "none" if self._denoiser is None else self._denoiser.identity
-        return f"{self.card.name} {self.card.version} {denoiser} {self.settings} {self.params.iterations}"
+        return f"{self.card.name} {self.card.version} {VERSION} {denoiser} {self.settings} {self.params.iterations}"
 
     def see_images(self, pixels: torch.Tensor) -> None:
         """The denoiser is loaded, and fitted to all images if it is one that learns from them.

@@ -57,7 +57,7 @@ class Channel(enum.StrEnum):
     GRADIENT = "gradient"
     PROFILE = "profile"
     IMAGE = "image"
-    """Images that are shown of the targets; its clients upload nothing."""
+    """Images that are shown of the targets by whoever provides them; it has no clients."""
     IMAGE_AND_GRADIENT = "image+gradient"
     """Both at once."""
 

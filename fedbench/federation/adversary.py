@@ -28,7 +28,8 @@ class Adversary:
     """An attack at work in a federation. Making one starts the attack, and draws the training rows of fake users.
 
     Args:
-        attack: a fresh one. population: the clients, at least one of them malicious. training: their devices.
+        attack: a fresh one. population: the clients, none of them malicious where it only shows images.
+        training: their devices.
 
     Attributes:
         view: what the attack sees before the first round. fakes: the profiles that it made up; None: none.
@@ -39,6 +40,7 @@ class Adversary:
         self._population, self._training = population, training
         self._draws = population.stream("attack", on_device=True)
         self._collusion = population.stream("collusion")
+        self._eps = Attack.eps.fget(attack) if attack.card.channel.shows_images else 0.0  # type: ignore[attr-defined]
         self.fakes: OwnData | None = None
         self.view = self._make_view(None)
         attack.start(self.view)
@@ -67,8 +69,6 @@ class Adversary:
             if self.fakes is None:
                 raise ThreatModelViolation(f"attack {self.attack.card.name!r} has channel 'profile' and no profiles.")
             return self._own_work(self.fakes, index).step().updates
-        if self.attack.card.channel == Channel.IMAGE:
-            return no_updates(clients, training.params.dense, training.model.embedding_size)
         own = self.fakes if population.injected else self._genuine()
         work = None if own is None else self._own_work(own, index)
         shown = honest.disclosed() if Knowledge.HONEST_UPDATES in self.attack.card.knowledge else None
@@ -101,7 +101,10 @@ class Adversary:
         if not self.attack.card.channel.shows_images or epoch < self._population.protocol.attack_start:
             return None
         nobody = self._population.task.targets[:0]
-        versions = _versions(params, images.pixels)
+        versions = _versions(params, images.pixels) + _versions(params, images.there)
+        network = getattr(getattr(images.extract, "extractor", None), "network", None)
+        if isinstance(network, torch.nn.Module):
+            versions += [(value, value._version) for value in (*network.parameters(), *network.buffers())]
         own = functools.partial(_purified, purify, self._draws)
         state = RoundState(params, nobody, epoch, number, purify=own)
         replaced = self.attack.perturb(images, self.view.in_round(state))
@@ -114,17 +117,19 @@ class Adversary:
                 f"attack {name!r} returned images of {replaced.pixels.dtype} {tuple(replaced.pixels.shape)}; they must be"
                 f" torch.uint8 {size}."
             )
+        if len(torch.unique(replaced.items)) < len(replaced.items):
+            raise ThreatModelViolation(f"attack {name!r} returned two images of one item.")
         if not bool(torch.isin(replaced.items, self._population.task.targets).all()):
             raise ThreatModelViolation(f"attack {name!r} replaced images of items that are no targets.")
         items = replaced.items.to(images.pixels.device)
         if images.there is not None and not bool(images.there[items].all()):
             raise ThreatModelViolation(f"attack {name!r} replaced the image of an item that has none.")
         change = (replaced.pixels.to(items.device).short() - images.pixels[items].short()).abs()
-        if len(items) and int(change.max()) > self.attack.eps:
+        if len(items) and int(change.max()) > self._eps:
             raise ThreatModelViolation(
-                f"attack {name!r} changed a pixel by {int(change.max())}, more than its eps = {self.attack.eps:g}."
+                f"attack {name!r} changed a pixel by {int(change.max())}, more than its eps = {self._eps:g}."
             )
-        return replaced
+        return ReplacedImages(replaced.items.clone(), replaced.pixels.clone())
 
     def _own_work(self, data: OwnData, index: torch.Tensor) -> OwnWork:
         return OwnWork(self._training, data, self._population.malicious, index, self._collusion)
@@ -189,7 +194,7 @@ class Adversary:
             item_popularity=popularity,
             public_interactions=public,
             cohort_size=population.cohort_size,
-            malicious_per_round=population.cohort_size * t.num_malicious / population.num_clients,
+            malicious_per_round=population.cohort_size * len(population.malicious) / population.num_clients,
         )
 
     def _public(self, user: torch.Tensor, item: torch.Tensor) -> PublicInteractions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from fedbench.entries.cards import AttackCard, NoParameters, Parameters
+from fedbench.errors import UserError
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.updates import Updates, no_updates
 from fedbench.federation.view import AttackerView, Profiles
@@ -30,8 +31,21 @@ class Attack:
     public_fraction: float = 0.0
     """Share of every user's training interactions that is public, for attacks that know ``public_interactions``."""
 
-    eps: float = 255
-    """How far its images may be from the original ones, in steps of 8-bit pixels, each of them; the engine checks it."""
+    @property
+    def eps(self) -> float:
+        """The parameter of this name: how far its images may be from the original ones, in steps of 8-bit pixels.
+
+        Attacks that show images must have it. The engine reads it before the first epoch and checks every image by it.
+
+        Raises:
+            UserError: there is no such parameter.
+        """
+        found = getattr(self.params, "eps", None)
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            raise UserError(
+                f"attack {self.card.name!r} shows images, so its Params must have a number eps: how far a pixel may move"
+            )
+        return float(found)
 
     def start(self, view: AttackerView) -> None:
         """Called once, before the first round. The view holds no parameters yet."""

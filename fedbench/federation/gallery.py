@@ -54,7 +54,7 @@ class Gallery:
         self.with_image = torch.arange(count) if there is None else there.cpu().nonzero().squeeze(1)
         pixels = images.pixels if len(self.with_image) == count else images.pixels[self.with_image]
         defense.see_images(pixels)
-        self.purified = defense.purify(pixels, generator(0, "images", device=device))
+        self.purified = defense.purify(pixels, generator(0, "images"))
         self.purifies = self.purified is not pixels
         features, _, self.similarity = self._features(pixels, self.purified)
         defense.flags(self.similarity[::2], known_clean=True)

@@ -57,6 +57,8 @@ class Population:
 
     Args:
         task: the data. protocol: how the federation is set up. seed: root of all streams. device: where training rows live.
+        num_malicious: clients of the attacker; None: as many as the task says. None of them are there for an attacker that
+            only provides images.
 
     Attributes:
         injected: whether malicious clients are fake extra users; else they are genuine ones, compromised.
@@ -69,24 +71,27 @@ class Population:
         UserError: more malicious clients than the pool that they are drawn from has users.
     """
 
-    def __init__(self, task: Task, protocol: Protocol, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, task: Task, protocol: Protocol, seed: int, device: torch.device, num_malicious: int | None = None
+    ) -> None:
         self.task, self.protocol, self.seed, self.device = task, protocol, seed, device
         self.injected = protocol.malicious_clients == "injected"
+        self._count = task.num_malicious if num_malicious is None else num_malicious
         honest = torch.ones(task.num_users, dtype=torch.bool)
         if protocol.malicious_pool is not None:
             honest[self._pool()] = False
-        if self.injected and task.num_malicious:
-            self.malicious = torch.arange(task.num_users, task.num_users + task.num_malicious)
+        if self.injected and self._count:
+            self.malicious = torch.arange(task.num_users, task.num_users + self._count)
         else:
             self.malicious = self._compromised()
         if not self.injected:
             honest[self.malicious] = False
         self.evaluated_users = honest.nonzero().squeeze(1)
-        self.num_clients = task.num_users + (task.num_malicious if self.injected else 0)
+        self.num_clients = task.num_users + (self._count if self.injected else 0)
         size = protocol.clients_per_round
         self.cohort_size = min(self.num_clients, max(1, round(size * self.num_clients)) if size < 1 else int(size))
         self._malicious_index = torch.full((self.num_clients,), -1).index_copy_(
-            0, self.malicious, torch.arange(task.num_malicious)
+            0, self.malicious, torch.arange(self._count)
         )
         self.rows = self._genuine_rows(epoch=0)
 
@@ -108,7 +113,7 @@ class Population:
             if r == 0 or not shuffled:
                 keys = torch.rand(self.num_clients, generator=honest_keys, dtype=torch.float64)[: self.task.num_users]
                 if self.injected:
-                    extra = torch.rand(self.task.num_malicious, generator=malicious_keys, dtype=torch.float64)
+                    extra = torch.rand(self._count, generator=malicious_keys, dtype=torch.float64)
                     keys = torch.cat([keys, extra])
                 # Of an independent cohort the smallest keys are enough: 0.01 ms for 50 of 6,040, all of them 0.25.
                 order = torch.argsort(keys) if shuffled else keys.topk(self.cohort_size, largest=False).indices
@@ -154,7 +159,7 @@ class Population:
         return TrainingRows.build(user, item, drawn, num_clients, m, pairwise=p.loss == "bpr")
 
     def _compromised(self) -> torch.Tensor:
-        pool, count = self._pool(), self.task.num_malicious
+        pool, count = self._pool(), self._count
         if count > len(pool):
             raise UserError(
                 f"{count} malicious clients are more than the {len(pool)} users of malicious_pool ="

@@ -17,6 +17,7 @@ from typing import Protocol as Interface
 
 import torch
 
+from fedbench.entries.cards import Channel
 from fedbench.errors import Diverged, UserError
 from fedbench.federation import server
 from fedbench.federation.adversary import Adversary
@@ -82,7 +83,8 @@ class Federation:
         self.device = device or torch.device("cpu")
         self.seconds, self.epoch, self.round = Seconds(), 0, 0
         self.observer: Observer | None = None
-        self.population = Population(task, protocol, seed, self.device)
+        no_clients = 0 if attack.card.channel == Channel.IMAGE else None
+        self.population = Population(task, protocol, seed, self.device, no_clients)
         self.optimizer = optimizer(protocol.server_optimizer, protocol.learning_rate)
         self._defense_draws = self.population.stream("defense", on_device=True)
         self.gallery = self._open_gallery()

@@ -17,7 +17,7 @@ from typing import Any
 from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.chain import Chain
-from fedbench.entries.cards import Goal, Parameters, identifying, parse_parameters
+from fedbench.entries.cards import DefenseFamily, Goal, Parameters, identifying, parse_parameters
 from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
@@ -134,7 +134,15 @@ class Scenario:
                 f"attack {self.attack!r} needs {' or '.join(sorted(attack_cls.card.clients))} clients, but protocol"
                 f" {self.protocol!r} has {protocol.malicious_clients} ones."
             )
+        if attack_cls.card.channel.shows_images and "eps" not in attack_cls.Params.model_fields:
+            raise UserError(
+                f"attack {self.attack!r} shows images, so its Params must have eps, how far a pixel may move."
+            )
         for cls in defense_classes:
+            if cls.card.family == DefenseFamily.PURIFICATION and not model_cls.reads_features:
+                raise UserError(
+                    f"defense {cls.card.name!r} cleans images, which model {self.model!r} does not look at."
+                )
             if cls.card.models is not None and self.model not in cls.card.models:
                 raise UserError(
                     f"defense {cls.card.name!r} does not apply to model {self.model!r}; it applies to"

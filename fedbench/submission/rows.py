@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
+from fedbench.entries.cards import Channel
 from fedbench.errors import UserError
 from fedbench.plugins.card_rules import LONGEST_NAME
 from fedbench.runs.identity import identity
@@ -180,7 +181,8 @@ def _course(row: Row, scenario: Scenario) -> Iterator[str]:
     if not (done == p.epochs if status == "ok" else 0 <= done <= p.epochs):
         yield f"epochs_done = {done} of {p.epochs}, and its status is {status}."
         return
-    clients = row["num_users"] + (malicious if p.malicious_clients == "injected" else 0)
+    takes_part = p.malicious_clients == "injected" and row["attack_channel"] != Channel.IMAGE
+    clients = row["num_users"] + (malicious if takes_part else 0)
     size = p.clients_per_round
     cohort = min(clients, max(1, round(size * clients)) if size < 1 else int(size))
     each = p.rounds_per_epoch or -(-clients // cohort)

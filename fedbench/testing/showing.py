@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 
-from fedbench.entries.cards import AttackCard, Channel, Goal, NoParameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, Parameters
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
 from fedbench.federation.images import ItemImages, ReplacedImages
@@ -27,8 +28,13 @@ class Painter(Attack):
 
     card = AttackCard("painter", "Noise on the targets' images", "none", Goal.PROMOTE, Channel.IMAGE)
 
+    class Params(Parameters):
+        """Parameters."""
+
+        eps: int = Field(8, description="largest change of a pixel")
+
     def __init__(self) -> None:
-        super().__init__(NoParameters())
+        super().__init__(self.Params())
 
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages:
         original = images.pixels[view.targets]
@@ -78,7 +84,7 @@ def shown(trials: Trials, count: int) -> Iterator[Finding]:
     yield trials.kept(
         "within eps",
         "8-bit images of targets, no further from the original than eps",
-        "Round to whole numbers, then clamp to original +- eps and to 0..255; eps is an attribute or a property.",
+        "Round to whole numbers, then clamp to original +- eps and to 0..255; eps is a field of Params.",
     )
     if trials.broken:
         return

@@ -139,7 +139,7 @@ class WatchedAttack(Attack):
         self.inner, self.notes = inner, notes
         self.params = inner.params
         self.card = inner.card  # type: ignore[misc]
-        self.public_fraction, self.eps = inner.public_fraction, inner.eps
+        self.public_fraction = inner.public_fraction
 
     def start(self, view: AttackerView) -> None:
         with self._watched(view, "start()") as seen:

@@ -29,6 +29,9 @@ from fedbench.vision.denoisers.base import Denoiser
 from fedbench.vision.resize import resize
 from fedbench.vision.schedule import LENGTH, Steps
 
+VERSION = 1
+"""Raised when the same settings give other images: what is kept of earlier versions is then not found."""
+
 Progress = Callable[[int, int], None]
 """Called with the number of images that are done, and of all."""
 
@@ -57,7 +60,7 @@ class Purification:
     """
 
     t_star: int = 150
-    steps: int | None = 15
+    steps: int | None = 8
     guidance: float = 0.0
     guide_noise: Literal["chain", "shared", "fresh"] = "chain"
     guide_reduction: Literal["sum", "mean"] = "sum"

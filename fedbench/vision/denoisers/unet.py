@@ -104,8 +104,10 @@ class UNetDenoiser(Denoiser):
         self.spec = spec
         self.size, self.multiple, self.t_max = None if any_size else spec.size, spec.multiple, spec.t_max
         self.prediction = prediction
-        self._identity = f"{self.card.name} {self.card.version} {weights}"
         self._timesteps = torch.arange(-1, 1000) if timesteps is None else timesteps
+        told = json.dumps([asdict(spec), prediction, self._timesteps.tolist(), any_size], sort_keys=True)
+        used = sha256_of_bytes(told.encode())[:16]  # the same weights may stand for another denoiser
+        self._identity = f"{self.card.name} {self.card.version} {weights} {used}"
         self._abar = torch.from_numpy(signal())
 
     @property

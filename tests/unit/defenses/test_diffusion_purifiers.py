@@ -164,9 +164,9 @@ def test_a_step_that_the_denoiser_does_not_know_is_one_line(monkeypatch: pytest.
 
 def test_defaults() -> None:
     params = Gdmpd.Params()
-    assert (params.denoiser, params.denoiser_path, params.t_star, params.steps) == ("ddpm-small", None, 150, 15)
-    assert Gdmpd(params).settings == Purification(150, 15, 10.0, "chain", "sum", 0.1, "auto")
-    assert UnguidedGdmpd(UnguidedGdmpd.Params()).settings == Purification(150, 15, guidance=0)
+    assert (params.denoiser, params.denoiser_path, params.t_star, params.steps) == ("ddpm-small", None, 150, 8)
+    assert Gdmpd(params).settings == Purification(150, 8, 10.0, "chain", "sum", 0.1, "auto")
+    assert UnguidedGdmpd(UnguidedGdmpd.Params()).settings == Purification(150, 8, guidance=0)
     assert SpectralPurifier(SpectralPurifier.Params()).settings.t_star == 45
 
 

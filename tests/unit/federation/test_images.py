@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from pydantic import Field
 
 from fedbench.attacks.none import NoAttack
 from fedbench.defenses.chain import Chain
@@ -20,6 +22,7 @@ from fedbench.entries.cards import (
     Knowledge,
     ModelCard,
     NoParameters,
+    Parameters,
 )
 from fedbench.errors import ThreatModelViolation, UserError
 from fedbench.federation.attack import Attack
@@ -82,8 +85,13 @@ class Painter(Attack):
 
     card = AttackCard(name="painter", title="Painter", paper="none", goal=Goal.PROMOTE, channel=Channel.IMAGE)
 
-    def __init__(self, paint: Perturb) -> None:
-        super().__init__(NoParameters())
+    class Params(Parameters):
+        """What every such attack has."""
+
+        eps: int = Field(255, description="how far a pixel may move")
+
+    def __init__(self, paint: Perturb, eps: int = 255) -> None:
+        super().__init__(self.Params(eps=eps))
         self.paint = paint
         self.seen: list[tuple[int, int, int]] = []
 
@@ -210,11 +218,12 @@ def test_a_chain_purifies_in_order_and_from_a_stream_of_its_own() -> None:
         (lambda i, v: ReplacedImages(v.targets, i.pixels[v.targets].float()), r"images of torch\.float32"),
         (lambda i, v: ReplacedImages(v.targets, i.pixels[:2]), r"they must be torch\.uint8 \(1, 3, 4, 4\)"),
         (lambda i, v: ReplacedImages(v.targets + 1, i.pixels[v.targets]), "images of items that are no targets"),
+        (lambda i, v: ReplacedImages(v.targets.repeat(2), i.pixels[v.targets.repeat(2)]), "two images of one item"),
         (lambda i, v: (i.pixels.zero_(), None)[1], "in place"),
         (lambda i, v: (v.params.features.zero_(), None)[1], "in place"),
         (lambda i, v: v.item_popularity, f"knowledge '{Knowledge.ITEM_POPULARITY}'"),
     ],
-    ids=["not 8 bit", "another number", "no target", "writes to images", "writes to features", "unknown"],
+    ids=["not 8 bit", "another number", "no target", "twice", "writes to images", "writes to features", "unknown"],
 )
 def test_what_an_image_attack_must_not_do(paint: Perturb, why: str) -> None:
     def quiet(images: ItemImages, view: AttackerView) -> ReplacedImages | None:
@@ -240,3 +249,81 @@ def test_a_model_that_reads_none_is_left_alone() -> None:
         federation.train_epoch()
     assert torch.equal(with_images.params.items, without.params.items)
     assert painter.seen == []
+
+
+def test_the_network_that_looks_is_not_to_be_changed() -> None:
+    class Eye:
+        def __init__(self) -> None:
+            self.extractor = SimpleNamespace(network=torch.nn.Linear(3, 5))
+
+        def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.extractor.network(mean_colour(pixels)).detach()
+
+    def blinding(images: ItemImages, view: AttackerView) -> ReplacedImages | None:
+        with torch.no_grad():
+            images.extract.extractor.network.weight.zero_()
+        return None
+
+    task = replace(small_task(num_malicious=3), images=replace(album(), extract=Eye()))
+    federation = small_federation(Sighted(Sighted.Params(embedding_size=4)), Painter(blinding), task=task)
+    with pytest.raises(ThreatModelViolation, match="in place"):
+        federation.train_epoch()
+
+
+def test_changes_stay_within_the_eps_of_the_parameters() -> None:
+    def brighter(images: ItemImages, view: AttackerView) -> ReplacedImages:
+        painter.__dict__["eps"] = 255
+        return ReplacedImages(view.targets, images.pixels[view.targets] + 5)
+
+    painter = Painter(brighter, eps=4)
+    with pytest.raises(ThreatModelViolation, match="changed a pixel by 5, more than its eps = 4"):
+        sighted(painter).train_epoch()
+
+
+def test_an_attack_that_reuses_its_buffer_leaves_what_was_shown() -> None:
+    buffer = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+
+    def darker(images: ItemImages, view: AttackerView) -> ReplacedImages:
+        return ReplacedImages(view.targets, buffer.fill_(10 * view.epoch))
+
+    federation = sighted(Painter(darker))
+    for _ in range(3):
+        federation.train_epoch()
+    assert federation.gallery is not None
+    assert [int(upload.pixels.max()) for upload in federation.gallery.uploads] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("clients", ["injected", "compromised"])
+def test_who_only_shows_images_has_no_clients(clients: str) -> None:
+    """Shown the original ones, training is that without an attack, bit for bit."""
+    same = Painter(lambda images, view: ReplacedImages(view.targets, images.pixels[view.targets]))
+    attacked, clean = sighted(same, malicious_clients=clients), sighted(malicious_clients=clients)
+    assert attacked.adversary is not None
+    assert attacked.adversary.view.num_malicious == 3
+    for federation in (attacked, clean):
+        for _ in range(3):
+            federation.train_epoch()
+    assert torch.equal(attacked.params.items, clean.params.items)
+    assert torch.equal(attacked.users, clean.users)
+    assert torch.equal(attacked.population.evaluated_users, clean.population.evaluated_users)
+
+
+def test_half_of_the_clean_images_sets_the_threshold_the_other_half_tells_false_alarms() -> None:
+    class Watchful(Speckled):
+        card = replace(Speckled.card, name="watchful")
+        on_flag = "keep-original"
+
+        def flags(self, similarity: torch.Tensor, known_clean: bool) -> torch.Tensor | None:
+            self.seen.append((len(similarity), known_clean))
+            return torch.ones(len(similarity), dtype=torch.bool)
+
+    watchful = Watchful(NoParameters())
+    watchful.seen = []
+    federation = sighted(Painter(white), watchful)
+    before = federation.params.features
+    assert watchful.seen == [(20, True), (20, False)]
+    assert federation.gallery is not None
+    assert federation.gallery.held_out_flags.tolist() == [True] * 20
+    federation.train_epoch()
+    assert watchful.seen[2:] == [(1, False)]
+    assert torch.equal(federation.params.features, before), "the flagged image's features are those of the original"

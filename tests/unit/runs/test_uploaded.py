@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import Field
 
 from fedbench.attacks.none import NoAttack
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.chain import Chain
-from fedbench.entries.cards import AttackCard, Channel, Goal, NoParameters
+from fedbench.entries.cards import AttackCard, Channel, Goal, NoParameters, Parameters
 from fedbench.errors import ResultsError
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
@@ -33,7 +34,11 @@ class Brighter(Attack):
     """Shows the targets brighter by one step each epoch; from epoch 3 on only the first of them."""
 
     card = AttackCard("brighter", "Brighter", "none", Goal.PROMOTE, Channel.IMAGE)
-    eps = 4
+
+    class Params(Parameters):
+        """Parameters."""
+
+        eps: int = Field(4, description="how far a pixel may move")
 
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages:
         items = view.targets if view.epoch < 3 else view.targets[:1]
@@ -62,7 +67,7 @@ def federation(attack: Attack | None = None, epochs: int = 3, rule: Defense | No
 
 @pytest.fixture(scope="module")
 def attacked() -> Federation:
-    return federation(Brighter(NoParameters()), rule=defense("bit-depth", bits=3))
+    return federation(Brighter(Brighter.Params()), rule=defense("bit-depth", bits=3))
 
 
 def test_the_last_image_of_every_target_and_the_clean_similarities(attacked: Federation, tmp_path: Path) -> None:
@@ -91,7 +96,7 @@ def test_an_uploaded_image_of_an_item_without_one_is_kept(attacked: Federation, 
 
 def test_the_file_belongs_to_the_last_execution(attacked: Federation, tmp_path: Path) -> None:
     path = uploaded_path(tmp_path, "r")
-    for without in (None, federation(epochs=1), federation(Brighter(NoParameters()), epochs=0)):
+    for without in (None, federation(epochs=1), federation(Brighter(Brighter.Params()), epochs=0)):
         path.write_bytes(b"old")
         keep_uploaded(without, tmp_path, "r")
         assert not path.exists()

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from pydantic import Field
 
 from fedbench.attacks import Attack
 from fedbench.defenses import DEFENSES, Defense
-from fedbench.entries.cards import AttackCard, Channel, DefenseCard, DefenseFamily, Goal
+from fedbench.entries.cards import AttackCard, Channel, DefenseCard, DefenseFamily, Goal, NoParameters, Parameters
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.view import AttackerView
 from fedbench.models import MODELS
@@ -24,7 +25,11 @@ class Good(Attack):
     """Darkens the targets a little."""
 
     card: ClassVar[AttackCard] = AttackCard("good", "Good", "nobody, 2024", Goal.PROMOTE, Channel.IMAGE)
-    eps = 4
+
+    class Params(Parameters):
+        """Parameters."""
+
+        eps: int = Field(4, description="how far a pixel may move")
 
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:
         pixels = images.pixels[view.targets].short() - 2
@@ -61,6 +66,15 @@ def test_a_good_attack_is_tried_on_the_models_that_look() -> None:
         f"runs on {name}, {clients} clients" for name in looking for clients in ("injected", "compromised")
     }
     assert {"within eps", "images"} <= {each.name for each in findings if each.status == "ok"}
+
+
+def test_an_attack_without_a_bound_is_told_so() -> None:
+    class Unbound(Good):
+        """A good attack that does not say how far it goes."""
+
+        Params = NoParameters
+
+    assert "its Params must have a number eps" in str(failures(check_attack(Unbound, AMPLE, ONE)))
 
 
 ATTACK_CASES: dict[str, tuple[str, type[Good], str]] = {
