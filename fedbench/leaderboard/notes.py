@@ -138,7 +138,7 @@ def visual_notes(k: int, defended: bool) -> list[str]:
             "clean cosine: of the features of the clean images before and after the defense, mean over the images; least: of"
             " the one that it changes most. A defense that forgets what the images show has a low one, whatever it prevents.",
             "AUC, recall at no false alarm %: how well that cosine tells the images that were shown last of the targets from"
-            " the clean ones that no threshold was set by. flagged %, false alarms %: of both, what the defense flags by its own"
-            " threshold.",
+            " the clean ones that no threshold was set by. flagged %, false alarms %: of both, what the defense flags by its"
+            " own threshold.",
         ]
     return notes

@@ -17,8 +17,9 @@ The file, from top to bottom::
 A metric of an expected value is a column of the records (``hr_10``, ``hr_full_5`` ...), or ``degradation_K`` or
 ``ndcg_degradation_K``: the share of HR@K or NDCG@K by full ranking that the attack takes, 1 - attacked / clean, from the
 clean twin of the same seed (the suite needs ``twins = true``); or ``er_K_onset``, the number of the attack's epoch in
-which ER@K first reaches 99 %; or ``blur_std`` and ``brisque_std``, the spread of the images' quality. The last three are
-no shares: their values and tolerances are in units of their own.
+which ER@K first reaches 99 %; or ``detection_recall``, ``detection_false_positive_rate`` (of the defense's own threshold),
+``detection_recall_zero_fp`` and ``detection_auc``; or ``blur_std`` and ``brisque_std``, the spread of the images' quality.
+Onsets and spreads are no shares: their values and tolerances are in units of their own.
 
 With ``absent``, the reason why it cannot be run here, a published value stands for itself: no scenario need have it.
 
@@ -48,7 +49,7 @@ Metric = Annotated[
     str,
     Field(
         pattern=r"^(er_30|(er|hr|ndcg|hr_full|ndcg_full|recall|precision|degradation|ndcg_degradation)_(5|10|20)"
-        r"|er_(5|10|20|30)_onset|(blur|brisque)_std|detection_(recall_zero_fp|auc))$"
+        r"|er_(5|10|20|30)_onset|(blur|brisque)_std|detection_(recall_zero_fp|auc|recall|false_positive_rate))$"
     ),
 ]
 ONSET = "_onset"

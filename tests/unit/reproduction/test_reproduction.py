@@ -283,12 +283,13 @@ def test_an_onset_that_a_run_does_not_have_is_no_mean(tmp_path: Path) -> None:
 
 
 def test_the_spread_of_quality_and_detection_are_columns_of_the_record(tmp_path: Path) -> None:
-    images = {"images": {"blur_std": 800.0, "detection_recall_zero_fp": 0.7}}
+    images = {"images": {"blur_std": 800.0, "detection_recall": 0.7, "detection_false_positive_rate": 0.0}}
     write(tmp_path, record(scenario("a-ra"), **images))
-    values = [expected("blur_std", 880.0), expected("blur_std", 2444.68), expected("detection_recall_zero_fp", 0.72)]
+    values = [expected("blur_std", 880.0), expected("blur_std", 2444.68), expected("detection_recall", 0.72)]
+    values.append(expected("detection_false_positive_rate", 0.0))
     report = compare("", "", planned(scenario("a-ra"), seeds=1), values, Database([tmp_path]))
     assert [(cell.mean, cell.verdict) for cell in report.cells] == [
-        (800, "agrees"), (800, "differs"), (pytest.approx(70), "agrees"),
+        (800, "agrees"), (800, "differs"), (pytest.approx(70), "agrees"), (0, "agrees"),
     ]  # fmt: skip
     assert cell_rows(report)[1][2:4] == ("2444.7", "800.0")
     assert "Percent but for standard deviations over the images (blur, brisque)." in markdown(report)
