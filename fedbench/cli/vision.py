@@ -10,6 +10,7 @@ import typer
 
 from fedbench.cli.output import console, count, duration, facts, print_json
 from fedbench.cli.snapshot import snapshot
+from fedbench.cli.tried import tried
 
 if TYPE_CHECKING:
     from fedbench.vision.training import Trained
@@ -24,6 +25,7 @@ vision_app.command(
         "fedbench vision snapshot ml-1m --attack psmu-v --eps 4 --eps 8 --defense none --defense jpeg --out tried.parquet"
     ),
 )(snapshot)
+vision_app.command("tried", epilog="Example: fedbench vision tried tried.parquet --out TRIED.md")(tried)
 
 
 @vision_app.command(

@@ -1,0 +1,33 @@
+"""``fedbench vision tried``: what snapshots found, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbench.cli.output import console
+
+
+def tried(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="What `fedbench vision snapshot` wrote.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write the table as Markdown.")] = None,
+) -> None:
+    """Show what image attacks did at once, by model, defense, attack and eps."""
+    from rich.table import Table
+
+    from fedbench.inspection.tried import CAPTION, HEADINGS, markdown, read_tried, table_of
+
+    rows = read_tried(files)
+    if out is not None:
+        out.write_text(markdown(rows), encoding="utf-8")
+        console(err=True).print(f"written to {out}", soft_wrap=True)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading in ("model", "defense", "attack", "targets") else "right")
+    for cells in table_of(rows):
+        table.add_row(*cells)
+    console().print(table)
+    console().print(CAPTION)
