@@ -35,7 +35,8 @@ class DiffusionPurifier(Purifier):
     """``x <- purify(x)`` of :mod:`fedbench.vision.diffusion`, at the denoiser's size, and back to the image's own.
 
     The noise of an image is drawn from one number and its content: it becomes the same alone and among others, and, the
-    number for a catalogue being the same in every run, a catalogue is purified once for all runs, piece by piece.
+    number for a catalogue being the same in every run, a catalogue is purified once for all runs, piece by piece. It is
+    what is purified first; with other numbers nothing is kept.
     """
 
     Params = DiffusionParams
@@ -45,6 +46,7 @@ class DiffusionPurifier(Purifier):
         super().__init__(params)
         self.settings = self.purification()
         self._denoiser: Denoiser | None = None
+        self._catalogue: int | None = None
 
     def denoiser(self) -> Denoiser:
         """A fresh one, of no catalogue."""
@@ -67,6 +69,7 @@ class DiffusionPurifier(Purifier):
             UserError: packages or weights are missing.
         """
         super().see_images(pixels)
+        self._catalogue = None
         self._denoiser = self.denoiser().to(pixels.device)
         self._denoiser.fit(pixels)
 
@@ -75,8 +78,11 @@ class DiffusionPurifier(Purifier):
             raise ValueError(f"defense {self.card.name!r} purifies after it has seen the catalogue.")
         device = generator.device
         number = int(torch.randint(2**62, (1,), generator=generator, device=device))
-        denoise = functools.partial(self._purified, self._denoiser, number)
-        return in_pieces(pixels, f"{self.identity} {number}", denoise, piece=PIECE, progress=self.progress)
+        if self._catalogue is None:
+            self._catalogue = number
+        denoise, identity = functools.partial(self._purified, self._denoiser, number), f"{self.identity} {number}"
+        keep = number == self._catalogue
+        return in_pieces(pixels, identity, denoise, piece=PIECE, keep=keep, progress=self.progress)
 
     def _purified(self, denoiser: Denoiser, number: int, pixels: torch.Tensor) -> torch.Tensor:
         for iteration in range(self.params.iterations):

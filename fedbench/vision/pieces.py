@@ -34,6 +34,7 @@ def in_pieces(
     compute: Callable[[torch.Tensor], torch.Tensor],
     *,
     piece: int = 64,
+    keep: bool = True,
     progress: Progress | None = None,
 ) -> torch.Tensor:
     """``compute(pixels)``, piece by piece, from the cache where it was computed before.
@@ -46,14 +47,16 @@ def in_pieces(
         identity: everything else that the result depends on: what computes it, its version, weights, parameters.
         compute: images [k, ...] -> [k, ...]; the result of an image must not depend on the others, on the order of
             calls, or on random draws that ``identity`` does not fix.
-        piece: images of a call, at most. progress: called after every piece.
+        piece: images of a call, at most.
+        keep: False for what no other run will ask for: nothing is looked up, nothing is kept.
+        progress: called after every piece.
 
     Returns:
         The results in the order of ``pixels``, on their device, without gradients.
     """
     total = len(pixels)
     parts = pixels.split(piece) if total else (pixels,)
-    keeps = total >= KEPT_FROM
+    keeps = keep and total >= KEPT_FROM
     paths = [_path(identity, part) for part in parts] if keeps else []
     results: list[torch.Tensor | None] = [None] * len(parts)
     done = 0

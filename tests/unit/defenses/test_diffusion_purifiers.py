@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,12 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.gdmpd import Gdmpd, UnguidedGdmpd
 from fedbench.defenses.spectral import SpectralPurifier
 from fedbench.entries.cards import DenoiserCard, parse_parameters
 from fedbench.errors import UserError
 from fedbench.randomness import derive_seed
+from fedbench.testing.federations import small_federation, small_images, small_task
 from fedbench.vision.denoisers import DENOISERS, Denoiser
 from fedbench.vision.diffusion import Purification, purify
 
@@ -120,6 +123,29 @@ def test_a_catalogue_is_purified_once_and_each_image_by_itself() -> None:
     assert done[-1] == (40, 40)
     assert torch.equal(found[5:6], again.purify(pixels[5:6], draws()))
     assert torch.equal(found.flip(0), again.purify(pixels.flip(0), draws()))
+
+
+def test_an_attacked_run_keeps_the_catalogue_alone(tmp_path: Path) -> None:
+    def kept() -> int:
+        return len(list(tmp_path.rglob("*.npy")))
+
+    task = replace(small_task(num_malicious=3, targets=tuple(range(18))), images=small_images(40))
+    attack = ATTACKS.get("psmu-v-adaptive")
+    small = {"steps": 1, "samples": 1, "profile_size": 4, "negatives": 2, "list_size": 6, "fit_steps": 2}
+    purifier = Gdmpd(Gdmpd.Params(denoiser="smoother", steps=2, t_star=30))
+    federation = small_federation(
+        "vncf", attack=attack(attack.Params(**small)), defense=purifier, task=task, clients_per_round=20
+    )
+    assert kept() == 3, "40 images, 16 at a time"
+    Smoother.calls.clear()
+    federation.train_epoch()
+    assert federation.gallery is not None
+    assert [len(each.items) for each in federation.gallery.uploads] == [18]
+    assert sum(Smoother.calls) >= 2 * (18 + 16), "uploads, and probes"
+    assert kept() == 3
+    purifier.see_images(federation.gallery.images.pixels)  # of another run: what comes first is kept again
+    purifier.purify(federation.gallery.images.pixels, draws(8))
+    assert kept() == 6
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,16 @@ def test_few_images_are_not_kept(home: Path) -> None:
     assert len(kept(home)) == 1
 
 
+def test_what_is_not_to_be_kept_is_neither_looked_up_nor_kept(home: Path) -> None:
+    pixels, counted = images(20), Counted()
+    result = in_pieces(pixels, "a", counted, piece=8, keep=False)
+    assert counted.calls == [8, 8, 4]
+    assert kept(home) == []
+    in_pieces(pixels, "a", Counted(), piece=8)
+    assert torch.equal(in_pieces(pixels, "a", counted, piece=8, keep=False), result)
+    assert counted.calls == [8, 8, 4] * 2
+
+
 def test_whole_numbers_stay_so() -> None:
     pixels = images(16)
     for _ in range(2):
