@@ -37,8 +37,10 @@ class AdaptiveSyntheticUserImages(SyntheticUserImages):
     %, of radius 2 0, 39, 53 %, JPEG of quality 75 18, 52, 57 %, of 50 7, 32, 39 %, median filter 24, 75, 82 %, bit depth
     86, 95, 91 %.
 
-    It keeps the image of least mean loss. A purifier that makes the same of the original images twice is taken for
-    deterministic: one sample then does. It does not try to stay unflagged.
+    It keeps the image of least mean loss. What the purifier is like is seen on the original images and on noisy ones, +-eps
+    at random in every pixel: if it makes the same of both twice it is taken for deterministic, and one sample does; if it
+    leaves both as they are, nothing is purified. (Original images alone do not tell: they may have few shades already, or
+    be flat.) It does not try to stay unflagged.
 
     Where nothing is purified it is ``psmu-v`` with as many steps and ``keep = "best"``.
     """
@@ -69,9 +71,12 @@ class AdaptiveSyntheticUserImages(SyntheticUserImages):
 
     def lens(self, images: ItemImages, view: AttackerView) -> Lens | None:
         original = images.pixels[view.targets.to(images.pixels.device)]
-        purified = view.purify(original)
-        same = torch.equal(purified, view.purify(original))
-        if same and torch.equal(purified, original):
+        # A copy of the stream: what comes after is drawn as in psmu-v.
+        noisy = nudged(original, signs(original, self.params.eps, view.generator.clone_state()))
+        tried = torch.cat([original, noisy])
+        purified = view.purify(tried)
+        same = torch.equal(purified, view.purify(tried))
+        if same and torch.equal(purified, tried):
             return None
         samples = 1 if same else self.params.samples
         if self.params.backward == "identity" or not self.params.eps:
@@ -92,9 +97,8 @@ def response(purify: Change, pixels: torch.Tensor, eps: int, generator: torch.Ge
         purify: P. pixels: uint8 [k, 3, H, W], x. eps: size of the changes. generator: draws n, on any device.
     """
     height, width = pixels.shape[-2:]
-    sign = torch.rand(pixels.shape, generator=generator, device=generator.device).to(pixels.device) < 0.5
-    noise = torch.where(sign, eps, -eps)
-    plus, minus = ((pixels + each).clamp(0, 255).to(torch.uint8) for each in (noise, -noise))
+    noise = signs(pixels, eps, generator)
+    plus, minus = nudged(pixels, noise), nudged(pixels, -noise)
     sent = torch.fft.rfft2(plus.float() - minus.float())
     arrived = torch.fft.rfft2(purify(plus).float() - purify(minus).float())
     device = pixels.device
@@ -104,6 +108,17 @@ def response(purify: Change, pixels: torch.Tensor, eps: int, generator: torch.Ge
     for total, part in zip(rings, ((sent.conj() * arrived).real, sent.abs().square()), strict=True):
         total.index_add_(0, ring.flatten(), part.sum((0, 1)).flatten())
     return (rings[0] / rings[1].clamp(min=1e-12)).clamp(min=0)[ring]
+
+
+def signs(pixels: torch.Tensor, eps: int, generator: torch.Generator) -> torch.Tensor:
+    """+-eps at random, int64 of the shape of ``pixels`` and on their device; ``generator`` may be on another."""
+    positive = torch.rand(pixels.shape, generator=generator, device=generator.device).to(pixels.device) < 0.5
+    return torch.where(positive, eps, -eps)
+
+
+def nudged(pixels: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """uint8 images ``pixels + change``, clipped to 0..255."""
+    return (pixels + change).clamp(0, 255).to(torch.uint8)
 
 
 def filtered(response: torch.Tensor) -> Change:
