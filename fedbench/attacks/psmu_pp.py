@@ -20,6 +20,10 @@ class SyntheticUserImagesAndGradients(SyntheticUserImages):
     In TOIS (Algorithm 3, line 4) the provider of the images takes the synthetic users of the malicious clients. A round
     has one of them or none, so here (ours) every malicious client makes one up before an epoch, at the parameters of
     that moment, and in a round the sampled ones make up others, as in psmu.
+
+    The loss is one for both, as printed: the uploads have the images' margin, ``"probability"`` by default, where psmu has
+    ``"logit"``. Under it 0.1 % of clients do nothing on ncf (see psmu), and the uploads may add nothing to the images.
+    ``gradient_margin = "logit"`` makes them count.
     """
 
     card = replace(
@@ -27,8 +31,9 @@ class SyntheticUserImagesAndGradients(SyntheticUserImages):
         name="psmu-pp",
         title="PSMU++, poisoned images and gradients",
         channel=Channel.IMAGE_AND_GRADIENT,
-        notes="psmu-v and psmu at once. The solver, and the norm in which eps bounds the change, are not stated in the"
-        " paper. The scale of the model's features decides how far an image can reach.",
+        notes="psmu-v and psmu at once. The uploads have the images' margin, probability, as printed, under which 0.1 % of"
+        " clients do nothing on ncf; gradient_margin=logit makes them count. The solver, and the norm in which eps bounds"
+        " the change, are not stated in the paper. The scale of the model's features decides how far an image can reach.",
     )
 
     class Params(SyntheticUserImages.Params):

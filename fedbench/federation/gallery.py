@@ -34,6 +34,9 @@ class Upload:
 class Gallery:
     """The images in force. Making one purifies all of them, with draws that are the same in every run.
 
+    Clients, and attackers among them, receive features of purified images: who compares those with features of the
+    original images can see that something purifies.
+
     Args:
         images: the original ones. defense: a fresh one. device: where features live.
 
