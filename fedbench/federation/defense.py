@@ -104,7 +104,8 @@ class Defense:
     def purify(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Server side: the images, uint8 [k, 3, H, W], as they go to the extractor; all at first, then each replaced one.
 
-        ``generator`` is a stream for these images alone; the one for all images is the same in every run.
+        ``generator`` is a stream for these images alone; the one for all images is the same in every run, and on the CPU
+        wherever they are: draw on ``generator.device``.
         """
         return pixels
 

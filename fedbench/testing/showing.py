@@ -37,8 +37,8 @@ class Painter(Attack):
         super().__init__(self.Params())
 
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages:
-        original = images.pixels[view.targets]
-        noise = torch.randint(-8, 9, original.shape, generator=view.generator)
+        original, draws = images.pixels[view.targets.to(images.pixels.device)], view.generator
+        noise = torch.randint(-8, 9, original.shape, generator=draws, device=draws.device).to(original.device)
         return ReplacedImages(view.targets, (original + noise).clamp(0, 255).to(torch.uint8))
 
 
