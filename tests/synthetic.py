@@ -110,6 +110,8 @@ def _table(
         "defense_assumes": ["nothing"] * rows,
         "target_items": [[7]] * rows,
         "uploads": [None] * rows,
+        "extractor": pa.nulls(rows, pa.string()),
+        "images_fingerprint": pa.nulls(rows, pa.string()),
         "started_at": [datetime(2026, 1, 2, tzinfo=UTC)] * rows,
         "curve": pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * points, structs),
     }
