@@ -76,7 +76,8 @@ class Gdmpd(UnguidedGdmpd):
         title="Guided diffusion purification and detection",
         paper=_TOIS,
         family=DefenseFamily.PURIFICATION,
-        notes="Sign of the guidance corrected; t_star, reduction and cap of the guidance chosen here: the printed reading"
+        notes="Stops attackers who do not know it; psmu-v-adaptive, who does, gets through at eps 16 (leaderboard/NOTES.md)."
+        " Sign of the guidance corrected; t_star, reduction and cap of the guidance chosen here: the printed reading"
         " returns images unrelated to the input.",
     )
 
