@@ -31,7 +31,12 @@ def test_both_pictures(tmp_path: Path) -> None:
     done = plot("similarity", name, *there)
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"written to {out}\n")
     text = out.read_text()
-    for label in ("clean images (40)", "psmu-v, eps 4, vncf (2 items, AUC 1.00)", "threshold 0.750", "lowest clean 0.800"):
+    for label in (
+        "clean images (40)",
+        "psmu-v, eps 4, vncf (2 items, AUC 1.00)",
+        "threshold 0.750",
+        "lowest clean 0.800",
+    ):
         assert f"<!-- {label} -->" in text
 
 
