@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,11 @@ def snapshot(
     model: Annotated[str, typer.Option(help="A model that looks at images.")] = "vncf",
     model_params: Annotated[str, typer.Option(metavar="JSON", help="What differs from its defaults.")] = "{}",
     attack: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="An image attack; several are tried one after the other.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="An image attack; several are tried one after the other. Of psmu-pp only the image, without gradients.",
+        ),
     ] = None,
     eps: Annotated[
         list[float] | None, typer.Option(help="Its bound, in steps of 8-bit pixels; several: one by one.")
@@ -27,13 +32,17 @@ def snapshot(
     epoch: Annotated[list[int] | None, typer.Option(help="After which epochs to stop and try.")] = None,
     targets: Annotated[int, typer.Option(help="As many of the least popular items, and of the most popular.")] = 10,
     seed: Annotated[list[int] | None, typer.Option(help="Of the run; several: one by one.")] = None,
+    defense_params: Annotated[
+        str, typer.Option(metavar="JSON", help="What differs from the defaults, of every --defense.")
+    ] = "{}",
     protocol_params: Annotated[str, typer.Option(metavar="JSON", help="What differs from protocol tois.")] = "{}",
     attack_params: Annotated[str, typer.Option(metavar="JSON", help="What differs from the attacks' defaults.")] = "{}",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train without an attack, stop after some epochs, and try image attacks on many targets, cold and popular.
 
-    Every attack shows one image of one target; ER@5 is measured at once. What was tried before is not tried again.
+    Every attack shows one image of one target; ER@5 is measured at once. What FILE has already is not tried again: only
+    epochs, attacks and targets that it lacks. A row of psmu-pp is its image alone: its gradients need rounds of training.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -45,39 +54,43 @@ def snapshot(
     tries = [
         Try(name, {"eps": bound, **_table(attack_params, "--attack-params")})
         for name in attack or ["psmu-v"]
-        for bound in eps or [4]
+        for bound in eps or [4.0]
     ]
-    done: list[dict[str, Any]] = pq.read_table(out).to_pylist() if out.is_file() else []
-    stops = sorted(epoch or [8])
-    for each in seed or [0]:
-        for name in defense or ["none"]:
-            scenario = Scenario(
-                dataset,
-                model,
-                defense=name,
-                protocol="tois",
-                target="least-popular-with-image",
-                model_params=_table(model_params, "--model-params"),
-                protocol_params=_table(protocol_params, "--protocol-params"),
-            )
-            known = {
-                (row["scenario_id"], row["seed"], row["epoch"], row["attack"], row["attack_params"]) for row in done
-            }
-            left = [
-                one
-                for one in tries
-                if not all((scenario.id, each, stop, one.attack, json.dumps(one.params)) in known for stop in stops)
-            ]
-            if not left:
-                continue
-            told = f"{dataset} {model} {name} seed {each}"
-            for rows in snapshots(scenario, each, stops, left, targets, device=device, progress=_tell(told)):
-                for row in rows:
-                    row["attack_params"] = json.dumps(row["attack_params"])
-                    done.append({**_facts(scenario, each), **row})
-                write_whole(pa.Table.from_pylist(done), out)
+    scenarios = [
+        Scenario(
+            dataset,
+            model,
+            defense=name,
+            protocol="tois",
+            target="least-popular-with-image",
+            model_params=_table(model_params, "--model-params"),
+            defense_params=_table(defense_params, "--defense-params"),
+            protocol_params=_table(protocol_params, "--protocol-params"),
+        )
+        for name in defense or ["none"]
+    ]
+    past = pq.read_table(out).to_pylist() if out.is_file() else []
+    done = {_key(row): {"defense_params": "{}", **row} for row in past}
+    for scenario in scenarios:
+        _ = scenario.id  # what is wrong with one is said before the first is trained
+    for each, scenario in itertools.product(seed or [0], scenarios):
+        facts = _facts(scenario, each)
+
+        def known(stop: int, one: Try, item: int, facts: dict[str, Any] = facts) -> dict[str, Any] | None:
+            made = {**facts, "epoch": stop, "attack": one.attack, "attack_params": _json(one.params), "item": item}
+            return done.get(_key(made))
+
+        told = _tell(f"{dataset} {model} {scenario.defense} seed {each}")
+        for rows in snapshots(
+            scenario, each, sorted({*(epoch or [8])}), tries, targets, device=device, progress=told, known=known
+        ):
+            for row in rows:
+                if not isinstance(row["attack_params"], str):
+                    row["attack_params"] = _json(row["attack_params"])
+                done[_key({**facts, **row})] = {**facts, **row}
+            write_whole(pa.Table.from_pylist([*done.values()]), out)
     console(err=True).print(f"written to {out}", soft_wrap=True)
-    _print(done)
+    _print([*done.values()])
 
 
 def _facts(scenario: Any, seed: int) -> dict[str, Any]:
@@ -89,8 +102,18 @@ def _facts(scenario: Any, seed: int) -> dict[str, Any]:
         "model": scenario.model,
         "extractor": params.extractor,
         "defense": scenario.defense,
+        "defense_params": _json(scenario.defense_params),
         "seed": seed,
     }
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What was tried, by which a row is told from others."""
+    return tuple(row[name] for name in ("scenario_id", "seed", "epoch", "attack", "attack_params", "item"))
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)
 
 
 def _table(text: str, option: str) -> dict[str, Any]:
@@ -103,6 +126,10 @@ def _table(text: str, option: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f'{option} {text!r} must be JSON such as {{"steps": 40}}.')
     return value
+
+
+def _told(params: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in sorted(params.items())]
 
 
 def _tell(what: str) -> Any:
@@ -131,21 +158,21 @@ def _print(rows: Sequence[dict[str, Any]]) -> None:
         table.add_column(heading, justify="left" if heading in ("model", "defense", "attack", "targets") else "right")
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        eps = json.loads(row["attack_params"]).get("eps")
-        key = (row["model"], row["defense"], row["epoch"], row["attack"], eps, row["group"])
-        groups.setdefault(key, []).append(row)
+        names = ("scenario_id", "model", "defense", "defense_params", "epoch", "attack", "attack_params", "group")
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
     for key, found in groups.items():
         means = [
             sum(row[name] for row in found) / len(found)
             for name in ("er_5_before", "er_5", "cosine", "similarity", "clean_similarity_mean")
         ]
-        model, defense, epoch, attack, eps, group = key
+        _, model, defense, defense_params, epoch, attack, attack_params, group = key
+        params = json.loads(attack_params)
         table.add_row(
             model,
-            defense,
+            " ".join([defense, *_told(json.loads(defense_params))]),
             str(epoch),
-            attack,
-            f"{eps:g}",
+            " ".join([attack, *_told({name: value for name, value in params.items() if name != "eps"})]),
+            f"{params['eps']:g}",
             f"{len(found)} {group}",
             *(f"{value:.3f}" for value in means),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from fedbench.attacks import ATTACKS
+from fedbench.data import Split
 from fedbench.entries.cards import parse_parameters
 from fedbench.errors import UserError
 from fedbench.evaluation.metrics import hits
@@ -28,6 +30,9 @@ Rows = list[dict[str, Any]]
 
 CUTOFF = 5
 """K of the exposure that is measured."""
+
+Target = tuple[str, int, int]
+"""Group, item and popularity."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def snapshots(
     malicious_ratio: float = 0.001,
     device: str = "cpu",
     progress: Callable[[str], None] = lambda text: None,
+    known: Callable[[int, Try, int], Mapping[str, Any] | None] = lambda epoch, one, item: None,
 ) -> Iterator[Rows]:
     """Train without an attack, and stop now and then to try image attacks on the model of that moment.
 
@@ -65,11 +71,13 @@ def snapshots(
         epochs: after which to stop, ascending. tries: attacks. targets: as many of the least popular items with an image,
             and of the most popular ones.
         malicious_ratio: of the attacker's synthetic users. device: where tensors live. progress: told what is being done.
+        known: epoch, attack and item -> the row that is there of them, which is not made again; None: there is none.
 
     Yields:
-        After each stop its rows: one for every attack and target, with ``er_5``, its value without the attack
-        ``er_5_before``, the target's ``popularity`` and ``group`` (``cold`` or ``popular``), the measures of the upload, and
-        how well the uploads of all targets are told from clean images (``detection_auc``, ``detection_recall_zero_fp``).
+        After each stop at which something was missing, the rows of the attacks that lacked some, known ones too: one for
+        every target, with ``er_5``, its value without the attack ``er_5_before``, the target's ``popularity`` and ``group``
+        (``cold`` or ``popular``), the measures of the upload, and how well the uploads of all targets are told from clean
+        images (``detection_auc``, ``detection_recall_zero_fp``).
     """
     keep_freed_memory()
     for each in tries:
@@ -78,33 +86,44 @@ def snapshots(
     r = scenario.resolved
     if not r.model.reads_features:
         raise UserError(f"model {scenario.model!r} does not look at images.")
+    groups = _targets(scenario, split, targets)
+    lacking = {
+        epoch: [one for one in tries if any(known(epoch, one, item) is None for _, item, _ in groups)]
+        for epoch in epochs
+    }
+    stops = [epoch for epoch, found in lacking.items() if found]
+    if not stops:
+        return
     task = task_of(replace(scenario, target="none"), split, where)
     federation = Federation(task, r.model, r.attack(), r.defense(), 0.0, r.protocol, seed, where)
-    groups = _targets(scenario, split, targets)
-    for epoch in range(1, max(epochs) + 1):
+    for epoch in range(1, max(stops) + 1):
         federation.train_epoch()
         progress(f"epoch {epoch}")
-        if epoch in epochs:
+        if epoch in stops:
             federation.check_finite()
-            yield list(_at_this_moment(federation, tries, groups, malicious_ratio, progress))
+            there = functools.partial(known, epoch)
+            yield list(_at_this_moment(federation, lacking[epoch], groups, malicious_ratio, progress, there))
 
 
-def _targets(scenario: Scenario, split: Any, count: int) -> list[tuple[str, int, int]]:
-    """Group, item and popularity of the targets."""
+def _targets(scenario: Scenario, split: Split, count: int) -> list[Target]:
+    """Each item once, of few items with the cold ones."""
     cold = choose_targets(replace(scenario, target="least-popular-with-image", num_targets=count), split)
     popularity = torch.bincount(torch.from_numpy(split.train.item), minlength=split.num_items)
     shown = popularity * torch.tensor(pictures_of(split).there)
     best = torch.argsort(shown, descending=True, stable=True)[:count]
-    pairs = [("cold", item) for item in cold.tolist()] + [("popular", item) for item in best.tolist()]
-    return [(group, item, int(popularity[item])) for group, item in pairs]
+    group = dict.fromkeys(cold.tolist(), "cold")
+    for item in best.tolist():
+        group.setdefault(item, "popular")
+    return [(name, item, int(popularity[item])) for item, name in group.items()]
 
 
 def _at_this_moment(
     federation: Federation,
     tries: Sequence[Try],
-    groups: Sequence[tuple[str, int, int]],
+    groups: Sequence[Target],
     ratio: float,
     progress: Callable[[str], None],
+    known: Callable[[Try, int], Mapping[str, Any] | None],
 ) -> Iterator[dict[str, Any]]:
     gallery = federation.gallery
     assert gallery is not None
@@ -118,6 +137,9 @@ def _at_this_moment(
     for each in tries:
         rows: Rows = []
         for number, (group, item, popularity) in enumerate(groups):
+            if (there := known(each, item)) is not None:
+                rows.append(dict(there))
+                continue
             progress(f"epoch {federation.epoch}, {each.attack}, target {number + 1} of {len(groups)}")
             upload, features = _shown(federation, each, item, ratio)
             (measured,) = measures_of(gallery, upload)
