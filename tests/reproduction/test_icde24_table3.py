@@ -49,11 +49,11 @@ def percent(record: RunRecord, name: str) -> float:
         ("none", {}, 0, 1),
         pytest.param("a-ra", {}, 0, 1, marks=pytest.mark.slow),
         pytest.param("random", {}, 0, 3, marks=pytest.mark.slow),
-        ("explicit-boost", {}, 4, 55),
+        pytest.param("explicit-boost", {}, 4, 55, marks=pytest.mark.slow),
         ("pieck-ipe", {}, 50, 92),
         ("pieck-uea", {}, 78, 100),
         pytest.param("pieck-uea", {"accumulation": "none"}, 20, 75, marks=pytest.mark.slow),
-        ("fedrecattack", {"public_fraction": 0.0}, 0, 1),
+        pytest.param("fedrecattack", {"public_fraction": 0.0}, 0, 1, marks=pytest.mark.slow),
     ],
 )
 def test_mf(attack: str, params: dict[str, Any], low: float, high: float) -> None:

@@ -81,11 +81,13 @@ def test_ncf_is_taken_over_where_rules_leave_the_items_to_the_sum(defense: str) 
     assert 42 <= percent(record, "hr_10") <= 47
 
 
+@pytest.mark.slow
 def test_the_median_of_an_items_rows_protects_ncf() -> None:
     assert percent(run("ncf", "pieck-uea", "median", 15), "er_10") <= 2
 
 
-@pytest.mark.parametrize("model", [pytest.param("mf", marks=pytest.mark.slow), "ncf"])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mf", "ncf"])
 def test_foolsgold_over_whole_updates_stops_alike_uploads(model: str) -> None:
     """Malicious clients of PIECK send nearly the same update, which is what FoolsGold looks for. Not in the paper."""
     record = run(model, "pieck-uea", "foolsgold", epochs=40 if model == "mf" else 15)
