@@ -11,6 +11,7 @@ from pydantic import Field
 from fedbench.attacks.image_descent import DescentParameters, descend
 from fedbench.attacks.shilling import by_popularity
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.view import AttackerView
@@ -74,6 +75,10 @@ class PopularImages(Attack):
         shown = shown.to(order.device)[order]
         count = math.ceil(self.params.share * int(shown.sum()))
         popular = order[shown & ~torch.isin(order, view.targets)][:count].to(device)
+        if not len(popular):
+            raise UserError(
+                "attack 'popularity-image': every item with an image is a target; there is none to look like."
+            )
         if self.params.hook == "top1":
             popular = popular[:1]
         looks = images.extract(images.pixels[popular])

@@ -86,6 +86,9 @@ def run(
     if plan.changed:
         text = f"{count(len(plan.changed), 'run')} there of an entry whose source has changed since: run again."
         console(err=True).print(text, soft_wrap=True)
+    if plan.replaced:
+        text = f"{count(len(plan.replaced), 'run')} there of images that have been replaced since: run again."
+        console(err=True).print(text, soft_wrap=True)
     if dry_run:
         _print_dry_run(planned, plan, workers, results)
         return

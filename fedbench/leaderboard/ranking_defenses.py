@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
-from fedbench.entries.cards import Goal
+from fedbench.entries.cards import DefenseFamily, Goal
 from fedbench.leaderboard.clean_twins import clean_losses, mean_loss, quality_loss, unjudged
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.paired import Difference, aligned, contrast
@@ -100,9 +100,10 @@ class VisualDefenseRow(DefenseRow):
 
     Attributes:
         similarity, least_similarity: cosine of the features of the clean images before and after the defense: the mean over
-            them, and the least; means over runs. auc, recall_zero_fp: how well its similarity tells attacks' images from
-            clean ones, and the share of them (percent) that can be flagged without a clean one. recall, false_alarms: percent
-            of them, and of clean ones, that it flags itself; None where it flags nothing.
+            them, and the least; means over runs; None of a defense that cleans no image. auc, recall_zero_fp: how well its
+            similarity tells attacks' images from clean ones, and the share of them (percent) that can be flagged without a
+            clean one. recall, false_alarms: percent of them, and of clean ones, that it flags itself; None where it flags
+            nothing.
     """
 
     similarity: float | None = None
@@ -292,7 +293,7 @@ def _row(
         if share is not None and place in clean
     }
     lacks |= {f"{cell[0]} on {say(cell[2:])}" for cell in compared - ran}
-    make, seen = (VisualDefenseRow, _seen(pairs)) if track == VISUAL else (DefenseRow, {})
+    make, seen = (VisualDefenseRow, _seen(pairs, family)) if track == VISUAL else (DefenseRow, {})
     return make(
         defense=name,
         family=family,
@@ -324,11 +325,12 @@ def _row(
     )
 
 
-def _seen(pairs: Sequence[Row]) -> dict[str, Any]:
+def _seen(pairs: Sequence[Row], family: str) -> dict[str, Any]:
     """What the runs of a defense say of the images, the further fields of :class:`VisualDefenseRow`."""
+    cleans = DefenseFamily.PURIFICATION in family.split("+")
     return {
-        "similarity": plain_mean(pairs, "clean_similarity_mean"),
-        "least_similarity": plain_mean(pairs, "clean_similarity_min"),
+        "similarity": plain_mean(pairs, "clean_similarity_mean") if cleans else None,
+        "least_similarity": plain_mean(pairs, "clean_similarity_min") if cleans else None,
         "auc": plain_mean(pairs, "detection_auc"),
         "recall_zero_fp": plain_mean(pairs, "detection_recall_zero_fp", 100),
         "recall": plain_mean(pairs, "detection_recall", 100),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 import tempfile
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedbench.data import load_split
+from fedbench.data.images import has_pictures, load_pictures
 from fedbench.data.load import check_split, missing, resolve, where
 from fedbench.data.records import INTERACTIONS
 from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
@@ -49,7 +51,8 @@ class Plan:
     Attributes:
         todo: those to run, in order. kept: those whose results are there already. damaged: files in the results folder
             that are no whole records, with the reason; they do not count as there.
-        changed: those of ``todo`` whose results are there, but were made by another source of a loaded file.
+        changed: those of ``todo`` whose results are there, but were made by another source of a loaded file; replaced: or of
+            other images than those that are here.
         seconds: expected seconds of each run of ``todo`` by past timing, None where there is none.
     """
 
@@ -58,6 +61,7 @@ class Plan:
     damaged: Mapping[str, str]
     seconds: Mapping[Run, float | None]
     changed: Sequence[Run] = ()
+    replaced: Sequence[Run] = ()
 
 
 def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, diagnostics: bool = False) -> Plan:
@@ -77,10 +81,11 @@ def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, di
     if diagnostics:
         kept = [run for run in kept if rounds_path(results, run.id).exists()]
     changed = _of_another_source(kept, found.files)
-    skip = set(kept).difference(changed)
+    replaced = _of_other_images(kept, found.files)
+    skip = set(kept).difference(changed, replaced)
     kept = [run for run in kept if run in skip]
     todo = [run for run in runs if run not in skip]
-    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.files), changed)
+    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.files), changed, replaced)
 
 
 def _of_another_source(runs: Sequence[Run], files: Sequence[Path]) -> list[Run]:
@@ -88,23 +93,53 @@ def _of_another_source(runs: Sequence[Run], files: Sequence[Path]) -> list[Run]:
 
     What comes with fedbench says so by the version on its card; who works on a file runs it again and again.
     """
-    import pyarrow.parquet as pq
-
     loaded = {(each.kind, each.name) for each in loaded_files()}
     now = {run: sources for run in runs if (sources := _sources(run, loaded))}
     if not now:
         return []
-    columns = sorted({column for sources in now.values() for column in sources})
-    past: dict[tuple[str, int], list[dict[str, object]]] = {}
-    for path in files:
-        there = [column for column in columns if column in pq.read_schema(path).names]  # a past schema may lack one
-        for row in pq.read_table(path, columns=["scenario_id", "seed", *there]).to_pylist():
-            past.setdefault((row["scenario_id"], row["seed"]), []).append(row)
+    past = _past(files, sorted({column for sources in now.values() for column in sources}))
     return [
         run
         for run, sources in now.items()
         if not any(sources.items() <= row.items() for row in past[run.scenario.id, run.seed])
     ]
+
+
+def _of_other_images(runs: Sequence[Run], files: Sequence[Path]) -> list[Run]:
+    """Those of ``runs`` whose model looks at images, and whose records are of others than are here.
+
+    Where there are none here nothing can be told, and what is there stays.
+    """
+    sighted = [run for run in runs if run.scenario.resolved.model.reads_features]
+    past = _past(files, ["images_fingerprint"]) if sighted else {}
+
+    @functools.cache
+    def fingerprint(dataset: str, split: str) -> str | None:
+        try:
+            return load_pictures(dataset, split).fingerprint if has_pictures(dataset) else None
+        except (DataError, UserError):
+            return None
+
+    def other(run: Run) -> bool:
+        made = {row.get("images_fingerprint") for row in past[run.scenario.id, run.seed]}
+        if made == {None}:
+            return False
+        now = fingerprint(run.scenario.dataset, run.scenario.resolved.protocol.split)
+        return now is not None and now not in made
+
+    return [run for run in sighted if other(run)]
+
+
+def _past(files: Sequence[Path], columns: Sequence[str]) -> dict[tuple[str, int], list[dict[str, object]]]:
+    """What the records of each scenario and seed say, of the columns that their schema has."""
+    import pyarrow.parquet as pq
+
+    past: dict[tuple[str, int], list[dict[str, object]]] = {}
+    for path in files:
+        there = [column for column in columns if column in pq.read_schema(path).names]
+        for row in pq.read_table(path, columns=["scenario_id", "seed", *there]).to_pylist():
+            past.setdefault((row["scenario_id"], row["seed"]), []).append(row)
+    return past
 
 
 def _sources(run: Run, loaded: Set[tuple[str, str]]) -> dict[str, object]:

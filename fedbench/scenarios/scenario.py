@@ -121,6 +121,11 @@ class Scenario:
                 f"malicious_ratio = {self.malicious_ratio:g} is more than malicious_pool = {pool:g}, the share of users that"
                 f" protocol {self.protocol!r} never evaluates."
             )
+        if self.attack != "none" and protocol.attack_start > protocol.epochs:
+            raise UserError(
+                f"attack {self.attack!r} would never start: attack_start = {protocol.attack_start} of protocol"
+                f" {self.protocol!r} lies beyond its epochs = {protocol.epochs}."
+            )
         if attack_cls.card.invents_users and model_cls.reads_sequences:
             raise UserError(
                 f"attack {self.attack!r} does not apply to model {self.model!r}, which has no embeddings of users."

@@ -49,7 +49,7 @@ _EQUAL = (
     "scenario_id", "clean_id", "undefended_id", "baseline_id", "scenario_json", "dataset_fingerprint", "num_users",
     "num_items", "num_interactions", "duplicates_removed", "leaked_removed", "attack_version", "attack_goal",
     "attack_channel", "attack_knowledge", "attack_params", "defense_family", "defense_knowledge", "defense_assumes",
-    "defense_params", "num_malicious", "target_items", "epochs_planned",
+    "defense_params", "num_malicious", "target_items", "epochs_planned", "extractor", "images_fingerprint",
 )  # fmt: skip
 """Columns that no rounding changes: they must be equal."""
 _METRICS = tuple(

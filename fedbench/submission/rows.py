@@ -38,7 +38,12 @@ _WORDING = (*_SOURCES, "defense_assumes")
 _SECONDS = ("seconds_total", "seconds_setup", "seconds_train", "seconds_attack", "seconds_evaluate")
 _OF_DATA = (
     "dataset_fingerprint", "num_users", "num_items", "num_interactions", "duplicates_removed", "leaked_removed",
+    "images_fingerprint",
 )  # fmt: skip
+_OF_IMAGES = frozenset({"images_fingerprint"})
+"""Of these, what only records of models that look at images have."""
+_IMAGES_SINCE = 6
+"""The version of the schema that brought what a record says of images."""
 
 
 def check_rows(rows: Sequence[Row], kind: str, name: str, source_hash: str | None, check: Check) -> None:
@@ -167,6 +172,11 @@ def _course(row: Row, scenario: Scenario) -> Iterator[str]:
     if (row["error"] is None) != (status == "ok"):
         yield f"status is {status}, but error = {brief(row['error'])}."
     given = {"dataset": scenario.dataset, "split": p.split, "ranking": p.ranking, "epochs_planned": p.epochs}
+    if row["schema_version"] >= _IMAGES_SINCE:
+        model = scenario.resolved.model
+        given["extractor"] = getattr(model.params, "extractor", None) if model.reads_features else None
+        if (row["images_fingerprint"] is not None) != model.reads_features:
+            yield f"images_fingerprint = {brief(row['images_fingerprint'])}, of model {scenario.model!r}."
     for column, value in given.items():
         if row[column] != value:
             yield f"{column} = {brief(row[column])}, but its scenario gives {brief(value)}."
@@ -253,8 +263,10 @@ def _check_between(rows: Sequence[Row], check: Check) -> None:
         scenario = json.loads(row["scenario_json"])
         protocol = json.loads(row["protocol_params"])
         place = (row["dataset"], row["split"], protocol["duplicates"], row["seed"])
-        first = data.setdefault(place, row)
         for column in _OF_DATA:
+            if row[column] is None and column in _OF_IMAGES:
+                continue
+            first = data.setdefault((column, *place), row)
             if row[column] != first[column]:
                 check.refuse(f"{column} of {row['run_id']} is not that of {first['run_id']}, on the same data.")
         place = (row["dataset"], row["split"], scenario["target"], scenario["num_targets"])

@@ -24,12 +24,14 @@ from bundles import (
     with_table,
 )
 
+import fedbench
 from fedbench.runs.record import SCHEMA_VERSION, schema
 from fedbench.runs.results import scan
 from fedbench.scenarios.scenario import Scenario
 from fedbench.submission import records, rows
 from fedbench.submission.container import CARD, ENVIRONMENT, SOURCE
 from fedbench.submission.records import Row
+from fedbench.submission.report import Check
 from fedbench.submission.verify import verify
 
 
@@ -96,6 +98,8 @@ def another(row: Row, **values: Any) -> None:
         pytest.param(put(error="x"), "status is ok, but error = 'x'", id="error of a run that is ok"),
         pytest.param(put(num_items=401), "num_items of ", id="other data than its twin"),
         pytest.param(put(dataset_fingerprint="0" * 64), "on the same data", id="fingerprint"),
+        pytest.param(put(images_fingerprint="0" * 64), "images_fingerprint = '000", id="images that nobody looks at"),
+        pytest.param(put(extractor="vgg16"), "extractor = 'vgg16', but its scenario gives None", id="extractor"),
         pytest.param(
             put(schema_version=SCHEMA_VERSION + 1), f"is not one of 1 to {SCHEMA_VERSION}", id="future schema"
         ),
@@ -139,6 +143,25 @@ def test_records_of_earlier_schemas_lack_what_came_later(good: bytes, version: i
     old = edited(good, put(schema_version=version, **lacks), lambda row: row["attack"] == "none")
     found = verify(old)
     assert found.ok, found.checks
+
+
+def test_what_runs_say_of_images() -> None:
+    """Those of models that look at none say nothing; the others name the extractor of their scenario, and equal images."""
+    made = []
+    for model in ("vncf", "lightvgcn", "mf"):
+        params = {} if model == "mf" else {"model_params": {"extractor": "random-conv"}}
+        of = Scenario("longtail-small", model, protocol="tois", target="none", protocol_params={"epochs": 1}, **params)
+        made.append(fedbench.run(of, 0).row())
+
+    def reasons(**values: Any) -> str:
+        check = Check("records")
+        rows.check_rows([made[0], made[1] | values, made[2]], "attack", "none", None, check)
+        return " ".join(check.reasons)
+
+    assert reasons() == ""
+    assert "images_fingerprint of " in reasons(images_fingerprint="0" * 64)
+    assert "images_fingerprint = None, of model 'lightvgcn'" in reasons(images_fingerprint=None)
+    assert "extractor = None, but its scenario gives 'random-conv'" in reasons(extractor=None)
 
 
 def test_a_run_that_occurs_twice(good: bytes) -> None:

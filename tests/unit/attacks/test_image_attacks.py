@@ -19,7 +19,7 @@ from fedbench.attacks.psmu_pp import SyntheticUserImagesAndGradients
 from fedbench.attacks.psmu_v import SyntheticUserImages
 from fedbench.attacks.psmu_v_adaptive import PROBES, AdaptiveSyntheticUserImages, filtered, response
 from fedbench.entries.cards import Channel
-from fedbench.errors import ThreatModelViolation
+from fedbench.errors import ThreatModelViolation, UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.model import PublicParams
@@ -311,6 +311,13 @@ def test_popular_looks_equal_a_plain_loop(hook: str, make_view: MakeView) -> Non
             x = x - 2.25 * torch.sign(torch.autograd.grad(loss, leaf)[0])
             x = (original + (x - original).clamp(-9, 9)).clamp(0, 255)
         assert torch.equal(pixels[place].float(), x.round())
+
+
+def test_without_another_item_there_is_nothing_to_look_like(make_view: MakeView) -> None:
+    attack, there = popular(), torch.zeros(20, dtype=torch.bool)
+    there[list(TARGETS)] = True
+    with pytest.raises(UserError, match="every item with an image is a target; there is none to look like"):
+        attack.perturb(album(there=there), a_view(make_view, attack, item_popularity=POPULARITY))
 
 
 def test_popular_looks_are_the_same_in_every_epoch(make_view: MakeView) -> None:

@@ -88,6 +88,21 @@ def test_defenses_of_images_by_exposure_and_relative_loss_of_ndcg(board: Path) -
     assert {row.attack for row in under} == {f"{a}, eps {e}" for a in ("psmu-v", "popularity-image") for e in (4, 8)}
 
 
+def test_a_defense_that_cleans_nothing_has_no_similarity(tmp_path: Path) -> None:
+    images = {"clean_similarity_mean": 1.0, "clean_similarity_min": 1.0, "detection_auc": None}
+    attacked = visual("psmu-v", er=0.1, eps=4, defense="norm-bound", images=images)
+    write(
+        tmp_path,
+        visual(),
+        visual("psmu-v", er=0.5, eps=4),
+        replace(visual(defense="norm-bound"), defense_family="clipping"),
+        replace(attacked, defense_family="clipping"),
+    )
+    (row,) = rank_defenses(Database([tmp_path], 5), None, VISUAL)
+    assert isinstance(row, VisualDefenseRow)
+    assert (row.family, row.similarity, row.least_similarity) == ("clipping", None, None)
+
+
 def test_a_purifier_that_diverges_without_an_attack_has_lost_everything(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fedbench
+from fedbench.data.images import Pictures, load_pictures
 from fedbench.errors import DataError, ResultsError, UserError
 from fedbench.runs.plan import Run, check_data, check_writable, expected_seconds, in_order, make_plan, obstacles
 from fedbench.runs.record import RunRecord
@@ -56,6 +57,29 @@ def test_a_truncated_record_is_named_and_does_not_count(record: RunRecord, tmp_p
     plan = make_plan([Planned(CLEAN, (0,))], tmp_path)
     assert plan.todo == [Run(CLEAN, 0)]
     assert list(plan.damaged) == [str(path)]
+
+
+def test_runs_of_other_images_are_run_again(record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model that looks at them, once the record says which; the images are read once for a dataset and split."""
+    sighted = Scenario("longtail-small", "vncf", model_params={"extractor": "random-conv"}, protocol_params=SHORT)
+    ids = {"scenario_id": sighted.id, "scenario_json": sighted.key}
+    here = load_pictures("longtail-small", "leave-one-out").fingerprint
+    for seed, fingerprint in enumerate((here, "x", None, "y")):
+        write_record(dataclasses.replace(record, seed=seed, images_fingerprint=fingerprint, **ids), tmp_path)
+    write_record(dataclasses.replace(record, images_fingerprint="x"), tmp_path)
+    read: list[tuple[str, str]] = []
+
+    def counted(dataset: str, split: str) -> Pictures:
+        read.append((dataset, split))
+        return load_pictures(dataset, split)
+
+    monkeypatch.setattr("fedbench.runs.plan.load_pictures", counted)
+    planned = [Planned(sighted, (0, 1, 2, 3)), Planned(CLEAN, (0,))]
+    plan = make_plan(planned, tmp_path)
+    assert plan.replaced == plan.todo == [Run(sighted, 1), Run(sighted, 3)]
+    assert (len(plan.kept), plan.changed, read) == (3, [], [("longtail-small", "leave-one-out")])
+    monkeypatch.setattr("fedbench.runs.plan.has_pictures", lambda dataset: False)
+    assert make_plan(planned, tmp_path).todo == []
 
 
 def test_expected_seconds_are_the_median_of_the_same_kind(record: RunRecord, tmp_path: Path) -> None:

@@ -74,10 +74,10 @@ def test_training_teaches_something() -> None:
 @pytest.mark.parametrize("attack", DEGRADING)
 def test_every_attack_that_degrades_runs_and_changes_something(model: str, attack: str) -> None:
     """Beside the same run before the attack starts, in which its clients upload honestly."""
-    attacked, before = run(model, attack), run(model, attack, protocol={"attack_start": SMALL["epochs"] + 1})
+    attacked, before = run(model, attack), run(model, attack, protocol={"attack_start": SMALL["epochs"]})
     assert attacked.attack_goal == before.attack_goal == "degrade"
     assert attacked.num_malicious == before.num_malicious == 12
-    assert attacked.curve != before.curve
+    assert attacked.curve[0] != before.curve[0]
 
 
 @pytest.mark.parametrize("model", MODELS)

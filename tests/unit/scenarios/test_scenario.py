@@ -162,6 +162,10 @@ def test_impossible_values_are_refused(values: dict[str, Any], message: str) -> 
         ({"attack_params": {"init_sd": 1.0}}, "'init_sd'. Did you mean 'init_std'?"),
         ({"attack_params": {"init_std": -1.0}}, "parameter init_std = -1.0"),
         ({"protocol_params": {"epochs": "many"}}, "parameter epochs = 'many'"),
+        (
+            {"protocol_params": {"epochs": 7, "attack_start": 8}},
+            "would never start: attack_start = 8 of protocol 'icde24'",
+        ),
     ],
 )
 def test_unknown_names_and_parameters_are_refused(values: dict[str, Any], message: str) -> None:
