@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -31,7 +32,7 @@ class DiffusionParams(PurifierParams):
     iterations: int = Field(1, ge=1, le=8, description="how many times over [TOIS: 1; arXiv 2205.14969: 1 to 4]")
 
 
-class DiffusionPurifier(Purifier):
+class DiffusionPurifier(Purifier, ABC):
     """``x <- purify(x)`` of :mod:`fedbench.vision.diffusion`, at the denoiser's size, and back to the image's own.
 
     The noise of an image is drawn from one number and its content: it becomes the same alone and among others, and, the
@@ -48,9 +49,9 @@ class DiffusionPurifier(Purifier):
         self._denoiser: Denoiser | None = None
         self._catalogue: int | None = None
 
+    @abstractmethod
     def denoiser(self) -> Denoiser:
         """A fresh one, of no catalogue."""
-        raise NotImplementedError
 
     def purification(self) -> Purification:
         """How."""
