@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -40,7 +40,7 @@ class DiffusionPurifier(Purifier, ABC):
     what is purified first; with other numbers nothing is kept.
     """
 
-    Params = DiffusionParams
+    Params: ClassVar[type[DiffusionParams]] = DiffusionParams  # type: ignore[assignment]
     params: DiffusionParams
 
     def __init__(self, params: DiffusionParams) -> None:

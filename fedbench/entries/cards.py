@@ -141,36 +141,26 @@ class DefenseCard:
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class NetworkCard:
+    """The identity of something that computes and has no threat model."""
+
+    name: str
+    title: str
+    paper: str
+    version: int = 1
+    notes: str = ""
+
+
+class ModelCard(NetworkCard):
     """The identity of a recommender."""
 
-    name: str
-    title: str
-    paper: str
-    version: int = 1
-    notes: str = ""
 
-
-@dataclass(frozen=True)
-class ExtractorCard:
+class ExtractorCard(NetworkCard):
     """The identity of a frozen network that turns images into features."""
 
-    name: str
-    title: str
-    paper: str
-    version: int = 1
-    notes: str = ""
 
-
-@dataclass(frozen=True)
-class DenoiserCard:
+class DenoiserCard(NetworkCard):
     """The identity of a network, or a formula, that predicts the noise in an image."""
-
-    name: str
-    title: str
-    paper: str
-    version: int = 1
-    notes: str = ""
 
 
 P = TypeVar("P", bound=Parameters)
