@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -209,3 +213,40 @@ def test_the_spectral_one_is_fitted_to_the_catalogue() -> None:
     made = other.purify(images(20), draws())
     assert not torch.equal(made, images(20))
     assert torch.equal(made[3:4], other.purify(images(20)[3:4], draws()))
+
+
+PROGRAM = """
+import time, torch
+from fedbench.defenses.spectral import SpectralPurifier
+pixels = torch.randint(0, 256, (48, 3, 8, 8), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+spectral = SpectralPurifier(SpectralPurifier.Params())
+spectral.see_images(pixels)
+def progress(done, total):
+    print(done, flush=True)
+    if done == 32:
+        time.sleep(600)
+spectral.progress = progress
+spectral.purify(pixels, torch.Generator().manual_seed(0))
+"""
+
+
+def test_a_kill_loses_the_images_under_way_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["16\n", "32\n"]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
+    purified: list[int] = []
+    monkeypatch.setattr(
+        "fedbench.defenses.diffusion.purify",
+        lambda pixels, *rest, **more: (purified.append(len(pixels)), purify(pixels, *rest, **more))[1],
+    )
+    spectral = SpectralPurifier(SpectralPurifier.Params())
+    spectral.see_images(images(48))
+    made = spectral.purify(images(48), draws())
+    assert purified == [16], "the others are there"
+    for path in tmp_path.rglob("*.npy"):
+        path.unlink()
+    assert torch.equal(spectral.purify(images(48), draws()), made)

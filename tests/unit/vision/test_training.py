@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +105,30 @@ def test_training_that_was_killed_goes_on_to_the_same_weights(folder: Path, tmp_
     assert kept == json.loads(json.dumps(halves))
     again = train(TINY, images, tmp_path / "halves", resume=True)
     assert again["weights"] == whole["weights"]
+
+
+def test_a_kill_loses_the_steps_since_the_last_checkpoint_only(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from fedbench.vision.training import Training, train\n"
+        "def told(now):\n"
+        "    if now.step == 5:\n"
+        "        print(flush=True)\n"
+        "        time.sleep(600)\n"
+        "fields = dict(size=16, channels=(8, 8), steps=6, batch=2, warmup=2, decay=3, synthetic_share=0.5)\n"
+        "train(Training(**fields), None, Path(sys.argv[1]), every=2, progress=told)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, tmp_path / "killed"], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline(), "step 5 is done, and the checkpoint of step 4 written"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    later: list[int] = []
+    went = train(TINY, None, tmp_path / "killed", resume=True, every=2, progress=lambda now: later.append(now.step))
+    assert later == [5, 6]
+    assert went["weights"] == train(TINY, None, tmp_path / "whole")["weights"]
 
 
 def test_average_of_weights_is_what_is_kept(tmp_path: Path) -> None:
