@@ -76,7 +76,8 @@ class Gdmpd(UnguidedGdmpd):
         title="Guided diffusion purification and detection",
         paper=_TOIS,
         family=DefenseFamily.PURIFICATION,
-        notes="On ML-1M psmu-v, who does not know it, is stopped at eps 4 to 16; psmu-v-adaptive, who does, gets through at 16."
+        notes="On ML-1M it stops psmu-v, which does not know it, at eps 4 to 16; psmu-v-adaptive, which does, gets through"
+        " at 16."
         " Sign of the guidance corrected; t_star, reduction and cap of the guidance chosen here: the printed reading"
         " returns images unrelated to the input.",
     )
