@@ -32,8 +32,8 @@ class AdaptiveSyntheticUserImages(SyntheticUserImages):
     * ``"response"``: by the filter that is nearest to the purifier at changes of the size of eps (:func:`response`), with
       which the gradient loses what the purifier would remove.
 
-    On ML-1M, VNCF at epoch 8, it reaches ER@5 of 98 to 100 % behind JPEG, blur and median filter at eps 4, and behind gdmpd at
-    eps 16, where psmu-v mostly fails on cold posters (leaderboard/visual).
+    On ML-1M, VNCF at epoch 8, it reaches ER@5 of 98 to 100 % behind JPEG, blur and median filter at eps 4, and behind
+    gdmpd at eps 16, where psmu-v mostly fails on cold posters (leaderboard/visual).
 
     It keeps the image of least mean loss. What the purifier is like is seen on the original images and on noisy ones, +-eps
     at random in every pixel: if it makes the same of both twice it is taken for deterministic, and one sample does; if it
