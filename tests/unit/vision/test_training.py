@@ -107,6 +107,7 @@ def test_training_that_was_killed_goes_on_to_the_same_weights(folder: Path, tmp_
     assert again["weights"] == whole["weights"]
 
 
+@pytest.mark.slow
 def test_a_kill_loses_the_steps_since_the_last_checkpoint_only(tmp_path: Path) -> None:
     program = (
         "import sys, time\n"
