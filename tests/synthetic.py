@@ -109,6 +109,8 @@ def _table(
         "defense_family": ["aggregation"] * rows,
         "defense_assumes": ["nothing"] * rows,
         "target_items": [[7]] * rows,
+        "warnings": [[]] * rows,
+        "checksum": pa.nulls(rows, pa.string()),
         "uploads": [None] * rows,
         "extractor": pa.nulls(rows, pa.string()),
         "images_fingerprint": pa.nulls(rows, pa.string()),

@@ -11,12 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 6
+from fedbench.runs.checksum import checksums
+
+SCHEMA_VERSION = 7
 """What a version added is null in files of earlier ones.
 
 2: ``defense_family``, ``defense_knowledge``, ``defense_assumes``. 3: ``val_*`` in the points of the curve,
 ``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``. 4: ``model_version``, ``defense_version``; before it, all were 1.
 5: ``model_source_hash``. 6: ``extractor``, ``images_fingerprint``, ``uploads`` and :data:`IMAGE_MEASURES`.
+7: :data:`TRUST_COLUMNS` and ``checksum``, which is over all other values.
 """
 
 EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
@@ -45,6 +48,8 @@ these last uploads among the clean images; quality of the original images as the
 
 IMAGE_COLUMNS = ("extractor", "images_fingerprint", "uploads")
 """Further columns of runs with images."""
+TRUST_COLUMNS = ("isolation", "refused_uploads", "warnings", "popularity_hr_10", "popularity_hr_full_10")
+"""How far the numbers of a run can be trusted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +127,17 @@ class RunRecord:
     """Of every uploaded image the epoch, the item and :data:`UPLOAD_MEASURES`; None without images."""
     images: Mapping[str, float | None] = field(default_factory=dict)
     """:data:`IMAGE_MEASURES`; columns of their own."""
+    isolation: str = "none"
+    """Where the attack and the defense ran: ``"none"``, with everything else; ``"process"``, in one of their own;
+    ``"sandbox"``, in one that the system confines, with the means after a colon."""
+    refused_uploads: int = 0
+    """Uploads of clients that the engine refused as not finite, over the run."""
+    warnings: Sequence[str] = ()
+    """What may mislead in the numbers, one line each."""
+    popularity_hr_10: float | None = None
+    """HR@10 of recommending the most popular unseen items, in the ranking and the split of ``hr_10``."""
+    popularity_hr_full_10: float | None = None
+    """The same of ``hr_full_10``."""
 
     @property
     def run_id(self) -> str:
@@ -132,7 +148,8 @@ class RunRecord:
         """The record as one flat row of :func:`schema`."""
         nested = ("metrics", "images")
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in nested}
-        return {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **values, **self.metrics, **self.images}
+        row = {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **values, **self.metrics, **self.images}
+        return row | {"checksum": checksum(row)}
 
 
 @functools.cache
@@ -142,16 +159,18 @@ def schema() -> pa.Schema:
     special = {
         "attack_knowledge": pa.list_(pa.string()),
         "defense_knowledge": pa.list_(pa.string()),
+        "warnings": pa.list_(pa.string()),
         "target_items": pa.list_(pa.int64()),
         "started_at": pa.timestamp("us", tz="UTC"),
         "curve": pa.list_(
             pa.struct([("epoch", pa.int32()), *((name, pa.float64()) for name in (*METRICS, *VALIDATION))])
         ),
     }
+    of = {
+        f.name: special.get(f.name) or kinds.get(str(f.type).partition(" ")[0]) for f in dataclasses.fields(RunRecord)
+    }
     columns = [("schema_version", pa.int32()), ("run_id", pa.string())]
-    for f in dataclasses.fields(RunRecord):
-        if f.name not in ("metrics", "images", *IMAGE_COLUMNS):
-            columns.append((f.name, special.get(f.name) or kinds[str(f.type).partition(" ")[0]]))
+    columns += [(n, kind) for n, kind in of.items() if n not in ("metrics", "images", *IMAGE_COLUMNS, *TRUST_COLUMNS)]
     for name in METRICS:
         columns.append((name, pa.float64()))
     for name in EXPOSURE:
@@ -161,7 +180,13 @@ def schema() -> pa.Schema:
     upload = pa.struct([("epoch", pa.int32()), ("item", pa.int64()), *((n, pa.float64()) for n in UPLOAD_MEASURES)])
     columns += [("extractor", pa.string()), ("images_fingerprint", pa.string()), ("uploads", pa.list_(upload))]
     columns += [(name, pa.float64()) for name in IMAGE_MEASURES]
+    columns += [*((name, of[name]) for name in TRUST_COLUMNS), ("checksum", pa.string())]
     return pa.schema(columns)
+
+
+def checksum(row: Mapping[str, Any]) -> str:
+    """What ``checksum`` of a row of :func:`schema` must be: SHA-256 over its other values (``runs/checksum.py``)."""
+    return checksums(pa.Table.from_pylist([row], schema=schema()).drop_columns("checksum"))[0]
 
 
 def summarize_curve(curve: Sequence[Mapping[str, float]], epochs: int) -> dict[str, Any]:

@@ -214,12 +214,13 @@ def test_results_of_every_past_schema_still_load() -> None:
     rows = database.rows("select *, len(curve) as points from runs order by schema_version")
     assert [row["schema_version"] for row in rows] == versions
     assert all(row["attack"] == "pieck-uea" and row["er_10"] > 0.5 and row["points"] > 0 for row in rows)
-    old, new, third, fourth, fifth, latest = rows
-    assert [row["best_epoch"] for row in rows] == [None, None, 20, None, None, None]
+    old, new, third, fourth, fifth, sixth, latest = rows
+    assert [row["best_epoch"] for row in rows] == [None, None, 20, None, None, None, None]
     assert [[point["val_hr_full_5"] for point in row["curve"]][-1] for row in rows] == [
         None,
         None,
         0.25,
+        None,
         None,
         None,
         None,
@@ -229,11 +230,13 @@ def test_results_of_every_past_schema_still_load() -> None:
         (1, 3),
         (1, 1),
         (1, 1),
+        (1, 1),
     ]
     assert fourth["defense"] == "norm-bound"
     assert [row["model_source_hash"] for row in rows[:4]] == [None] * 4
     assert len(fifth["model_source_hash"]) == 64
-    assert (latest["extractor"], latest["uploads"], latest["image_psnr"]) == (None, None, None)
+    assert (sixth["extractor"], sixth["uploads"], sixth["image_psnr"], sixth["checksum"]) == (None, None, None, None)
+    assert (latest["isolation"], latest["refused_uploads"], latest["warnings"]) == ("none", 0, [])
     assert (old["defense_family"], old["defense_knowledge"], old["defense_assumes"]) == (None, None, None)
     assert (new["defense_family"], new["defense_knowledge"], new["defense_assumes"]) == ("clipping", [], "nothing")
 
