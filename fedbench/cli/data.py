@@ -138,7 +138,7 @@ def import_(
     layout: Annotated[
         str,
         typer.Option(
-            "--format", help="auto, split, ml-100k, ml-1m, amazon, gowalla, inter, triples, lists, or images."
+            "--format", help="auto, split, ml-100k, ml-1m, amazon, gowalla, inter, triples, lists, table, or images."
         ),
     ] = "auto",
     split: Annotated[str | None, typer.Option(help="Which published split a folder of train/test files is.")] = None,

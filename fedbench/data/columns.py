@@ -6,6 +6,7 @@ Every format names its separator and where the user, the item and, if any, the t
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from dataclasses import dataclass, replace
@@ -23,10 +24,9 @@ from fedbench.errors import DataError
 Float64 = npt.NDArray[np.float64]
 
 
-_ISO = "%Y-%m-%dT%H:%M:%SZ"
 _BLOCK = 1 << 20
 """Bytes, up to the next line end, that are looked at together when a file holds a malformed line."""
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Layout:
     """Whether a number may be left empty."""
     iso_time: bool = False
     """Whether the time is text such as 2010-10-19T23:55:27Z instead of a number."""
+    zoned: bool = True
+    """Whether such a time names its zone."""
+    quoted: bool = False
+    """Whether fields may stand in double quotes, and then hold separators."""
 
 
 ML_100K = Layout("\t", 4, 0, 1, 3, ((2, "rating"), (3, "timestamp")))
@@ -122,7 +126,12 @@ def _parse(data: bytes, layout: Layout) -> pa.Table:
         read_options=pacsv.ReadOptions(
             column_names=names, skip_rows=int(layout.header), use_threads=False, block_size=1 << 24
         ),
-        parse_options=pacsv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=True),
+        parse_options=pacsv.ParseOptions(
+            delimiter=separator,
+            quote_char='"' if layout.quoted else False,
+            ignore_empty_lines=True,
+            newlines_in_values=layout.quoted,
+        ),
         convert_options=pacsv.ConvertOptions(
             column_types=types, null_values=[""], strings_can_be_null=True, include_columns=wanted
         ),
@@ -139,8 +148,8 @@ def _parse(data: bytes, layout: Layout) -> pa.Table:
             raise pa.ArrowInvalid("a number that is not finite")
     if layout.iso_time and layout.time is not None:
         name = f"f{layout.time}"
-        stamp = pc.strptime(table.column(name), format=_ISO, unit="s")
-        table = table.set_column(wanted.index(name), name, pc.cast(pc.cast(stamp, pa.int64()), pa.float64()))
+        stamp = pc.cast(pc.cast(table.column(name), pa.timestamp("us", "UTC" if layout.zoned else None)), pa.int64())
+        table = table.set_column(wanted.index(name), name, pc.divide(pc.cast(stamp, pa.float64()), 1e6))
     return table
 
 
@@ -183,7 +192,7 @@ def _sift(block: bytes, layout: Layout, where: str, before: int, skip_malformed:
     kept: list[bytes] = []
     malformed = 0
     for number, line in enumerate(block.splitlines(), start=1):
-        if not line or (layout.header and number == 1):
+        if not line.strip(b" ") or (layout.header and number == 1):
             continue
         problem = _problem(line, layout)
         if not problem:
@@ -198,9 +207,12 @@ def _sift(block: bytes, layout: Layout, where: str, before: int, skip_malformed:
 def _problem(line: bytes, layout: Layout) -> str:
     """What is wrong with one line, or an empty string."""
     try:
-        fields = line.decode("utf-8").split(layout.separator)
+        text = line.decode("utf-8")
+        fields = next(csv.reader([text], delimiter=layout.separator)) if layout.quoted else text.split(layout.separator)
     except UnicodeDecodeError:
         return "the line is not UTF-8 text"
+    except csv.Error as error:
+        return f"the line cannot be cut into fields ({error})"
     if len(fields) != layout.width:
         return f"{len(fields)} fields separated by {layout.separator!r}, expected {layout.width}"
     for position, name in ((layout.user, "user"), (layout.item, "item")):
@@ -212,11 +224,16 @@ def _problem(line: bytes, layout: Layout) -> str:
         text = fields[position]
         if not text and layout.blank_numbers:
             continue
-        if not _NUMBER.fullmatch(text):
+        if not NUMBER.fullmatch(text):
             return f"{name} {text!r} is not a number"
-    if layout.iso_time and layout.time is not None:
-        try:
-            datetime.strptime(fields[layout.time], _ISO)
-        except ValueError:
-            return f"time {fields[layout.time]!r} is not of the form 2010-10-19T23:55:27Z"
+    if layout.iso_time and layout.time is not None and zoned(fields[layout.time]) is not layout.zoned:
+        return f"time {fields[layout.time]!r} is not of the form 2010-10-19T23:55:27{'Z' if layout.zoned else ''}"
     return ""
+
+
+def zoned(text: str) -> bool | None:
+    """Whether a date of ISO 8601 names its zone; None: it is no such date."""
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return None

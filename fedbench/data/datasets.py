@@ -20,6 +20,8 @@ _LONGTAIL_CITATION = "fedbench (synthetic)"
 _LONGTAIL_SOURCE = "generated on first use from a fixed seed, no download"
 _LONGTAIL_TRAP = "synthetic: for tests, demonstrations and scaling, not for claims about real users"
 
+_RATINGS_TRAP = "every rating counts as an interaction (a like), low ones too, as in the papers"
+
 _NGCF = (
     "https://raw.githubusercontent.com/xiangwang1223/neural_graph_collaborative_filtering/"
     "a718a4f2df7c3942ca0df6759926975762c61eed/Data/gowalla"
@@ -90,6 +92,7 @@ ENTRIES: tuple[DatasetCard, ...] = (
         licence=_MOVIELENS_LICENCE,
         citation=_MOVIELENS_CITATION,
         traps=(
+            _RATINGS_TRAP,
             "published-icde24 lacks one of the 100,000 ratings and numbers items by first appearance without it, so "
             "its indices differ from those of leave-one-out and 4:1",
         ),
@@ -156,6 +159,7 @@ ENTRIES: tuple[DatasetCard, ...] = (
         licence=_MOVIELENS_LICENCE,
         citation=_MOVIELENS_CITATION,
         traps=(
+            _RATINGS_TRAP,
             "without ratings.dat the order of time comes from the partial file: equal timestamps are then in the order "
             "of the SASRec file, not of ratings.dat",
             "published-icde24: the training file is rebuilt as all pairs minus the published test pairs",
@@ -233,6 +237,7 @@ ENTRIES: tuple[DatasetCard, ...] = (
         licence=f"{_AMAZON_LICENCE}; {_SPLIT_LICENCE}",
         citation="J. Ni, J. Li and J. McAuley, Justifying Recommendations using Distantly-Labeled Reviews, EMNLP 2019",
         traps=(
+            _RATINGS_TRAP,
             "the published 169,781 rows repeat 24,489 (user, item) pairs",
             "429 test pairs of published-icde24 and 599 test rows of published-ijcai22 are also in train",
             "the published 1 % sample of published-icde24 is the test file of published-ijcai22: it holds nearly all "
@@ -301,6 +306,7 @@ ENTRIES: tuple[DatasetCard, ...] = (
             "Substitutes, SIGIR 2015"
         ),
         traps=(
+            _RATINGS_TRAP,
             "the standard 5-core, not the 13,174-user variant of PipAttack and PSMU, which was never published",
             "many of a user's interactions share one day: their order inside it is that of the file",
         ),

@@ -17,11 +17,12 @@ from fedbench.data.home import sha256_of
 from fedbench.data.interactions import reindexed_table, table_of_columns
 from fedbench.data.library import check_name, write_imported
 from fedbench.data.lists import read_lists
-from fedbench.data.published import published_table
+from fedbench.data.published import split_table
 from fedbench.data.records import INTERACTIONS, Table
 from fedbench.data.summary import Summary, summarise
+from fedbench.data.tables import EXAMPLE, first_lines, layout_of, plain_text, rating_notes, read_table, sniff
 from fedbench.data.unpack import unpack
-from fedbench.data.upstream import amazon_table, inter_table
+from fedbench.data.upstream import json_table
 from fedbench.errors import DataError, UserError
 
 Reader = Callable[[bytes, str, bool], Table]
@@ -42,7 +43,11 @@ class Imported:
 
 
 def _columns(layout: Layout) -> Reader:
-    return lambda data, where, skip: table_of_columns(read_columns(data, layout, where, skip_malformed=skip))
+    def reader(data: bytes, where: str, skip: bool) -> Table:
+        columns = read_columns(data, layout, where, skip_malformed=skip)
+        return table_of_columns(columns, rating_notes(columns))
+
+    return reader
 
 
 def _single_list(data: bytes, where: str, skip: bool) -> Table:
@@ -53,14 +58,18 @@ def _single_list(data: bytes, where: str, skip: bool) -> Table:
 FORMATS: dict[str, tuple[str, Reader]] = {
     "ml-100k": ("u.data: user, item, rating, timestamp separated by tabs", _columns(ML_100K)),
     "ml-1m": ("ratings.dat: user::movie::rating::timestamp", _columns(ML_1M)),
-    "amazon": ("JSON reviews, one a line", lambda data, where, skip: amazon_table(data, where, skip_malformed=skip)),
+    "amazon": (
+        "reviews in JSON, one a line",
+        lambda data, where, skip: json_table(data, where, skip_malformed=skip),
+    ),
     "gowalla": (
         "SNAP check-ins; dataset gowalla: those of NGCF's lists, any other: the 10-core",
         lambda d, where, skip: core_checkins(d, where, skip_malformed=skip),
     ),
-    "inter": ("RecBole's .inter", lambda data, where, skip: inter_table(data, where, skip_malformed=skip)),
+    "inter": ("RecBole's .inter", read_table),
     "triples": ("user, item, timestamp separated by tabs", _columns(TRIPLES)),
     "lists": ("'user item item ...' or 'user item' lines", _single_list),
+    "table": ("CSV in any dialect, best with a header such as user_id,item_id,rating,timestamp", read_table),
 }
 """Formats of a single file: what each is, and its reader (content, name for messages, skip malformed lines)."""
 
@@ -68,9 +77,16 @@ SPLIT = "split"
 """Format of a folder with train and test files, ``lists`` or ``triples`` each."""
 
 _PARTS = re.compile(
-    r"(?P<part>train|valid|val|test)(_rebuilt)?(?P<public>\.part-(?P<percent>[0-9.]+)%)?\.(txt|dat)(\.gz)?"
+    r"(?P<part>train|valid|val|test)(_rebuilt)?(?P<public>\.part-(?P<percent>[0-9.]+)%)?\.(txt|dat|csv|tsv)(\.gz)?"
 )
 _KNOWN_FILES = {"u.data": "ml-100k", "ratings.dat": "ml-1m"}
+_PREFERRED = (
+    re.compile(r"u\.data|ratings\.(dat|csv|tsv)|user_artists\.dat"),
+    re.compile(r".*\.inter"),
+    re.compile(r".*\.(json|jsonl)(\.gz)?"),
+    re.compile(r".*\.(csv|tsv)(\.gz)?"),
+)
+"""Names of the files of a folder or archive that hold interactions, the surest first."""
 
 
 def import_dataset(
@@ -112,6 +128,8 @@ def import_dataset(
     if summary.rows == 0:
         raise DataError(f"{path}: holds no interaction.")
     notes = [f"imported from {path.name}", *table.notes]
+    if slot == INTERACTIONS and not table.ordered:
+        notes.append("no times: the test item of each user is drawn at random by leave-one-out")
     if known is not None:
         name = known.name
         notes += _differences(known, slot, summary)
@@ -127,17 +145,16 @@ def _read(
 ) -> tuple[Table, str, str]:
     """The table, the format it was in, and the slot it fills."""
     if source.is_dir():
+        source = _inner(source)
         parts = _split_files(source)
         if layout in (SPLIT, "auto") and {"train", "test"} <= parts.keys():
             slot = _published_slot(known, split)
-            contents = {part: (str(shown / file.name), read_whole(file)) for part, file in parts.items()}
-            written = "triples" if b"\t" in contents["train"][1][:200] else "lists"
-            order = f"files of {shown.name}"
-            return published_table(contents, written, order, skip_malformed=skip), SPLIT, slot
+            contents = {part: (str(shown / file.name), _content(file)) for part, file in parts.items()}
+            return split_table(contents, f"files of {shown.name}", skip_malformed=skip), SPLIT, slot
         source = _single_file(source, shown)
     if layout == SPLIT:
-        raise DataError(f"{shown}: a split is a folder with train and test files (.txt or .dat, also .gz).")
-    data = read_whole(source)
+        raise DataError(f"{shown}: a split is a folder with train and test files (.txt, .dat, .csv or .tsv, also .gz).")
+    data = _content(source)
     where = str(shown) if source == shown else f"{shown}/{source.name}"
     if layout == "auto":
         layout = detect(data, source.name, str(shown))
@@ -148,25 +165,55 @@ def _read(
     return FORMATS[layout][1](data, where, skip), layout, INTERACTIONS
 
 
+def _content(path: Path) -> bytes:
+    """The text of a file; raises :class:`DataError` for containers whose content is no text."""
+    data = read_whole(path)
+    for magic, what in ((b"PK\x03\x04", "a zip archive or a spreadsheet"), (b"PAR1", "a parquet file")):
+        if data.startswith(magic):
+            raise DataError(f"{path}: {what}; save its table as CSV, with a header such as {EXAMPLE}.")
+    if data[257:262] == b"ustar":
+        raise DataError(f"{path}: a tar archive; unpack it and name the file or folder.")
+    return plain_text(data, str(path))
+
+
 def detect(data: bytes, filename: str, where: str) -> str:
-    """The format of a file, by its name and its first line; raises :class:`DataError` when it is none of ours."""
+    """The format of a file, by its name and its first lines; raises :class:`DataError` when it is none of ours."""
     if filename in _KNOWN_FILES:
         return _KNOWN_FILES[filename]
-    line = data[: data.find(b"\n") + 1 or len(data)].decode("utf-8", "replace").strip()
+    line = next((line.strip() for line in first_lines(data) if line.strip()), "")
     tabs = line.split("\t")
-    if line.startswith("{"):
+    if line.startswith(("{", "[")):
         return "amazon"
-    if any(column.partition(":")[0] == "user_id" for column in tabs):
+    if any(column.partition(":")[0] == "user_id" and ":" in column for column in tabs):
         return "inter"
     if line.count("::") == 3:
         return "ml-1m"
     if len(tabs) == 5 and re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", tabs[1]):
         return "gowalla"
-    if len(tabs) in (3, 4) and line.replace("\t", "").replace(".", "").isdigit():
-        return "triples" if len(tabs) == 3 else "ml-100k"
-    if line and line.replace(" ", "").isdigit():
+    sniffed = sniff(data)
+    if line.replace(" ", "").isdigit() and (sniffed is None or not sniffed.ends_in_times):
         return "lists"
-    raise DataError(f"{where}: the format is not recognised; name it with --format ({', '.join(FORMATS)}).")
+    if sniffed is None:
+        known = ", ".join(FORMATS)
+        raise DataError(f"{where}: the format is not recognised; name it with --format ({known}), or bring {EXAMPLE}.")
+    if sniffed.header is None and sniffed.separator == "\t":
+        numbers, _ = layout_of(sniffed, where)
+        for name, layout in (("ml-100k", ML_100K), ("triples", TRIPLES)):
+            if numbers == layout and line.replace("\t", "").replace(".", "").isdigit():
+                return name
+    return "table"
+
+
+def _inner(folder: Path) -> Path:
+    """The folder itself, or what is inside when it holds nothing but one folder, as archives do."""
+    while len(inside := [path for path in folder.iterdir() if not _is_debris(path)]) == 1 and inside[0].is_dir():
+        folder = inside[0]
+    return folder
+
+
+def _is_debris(path: Path) -> bool:
+    """What macOS and others leave in folders and archives beside the data."""
+    return path.name.startswith(".") or path.name == "__MACOSX"
 
 
 def _split_files(folder: Path) -> dict[str, Path]:
@@ -187,12 +234,18 @@ def _split_files(folder: Path) -> dict[str, Path]:
 
 def _single_file(folder: Path, shown: Path) -> Path:
     """The one file of a folder that can be imported."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    found = [path for path in files if path.name in _KNOWN_FILES or path.name.endswith((".inter", ".json", ".json.gz"))]
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(map(_is_debris, [path, *path.relative_to(folder).parents]))
+    ]
+    found: list[Path] = []
+    for pattern in _PREFERRED:
+        found = found or [path for path in files if pattern.fullmatch(path.name)]
     if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+        names = ", ".join(path.name for path in found[:5]) + (", ..." if len(found) > 5 else "") or "none"
         raise DataError(
-            f"{shown}: needs train and test files, or exactly one of u.data, ratings.dat, *.inter, *.json(.gz) "
+            f"{shown}: needs train and test files, or exactly one of u.data, ratings.dat, *.inter, *.json(.gz), *.csv "
             f"(found: {names}); or name the file itself."
         )
     return found[0]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedbench.data.columns import TRIPLES, read_columns
+from fedbench.data.interactions import ids_by_appearance, index_by_appearance
 from fedbench.data.lists import read_lists
 from fedbench.data.records import Interactions, Ints, Table
+from fedbench.data.tables import sniff, table_columns
 from fedbench.errors import DataError
 
 
@@ -56,6 +59,77 @@ def published_table(
         ordered=False,
         order=order,
         malformed=malformed,
+    )
+
+
+def split_table(files: Mapping[str, tuple[str, bytes]], order: str, *, skip_malformed: bool = False) -> Table:
+    """The parts of a split that somebody brings: lists, pairs, triples, or tables with a header or more columns.
+
+    All parts are read alike. Indices stay as they are in the files, unless more than half of them would be of nobody, or ids
+    are text: then they are numbered anew, and a note says so.
+
+    Raises:
+        DataError: as :func:`published_table`.
+    """
+    sniffed = {part: sniff(data) for part, (_, data) in files.items()}
+    plain = all(each is None or (each.header is None and each.separator in "\t ") for each in sniffed.values())
+    widths = {0 if each is None else each.width for each in sniffed.values()}
+    tabs = all(each is not None and each.separator == "\t" for each in sniffed.values())
+    if plain and not (tabs and widths == {4}):
+        layout = "triples" if tabs and widths == {3} else "lists"
+        return _dense(published_table(files, layout, order, skip_malformed=skip_malformed))
+    columns = {}
+    notes: dict[str, None] = {}
+    for part, (where, data) in files.items():
+        table, note = table_columns(data, where, skip_malformed)
+        if not len(table):
+            raise DataError(f"{where}: the file holds no interaction.")
+        columns[part] = table
+        notes[note] = None
+    users, items = (
+        pa.chunked_array([getattr(each, kind) for each in columns.values()]).combine_chunks()
+        for kind in ("user", "item")
+    )
+    (user, num_users, _), (item, num_items, item_ids) = _numbered(users), _numbered(items)
+    parts, start = {}, 0
+    for part, each in columns.items():
+        parts[part] = Interactions(user[start : start + len(each)], item[start : start + len(each)])
+        start += len(each)
+    malformed = sum(each.malformed for each in columns.values())
+    return _dense(Table(parts, num_users, num_items, False, order, malformed, tuple(notes), item_ids))
+
+
+def _numbered(ids: pa.Array) -> tuple[Ints, int, tuple[str, ...] | None]:
+    """Indices, how many, and the ids by index: None where these are the indices themselves."""
+    try:
+        index = _indices(ids, "")
+        return index, int(index.max()) + 1, None
+    except DataError:
+        index, size = index_by_appearance(ids)
+        return index, size, ids_by_appearance(ids)
+
+
+def _dense(table: Table) -> Table:
+    """The table, its users or items numbered anew where more than half of the indices would be of nobody."""
+    parts = dict(table.parts)
+    notes, item_ids, sizes = [*table.notes], table.item_ids, {"user": table.num_users, "item": table.num_items}
+    for kind in ("user", "item"):
+        known, place = np.unique(np.concatenate([getattr(rows, kind) for rows in parts.values()]), return_inverse=True)
+        if sizes[kind] <= 2 * len(known):
+            continue
+        notes.append(
+            f"{kind}s are numbered anew, in their order: of the {sizes[kind]:,} indices up to the largest,"
+            f" {len(known):,} occur"
+        )
+        start = 0
+        for part, rows in parts.items():
+            parts[part] = replace(rows, **{kind: place[start : start + len(rows)].astype(np.int32)})
+            start += len(rows)
+        sizes[kind] = len(known)
+        if kind == "item":
+            item_ids = tuple(map(str, known.tolist()))
+    return replace(
+        table, parts=parts, num_users=sizes["user"], num_items=sizes["item"], notes=tuple(notes), item_ids=item_ids
     )
 
 

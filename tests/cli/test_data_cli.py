@@ -113,7 +113,8 @@ def test_import_then_info_and_list(shop: Path) -> None:
 def test_import_as_json(shop: Path) -> None:
     made = answer("import", "my-shop", shop, "--skip-malformed", "--json")
     assert made["summary"]["rows"] == 4
-    assert made["notes"] == ["imported from shop.inter"]
+    read = "read user 'user_id:token', item 'item_id:token', time 'timestamp:float'"
+    assert made["notes"] == ["imported from shop.inter", read]
     assert Path(made["path"]).is_file()
 
 

@@ -49,7 +49,8 @@ def test_new_dataset_from_a_file(tmp_path: Path, packing: str) -> None:
     assert (made.summary.users, made.summary.items, made.summary.interactions) == (2, 3, 4)
     split = load_split("mine", "leave-one-out")
     assert (listed(split.train), listed(split.test)) == ([(0, 1), (1, 0)], [(0, 0), (1, 2)])
-    assert split.report.notes == (f"imported from {path.name}",)
+    ratings = "ratings (3 to 5, 25 % below the middle) are not read: every row counts as a like"
+    assert split.report.notes == (f"imported from {path.name}", ratings)
 
 
 def test_new_dataset_from_a_folder_of_train_and_test(tmp_path: Path) -> None:
@@ -147,8 +148,8 @@ def test_impossible_source(tmp_path: Path) -> None:
         )
     with pytest.raises(DataError, match="a split is a folder with train and test files"):
         import_dataset("mine", write(tmp_path / "f", b"0 1\n"), layout="split")
-    with pytest.raises(UserError, match=r"Unknown format 'csv'\. Known: auto, split, ml-100k"):
-        import_dataset("mine", tmp_path / "f", layout="csv")
+    with pytest.raises(UserError, match=r"Unknown format 'xml'\. Known: auto, split, ml-100k"):
+        import_dataset("mine", tmp_path / "f", layout="xml")
     with pytest.raises(DataError, match="damaged gzip file"):
         import_dataset("mine", write(tmp_path / "g.gz", gzip.compress(U_DATA)[:-9]))
 
@@ -193,5 +194,5 @@ def test_format_is_recognised_by_the_first_line(line: str, name: str) -> None:
 
 
 def test_format_that_is_not_recognised() -> None:
-    with pytest.raises(DataError, match=r"x\.csv: the format is not recognised; name it with --format \(ml-100k, "):
-        detect(b"user,item\n", "x.csv", "x.csv")
+    with pytest.raises(DataError, match=r"x\.txt: the format is not recognised; name it with --format \(ml-100k, "):
+        detect(b"a poem\nof lines that have\nmore or fewer words than others do\n", "x.txt", "x.txt")
