@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 from fedbench import __version__
 from fedbench.errors import ResultsError, UserError
 from fedbench.plugins import is_file, load_file, registry_of
+from fedbench.plugins.card_data import card_data
 from fedbench.runs.identity import source_hash
 from fedbench.runs.record import schema
 from fedbench.runs.results import Found, scan
 from fedbench.submission.claim import Claim, claim, missing_runs
 from fedbench.submission.container import CARD, ENVIRONMENT, MANIFEST, RECORDS, SOURCE, packed
-from fedbench.submission.manifest import FORMAT, Kind, canonical, card_data, digests
+from fedbench.submission.manifest import FORMAT, Kind, canonical, digests
 from fedbench.submission.records import Row, written
 from fedbench.submission.report import Check, some
 from fedbench.submission.verify import environment_of, verify

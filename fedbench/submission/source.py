@@ -14,7 +14,8 @@ from typing import Any
 
 from fedbench.entries.cards import Channel, DefenseFamily, Goal, Knowledge
 from fedbench.plugins import registry_of
-from fedbench.submission.manifest import CardData, Manifest
+from fedbench.plugins.card_data import CardData
+from fedbench.submission.manifest import Manifest
 from fedbench.submission.report import Check, brief
 from fedbench.texts import hidden
 

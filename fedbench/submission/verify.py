@@ -11,9 +11,10 @@ from typing import Any
 from fedbench import __version__
 from fedbench.errors import UserError
 from fedbench.plugins import registry_of
+from fedbench.plugins.card_data import CardData, card_data
 from fedbench.submission.claim import Claim, claim, extra_runs, missing_runs
 from fedbench.submission.container import CARD, ENVIRONMENT, RECORDS, SOURCE, members_of
-from fedbench.submission.manifest import CardData, Manifest, canonical, card_data, read_card, read_manifest
+from fedbench.submission.manifest import Manifest, canonical, read_card, read_manifest
 from fedbench.submission.records import Row, read_records
 from fedbench.submission.report import Check, some
 from fedbench.submission.rows import check_rows

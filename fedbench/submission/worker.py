@@ -14,11 +14,12 @@ def main(order_file: str) -> None:
     import torch
 
     from fedbench.plugins import load_file, registry_of
+    from fedbench.plugins.card_data import card_data
     from fedbench.runs.results import write_record
     from fedbench.runs.run import run
     from fedbench.scenarios.scenario import Scenario
     from fedbench.submission.container import CARD
-    from fedbench.submission.manifest import canonical, card_data
+    from fedbench.submission.manifest import canonical
 
     order = json.loads(Path(order_file).read_text(encoding="utf-8"))
     torch.set_num_threads(1)  # as in the workers of `fedbench run`

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
 from fedbench.entries.cards import AttackCard, DefenseCard
+from fedbench.plugins.card_data import AttackData, DefenseData, card_data
 from fedbench.submission.container import CARD, ENVIRONMENT, LIMITS, MANIFEST, RECORDS, SOURCE, packed
-from fedbench.submission.manifest import AttackData, DefenseData, canonical, card_data
+from fedbench.submission.manifest import canonical
 from fedbench.submission.verify import verify
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
+from fedbench.plugins.card_data import AttackData, DefenseData, card_data
 from fedbench.runs.identity import identity
 from fedbench.scenarios.scenario import Scenario
 from fedbench.scenarios.suite import load_suite
-from fedbench.submission.manifest import AttackData, DefenseData, canonical, card_data
+from fedbench.submission.manifest import canonical
 from fedbench.submission.report import Check
 from fedbench.submission.standin import stand_in, standing_in
 
