@@ -25,6 +25,9 @@ from fedbench.cli.vision import vision_app
 from fedbench.errors import FedbenchError
 from fedbench.texts import visible
 
+LONGEST = 2_000
+"""Characters of an error."""
+
 
 class _Commands(TyperGroup):
     """Turns errors into one line and an exit code; ``--debug`` lets the traceback through."""
@@ -35,8 +38,15 @@ class _Commands(TyperGroup):
         except FedbenchError as error:
             if ctx.params.get("debug"):
                 raise
-            typer.echo(f"error: {visible(' '.join(str(error).split()))}", err=True)
+            typer.echo(f"error: {visible(' '.join(str(error).split()), LONGEST)}", err=True)
             raise typer.Exit(error.exit_code) from None
+        except (OSError, UnicodeEncodeError) as error:  # a name too long, no such device, an argument that is no text
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
+                raise
+            where = getattr(error, "filename", None)
+            what = getattr(error, "strerror", None) or str(error)
+            typer.echo(f"error: {visible(f'{where}: {what}' if where else what, LONGEST)}.", err=True)
+            raise typer.Exit(1) from None
         except Exception as error:
             usage = getattr(error, "format_message", None)
             where = getattr(error, "ctx", None)

@@ -24,7 +24,7 @@ def cache_home() -> Path:
     """The data home; it need not exist."""
     chosen = os.environ.get("FEDBENCH_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA", str(Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
@@ -36,7 +36,7 @@ def cache_home() -> Path:
 
 def data_roots() -> list[Path]:
     """The folders of ``FEDBENCH_DATA``; raises :class:`DataError` when one does not exist."""
-    roots = [Path(text).expanduser() for text in os.environ.get("FEDBENCH_DATA", "").split(os.pathsep) if text]
+    roots = [Path(os.path.expanduser(text)) for text in os.environ.get("FEDBENCH_DATA", "").split(os.pathsep) if text]
     for root in roots:
         if not root.is_dir():
             raise DataError(f"FEDBENCH_DATA names {str(root)!r}, which is not a folder.")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from fedbench.errors import UserError, unknown
+from fedbench.texts import visible
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -19,6 +21,19 @@ class Parameters(BaseModel):
     """Base of every set of parameters: frozen, no unknown keys, a description (with its source) under each field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _within_what_tensors_hold(self) -> Self:
+        """Whole numbers below 2^31, others at most 1e30 (float32 ends at 3.4e38), texts and lists of at most 1,000."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for each in value if isinstance(value, list | tuple) else (value,):
+                limit = 2**31 - 1 if isinstance(each, int) else 1e30
+                if isinstance(each, int | float) and abs(each) > limit:
+                    raise PydanticCustomError("too_large", f"parameter {name}: at most {limit:g} in size")
+            if isinstance(value, str | list | tuple) and len(value) > 1_000:
+                raise PydanticCustomError("too_long", f"parameter {name}: longer than 1,000")
+        return self
 
 
 LATER: dict[str, Any] = {"id": "unless default"}
@@ -186,7 +201,7 @@ def parse_parameters(cls: type[P], values: Mapping[str, Any], where: str) -> P:
             raise unknown(f"parameter of {where}:", key, cls.model_fields) from None
         # A value that may be of several kinds has a message for each.
         texts = dict.fromkeys(_said(each) for each in errors if each["loc"][:1] == first["loc"][:1])
-        given = f" = {values[key]!r}" if key in values else ""
+        given = f" = {visible(repr(values[key]), 80)}" if key in values else ""
         raise UserError(f"{where}: parameter {key}{given}: {'; '.join(texts)}.") from None
 
 

@@ -15,6 +15,9 @@ from fedbench.federation.losses import Loss
 from fedbench.federation.rows import Rows
 from fedbench.federation.updates import DenseGradients
 
+LARGEST_SIZE = 4096
+"""Numbers of an embedding or a layer at most, 64 times those of the papers: more is a slip that fills the memory."""
+
 
 @dataclass(frozen=True)
 class PublicParams:

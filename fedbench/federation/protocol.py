@@ -21,7 +21,9 @@ class Protocol(Parameters):
     )
 
     # Training rows of a client.
-    negatives_per_positive: int = Field(1, ge=1, description="q, negatives drawn for each positive")
+    negatives_per_positive: int = Field(
+        1, ge=1, le=1_000, description="q, negatives drawn for each positive (memory grows with it)"
+    )
     negatives: Literal["once", "epoch"] = Field("once", description="drawn once before training, or anew each epoch")
     local_batch: int | None = Field(None, ge=1, description="rows a client samples for its step; None: all of them")
     negatives_exclude: Literal["train", "all"] = Field(
@@ -58,10 +60,11 @@ class Protocol(Parameters):
     rounds_per_epoch: int | None = Field(
         None,
         ge=1,
+        le=1_000_000,
         description="rounds between two counts of the epoch; None: as many as visit every client once",
         json_schema_extra=LATER,
     )
-    epochs: int = Field(200, ge=1, description="length of training")
+    epochs: int = Field(200, ge=1, le=100_000, description="length of training (published: at most 200)")
     aggregation: Literal["sum", "mean", "weighted"] = Field(
         "sum", description="of the cohort's gradients, on the server; weighted: mean by numbers of samples"
     )

@@ -13,7 +13,7 @@ from pydantic import Field
 from fedbench.entries.cards import LATER, ModelCard, Parameters
 from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
-from fedbench.federation.model import LocalStep, PublicParams, Recommender
+from fedbench.federation.model import LARGEST_SIZE, LocalStep, PublicParams, Recommender
 from fedbench.federation.rows import FullRows, OuterRows, PiecedRows, Rows
 from fedbench.federation.updates import DenseGradients
 
@@ -37,7 +37,7 @@ class MatrixFactorization(Recommender):
     class Params(Parameters):
         """Hyper-parameters."""
 
-        embedding_size: int = Field(32, ge=1, description="d [ICDE'22 and ICDE'24 code: 32]")
+        embedding_size: int = Field(32, ge=1, le=LARGEST_SIZE, description="d [ICDE'22 and ICDE'24 code: 32]")
         init_std: float = Field(
             0.01, gt=0, description="standard deviation of the initial embeddings [all three codes: 0.01]"
         )

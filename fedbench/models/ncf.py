@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from fedbench.entries.cards import ModelCard
+from fedbench.federation.model import LARGEST_SIZE
 from fedbench.models.perceptron import PerceptronParams, PerceptronRecommender
 
 
@@ -20,7 +21,9 @@ class NeuralCollaborativeFiltering(PerceptronRecommender):
     class Params(PerceptronParams):
         """Hyper-parameters."""
 
-        embedding_size: int = Field(8, ge=1, description="d [IJCAI'22 and ICDE'24: 8; WSDM'22: 64]")
-        hidden: tuple[int, ...] = Field((8, 8), min_length=1, description="hidden sizes [IJCAI'22 and ICDE'24: 8, 8]")
+        embedding_size: int = Field(8, ge=1, le=LARGEST_SIZE, description="d [IJCAI'22 and ICDE'24: 8; WSDM'22: 64]")
+        hidden: tuple[int, ...] = Field(
+            (8, 8), min_length=1, max_length=16, description="hidden sizes [IJCAI'22 and ICDE'24: 8, 8]"
+        )
 
     params: NeuralCollaborativeFiltering.Params

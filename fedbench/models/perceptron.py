@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fedbench.entries.cards import Parameters
 from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
-from fedbench.federation.model import LocalStep, PublicParams, Recommender
+from fedbench.federation.model import LARGEST_SIZE, LocalStep, PublicParams, Recommender
 from fedbench.federation.rows import FullRows, ProjectedRows, Rows, by_item
 from fedbench.federation.updates import DenseGradients, Tensors
 from fedbench.models.buckets import in_buckets
@@ -23,8 +23,8 @@ from fedbench.models.star import Star
 class PerceptronParams(Parameters):
     """Hyper-parameters."""
 
-    embedding_size: int = Field(32, ge=1, description="d [TOIS: 32]")
-    hidden: tuple[int, ...] = Field((32, 16), min_length=1, description="hidden sizes [TOIS: 32, 16]")
+    embedding_size: int = Field(32, ge=1, le=LARGEST_SIZE, description="d [TOIS: 32]")
+    hidden: tuple[int, ...] = Field((32, 16), min_length=1, max_length=16, description="hidden sizes [TOIS: 32, 16]")
     output_bias: bool = Field(True, description="b_h [published code: yes; papers: no]")
     init: Literal["kaiming", "normal"] = Field(
         "kaiming",
@@ -34,6 +34,13 @@ class PerceptronParams(Parameters):
     init_std: float = Field(
         0.01, gt=0, description="standard deviation of the initial embeddings [codes: 0.01; WSDM'22: 1]"
     )
+
+    @field_validator("hidden")
+    @classmethod
+    def _sizes_that_fit(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(1 <= size <= LARGEST_SIZE for size in value):
+            raise ValueError(f"every size must be from 1 to {LARGEST_SIZE}")
+        return value
 
 
 class PerceptronRecommender(Recommender):

@@ -13,7 +13,7 @@ from fedbench.entries.cards import ModelCard, Parameters
 from fedbench.errors import UserError
 from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
-from fedbench.federation.model import Histories, LocalStep, PublicParams, Recommender
+from fedbench.federation.model import LARGEST_SIZE, Histories, LocalStep, PublicParams, Recommender
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Tensors
 from fedbench.models.buckets import Bucket, in_buckets
@@ -75,9 +75,9 @@ class SelfAttentiveSequentialRecommender(Recommender):
     class Params(Parameters):
         """Hyper-parameters."""
 
-        embedding_size: int = Field(64, ge=1, description="d [AAAI'23: 64]")
-        max_length: int = Field(200, ge=1, description="L, events that count [AAAI'23: 200; Gowalla: 100]")
-        blocks: int = Field(2, ge=1, description="blocks of attention and feed-forward layers [ICDM'18: 2]")
+        embedding_size: int = Field(64, ge=1, le=LARGEST_SIZE, description="d [AAAI'23: 64]")
+        max_length: int = Field(200, ge=1, le=10_000, description="L, events that count [AAAI'23: 200; Gowalla: 100]")
+        blocks: int = Field(2, ge=1, le=64, description="blocks of attention and feed-forward layers [ICDM'18: 2]")
         heads: int = Field(1, ge=1, description="attention heads, a divisor of d [ICDM'18: 1]")
         dropout: float = Field(
             0.2,

@@ -139,7 +139,7 @@ def load_results(*paths: str | Path) -> pa.Table:
     Raises:
         ResultsError: there is no record.
     """
-    table, damaged = _records([Path(path).expanduser() for path in paths or ("results",)])
+    table, damaged = _records([Path(os.path.expanduser(path)) for path in paths or ("results",)])
     for name, why in damaged.items():
         warnings.warn(f"{name} is left out: {why}", RuntimeWarning, stacklevel=2)
     return table

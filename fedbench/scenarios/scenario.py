@@ -24,6 +24,7 @@ from fedbench.federation.defense import Defense
 from fedbench.federation.protocol import Protocol
 from fedbench.models import MODELS, Recommender
 from fedbench.scenarios import protocols
+from fedbench.texts import visible
 from fedbench.vision.denoisers import DENOISERS
 from fedbench.vision.extractors import EXTRACTORS
 
@@ -33,9 +34,13 @@ ID_VERSION = 1
 WITH_IMAGE = "-with-image"
 """Ends the name of a policy that chooses among items that have an image."""
 TARGET_POLICIES = (
-    "'random:K' (the K-th fixed random draw), 'least-popular', either with '-with-image', 'fixed:ITEM[,ITEM...]',"
-    " or 'none'"
+    "'random:K' (the K-th fixed random draw, K at most 9999), 'least-popular', either with '-with-image',"
+    " 'fixed:ITEM[,ITEM...]', or 'none'"
 )
+_TARGET = re.compile(
+    r"random(-with-image)?:[0-9]{1,4}|least-popular(-with-image)?|fixed:[0-9]{1,9}(,[0-9]{1,9}){,9999}|none"
+)
+"""Draws of targets are numbered like seeds, up to 9,999; a dataset has fewer than 10^9 items."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,13 @@ class Scenario:
             )
         if self.attack != "none" and ratio == 0:
             raise UserError(f"scenario: attack {self.attack!r} needs malicious clients, but malicious_ratio = 0.")
-        if not re.fullmatch(r"random(-with-image)?:\d+|least-popular(-with-image)?|fixed:\d+(,\d+)*|none", self.target):
-            raise UserError(f"scenario: target = {self.target!r} must be {TARGET_POLICIES}.")
-        if isinstance(self.num_targets, bool) or not isinstance(self.num_targets, int) or self.num_targets < 1:
+        if not _TARGET.fullmatch(self.target):
+            raise UserError(f"scenario: target = {visible(repr(self.target), 80)} must be {TARGET_POLICIES}.")
+        if (
+            isinstance(self.num_targets, bool)
+            or not isinstance(self.num_targets, int)
+            or not 1 <= self.num_targets < 10**9
+        ):
             raise UserError(f"scenario: num_targets = {self.num_targets!r} must be a whole number of at least 1.")
         object.__setattr__(self, "malicious_ratio", ratio)
 
@@ -87,7 +96,7 @@ class Scenario:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Scenario) and self.key == other.key
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """All fields as one canonical line of JSON."""
         return json.dumps({f.name: _plain(getattr(self, f.name)) for f in fields(self)}, sort_keys=True)

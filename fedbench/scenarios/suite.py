@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +17,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedbench.errors import UserError, unknown
+from fedbench.scenarios.limits import (
+    MOST_SEEDS,
+    SEED_LIMIT,
+    check_runs,
+    check_size,
+    check_values,
+    read_file,
+)
 from fedbench.scenarios.protocols import without_validation
 from fedbench.scenarios.scenario import Scenario, checked_ratio
 from fedbench.scenarios.suite_file import FIELDS, LABELS, Expected, Group, SuiteFile, check_names, explain, lowered
-
-MOST_SEEDS = 10_000
-"""A number of seeds above this is taken for a slip."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,9 @@ class Suite(SuiteFile):
         if seeds is not None:
             given = parse_seeds(seeds)
             chosen = [dataclasses.replace(planned, seeds=given) for planned in chosen]
-        return _merged(itertools.chain.from_iterable(self._with_twins(planned) for planned in chosen))
+        planned = _merged(itertools.chain.from_iterable(self._with_twins(planned) for planned in chosen))
+        check_runs(sum(len(each.seeds) for each in planned), self.name)
+        return planned
 
     def warnings(self, planned: Iterable[Planned]) -> list[str]:
         """What to know before these scenarios of the suite are run."""
@@ -81,9 +90,12 @@ class Suite(SuiteFile):
     @functools.cached_property
     def scenarios(self) -> tuple[Planned, ...]:
         """All scenarios without the twins."""
+        groups = self._groups
+        check_size(sum(math.prod(map(len, group.matrix.values())) for group in groups), self.file)
         used: set[str] = set()
         found = []
-        for number, group in enumerate(self._groups, 1):
+        for number, group in enumerate(groups, 1):
+            seeds = _listed(group.seeds or self.seeds)
             place = f"group {number}: " if self.group else ""
             for cell in _cells(group):
                 values = self._overridden(cell, group.variant, used)
@@ -98,7 +110,7 @@ class Suite(SuiteFile):
                 except UserError as error:
                     raise UserError(f"{self.file}: {place}{lowered(str(error))}") from None
                 variants = () if group.variant is None else (group.variant,)
-                found.append(Planned(scenario, _listed(group.seeds or self.seeds), variants))
+                found.append(Planned(scenario, seeds, variants))
         for kind, count in (("override", len(self.override)), ("exclude", len(self.exclude))):
             for number in range(1, count + 1):
                 if f"{kind} {number}" not in used:
@@ -172,18 +184,19 @@ def load_suite(name: str) -> Suite:
     """
     if name.endswith(".toml") or "/" in name or "\\" in name:
         path, shown = Path(name), name
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UserError(f"suite file {name!r} does not exist; `fedbench list suites` names those that come along.")
     else:
         path, shown = suites_folder() / f"{name}.toml", f"suites/{name}.toml"
         if name not in suite_names():
             raise unknown("suite", name, suite_names(), "See `fedbench list suites`, or give the path of a .toml file.")
+    text = read_file(path, shown)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{shown}: not valid TOML: {lowered(str(error))}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{shown}: cannot be read: {error}.") from None
+        data = tomllib.loads(text)
+    except RecursionError:
+        raise UserError(f"{shown}: not valid TOML: nested too deeply.") from None
+    except ValueError as error:  # also of integers with thousands of digits
+        raise UserError(f"{shown}: not valid TOML: {lowered(str(error))[:300].rstrip('.')}.") from None
     return parse_suite(data, shown)
 
 
@@ -194,6 +207,7 @@ def parse_suite(data: Mapping[str, Any], file: str) -> Suite:
         UserError: for the first mistake, with file and key.
     """
     try:
+        check_values(data)
         content = SuiteFile.model_validate(data)
         check_names(content)
         cells = [
@@ -207,9 +221,9 @@ def parse_suite(data: Mapping[str, Any], file: str) -> Suite:
         raise UserError(f"{file}: {error}") from None
     values = {name: getattr(content, name) for name in SuiteFile.model_fields}
     suite = Suite.model_construct(**{**values, "expected": [*content.expected, *cells], "file": file})
-    everything = suite.plan()
+    everything = [planned.labels for planned in suite.plan()]
     for expected in suite.expected:
-        if not expected.absent and not any(matches(expected.where, planned.labels) for planned in everything):
+        if not expected.absent and not any(matches(expected.where, labels) for labels in everything):
             shown = ", ".join(f"{key} = {value!r}" for key, value in expected.where.items())
             raise UserError(f"{file}: expected {expected.metric}: no scenario has {shown}.")
     return suite
@@ -255,10 +269,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isascii() and part.isdigit() for part in parts):
         raise UserError(f"--seeds {text!r} must be a number of seeds (3) or a list of them (0,1,4).")
-    numbers = [int(part) for part in parts]
+    numbers = [int(part) if len(part) < 12 else SEED_LIMIT for part in parts]
     if "," not in text and numbers[0] < 1:
         raise UserError(f"--seeds {text!r} must be at least 1; to run seed 0 alone write '0,'.")
-    if max(numbers) >= 2**31 or ("," not in text and numbers[0] > MOST_SEEDS):
+    if max(numbers) >= SEED_LIMIT or len(numbers) > MOST_SEEDS or ("," not in text and numbers[0] > MOST_SEEDS):
         raise UserError(f"--seeds {text!r}: at most {MOST_SEEDS:,} seeds, each below 2^31.")
     return tuple(dict.fromkeys(numbers)) if "," in text else tuple(range(numbers[0]))
 
@@ -351,7 +365,7 @@ _DEFAULTS = _defaults()
 
 
 def _listed(seeds: int | list[int]) -> tuple[int, ...]:
-    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
 
 
 __all__ = ["LABELS", "Expected", "Planned", "Suite", "load_suite", "parse_suite", "suite_names", "suites_folder"]

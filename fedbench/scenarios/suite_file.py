@@ -36,7 +36,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from fedbench.errors import UserError, unknown
+from fedbench.scenarios.limits import LONGEST_NAME, MOST_RULES, MOST_SEEDS, SEED_LIMIT
 from fedbench.scenarios.scenario import Scenario
+from fedbench.texts import visible
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Scenario))
 LABELS = (*(name for name in FIELDS if not name.endswith("_params")), "variant")
@@ -56,7 +58,8 @@ ONSET = "_onset"
 """Ends the name of a metric that is a number of epochs."""
 DEGRADATION = {"degradation": "hr_full", "ndcg_degradation": "ndcg_full"}
 """Metrics that are a relative loss, and of what."""
-Seeds = Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
+Seeds = Annotated[int, Field(ge=1, le=MOST_SEEDS)] | Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)]
 Statistic = Literal["end", "peak", "tail", "best-validation"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Near = Annotated[float, Field(gt=0)]
@@ -74,7 +77,7 @@ def is_share(metric: str) -> bool:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Group(_Strict):
@@ -186,7 +189,7 @@ class ExpectedTable(_Strict):
 class SuiteFile(_Strict):
     """A whole file."""
 
-    name: Annotated[str, Field(pattern=f"^{SUITE_NAME}$")]
+    name: Annotated[str, Field(pattern=f"^{SUITE_NAME}$", max_length=LONGEST_NAME)]
     version: Annotated[int, Field(ge=1)]
     title: str
     description: str = ""
@@ -195,11 +198,11 @@ class SuiteFile(_Strict):
     twins: bool = True
     defaults: dict[str, Any] = {}
     matrix: Matrix = {}
-    group: list[Group] = []
-    override: list[Override] = []
-    exclude: list[Exclude] = []
-    expected: list[Expected] = []
-    expected_table: list[ExpectedTable] = []
+    group: Annotated[list[Group], Field(max_length=MOST_RULES)] = []
+    override: Annotated[list[Override], Field(max_length=MOST_RULES)] = []
+    exclude: Annotated[list[Exclude], Field(max_length=MOST_RULES)] = []
+    expected: Annotated[list[Expected], Field(max_length=MOST_RULES)] = []
+    expected_table: Annotated[list[ExpectedTable], Field(max_length=MOST_RULES)] = []
 
 
 def explain(error: ValidationError, owner: type[BaseModel]) -> str:
@@ -227,7 +230,9 @@ def explain(error: ValidationError, owner: type[BaseModel]) -> str:
         return place + lowered(str(unknown("key", key, names)))
     if first["type"] == "missing":
         return f"{place}key {key!r} is missing."
-    return f"{place}{key} = {first.get('input')!r}: {lowered(first['msg'])}."
+    if first["type"] == "int_type" and isinstance(first.get("input"), list):
+        first = error.errors()[-1]  # a value that may be a number or a list: what is wrong with the list
+    return f"{place}{key} = {visible(repr(first.get('input')), 80)}: {lowered(first['msg'])}."
 
 
 def check_names(file: SuiteFile) -> None:
