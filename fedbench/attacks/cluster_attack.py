@@ -14,7 +14,7 @@ from fedbench.attacks.own_data import random_profiles
 from fedbench.defenses.union import Union, contrastive
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.federation.attack import Attack
-from fedbench.federation.rows import FullRows, Rows, coalesced
+from fedbench.federation.rows import FullRows, Rows, SharedRows, coalesced
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 
@@ -252,35 +252,6 @@ class AdaptiveClusters:
         self.rises = self.falls = self.steps = 0
         self.average, self.last = 0.0, None
         self.threshold *= 1 + self.growth
-
-
-@dataclass(frozen=True)
-class SharedRows(Rows):
-    """Rows ``coef[r] * table[item[r]]``: clients that send the same row of an item but for a factor.
-
-    Attributes:
-        coef: float32 [R]. table: float32 [M, d], of all items: what renumbers ``item`` must write the rows out first.
-    """
-
-    coef: torch.Tensor
-    table: torch.Tensor
-
-    def grad(self) -> torch.Tensor:
-        return self.table.index_select(0, self.item) * self.coef[:, None]
-
-    def sum(self, num_items: int) -> torch.Tensor:
-        # One weight for each item, whatever the number of clients.
-        weight = self.coef.new_zeros(len(self.table)).index_add_(0, self.item, self.coef)
-        return self.table * weight[:, None]
-
-    def norms(self) -> torch.Tensor:
-        return self.coef.abs() * self.table.norm(dim=1).index_select(0, self.item)
-
-    def scaled(self, factor: torch.Tensor) -> SharedRows:
-        return SharedRows(self.client, self.item, self.coef * factor, self.table)
-
-    def take(self, index: torch.Tensor) -> SharedRows:
-        return SharedRows(self.client[index], self.item[index], self.coef[index], self.table)
 
 
 def shared_rows(mask: torch.Tensor, coef: torch.Tensor, table: torch.Tensor) -> SharedRows:

@@ -8,7 +8,7 @@ import torch
 
 from fedbench.entries.cards import DefenseCard, NoParameters
 from fedbench.federation.batch import Batch
-from fedbench.federation.defense import ClientRegularization, Defense, ServerView
+from fedbench.federation.defense import ClientRegularization, Defense, ServerView, card_of
 from fedbench.federation.model import LocalStep, PublicParams
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import Updates
@@ -26,14 +26,14 @@ class Chain(Defense):
         self.parts = parts
         strict = [part.on_flag for part in parts if part.on_flag != "use-purified"]
         self.on_flag = strict[-1] if strict else "use-purified"
+        cards = [card_of(part) for part in parts]
         self.card = DefenseCard(
-            name="+".join(part.card.name for part in parts),
-            title=", then ".join(part.card.title for part in parts),
-            paper="; ".join(part.card.paper for part in parts),
-            family="+".join(dict.fromkeys(part.card.family for part in parts)),
-            knowledge=frozenset().union(*(part.card.knowledge for part in parts)),
-            assumes="; ".join(dict.fromkeys(part.card.assumes for part in parts if part.card.assumes != "nothing"))
-            or "nothing",
+            name="+".join(card.name for card in cards),
+            title=", then ".join(card.title for card in cards),
+            paper="; ".join(card.paper for card in cards),
+            family="+".join(dict.fromkeys(card.family for card in cards)),
+            knowledge=frozenset().union(*(card.knowledge for card in cards)),
+            assumes="; ".join(dict.fromkeys(card.assumes for card in cards if card.assumes != "nothing")) or "nothing",
         )
 
     def regularize(
@@ -81,7 +81,7 @@ class Chain(Defense):
         for part in self.parts:
             before, updates = updates, part.filter(updates, _for(part, server))
             if server.notes is not None:
-                server.notes.filtered.append((part.card.name, before, updates))
+                server.notes.filtered.append((card_of(part).name, before, updates))
         return updates
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams | None:
@@ -93,7 +93,7 @@ class Chain(Defense):
 
 def _for(part: Defense, server: ServerView) -> ServerView:
     """What one part of a chain may use: not what only another one declares."""
-    return server if "malicious_ratio" in part.card.knowledge else replace(server, malicious_ratio=None)
+    return server if "malicious_ratio" in card_of(part).knowledge else replace(server, malicious_ratio=None)
 
 
 def _added(terms: list[torch.Tensor | None]) -> torch.Tensor | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -176,6 +177,41 @@ class ExtractorCard(NetworkCard):
 
 class DenoiserCard(NetworkCard):
     """The identity of a network, or a formula, that predicts the noise in an image."""
+
+
+Card = TypeVar("Card", AttackCard, DefenseCard)
+_DECLARED: WeakKeyDictionary[type, Any] = WeakKeyDictionary()
+
+
+def declared(cls: type[Any], kind: type[Card]) -> Card:
+    """The card of a class as it was when it was first asked for: what is enforced, recorded and shown.
+
+    A copy of plain values. Whatever becomes of the class's card, of an instance's, or of the objects on it changes nothing.
+
+    Raises:
+        UserError: the card is not exactly a ``kind``, or something on it is neither text, a number, nor one of the
+            enumerations of this module, or a frozenset of these.
+    """
+    if cls not in _DECLARED:
+        _DECLARED[cls] = plain_card(cls.card, kind, f"class {cls.__name__}")
+    found: Card = _DECLARED[cls]
+    return found
+
+
+def plain_card(card: object, kind: type[Card], where: str) -> Card:
+    """A copy of ``card`` in plain values; raises :class:`UserError` as :func:`declared` does."""
+    if type(card) is not kind:
+        raise UserError(f"{where}: card must be a plain {kind.__name__}, and of no class derived from it.")
+    return kind(**{each.name: _plain(getattr(card, each.name), f"{where}: card: {each.name}") for each in fields(kind)})
+
+
+def _plain(value: object, where: str) -> Any:
+    kind = type(value)
+    if value is None or kind in (bool, str, int, Goal, Channel, Knowledge, DefenseFamily):
+        return value
+    if kind is frozenset:
+        return frozenset(_plain(each, where) for each in value)  # type: ignore[attr-defined]
+    raise UserError(f"{where} must be plain text, a number, one of the enumerations of cards, or a frozenset of these.")
 
 
 P = TypeVar("P", bound=Parameters)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
-from fedbench.entries.cards import Channel, Knowledge
-from fedbench.errors import ThreatModelViolation
+from fedbench.entries.cards import AttackCard, Channel, Knowledge, declared, plain_card
+from fedbench.errors import ThreatModelViolation, UserError
+from fedbench.federation import boundary
 from fedbench.federation.attack import Attack
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.local_training import LocalTraining
 from fedbench.federation.model import PublicParams
-from fedbench.federation.own_work import OwnData, OwnWork
+from fedbench.federation.modes import Modes
+from fedbench.federation.own_work import LentWork, OwnData, OwnWork
 from fedbench.federation.population import Population
 from fedbench.federation.updates import Updates, no_updates
 from fedbench.federation.view import AttackerView, Profiles, PublicInteractions, RoundState, Surroundings
@@ -27,31 +32,55 @@ Versions = list[tuple["torch.Tensor", int]]
 class Adversary:
     """An attack at work in a federation. Making one starts the attack, and draws the training rows of fake users.
 
+    What the attack may know is what the card of its class declared when it was first read; card, ``public_fraction`` and
+    ``eps`` are read once, here. It is handed copies, and what it returns comes in through :mod:`fedbench.federation.boundary`
+    as arrays. A refusal by the view ends the run even where the attack has swallowed it.
+
+    In this process nothing stops an attack that goes around all this by Python's own means: stack frames, the garbage
+    collector, reading data files, replacing functions of fedbench and torch and putting them back, threads, code that runs
+    when the process ends. A process of its own does.
+
     Args:
         attack: a fresh one. population: the clients, none of them malicious where it only shows images.
         training: their devices.
 
     Attributes:
+        card: of the attack. eps: how far its images may be from the original ones.
         view: what the attack sees before the first round. fakes: the profiles that it made up; None: none.
+        refused: how many uploads the server has refused so far since they were not finite.
     """
 
     def __init__(self, attack: Attack, population: Population, training: LocalTraining) -> None:
-        self.attack = attack
+        self.attack, self.card = attack, declared(type(attack), AttackCard)
+        if plain_card(type(attack).card, AttackCard, "attack") != self.card:
+            raise ThreatModelViolation(f"attack {self.card.name!r} changed its card after it was read.")
+        self._refusals: list[str] = []
+        self.refused = 0
         self._population, self._training = population, training
         self._draws = population.stream("attack", on_device=True)
         self._collusion = population.stream("collusion")
-        self._eps = Attack.eps.fget(attack) if attack.card.channel.shows_images else 0.0  # type: ignore[attr-defined]
+        self.eps = float(Attack.eps.fget(attack)) if self.card.channel.shows_images else 0.0  # type: ignore[attr-defined]
+        self._public_fraction = _fraction(attack)
+        self._model = copy.deepcopy(training.model)
+        self._features: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._images: tuple[ItemImages, ItemImages] | None = None
         self.fakes: OwnData | None = None
         self.view = self._make_view(None)
-        attack.start(self.view)
-        if population.injected or attack.card.channel == Channel.PROFILE:
-            profiles = attack.profiles(self.view)
-            if profiles is not None:
-                self.view = self._make_view(profiles)
+        with self._calling():
+            attack.start(self.view)
+        if population.injected or self.card.channel == Channel.PROFILE:
+            with self._calling():
+                made = attack.profiles(self.view)
+            if made is not None:
+                t = population.task
+                profiles = boundary.profiles(made, self.card.name, t.num_malicious, t.num_items, population.device)
+                self.view = self._make_view(Profiles(profiles.client.clone(), profiles.item.clone()))
                 self.fakes = self._faked(profiles)
 
     def updates(self, index: torch.Tensor, honest: Updates, epoch: int, number: int) -> Updates:
         """Uploads of the malicious clients ``index``: honest or silent before the attack starts, then crafted.
+
+        Uploads that are not finite are left out, and counted.
 
         Args:
             index: int64 [m]. honest: what the honest clients of the round upload. epoch, number: of the round.
@@ -65,25 +94,42 @@ class Adversary:
             if population.injected:
                 return no_updates(clients, training.params.dense, training.model.embedding_size)
             return self._own_work(self._genuine(), index).step().updates
-        if self.attack.card.channel == Channel.PROFILE:
+        if self.card.channel == Channel.PROFILE:
             if self.fakes is None:
-                raise ThreatModelViolation(f"attack {self.attack.card.name!r} has channel 'profile' and no profiles.")
+                raise ThreatModelViolation(f"attack {self.card.name!r} has channel 'profile' and no profiles.")
             return self._own_work(self.fakes, index).step().updates
         own = self.fakes if population.injected else self._genuine()
         work = None if own is None else self._own_work(own, index)
-        shown = honest.disclosed() if Knowledge.HONEST_UPDATES in self.attack.card.knowledge else None
-        state = RoundState(training.params, index.to(population.device), epoch, number, work, shown)
-        versions = _versions(training.params, training.pull)
-        crafted = self.attack.craft(self.view.in_round(state))
+        t, name = population.task, self.card.name
+        lent = None if work is None else LentWork(work, name, t.num_items)
+        shown = honest.disclosed() if Knowledge.HONEST_UPDATES in self.card.knowledge else None
+        params = self._copied(training.params)
+        state = RoundState(params, index.to(population.device, copy=True), epoch, number, lent, shown)
+        versions = _versions(params)
+        with self._calling():
+            crafted = self.attack.craft(self.view.in_round(state))
+            given = [] if lent is None else lent.given
+            made = boundary.plain_upload(crafted, name, given, frozenset(type(block) for block in honest.rows))
         self._check_untouched(versions)
-        if len(crafted.clients) != len(index):
-            raise ThreatModelViolation(
-                f"attack {self.attack.card.name!r} returned uploads of {len(crafted.clients)} clients; {len(index)} of"
-                " its were sampled."
-            )
+        room = boundary.Room(
+            name,
+            len(index),
+            t.num_items,
+            training.model.embedding_size,
+            training.params.dense,
+            population.most_samples,
+            population.device,
+            training.pull,
+            [] if lent is None else lent.kept,
+        )
+        updates, finite = boundary.upload(made, room)
         if training.moves_late and work is not None:
             work.settle()  # a compromised user's own embedding follows its data, whatever is uploaded
-        return Updates(clients, crafted.rows, crafted.dense, crafted.weights, crafted.common)
+        updates = replace(updates, clients=clients)
+        if not bool(finite.all()):
+            self.refused += int((~finite).sum())
+            updates = updates.keep(finite)
+        return updates
 
     def replaced_images(
         self, images: ItemImages, params: PublicParams, epoch: int, number: int, purify: Purify
@@ -98,38 +144,56 @@ class Adversary:
             ThreatModelViolation: as in :meth:`updates`, or the images are not 8-bit ones, of the right size, of targets that
                 have one, and within the attack's ``eps`` of the original.
         """
-        if not self.attack.card.channel.shows_images or epoch < self._population.protocol.attack_start:
+        if not self.card.channel.shows_images or epoch < self._population.protocol.attack_start:
             return None
-        nobody = self._population.task.targets[:0]
-        versions = _versions(params, images.pixels) + _versions(params, images.there)
-        network = getattr(getattr(images.extract, "extractor", None), "network", None)
+        nobody = self._population.task.targets[:0].clone()
+        seen, shown = self._copied(params), self._copied_images(images)
+        versions = _versions(seen, shown.pixels) + _versions(None, shown.there)
+        network = getattr(getattr(shown.extract, "extractor", None), "network", None)
         if isinstance(network, torch.nn.Module):
             versions += [(value, value._version) for value in (*network.parameters(), *network.buffers())]
         own = functools.partial(_purified, purify, self._draws)
-        state = RoundState(params, nobody, epoch, number, purify=own)
-        replaced = self.attack.perturb(images, self.view.in_round(state))
+        state = RoundState(seen, nobody, epoch, number, purify=own)
+        with self._calling():
+            replaced = self.attack.perturb(shown, self.view.in_round(state))
         self._check_untouched(versions)
         if replaced is None:
             return None
-        name, size = self.attack.card.name, (len(replaced.items), *images.pixels.shape[1:])
-        if replaced.pixels.dtype != torch.uint8 or replaced.pixels.shape != size:
+        return boundary.images(replaced, images, self._population.task.targets, self.eps, self.card.name)
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        """A call of the attack's: what the view refused, and what it left otherwise in torch, ends the run."""
+        before = Modes.now()
+        try:
+            yield
+        finally:
+            changed = before.restore()
+        if self._refusals:
+            raise ThreatModelViolation(self._refusals[0])
+        if changed:
             raise ThreatModelViolation(
-                f"attack {name!r} returned images of {replaced.pixels.dtype} {tuple(replaced.pixels.shape)}; they must be"
-                f" torch.uint8 {size}."
+                f"attack {self.card.name!r} changed how torch computes for everybody: {changed}."
             )
-        if len(torch.unique(replaced.items)) < len(replaced.items):
-            raise ThreatModelViolation(f"attack {name!r} returned two images of one item.")
-        if not bool(torch.isin(replaced.items, self._population.task.targets).all()):
-            raise ThreatModelViolation(f"attack {name!r} replaced images of items that are no targets.")
-        items = replaced.items.to(images.pixels.device)
-        if images.there is not None and not bool(images.there[items].all()):
-            raise ThreatModelViolation(f"attack {name!r} replaced the image of an item that has none.")
-        change = (replaced.pixels.to(items.device).short() - images.pixels[items].short()).abs()
-        if len(items) and int(change.max()) > self._eps:
-            raise ThreatModelViolation(
-                f"attack {name!r} changed a pixel by {int(change.max())}, more than its eps = {self._eps:g}."
-            )
-        return ReplacedImages(replaced.items.clone(), replaced.pixels.clone())
+
+    def _copied(self, params: PublicParams) -> PublicParams:
+        """The parameters as they are shown; features, which are large and seldom change, are copied once."""
+        features = None
+        if params.features is not None:
+            if self._features is None or self._features[0] is not params.features:
+                self._features = params.features, params.features.clone()
+            features = self._features[1]
+        return PublicParams(
+            params.items.clone(), {name: value.clone() for name, value in params.dense.items()}, features
+        )
+
+    def _copied_images(self, images: ItemImages) -> ItemImages:
+        """The images as they are shown, and a network of their own that looks at them; copied once."""
+        if self._images is None or self._images[0] is not images:
+            there = None if images.there is None else images.there.clone()
+            mine = replace(images, pixels=images.pixels.clone(), there=there, extract=copy.deepcopy(images.extract))
+            self._images = images, mine
+        return self._images[1]
 
     def _own_work(self, data: OwnData, index: torch.Tensor) -> OwnWork:
         return OwnWork(self._training, data, self._population.malicious, index, self._collusion)
@@ -159,23 +223,24 @@ class Adversary:
     def _check_untouched(self, versions: Versions) -> None:
         if any(value._version != version for value, version in versions):
             raise ThreatModelViolation(
-                f"attack {self.attack.card.name!r} changed in place what it was shown, such as the public parameters;"
+                f"attack {self.card.name!r} changed in place what it was shown, such as the public parameters;"
                 " it may only read them."
             )
 
     def _make_view(self, fakes: Profiles | None) -> AttackerView:
         """The view with whatever the card's knowledge needs, and nothing that it does not."""
-        population, knows = self._population, self.attack.card.knowledge
+        population, knows = self._population, self.card.knowledge
         t, p = population.task, population.protocol
         surroundings = Surroundings(
-            self._training.model,
+            self._model,
             t.num_items,
             t.num_malicious,
             p.learning_rate,
             p.aggregation,
-            t.targets,
+            t.targets.clone(),
             population.device,
             self._draws,
+            self._refusals.append,
         )
         own, popularity, public = fakes, None, None
         if knows:
@@ -188,7 +253,7 @@ class Adversary:
             if own is None and not population.injected:
                 own = Profiles(*population.interactions_of_malicious(user, item))
         return AttackerView(
-            self.attack.card,
+            self.card,
             surroundings,
             own_data=own,
             item_popularity=popularity,
@@ -203,9 +268,9 @@ class Adversary:
         Args:
             user, item: int64 [P], the distinct training pairs, sorted by user.
         """
-        t, device, share = self._population.task, self._population.device, self.attack.public_fraction
+        t, device, share = self._population.task, self._population.device, self._public_fraction
         if share > 0 and t.public is not None:
-            return PublicInteractions(*t.public, t.num_users)
+            return PublicInteractions(t.public[0].clone(), t.public[1].clone(), t.num_users)
         order = torch.argsort(torch.rand(len(user), generator=self._population.stream("public")).to(device))
         order = order[torch.argsort(user[order], stable=True)]
         count = torch.bincount(user, minlength=t.num_users)
@@ -218,7 +283,15 @@ def _purified(purify: Purify, draws: torch.Generator, pixels: torch.Tensor) -> t
     return purify(pixels, draws)
 
 
-def _versions(params: PublicParams, other: torch.Tensor | None) -> Versions:
-    """Of what an attack is shown, or its own clients upload, and what it must not write to."""
-    watched = (params.items, *params.dense.values(), params.features, other)
-    return [(value, value._version) for value in watched if value is not None]
+def _fraction(attack: Attack) -> float:
+    """The attack's ``public_fraction``, as a plain number."""
+    found = attack.public_fraction
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 1:
+        raise UserError(f"attack class {type(attack).__name__}: public_fraction must be a number from 0 to 1.")
+    return float(found)
+
+
+def _versions(params: PublicParams | None, other: torch.Tensor | None = None) -> Versions:
+    """Of the copies that an attack is shown. Writing to them changes nothing but what it sees: a mistake that is told."""
+    own = () if params is None else (params.items, *params.dense.values(), params.features)
+    return [(value, value._version) for value in (*own, other) if value is not None]

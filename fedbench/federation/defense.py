@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from fedbench.entries.cards import DefenseCard, NoParameters, Parameters
+from fedbench.entries.cards import DefenseCard, NoParameters, Parameters, declared, plain_card
 from fedbench.federation.batch import Batch
 from fedbench.federation.model import LocalStep, PublicParams
 from fedbench.federation.optimizers import ServerOptimizer
@@ -133,3 +133,9 @@ class Defense:
         begins with ``updates.settled()``.
         """
         return None
+
+
+def card_of(defense: Defense) -> DefenseCard:
+    """The card of a defense as its class declared it when it was first read; of a chain, which has none, the one it made."""
+    cls = type(defense)
+    return declared(cls, DefenseCard) if hasattr(cls, "card") else plain_card(defense.card, DefenseCard, cls.__name__)

@@ -1,6 +1,7 @@
 """What malicious clients do with data of their own: their honest step, and what else attacks may ask of it.
 
-Attacks reach it through their view alone (:class:`fedbench.federation.view.OwnSteps`), which asks their cards first.
+Attacks reach it through their view alone (:class:`fedbench.federation.view.OwnSteps`), which asks their cards first, and
+have copies of what it makes (:class:`LentWork`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedbench.errors import ThreatModelViolation
+from fedbench.federation import boundary
 from fedbench.federation.batch import Batch
 from fedbench.federation.clients import TrainingRows, ragged
 from fedbench.federation.local_training import LocalTraining
 from fedbench.federation.losses import Loss
 from fedbench.federation.model import Histories
-from fedbench.federation.updates import Updates
+from fedbench.federation.rows import copied
+from fedbench.federation.updates import Common, DenseGradients, Tensors, Updates
 from fedbench.federation.view import HonestStep
 
 
@@ -39,7 +42,7 @@ class OwnData:
 
 
 class OwnWork:
-    """Honest work on the data of malicious clients in one round (:class:`fedbench.federation.view.OwnSteps`).
+    """Honest work on the data of malicious clients in one round, as the engine has it.
 
     Args:
         training: the clients' devices in that round. data: what the malicious clients have.
@@ -118,3 +121,66 @@ class OwnWork:
         local = self._training.gradients(users, batch, self._data.loss, "malicious")
         updates, gradient = self._training.uploaded(local, users, batch, self._data.l2)
         return replace(updates, clients=clients), gradient, users
+
+
+class LentWork:
+    """The same in an attack's hands: copies of what its clients make, of rows that were checked where they are its own.
+
+    Args:
+        work: the engine's. attack: the attack's name. num_items: M.
+
+    Attributes:
+        given: dense gradients as the attack has them, and ``kept``, the engine's own that they are copies of.
+        pull: the attack's copy of what the round's clients have in common; None: it has none.
+    """
+
+    def __init__(self, work: OwnWork, attack: str, num_items: int) -> None:
+        self._work, self._attack, self._num_items = work, attack, num_items
+        self._step: HonestStep | None = None
+        self._batch: Batch | None = None
+        self.given: list[DenseGradients] = []
+        self.kept: list[DenseGradients] = []
+        self.pull: torch.Tensor | None = None
+
+    def step(self) -> HonestStep:
+        if self._step is None:
+            made = self._work.step()
+            self._step = HonestStep(self._lent(made.updates), made.users.clone())
+        return self._step
+
+    def batch(self) -> Batch:
+        if self._batch is None:
+            own = self._work.batch()
+            self._batch = boundary.batch(own, own, self._attack, self._num_items)
+        return self._batch
+
+    def users(self) -> torch.Tensor:
+        return self._work.users().clone()
+
+    def trained(self, batch: Batch, move: bool = False) -> Updates:
+        rows = boundary.batch(batch, self._work.batch(), self._attack, self._num_items)
+        return self._lent(self._work.trained(rows, move is True))
+
+    def colluding(self, count: int) -> Updates:
+        return self._lent(self._work.colluding(count))
+
+    def _lent(self, updates: Updates) -> Updates:
+        dense, common = updates.dense, updates.common
+
+        def copies(tensors: Tensors) -> Tensors:
+            return {name: value.clone() for name, value in tensors.items()}
+
+        weighted = dense.weighted
+        given = DenseGradients(
+            lambda: copies(dense.total()),
+            lambda: copies(dense.stacked()),
+            None if weighted is None else lambda factor: copies(weighted(factor)),
+        )
+        self.given.append(given)
+        self.kept.append(dense)
+        if common is not None:
+            if self.pull is None:
+                self.pull = common.gradient.clone()
+            common = Common(self.pull, common.share.clone())
+        rows = tuple(copied(block) for block in updates.rows)
+        return Updates(updates.clients.clone(), rows, given, updates.weights.clone(), common)

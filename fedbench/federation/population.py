@@ -66,6 +66,7 @@ class Population:
         num_clients: all of them. cohort_size: clients in a full round.
         evaluated_users: int64, on the CPU, ids of the users whose recommendations are measured.
         rows: the training rows of the genuine users, with the negatives of the epoch under way.
+        most_samples: how many samples a client can have: those of the most active user, or of one with every item.
 
     Raises:
         UserError: more malicious clients than the pool that they are drawn from has users.
@@ -94,6 +95,8 @@ class Population:
             0, self.malicious, torch.arange(self._count)
         )
         self.rows = self._genuine_rows(epoch=0)
+        largest = int(self.rows.size.max()) if len(self.rows.size) else 0
+        self.most_samples = max(largest, task.num_items * (1 + protocol.negatives_per_positive))
 
     def stream(self, *identity: str | int, on_device: bool = False) -> torch.Generator:
         """A fresh generator for the purpose ``identity``, on the CPU (equal everywhere) or on the device."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -182,6 +183,79 @@ class ProjectedRows(Rows):
 
     def take(self, index: torch.Tensor) -> ProjectedRows:
         return ProjectedRows(self.client[index], self.item[index], self.coef[index], self.matrix)
+
+
+@dataclass(frozen=True)
+class SharedRows(Rows):
+    """Rows ``coef[r] * table[item[r]]``: clients that send the same row of an item but for a factor.
+
+    Attributes:
+        coef: float32 [R]. table: float32 [M, d], of all items: what renumbers ``item`` must write the rows out first.
+    """
+
+    coef: torch.Tensor
+    table: torch.Tensor
+
+    def grad(self) -> torch.Tensor:
+        return self.table.index_select(0, self.item) * self.coef[:, None]
+
+    def sum(self, num_items: int) -> torch.Tensor:
+        # One weight for each item, whatever the number of clients.
+        weight = self.coef.new_zeros(len(self.table)).index_add_(0, self.item, self.coef)
+        return self.table * weight[:, None]
+
+    def norms(self) -> torch.Tensor:
+        return self.coef.abs() * self.table.norm(dim=1).index_select(0, self.item)
+
+    def scaled(self, factor: torch.Tensor) -> SharedRows:
+        return SharedRows(self.client, self.item, self.coef * factor, self.table)
+
+    def take(self, index: torch.Tensor) -> SharedRows:
+        return SharedRows(self.client[index], self.item[index], self.coef[index], self.table)
+
+
+@dataclass(frozen=True)
+class StarRows(Rows):
+    """Rows of a perceptron's first layer, of which some also pass on what reaches the user through its graph.
+
+    Attributes:
+        plain: float32 [R, d], all rows without that. place: int64 [Q], which rows are leaves. leaves: [Q, d], what these add.
+    """
+
+    plain: ProjectedRows
+    place: torch.Tensor
+    leaves: OuterRows
+
+    def grad(self) -> torch.Tensor:
+        return self.plain.grad().index_add_(0, self.place, self.leaves.grad())
+
+    def sum(self, num_items: int) -> torch.Tensor:
+        return self.plain.sum(num_items) + self.leaves.sum(num_items)
+
+    def norms(self) -> torch.Tensor:
+        return self.grad().norm(dim=1)
+
+    def reassigned(self, item: torch.Tensor) -> StarRows:
+        leaves = replace(self.leaves, item=item.index_select(0, self.place))
+        return StarRows(self.client, item, replace(self.plain, item=item), self.place, leaves)
+
+    def scaled(self, factor: torch.Tensor) -> StarRows:
+        leaves = self.leaves.scaled(factor.index_select(0, self.place))
+        return StarRows(self.client, self.item, self.plain.scaled(factor), self.place, leaves)
+
+    def take(self, index: torch.Tensor) -> FullRows:
+        return FullRows(self.client, self.item, self.grad()).take(index)
+
+
+def copied(block: Rows) -> Rows:
+    """The same rows, of the same kind, that share no tensor with ``block``."""
+    return replace(block, **{each.name: _copied(getattr(block, each.name)) for each in fields(block)})
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    return copied(value) if isinstance(value, Rows) else value
 
 
 def coalesced(rows: FullRows, num_items: int) -> FullRows:

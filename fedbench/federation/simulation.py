@@ -17,12 +17,12 @@ from typing import Protocol as Interface
 
 import torch
 
-from fedbench.entries.cards import Channel
+from fedbench.entries.cards import AttackCard, Channel, declared
 from fedbench.errors import Diverged, UserError
 from fedbench.federation import server
 from fedbench.federation.adversary import Adversary
 from fedbench.federation.attack import Attack
-from fedbench.federation.defense import Defense, Notes, ServerView
+from fedbench.federation.defense import Defense, Notes, ServerView, card_of
 from fedbench.federation.gallery import Gallery
 from fedbench.federation.local_training import LocalTraining
 from fedbench.federation.model import PublicParams, Recommender
@@ -83,7 +83,8 @@ class Federation:
         self.device = device or torch.device("cpu")
         self.seconds, self.epoch, self.round = Seconds(), 0, 0
         self.observer: Observer | None = None
-        no_clients = 0 if attack.card.channel == Channel.IMAGE else None
+        no_clients = 0 if declared(type(attack), AttackCard).channel == Channel.IMAGE else None
+        self._told_ratio = malicious_ratio if "malicious_ratio" in card_of(defense).knowledge else None
         self.population = Population(task, protocol, seed, self.device, no_clients)
         self.optimizer = optimizer(protocol.server_optimizer, protocol.learning_rate)
         self._defense_draws = self.population.stream("defense", on_device=True)
@@ -97,6 +98,11 @@ class Federation:
     def users(self) -> torch.Tensor:
         """float32 [num_clients, d]: the private embeddings of all clients, injected ones last."""
         return self.training.users
+
+    @property
+    def refused(self) -> int:
+        """Uploads that the server has refused so far because they were not finite."""
+        return self.adversary.refused if self.adversary is not None else 0
 
     def train_epoch(self) -> None:
         """As many rounds as it takes to visit every client once, or as the protocol says.
@@ -142,7 +148,7 @@ class Federation:
             self.params,
             self.protocol.learning_rate,
             self.protocol.aggregation,
-            self.malicious_ratio if "malicious_ratio" in self.defense.card.knowledge else None,
+            self._told_ratio,
             self.epoch,
             self.round,
             self._defense_draws,

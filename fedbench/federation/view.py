@@ -1,14 +1,16 @@
 """What an attacker sees: exactly what its card declares, and an error for anything else.
 
-The view holds copies or read-only handles of granted things only; its public attributes lead nowhere else. Asking for an
-attribute that the card does not grant raises :class:`ThreatModelViolation`, which ends the run as ``failed``.
+The view holds copies of granted things only: whatever is written to them, the federation's own stay as they are. Asking for
+an attribute that the card does not grant raises :class:`ThreatModelViolation`; the run ends as ``failed`` even if the attack
+goes on as if nothing had happened. Code that runs in the same process can look beyond any view, through stack frames or
+the garbage collector: only an attack in a process of its own cannot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 
@@ -67,6 +69,7 @@ class Surroundings:
         num_items: M. num_malicious: m_tot. learning_rate: the clients' and the server's.
         aggregation: ``"sum"``, ``"mean"`` or ``"weighted"``. targets: int64 [T]. device: where tensors live.
         generator: the attack's own random stream, on ``device``.
+        refused: told of everything that the attack asks for in vain.
     """
 
     model: Recommender
@@ -77,6 +80,7 @@ class Surroundings:
     targets: torch.Tensor
     device: torch.device
     generator: torch.Generator
+    refused: Callable[[str], None] = lambda reason: None
 
 
 class OwnSteps(Protocol):
@@ -103,7 +107,7 @@ class RoundState:
     """What an attacker sees of the round under way.
 
     Attributes:
-        params: the public parameters as received; they must not be changed.
+        params: a copy of the public parameters as received; it must not be changed.
         clients: int64 [m], which malicious clients were sampled, 0 to m_tot - 1.
         epoch: from 1. round: from 0, over the whole run.
         own: what those clients' own data give, made when asked for; None without interactions of their own.
@@ -234,7 +238,7 @@ class AttackerView:
         """Interactions of the attacker's own clients."""
         self._needs(Knowledge.OWN_DATA, "own_data")
         if self._own_data is None:
-            raise ThreatModelViolation(f"attack {self._card.name!r} asked for own_data, but its clients have none.")
+            self._refuse("asked for own_data, but its clients have none")
         return self._own_data
 
     def honest(self) -> HonestStep:
@@ -275,7 +279,7 @@ class AttackerView:
         self._needs(Knowledge.HONEST_UPDATES, "honest_updates")
         updates = self._round("honest_updates").honest_updates
         if updates is None:
-            raise ThreatModelViolation(f"attack {self._card.name!r} asked for honest_updates where nobody uploads.")
+            self._refuse("asked for honest_updates where nobody uploads")
         return updates
 
     def purify(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -283,7 +287,7 @@ class AttackerView:
         self._needs(Knowledge.DEFENSE, "purify")
         purify = self._round("purify").purify
         if purify is None:
-            raise ThreatModelViolation(f"attack {self._card.name!r} asked for purify where no images are shown.")
+            self._refuse("asked for purify where no images are shown")
         return purify(pixels)
 
     @property
@@ -316,24 +320,26 @@ class AttackerView:
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise ThreatModelViolation(f"attack {self._card.name!r} reached for {name!r}, which no attacker is given.")
+        self._refuse(f"reached for {name!r}, which no attacker is given")
 
     def _needs(self, knowledge: Knowledge, name: str) -> None:
         if knowledge not in self._card.knowledge:
             declared = ", ".join(sorted(self._card.knowledge)) or "nothing"
-            raise ThreatModelViolation(
-                f"attack {self._card.name!r} reached for {name!r} (knowledge {knowledge.value!r});"
-                f" its card declares {declared}."
-            )
+            self._refuse(f"reached for {name!r} (knowledge {knowledge.value!r}); its card declares {declared}")
 
     def _own(self, name: str) -> OwnSteps:
         self._needs(Knowledge.OWN_DATA, name)
         own = self._round(name).own
         if own is None:
-            raise ThreatModelViolation(f"attack {self._card.name!r} asked for {name}, but its clients have no data.")
+            self._refuse(f"asked for {name}, but its clients have no data")
         return own
 
     def _round(self, name: str) -> RoundState:
         if self._state is None:
-            raise ThreatModelViolation(f"attack {self._card.name!r} reached for {name!r} outside a round.")
+            self._refuse(f"reached for {name!r} outside a round")
         return self._state
+
+    def _refuse(self, what: str) -> NoReturn:
+        reason = f"attack {self._card.name!r} {what}."
+        self._surroundings.refused(reason)
+        raise ThreatModelViolation(reason)

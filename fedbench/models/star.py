@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from fedbench.federation.batch import Batch
-from fedbench.federation.rows import FullRows, OuterRows, ProjectedRows, Rows
+from fedbench.federation.rows import OuterRows, ProjectedRows, StarRows
 
 
 @dataclass(frozen=True)
@@ -62,39 +62,6 @@ class Star:
 
     def _leaf_rows(self, values: torch.Tensor) -> OuterRows:
         return OuterRows(self.client, self.item, values.new_ones(len(self.item)), self.client, values)
-
-
-@dataclass(frozen=True)
-class StarRows(Rows):
-    """Rows of a perceptron's first layer, of which some also pass on what reaches the user through its graph.
-
-    Attributes:
-        plain: float32 [R, d], all rows without that. place: int64 [Q], which rows are leaves. leaves: [Q, d], what these add.
-    """
-
-    plain: ProjectedRows
-    place: torch.Tensor
-    leaves: OuterRows
-
-    def grad(self) -> torch.Tensor:
-        return self.plain.grad().index_add_(0, self.place, self.leaves.grad())
-
-    def sum(self, num_items: int) -> torch.Tensor:
-        return self.plain.sum(num_items) + self.leaves.sum(num_items)
-
-    def norms(self) -> torch.Tensor:
-        return self.grad().norm(dim=1)
-
-    def reassigned(self, item: torch.Tensor) -> StarRows:
-        leaves = replace(self.leaves, item=item.index_select(0, self.place))
-        return StarRows(self.client, item, replace(self.plain, item=item), self.place, leaves)
-
-    def scaled(self, factor: torch.Tensor) -> StarRows:
-        leaves = self.leaves.scaled(factor.index_select(0, self.place))
-        return StarRows(self.client, self.item, self.plain.scaled(factor), self.place, leaves)
-
-    def take(self, index: torch.Tensor) -> FullRows:
-        return FullRows(self.client, self.item, self.grad()).take(index)
 
 
 def propagated(

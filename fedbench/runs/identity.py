@@ -10,7 +10,8 @@ import sys
 from types import CodeType, FunctionType
 from typing import Any
 
-from fedbench.entries.cards import identifying
+from fedbench.entries.cards import AttackCard, declared, identifying
+from fedbench.federation.defense import card_of
 from fedbench.plugins import module_source
 from fedbench.scenarios.scenario import Scenario
 
@@ -18,8 +19,8 @@ from fedbench.scenarios.scenario import Scenario
 def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]:
     """The columns of a record that are known before it runs."""
     r = scenario.resolved
-    card = r.attack_class.card
-    defense = r.defense().card
+    card = declared(r.attack_class, AttackCard)
+    defense = card_of(r.defense())
     return {
         "scenario_id": scenario.id,
         "clean_id": scenario.clean.id,

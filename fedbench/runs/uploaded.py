@@ -64,7 +64,7 @@ class Uploaded:
         }
         items = sorted(last)
         return cls(
-            float(federation.adversary.attack.eps),
+            float(federation.adversary.eps),
             threshold_of(federation.defense),
             np.array(items, dtype=np.int64),
             np.array([last[item][0] for item in items], dtype=np.int64),

@@ -97,7 +97,7 @@ def _federation(cls: type[Attack], case: Case, notes: Notes | None, seed: int = 
     size = {"num_users": USERS, "num_items": ITEMS, "num_malicious": case.malicious} | task
     return small_federation(
         case.model,
-        attack if notes is None else WatchedAttack(attack, notes),
+        attack if notes is None else WatchedAttack.of(attack, notes),
         task=small_task(**size, targets=TARGETS[: case.targets]),
         seed=seed,
         **(_protocol(cls, case) | case.protocol),

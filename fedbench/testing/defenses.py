@@ -14,7 +14,7 @@ from fedbench.attacks.explicit_boost import ExplicitBoost
 from fedbench.defenses.none import NoDefense
 from fedbench.federation import server as plain
 from fedbench.federation.batch import Batch
-from fedbench.federation.defense import ClientRegularization, Defense, ServerView
+from fedbench.federation.defense import ClientRegularization, Defense, ServerView, card_of
 from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Updates
 from fedbench.models import MODELS, LocalStep, PublicParams
@@ -84,7 +84,7 @@ class WatchedDefense(Defense):
 
     def __init__(self, inner: Defense, seen: Seen) -> None:
         self.inner, self.seen = inner, seen
-        self.params, self.card = inner.params, inner.card
+        self.params, self.card = inner.params, card_of(inner)
         self.on_flag = inner.on_flag
 
     def regularize(

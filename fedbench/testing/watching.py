@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fedbench.entries.cards import Channel, Knowledge
+from fedbench.entries.cards import AttackCard, Channel, Knowledge, declared
 from fedbench.errors import ThreatModelViolation
 from fedbench.federation import view as view_module
 from fedbench.federation.attack import Attack
@@ -135,10 +135,16 @@ class WatchedAttack(Attack):
         inner: the attack. notes: where what it does is noted.
     """
 
+    @classmethod
+    def of(cls, inner: Attack, notes: Notes) -> WatchedAttack:
+        """``inner``, watched, with the card of its class."""
+        card = declared(type(inner), AttackCard)
+        watched: type[WatchedAttack] = type(cls.__name__, (cls,), {"card": card})
+        return watched(inner, notes)
+
     def __init__(self, inner: Attack, notes: Notes) -> None:
         self.inner, self.notes = inner, notes
         self.params = inner.params
-        self.card = inner.card  # type: ignore[misc]
         self.public_fraction = inner.public_fraction
 
     def start(self, view: AttackerView) -> None:

@@ -18,7 +18,6 @@ from fedbench.attacks.cluster_attack import (
     AdaptiveClusters,
     ClusterAttack,
     ContrastiveClusterAttack,
-    SharedRows,
     k_means,
     norm_statistics,
     shared_rows,
@@ -26,7 +25,7 @@ from fedbench.attacks.cluster_attack import (
 from fedbench.defenses.union import Union, contrastive
 from fedbench.entries.cards import parse_parameters
 from fedbench.errors import UserError
-from fedbench.federation.rows import FullRows
+from fedbench.federation.rows import FullRows, SharedRows
 from fedbench.federation.updates import Common, DenseGradients, Updates
 from fedbench.federation.view import AttackerView
 from fedbench.models import PublicParams

@@ -1,0 +1,58 @@
+"""How torch computes, as far as an attack could change it for everybody in the process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+
+
+@dataclass(frozen=True)
+class Modes:
+    """The settings of a process that results depend on.
+
+    Attributes:
+        dtype: of new tensors. grad: whether gradients are recorded. inference: whether tensors are made for inference alone.
+        threads: within an operation. deterministic: whether only deterministic algorithms may be used.
+        precision: of float32 products. functions, dispatches: how many modes look at every call; a default device is one.
+    """
+
+    dtype: torch.dtype
+    grad: bool
+    inference: bool
+    threads: int
+    deterministic: bool
+    precision: str
+    functions: int
+    dispatches: int
+
+    @classmethod
+    def now(cls) -> Modes:
+        """As they are: a few microseconds."""
+        return cls(
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_float32_matmul_precision(),
+            torch._C._len_torch_function_stack(),
+            torch._C._len_torch_dispatch_stack(),
+        )
+
+    def restore(self) -> str:
+        """Make them as they were, and name what was not; what nothing but the end of the process can undo stays."""
+        found = Modes.now()
+        if found == self:
+            return ""
+        while torch._C._len_torch_function_stack() > self.functions:
+            torch._C._pop_torch_function_stack()
+        while torch._C._len_torch_dispatch_stack() > self.dispatches:
+            torch._C._pop_torch_dispatch_stack(None)
+        torch.set_default_dtype(self.dtype)
+        torch.set_grad_enabled(self.grad)
+        if found.threads != self.threads:
+            torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.deterministic)
+        torch.set_float32_matmul_precision(self.precision)
+        return ", ".join(each.name for each in fields(self) if getattr(found, each.name) != getattr(self, each.name))
