@@ -200,6 +200,13 @@ def _print_summary(summary: Summary, results: Path) -> None:
     for run, outcome in summary.outcomes.items():
         if outcome.status in ("failed", "refused"):
             errors.setdefault((outcome.error or "").splitlines()[0], []).append(str(run))
+    misleading: dict[str, list[tuple[str, str]]] = {}
+    for run, outcome in summary.outcomes.items():
+        for warning in outcome.warnings:
+            misleading.setdefault(warning.partition(":")[0], []).append((warning, str(run)))
+    for told in misleading.values():
+        more = f" and {len(told) - 1} more" if len(told) > 1 else ""
+        console(err=True).print(f"warning: {told[0][0]} [{told[0][1]}{more}]", soft_wrap=True)
     for error, runs in errors.items():
         more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
         console(err=True).print(f"error: {error} [{runs[0]}{more}]", soft_wrap=True)

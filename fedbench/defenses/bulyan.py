@@ -51,6 +51,7 @@ class Bulyan(RobustAggregation):
 
     params: Bulyan.Params
     chooses = True
+    needs = (4, 3)
 
     def over_items(self, updates: Updates, empty: PublicParams, share: float) -> PublicParams:
         items = updates.sum_rows(*empty.items.shape)

@@ -10,7 +10,7 @@ from pydantic import Field
 from fedbench.entries.cards import DefenseCard, DefenseFamily, Parameters
 from fedbench.federation.defense import Defense, ServerView
 from fedbench.federation.model import PublicParams
-from fedbench.federation.server import clip_factor, clip_rows
+from fedbench.federation.server import clip_factor, clip_rows, clipped
 from fedbench.federation.updates import Updates
 
 MF_CLIP, NCF_CLIP = 2e-4, 0.02
@@ -101,7 +101,12 @@ class HierarchicalClipping(Defense):
         return norms.mean() if self.params.quantile is None else torch.quantile(norms, self.params.quantile)
 
     def _dense(self, updates: Updates, bound: float, share: float) -> dict[str, torch.Tensor]:
-        return {
-            name: share * torch.tensordot(clip_factor(value.flatten(1).norm(dim=1), bound), value, dims=1)
-            for name, value in updates.dense.stacked().items()
-        }
+        return {name: share * _clipped_sum(value, bound) for name, value in updates.dense.stacked().items()}
+
+
+def _clipped_sum(value: torch.Tensor, bound: float) -> torch.Tensor:
+    """The sum of gradients [n, *shape], each clipped as one vector."""
+    norms = value.flatten(1).norm(dim=1)
+    if bool(norms.isfinite().all()):
+        return torch.tensordot(clip_factor(norms, bound), value, dims=1)
+    return clipped(value.flatten(1), bound).sum(0).view(value.shape[1:])

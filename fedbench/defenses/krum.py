@@ -48,6 +48,7 @@ class Krum(WeightingRule):
 
     params: Krum.Params
     chooses = True
+    needs = (2, 3)
 
     def factors(self, gram: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
         score = scores(gram, there, count, f, self.params.variant)
@@ -83,6 +84,7 @@ class MultiKrum(WeightingRule):
     params: MultiKrum.Params
     sees_rejected = True
     chooses = True
+    needs = (2, 3)
 
     def factors(self, gram: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
         if not bool((f > 0).any()):

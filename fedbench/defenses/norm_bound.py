@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fedbench.entries.cards import LATER, DefenseCard, DefenseFamily, Parameters
 from fedbench.federation.defense import Defense, ServerView
-from fedbench.federation.server import clip_factor
+from fedbench.federation.server import clip_factor, clip_rows, clipped
 from fedbench.federation.updates import DenseGradients, Tensors, Updates
 
 
@@ -57,24 +57,39 @@ class NormBound(Defense):
 
 
 def _clip_each_row(updates: Updates, bound: float) -> Updates:
-    updates = updates.explicit()
-
     def stacked() -> Tensors:
-        return {name: value * _row_factors(value, bound) for name, value in updates.dense.stacked().items()}
+        # Of a dense gradient [n, out, in] each row, of [n, out], a bias, the whole vector.
+        return {name: clipped(value, bound) for name, value in updates.dense.stacked().items()}
 
     return replace(
-        updates,
-        rows=tuple(block.scaled(clip_factor(block.norms(), bound)) for block in updates.rows),
+        clip_rows(updates, bound),
         dense=DenseGradients(lambda: {name: value.sum(0) for name, value in stacked().items()}, stacked),
     )
 
 
-def _row_factors(value: torch.Tensor, bound: float) -> torch.Tensor:
-    """Factors for a dense gradient [n, out, in] (each row) or [n, out] (a bias: the whole vector)."""
-    return clip_factor(value.norm(dim=-1, keepdim=True), bound)
-
-
 def _clip_clients(updates: Updates, bound: float) -> Updates:
-    clipped = updates.scaled(clip_factor(updates.square_norms().sqrt(), bound))
+    norms = updates.square_norms().sqrt()
+    factor = clip_factor(norms, bound)
+    if not bool(norms.isfinite().all()):
+        updates, factor = _within_range(updates, bound)
+    scaled = updates.scaled(factor)
     # Made once, and summed client by client: a matrix product of factors and gradients rounds otherwise.
-    return replace(clipped, dense=DenseGradients.of(clipped.dense.stacked()))
+    return replace(scaled, dense=DenseGradients.of(scaled.dense.stacked()))
+
+
+def _within_range(updates: Updates, bound: float) -> tuple[Updates, torch.Tensor]:
+    """Uploads some of which have a norm beyond float32, and the factors that clip them.
+
+    Whoever sends what is not finite is left out. The others' large uploads are divided by their largest number first.
+    """
+    updates = updates.explicit()
+    largest = torch.zeros_like(updates.weights)
+    for block in updates.rows:
+        largest.scatter_reduce_(0, block.client, block.grad().abs().amax(1), "amax")
+    for value in updates.dense.stacked().values():
+        largest = torch.maximum(largest, value.flatten(1).abs().amax(1))
+    updates, largest = updates.keep(largest.isfinite()), largest[largest.isfinite()]
+    huge = ~updates.square_norms().isfinite()
+    updates = updates.scaled(torch.where(huge, 1 / largest, 1.0))
+    norms = updates.square_norms().sqrt()
+    return updates, torch.where(huge, bound / norms, clip_factor(norms, bound))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -32,6 +33,8 @@ from fedbench.federation.model import PublicParams
 from fedbench.federation.updates import DenseGradients, Updates
 
 GIVEN = "malicious_ratio"
+RARE = 0.01
+"""Up to this share of rounds with too few clients, such as the last of an epoch, is not worth a warning."""
 ASSUMES_SHARE = "share of malicious clients: given (the true one) or assumed_ratio"
 
 
@@ -71,6 +74,13 @@ class RobustAggregation(Defense):
     """Whether it looks at uploads that a filter has dropped."""
     chooses = False
     """Whether, over whole updates, it leaves clients out."""
+    needs: tuple[int, int] = (2, 1)
+    """(a, b): among c gradients of which f are an attacker's it is made for c >= a f + b, and there its guarantee holds."""
+
+    def __init__(self, params: Parameters) -> None:
+        super().__init__(params)
+        self._rounds = self._short = 0
+        self._example = ""
 
     def aggregate(self, updates: Updates, server: ServerView) -> PublicParams:
         usable = updates.usable()
@@ -90,8 +100,10 @@ class RobustAggregation(Defense):
         if not n:
             return empty
         share = self.share(server)
+        self._count(n, share)
         shared, updates = updates.common, replace(updates, common=None)
-        weights = updates.weights if server.aggregation == "weighted" else None
+        # A number of samples that is negative would turn the mean around.
+        weights = updates.weights.nan_to_num(0, 0, 0).clamp(min=0) if server.aggregation == "weighted" else None
         seen = updates
         if parts == "items":
             seen, empty = replace(updates, dense=DenseGradients.of({})), PublicParams(empty.items, {})
@@ -113,6 +125,27 @@ class RobustAggregation(Defense):
         if server.aggregation == "sum":
             return total
         return PublicParams(total.items / n, {name: value / n for name, value in total.dense.items()})
+
+    def _count(self, n: int, share: float) -> None:
+        """Note whether a round has fewer clients than the rule is made for, before f is cut to what it can bear."""
+        a, b = self.needs
+        self._rounds += 1
+        # By item the numbers of rows differ: what no number of them can mend is what counts.
+        size, f = (
+            (n, math.ceil(n * share - 1e-9)) if self.params.scope == "client" else (10**6, math.floor(10**6 * share))
+        )
+        if f > 0 and size < a * f + b:
+            self._short += 1
+            self._example = f"{n} clients and f = {f}" if self.params.scope == "client" else f"a share of {share:g}"
+
+    def warnings(self) -> Sequence[str]:
+        if self._short < RARE * self._rounds or not self._short:
+            return ()
+        a, b = self.needs
+        return (
+            f"{self.card.name} is made for n >= {a} f + {b} clients, f of them malicious; {self._short:,} of {self._rounds:,}"
+            f" rounds had fewer ({self._example}): there it is weaker than it is meant to be",
+        )
 
     def share(self, server: ServerView) -> float:
         """The share of malicious clients that the rule assumes; 0 for rules that assume none."""

@@ -100,6 +100,8 @@ class Evaluator:
             return distinct
 
         train, test = pairs(train_user, train_item), pairs(test_user, test_item)
+        self._popularity = torch.bincount(train_item.to(device), minlength=num_items)
+        self._train_keys, self._test_keys = train, test
         both = (
             torch.unique(torch.cat([train, test]))
             if "train+test" in (settings.er_mask, settings.er_eligible)
@@ -177,19 +179,68 @@ class Evaluator:
         if len(self._tested) == 0:
             pass
         elif self._single:
-            rank = test_rank + self._leaked
-            if self.settings.seen_held_out == "missed":
-                rank = torch.where(self._leaked > 0, float(self.num_items + max(metrics.CUTOFFS)), rank)
-            result |= self._single_item(rank[self._tested])
+            result |= self._single_item(test_rank + self._leaked)
         else:
             result |= self._several_items(torch.cat(ahead), torch.cat(held_out_scores))
-        return dict(zip(result, torch.stack(list(result.values())).tolist(), strict=True))
+        return _plain(result)
+
+    @property
+    def num_tested(self) -> int:
+        """How many of the users have a held-out item."""
+        return len(self._tested)
+
+    def by_popularity(self) -> dict[str, float]:
+        """The metrics of the held-out items when everybody is recommended the items with most training interactions.
+
+        Of equally popular items the lower id comes first. Takes a sort of the training pairs, no scores.
+        """
+        if len(self._tested) == 0:
+            return {}
+        order = torch.argsort(self._popularity, descending=True, stable=True)
+        place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        keys = self._train_keys if self._single else torch.unique(torch.cat([self._train_keys, self._test_keys]))
+        user, item = keys // self.num_items, keys % self.num_items
+        seen = torch.sort(user * self.num_items + place[item]).values
+        held = torch.sort(self._test_keys).values
+        owner, level = held // self.num_items, place[held % self.num_items]
+        before = torch.searchsorted(seen, owner * self.num_items + level) - torch.searchsorted(
+            seen, owner * self.num_items
+        )
+        ahead = level - before
+        if self._single:
+            rank = torch.zeros(len(self.users), device=order.device).index_copy_(0, owner, ahead.float())
+            return _plain(self._single_item(rank))
+        known = torch.isin(held, self._train_keys)
+        ahead = torch.where(known, max(metrics.CUTOFFS), ahead)
+        return _plain(self._several_items(ahead, (-level.double()).masked_fill(known, -torch.inf)))
+
+    def decided(self) -> dict[str, float]:
+        """Metric -> share of what it counts where it cannot but find everything: no more than K items are ranked."""
+        out: dict[str, float] = {}
+        if len(self.targets):
+            ranked = self.num_items - self._mask.length[:, None] + self._target_masked.long()
+            ranked = ranked[self._eligible]
+            out |= {f"er_{k}": float((ranked <= k).double().mean()) for k in metrics.EXPOSURE_CUTOFFS}
+        if len(self._tested):
+            ranked = (self._pool + 1 if self._single else self.num_items - self._train.length)[self._tested]
+            sampled = ranked.clamp(max=self.settings.num_negatives + 1)
+            for k in metrics.CUTOFFS:
+                full = float((ranked <= k).double().mean())
+                out[f"hr_full_{k}"] = full
+                out[f"hr_{k}" if self._single else f"recall_{k}"] = (
+                    float((sampled <= k).double().mean()) if self._single else full
+                )
+        return out
 
     def _exposure(self, rank: torch.Tensor) -> dict[str, torch.Tensor]:
         users = self._eligible.sum(0) if self.settings.er_denominator == "eligible" else len(self.users)
         return {f"er_{k}": metrics.exposure_ratio(rank, self._eligible, users, k) for k in metrics.EXPOSURE_CUTOFFS}
 
     def _single_item(self, rank: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Of the ranks of all users, float [n]; those without a held-out item are left out."""
+        if self.settings.seen_held_out == "missed":
+            rank = torch.where(self._leaked > 0, float(self.num_items + max(metrics.CUTOFFS)), rank)
+        rank = rank[self._tested]
         chances = metrics.sampled_rank_distribution(
             rank.ceil().long().minimum(self._pool[self._tested]),
             self._pool[self._tested],
@@ -231,6 +282,11 @@ class Evaluator:
             out[f"recall_{k}"] = out[f"hr_full_{k}"] = recall
             out[f"precision_{k}"], out[f"ndcg_full_{k}"] = precision, gain
         return out
+
+
+def _plain(metrics: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Numbers of scalars, read from the device at once."""
+    return dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True)) if metrics else {}
 
 
 def _as_high(scores: torch.Tensor, level: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:

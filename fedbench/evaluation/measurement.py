@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from fedbench.data import Split
@@ -11,6 +13,7 @@ from fedbench.evaluation.evaluator import EvaluationSettings, Evaluator
 from fedbench.federation.model import Histories
 from fedbench.federation.population import UserItem
 from fedbench.federation.simulation import Federation
+from fedbench.texts import count
 
 
 class Measurement:
@@ -53,7 +56,14 @@ class Measurement:
             valid = torch.from_numpy(split.valid.user).to(device), torch.from_numpy(split.valid.item).to(device)
             order = torch.argsort(torch.cat([train[0], valid[0]]), stable=True)
             known = torch.cat([train[0], valid[0]])[order], torch.cat([train[1], valid[1]])[order]
-        self._add("", evaluator(known, split.test, task.targets), known)
+        test = evaluator(known, split.test, task.targets)
+        self._add("", test, known)
+        self._decided = test.decided()
+        found = test.by_popularity()
+        self.popularity = {k: found[k] for k in ("hr_10", "hr_full_10") if k in found and self._decided.get(k) != 1}
+        """HR@10 of recommending the most popular unseen items, in the rankings that this split has."""
+        self.warnings = _warnings(test, self._decided)
+        """One line each: what may mislead in these numbers."""
 
     def _add(self, prefix: str, evaluator: Evaluator, known: UserItem) -> None:
         histories = Histories.of(*known, self._federation.task.num_users)
@@ -67,4 +77,32 @@ class Measurement:
             users = f.model.represent(f.params, f.users[: f.task.num_users], histories)
             found = evaluator(f.model, f.params, users)
             out.update({f"{prefix}{name}": value for name, value in found.items() if not prefix or "full" in name})
-        return out
+        return {name: value for name, value in out.items() if self._decided.get(name) != 1}
+
+
+FEW_USERS = 50
+"""Below so many, one user is more than 2 % of a share."""
+SAID = 0.05
+"""From this share of the users on, what is odd with them is said."""
+
+
+def _warnings(evaluator: Evaluator, decided: Mapping[str, float]) -> list[str]:
+    """What is odd with what is ranked, and for whom."""
+    said = []
+    users, tested = len(evaluator.users), evaluator.num_tested
+    if users < FEW_USERS:
+        said.append(f"only {count(users, 'user')} evaluated: shares move in steps of {100 / users:.1f} %")
+    if tested == 0:
+        said.append("no user has a test item: only exposure is measured")
+    elif users - tested >= SAID * users:
+        said.append(f"{users - tested:,} of {users:,} users have no test item: HR@K is the mean over the others")
+    always = [name for name, share in decided.items() if share == 1]
+    often = [name for name, share in decided.items() if SAID <= share < 1]
+    if always:
+        said.append(
+            f"not measured: {', '.join(always)}; no more than K items are ranked, so every list holds all of them"
+        )
+    if often:
+        most = max(decided[name] for name in often)
+        said.append(f"{', '.join(often)}: up to {100 * most:.0f} % of the lists hold all items that are ranked")
+    return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -121,6 +122,10 @@ class Defense:
                 threshold. Half of the images serve for it, the other half tells how many clean ones are flagged.
         """
         return None
+
+    def warnings(self) -> Sequence[str]:
+        """After a run: one line each of what it could not do as it is meant to, such as with too few clients."""
+        return ()
 
     def filter(self, updates: Updates, server: ServerView) -> Updates:
         """Drops or clips clients or rows."""

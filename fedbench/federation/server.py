@@ -7,13 +7,35 @@ from dataclasses import replace
 import torch
 
 from fedbench.federation.model import PublicParams
+from fedbench.federation.rows import FullRows, Rows
 from fedbench.federation.updates import Updates
 
 
 def clip_rows(updates: Updates, bound: float) -> Updates:
     """Every uploaded row r as ``r * min(1, bound / |r|)`` (ICDE'22 code: the server's ``grad_limit``)."""
     updates = updates.explicit()
-    return replace(updates, rows=tuple(block.scaled(clip_factor(block.norms(), bound)) for block in updates.rows))
+    return replace(updates, rows=tuple(_clipped_rows(block, bound) for block in updates.rows))
+
+
+def _clipped_rows(block: Rows, bound: float) -> Rows:
+    norms = block.norms()
+    if bool(norms.isfinite().all()):
+        return block.scaled(clip_factor(norms, bound))
+    return FullRows(block.client, block.item, clipped(block.grad(), bound))
+
+
+def clipped(values: torch.Tensor, bound: float) -> torch.Tensor:
+    """Vectors x [..., d] as ``x * min(1, bound / |x|)``, also where ``|x|^2`` is beyond float32; 0 where x is not finite."""
+    norms = values.norm(dim=-1, keepdim=True)
+    plain = values * clip_factor(norms, bound)
+    if bool(norms.isfinite().all()):
+        return plain
+    finite = torch.where(values.isfinite().all(-1, keepdim=True), values, 0.0)
+    direction = finite / finite.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+    # The norm of a direction whose largest part is 1 is 1 at least.
+    return torch.where(
+        norms.isfinite(), plain, direction * (bound / direction.norm(dim=-1, keepdim=True).clamp(min=1.0))
+    )
 
 
 def clip_factor(norms: torch.Tensor, bound: float) -> torch.Tensor:

@@ -183,12 +183,12 @@ class Updates:
         return plain if bool(rejected.all()) else plain.keep(~rejected)
 
     def usable(self) -> torch.Tensor:
-        """Bool [n]: clients none of whose gradients is NaN, infinite, or so large that its square is."""
+        """Bool [n]: clients none of whose gradients is NaN, infinite, or so large that squared distances to it are."""
         bad = torch.zeros_like(self.weights)
         for block in self.rows:
-            bad.index_add_(0, block.client, (~block.norms().square().isfinite()).to(bad.dtype))
+            bad.index_add_(0, block.client, (~(8 * block.norms().square()).isfinite()).to(bad.dtype))
         for value in self.dense.stacked().values():
-            bad += ~value.flatten(1).square().sum(1).isfinite()
+            bad += ~(8 * value.flatten(1).square().sum(1)).isfinite()
         return bad == 0
 
     def keep(self, mask: torch.Tensor) -> Updates:

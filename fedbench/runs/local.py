@@ -106,7 +106,7 @@ def _finish(
             raise ResultsError(message.error)
         outcome = Outcome("refused", message.error, 0.0, {})
     elif isinstance(message, Done):
-        outcome = Outcome(message.status, message.error, message.seconds, message.metrics)
+        outcome = Outcome(message.status, message.error, message.seconds, message.metrics, message.warnings)
     else:
         error = f"the worker process died ({worker.cause()})"
         record_crash(order, error, time.time() - worker.began)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,12 +17,14 @@ class Outcome:
     Attributes:
         status: ``ok``, ``diverged``, ``failed``, or ``refused``: it could not begin, by a mistake of the user's, and
             has no record. error: why, unless ok. seconds: wall time. metrics: at the end, as in the record.
+        warnings: what may mislead in its numbers.
     """
 
     status: str
     error: str | None
     seconds: float
     metrics: Mapping[str, float]
+    warnings: Sequence[str] = ()
 
 
 class Reporter(Protocol):

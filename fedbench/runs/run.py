@@ -8,7 +8,7 @@ import functools
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ from fedbench.defenses.chain import Chain
 from fedbench.defenses.purifier import Purifier
 from fedbench.errors import Diverged, UserError
 from fedbench.evaluation.measurement import Measurement
+from fedbench.federation.population import Task
 from fedbench.federation.simulation import Federation
 from fedbench.runs.environment import environment
 from fedbench.runs.identity import identity
@@ -27,6 +28,7 @@ from fedbench.runs.record import RunRecord, summarize_curve
 from fedbench.runs.task import split_of, task_of
 from fedbench.runs.uploads import image_columns
 from fedbench.scenarios.scenario import Scenario
+from fedbench.texts import count
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def run(
     curve: list[dict[str, float]] = []
     status, error = "ok", None
     federation: Federation | None = None
+    measure: Measurement | None = None
     setup = time.perf_counter() - begin
     try:
         federation = Federation(task, resolved.model, attack, defense, scenario.malicious_ratio, protocol, seed, where)
@@ -125,7 +128,43 @@ def run(
         peak_gpu_bytes=torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
         started_at=started,
         **environment(device),
+        **_sanity(scenario, split, task, federation, measure, curve),
     )
+
+
+def _sanity(
+    scenario: Scenario,
+    split: Split,
+    task: Task,
+    federation: Federation | None,
+    measure: Measurement | None,
+    curve: Sequence[Mapping[str, float]],
+) -> dict[str, Any]:
+    """The columns that say what may mislead in a run's numbers."""
+    said = list(measure.warnings) if measure is not None else []
+    ratio = scenario.malicious_ratio
+    if ratio and split.num_users * ratio < 1 - 1e-9:
+        said.append(
+            f"malicious_ratio = {ratio:g} of {count(split.num_users, 'user')} is less than one client: one is malicious,"
+            f" which is {100 / split.num_users:.2g} %"
+        )
+    if federation is not None:
+        cohort, wanted = federation.population.cohort_size, federation.protocol.clients_per_round
+        if wanted >= 1 and cohort < wanted:
+            said.append(f"clients_per_round = {wanted:g}, but there are {count(cohort, 'client')}: every round has all")
+        defense = federation.defense
+        for part in defense.parts if isinstance(defense, Chain) else [defense]:
+            said += part.warnings()
+    popular = measure.popularity if measure is not None else {}
+    shown = "hr_10" if federation is not None and federation.protocol.ranking == "sampled" else "hr_full_10"
+    shown = shown if shown in popular else "hr_full_10"
+    end = curve[-1].get(shown) if curve else None
+    if scenario.attack == "none" and end is not None and end < popular.get(shown, 0.0):
+        said.append(
+            f"recommends worse than popularity: {shown} = {100 * end:.1f} %, and {100 * popular[shown]:.1f} % when everybody"
+            " is recommended the most popular items"
+        )
+    return {"warnings": said, **{f"popularity_{name}": value for name, value in popular.items()}}
 
 
 def _counter(on_images: Callable[[str], None] | None) -> Callable[[str], Callable[[int, int], None] | None]:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,6 +66,7 @@ class Done:
     error: str | None
     seconds: float
     metrics: Mapping[str, float]
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -182,4 +183,4 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
             connection.send(Refused(str(error), fatal=True))
             return
         metrics = {key: value for key, value in record.metrics.items() if value is not None}
-        connection.send(Done(record.status, record.error, time.perf_counter() - begin, metrics))
+        connection.send(Done(record.status, record.error, time.perf_counter() - begin, metrics, tuple(record.warnings)))

@@ -49,7 +49,8 @@ def test_run_resume_and_dry_run(suite: Path, tmp_path: Path) -> None:
     assert first.exit_code == 0
     assert first.stdout == f"2 runs: 2 ok, 0 diverged, 0 failed. Records in {results}.\n"
     lines = first.stderr.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
+    assert lines[2].startswith("warning: recommends worse than popularity: hr_10 = ")
     assert lines[0].startswith("[1/2] longtail-small mf none none 0 icde24 random:0 ")
     assert re.search(r" s0  ok  ER@10 \d+\.\d %  HR@10 \d+\.\d %  \(", lines[0])
     assert set(scan([results]).status.values()) == {"ok"}

@@ -397,3 +397,41 @@ def test_without_targets_only_quality_is_measured() -> None:
     found = evaluate(evaluator((1, 6), [(0, 1)], [(0, 0)], []), torch.tensor([[9.0, 5, 4, 1, 0, 0]]))
     assert found["hr_full_5"] == 1
     assert not any(name.startswith("er_") for name in found)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("missed", ["ranked", "missed"])
+@pytest.mark.parametrize("seed", range(4))
+def test_recommending_by_popularity_is_a_model_that_scores_by_popularity(
+    several: bool, missed: Literal["ranked", "missed"], seed: int
+) -> None:
+    case = random_case(seed, several, 3, 60)
+    scores = case.pop("scores")
+    shape = scores.shape
+    made = evaluator(shape, **case, settings=EvaluationSettings(seen_held_out=missed))
+    counts = [sum(j == item for _, j in case["train"]) for item in range(shape[1])]
+    popularity = torch.tensor([1000.0 * n - item for item, n in enumerate(counts)])  # ties: the lower id
+    expected = evaluate(made, popularity.expand(shape))
+    found = made.by_popularity()
+    assert found == pytest.approx({name: value for name, value in expected.items() if not name.startswith("er_")})
+
+
+def test_what_no_model_can_get_wrong_is_known() -> None:
+    train = [(0, 0), (1, 0), (1, 1), (2, 5)]
+    made = evaluator((3, 12), train, [(0, 3), (1, 4)], [7])
+    # 11, 10 and 11 items are ranked for the target; user 2 has no held-out item.
+    assert made.decided() == {
+        "er_5": 0,
+        "er_10": pytest.approx(1 / 3),
+        "er_20": 1,
+        "er_30": 1,
+        "hr_5": 0,
+        "hr_10": 0.5,
+        "hr_20": 1,
+        "hr_full_5": 0,
+        "hr_full_10": 0.5,
+        "hr_full_20": 1,
+    }
+    worst = evaluate(made, -torch.eye(12)[torch.tensor([7, 7, 7])] - torch.eye(12)[torch.tensor([3, 4, 7])])
+    for name, share in made.decided().items():
+        assert (worst[name] == 1) == (share == 1)
