@@ -93,7 +93,7 @@ RULES = ["median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "dnc"]
 
 def rule(name: str, scope: str) -> Defense:
     cls = DEFENSES.get(name)
-    return cls(cls.Params(scope=scope))
+    return cls(cls.Params.model_validate({"scope": scope}))
 
 
 @pytest.mark.parametrize("sent", [1.2e18, 4e18, 6e18, 9e18, *HUGE, math.nan])
