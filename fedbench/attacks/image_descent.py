@@ -21,6 +21,7 @@ Wanted = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 """The loss of each of k images, float32 [k], by their features, float32 [k, F], and which of all they are, int64 [k]."""
 
 Change = Callable[["torch.Tensor"], "torch.Tensor"]
+"""Images, or gradients by images, to others of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ def descend(
     """``x <- clip(x - a sign(g), x_0 - eps, x_0 + eps)``, clipped to 0..255 too, from x_0 or ``start``, then rounded.
 
     g is the gradient of each image's own loss at the image as it would be uploaded, rounded, taken through the rounding
-    as if it were the identity (with a default step and eps = 1, 2 or a multiple of 4 nothing is ever rounded). With a
+    as if it were the identity (with a default step and eps up to 4 or a multiple of 4 nothing is ever rounded). With a
     ``lens`` it is taken at what becomes of that image, averaged over ``samples`` draws, and taken ``back``; so is the loss
     by which ``keep = "best"`` chooses, among the image at the start and that after every step, the first of equals.
 
     Args:
         images: the original ones of all items. items: int64 [k], which to change.
-        loss: on whatever device it likes.
+        loss: gets features where ``images.extract`` leaves them; what it returns may be on any device.
         start: uint8 [k, 3, H, W], or None.
 
     Returns:
@@ -92,6 +93,7 @@ def _piece(
     high: torch.Tensor,
     lens: Lens | None,
 ) -> torch.Tensor:
+    """The images at ``places``, float32 [k, 3, H, W], from x between low and high: all descend at once."""
     size = max(1.0, params.eps / 4) if params.step_size is None else params.step_size
     x = x.clamp(low, high)
     best, least = x.round(), x.new_full((len(x),), torch.inf)

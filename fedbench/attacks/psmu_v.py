@@ -23,10 +23,8 @@ class SyntheticUserImages(SyntheticUsers):
 
     over the change delta of its original image; everything but ``phi(x_t + delta)`` is constant. Targets share nothing.
     In lightvgcn a target lies outside the synthetic users' graphs, so delta acts through z_t in the perceptron alone.
-    Nothing is uploaded but images. The server's purifier, if any, is not known to it. (The features of the catalogue in
-    ``view.params.features`` are those of purified images, as all clients receive them: an attacker that compares them with
-    features of the original images sees that something purifies, and at which items. It makes no use of that, except that
-    the rivals in the lists are scored by what was received.)
+    Nothing is uploaded but images. The server's purifier, if any, is not known to it; rivals in the lists are scored by
+    the features that all clients receive, which are those of purified images.
 
     Not stated, so ours: the norm of delta (l-infinity, by the size of eps and the literature it is compared with), the
     solver (signed steps; see :func:`descend`), its steps, K, and how the users are fitted. ``margin`` is as in psmu; r is

@@ -32,9 +32,6 @@ class AdaptiveSyntheticUserImages(SyntheticUserImages):
     * ``"response"``: by the filter that is nearest to the purifier at changes of the size of eps (:func:`response`), with
       which the gradient loses what the purifier would remove.
 
-    On ML-1M, VNCF at epoch 8, it reaches ER@5 of 98 to 100 % behind JPEG, blur and median filter at eps 4, and behind
-    gdmpd at eps 16, where psmu-v mostly fails on cold posters (leaderboard/visual).
-
     It keeps the image of least mean loss. What the purifier is like is seen on the original images and on noisy ones, +-eps
     at random in every pixel: if it makes the same of both twice it is taken for deterministic, and one sample does; if it
     leaves both as they are, nothing is purified. (Original images alone do not tell: they may have few shades already, or
@@ -58,7 +55,7 @@ class AdaptiveSyntheticUserImages(SyntheticUserImages):
 
         steps: int = Field(40, ge=0, description="signed steps before an epoch [ours: 40]")
         keep: Literal["last", "best"] = Field(
-            "best", description="the image of the last step, or of the least mean loss"
+            "best", description="the image of the last step, or of the least mean loss [ours]"
         )
         samples: int = Field(4, ge=1, description="runs of a random purifier in every step [ours: 4]")
         backward: Literal["identity", "response"] = Field(

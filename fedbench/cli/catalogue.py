@@ -305,7 +305,7 @@ def _of_images(kind: str, cls: Any) -> dict[str, str]:
         bound = (
             f"every pixel within eps = {eps:g} of the original" if isinstance(eps, int | float) else "within its eps"
         )
-        also = ", and uploads gradients" if cls.card.channel == "image+gradient" else "; it has no clients"
+        also = ", and uploads gradients" if cls.card.channel == "image+gradient" else "; its clients upload nothing"
         return {"images": f"replaces those of the targets, {bound} (of 255){also}"}
     if kind == "defenses" and cls.card.family == "purification":
         return {"images": "cleans each before the extractor sees it: all at first, then every replaced one"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fedbench.cli.output import console
+from fedbench.cli.tried import print_tried
 
 
 def snapshot(
@@ -21,14 +22,16 @@ def snapshot(
     attack: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME",
+            metavar="FILE|NAME",
             help="An image attack; several are tried one after the other. Of psmu-pp only the image, without gradients.",
         ),
     ] = None,
     eps: Annotated[
         list[float] | None, typer.Option(help="Its bound, in steps of 8-bit pixels; several: one by one.")
     ] = None,
-    defense: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A purifier; several: one by one.")] = None,
+    defense: Annotated[
+        list[str] | None, typer.Option(metavar="FILE|NAME", help="A purifier; several: one by one.")
+    ] = None,
     epoch: Annotated[list[int] | None, typer.Option(help="After which epochs to stop and try.")] = None,
     targets: Annotated[int, typer.Option(help="As many of the least popular items, and of the most popular.")] = 10,
     seed: Annotated[list[int] | None, typer.Option(help="Of the run; several: one by one.")] = None,
@@ -47,12 +50,13 @@ def snapshot(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from fedbench.inspection.snapshot import Try, snapshots
+    from fedbench.inspection.snapshot import Try, check, snapshots
     from fedbench.runs.results import write_whole
+    from fedbench.scenarios.given import entry_name
     from fedbench.scenarios.scenario import Scenario
 
     tries = [
-        Try(name, {"eps": bound, **_table(attack_params, "--attack-params")})
+        Try(entry_name(name, "attack"), {"eps": bound, **_table(attack_params, "--attack-params")})
         for name in attack or ["psmu-v"]
         for bound in eps or [4.0]
     ]
@@ -60,7 +64,7 @@ def snapshot(
         Scenario(
             dataset,
             model,
-            defense=name,
+            defense=entry_name(name, "defense"),
             protocol="tois",
             target="least-popular-with-image",
             model_params=_table(model_params, "--model-params"),
@@ -72,7 +76,7 @@ def snapshot(
     past = pq.read_table(out).to_pylist() if out.is_file() else []
     done = {_key(row): {"defense_params": "{}", **row} for row in past}
     for scenario in scenarios:
-        _ = scenario.id  # what is wrong with one is said before the first is trained
+        check(scenario)  # what is wrong with one is said before the first is trained
     for each, scenario in itertools.product(seed or [0], scenarios):
         facts = _facts(scenario, each)
 
@@ -90,7 +94,7 @@ def snapshot(
                 done[_key({**facts, **row})] = {**facts, **row}
             write_whole(pa.Table.from_pylist([*done.values()]), out)
     console(err=True).print(f"written to {out}", soft_wrap=True)
-    _print([*done.values()])
+    print_tried([*done.values()])
 
 
 def _facts(scenario: Any, seed: int) -> dict[str, Any]:
@@ -128,52 +132,6 @@ def _table(text: str, option: str) -> dict[str, Any]:
     return value
 
 
-def _told(params: Mapping[str, Any]) -> list[str]:
-    return [f"{name}={value}" for name, value in sorted(params.items())]
-
-
 def _tell(what: str) -> Any:
     err = console(err=True)
     return (lambda text: err.print(f"{what}: {text}", end="\r")) if err.is_terminal else (lambda text: None)
-
-
-def _print(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    headings = (
-        "model",
-        "defense",
-        "epoch",
-        "attack",
-        "eps",
-        "targets",
-        "ER@5 before",
-        "ER@5",
-        "cosine",
-        "similarity",
-        "clean",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("model", "defense", "attack", "targets") else "right")
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        names = ("scenario_id", "model", "defense", "defense_params", "epoch", "attack", "attack_params", "group")
-        groups.setdefault(tuple(row[name] for name in names), []).append(row)
-    for key, found in groups.items():
-        means = [
-            sum(row[name] for row in found) / len(found)
-            for name in ("er_5_before", "er_5", "cosine", "similarity", "clean_similarity_mean")
-        ]
-        _, model, defense, defense_params, epoch, attack, attack_params, group = key
-        params = json.loads(attack_params)
-        table.add_row(
-            model,
-            " ".join([defense, *_told(json.loads(defense_params))]),
-            str(epoch),
-            " ".join([attack, *_told({name: value for name, value in params.items() if name != "eps"})]),
-            f"{params['eps']:g}",
-            f"{len(found)} {group}",
-            *(f"{value:.3f}" for value in means),
-        )
-    console().print(table)

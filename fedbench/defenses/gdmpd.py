@@ -64,7 +64,7 @@ class Gdmpd(UnguidedGdmpd):
     - ``beta_t`` has its ``+ beta_1``, which is lacking in print;
     - ``t_star`` 150 of 1,000, D summed over an image's pixels and lambda 10, capped: all 1,000 steps with lambda 1,000 on a
       mean squared error give an image that has nothing to do with the input, and lambda 1,000 on a sum diverges;
-    - the way back is respaced: a catalogue would take weeks on a processor else;
+    - the way back is respaced: a catalogue would take hours on a processor else, and days with a large denoiser;
     - the published weights' file name is that of a class-conditional model; unconditional ones are meant. The default is a
       small network that comes along;
     - detection compares the pair of features, where eq. 27 takes the cosine of their difference; its threshold is set by
@@ -76,8 +76,7 @@ class Gdmpd(UnguidedGdmpd):
         title="Guided diffusion purification and detection",
         paper=_TOIS,
         family=DefenseFamily.PURIFICATION,
-        notes="On ML-1M it stops psmu-v, which does not know it, at eps 4 to 16; psmu-v-adaptive, which does, gets through"
-        " at 16."
+        notes="Stands against image attacks that do not know it, and falls to psmu-v-adaptive, which does (leaderboard/visual)."
         " Sign of the guidance corrected; t_star, reduction and cap of the guidance chosen here: the printed reading"
         " returns images unrelated to the input.",
     )

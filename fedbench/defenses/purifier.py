@@ -48,11 +48,9 @@ class Purifier(Defense):
 
     Flagged: ``cos(phi(x), phi(purify(x))) < rho`` (TOIS, section 5.3; its eq. 27 prints a difference inside the cosine,
     read as a comma). rho is given, or the minimum or a quantile of the similarity of clean images. The paper takes the
-    minimum over 10,000 images of ImageNet; here it is taken over those of the catalogue that the engine gives for it,
-    every other one. A minimum is an extreme statistic: over more images it is lower, so thresholds of two catalogues do not
+    minimum over 10,000 images of ImageNet; here every other image of the catalogue sets it, and the others measure false
+    alarms. A minimum is an extreme statistic: over more images it is lower, so thresholds of two catalogues do not
     compare; a quantile's do. In a chain the similarity is that of the whole chain.
-
-    The published similarity is of one purification; averages over several are not offered.
 
     Attributes:
         rho: the threshold in force; None before clean images have been seen.
@@ -86,6 +84,7 @@ class Purifier(Defense):
             raise missing_extra("vision", f"defense {self.card.name!r}")
 
     def flags(self, similarity: torch.Tensor, known_clean: bool) -> torch.Tensor:
+        """Which are flagged, bool [k]; those that are known to be clean set the threshold first, unless it is given."""
         if known_clean and self.params.threshold is None:
             self.rho = _threshold(similarity, self.params.calibration)
         if self.rho is None:

@@ -64,7 +64,10 @@ def uploaded_of(found: Inspected) -> Uploaded:
         return read_uploaded(found.images)
     run, attack = found.record["run_id"], found.record["attack"]
     if found.record["uploads"]:
-        raise ResultsError(f"run {run} has no file {run}.images.parquet beside its record; run its scenario again.")
+        raise ResultsError(
+            f"run {run} has no file {run}.images.parquet beside its record; run its"
+            " scenario again (published records come without: images of posters are not ours to give)."
+        )
     raise ResultsError(f"run {run} has no images: attack {attack!r} showed none.")
 
 

@@ -12,11 +12,13 @@ import torch
 
 from fedbench.attacks import ATTACKS
 from fedbench.data import Split
+from fedbench.defenses.chain import Chain
 from fedbench.entries.cards import parse_parameters
 from fedbench.errors import UserError
 from fedbench.evaluation.metrics import hits
 from fedbench.federation.adversary import Adversary
 from fedbench.federation.attack import Attack
+from fedbench.federation.defense import Defense
 from fedbench.federation.gallery import Upload
 from fedbench.federation.model import Histories, PublicParams
 from fedbench.federation.simulation import Federation
@@ -80,12 +82,11 @@ def snapshots(
         images (``detection_auc``, ``detection_recall_zero_fp``).
     """
     keep_freed_memory()
+    check(scenario)
     for each in tries:
         each.made()
     where, split = torch.device(device), split_of(scenario, seed)
     r = scenario.resolved
-    if not r.model.reads_features:
-        raise UserError(f"model {scenario.model!r} does not look at images.")
     groups = _targets(scenario, split, targets)
     lacking = {
         epoch: [one for one in tries if any(known(epoch, one, item) is None for _, item, _ in groups)]
@@ -103,6 +104,23 @@ def snapshots(
             federation.check_finite()
             there = functools.partial(known, epoch)
             yield list(_at_this_moment(federation, lacking[epoch], groups, malicious_ratio, progress, there))
+
+
+def check(scenario: Scenario) -> None:
+    """Refuse what has no images to attack or to clean.
+
+    Raises:
+        UserError: the model reads none, or the defense is there and cleans none.
+    """
+    r = scenario.resolved
+    if not r.model.reads_features:
+        raise UserError(f"model {scenario.model!r} does not look at images; those that do: vncf, lightvgcn.")
+    defense = r.defense()
+    parts = defense.parts if isinstance(defense, Chain) else [defense]
+    if scenario.defense != "none" and all(type(part).purify is Defense.purify for part in parts):
+        raise UserError(
+            f"defense {scenario.defense!r} cleans no images; `fedbench list defenses` names the family of each."
+        )
 
 
 def _targets(scenario: Scenario, split: Split, count: int) -> list[Target]:

@@ -41,6 +41,8 @@ def chosen(**options: str | None) -> dict[Kind, str]:
 def substituted(suite: Suite, instead: Mapping[Kind, str]) -> Suite:
     """The suite with other entries: its attacked scenarios, each with these in place of its own and their parameters.
 
+    Of those one stays: eps, the bound that a scenario sets to all who show images.
+
     Scenarios that differed only in what is replaced become one; those that the new entries do not apply to are left
     out. Seeds, and the twins that are added when it is planned, are the suite's.
 
@@ -73,6 +75,12 @@ def _replaced(scenario: Scenario, instead: Mapping[Kind, str]) -> Scenario:
         values[kind] = name
         if kind != "dataset":
             values[f"{kind}_params"] = {}
+    if (
+        "attack" in instead
+        and ATTACKS.get(instead["attack"]).card.channel.shows_images
+        and "eps" in scenario.attack_params
+    ):
+        values["attack_params"] = {"eps": scenario.attack_params["eps"]}
     return dataclasses.replace(scenario, **values)
 
 

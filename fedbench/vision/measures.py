@@ -94,8 +94,8 @@ def blur_scores(images: torch.Tensor, side: int | None = 256) -> torch.Tensor:
 
     Grey is .299 R + .587 G + .114 B, the kernel [[0, 1, 0], [1, -4, 1], [0, 1, 0]]; borders are reflected without
     repeating the edge; the variance is over pixels (divided by their number). TOIS names a "Laplacian operator value"
-    without a formula: this is the usual reading, and the size of its Table 3 fits. The score depends on resolution, which
-    ``side`` fixes.
+    without a formula: this is the usual reading. The score depends on resolution, which ``side`` fixes, and on how images
+    were stored.
 
     Scores are kept by content, as features are.
 
@@ -131,7 +131,10 @@ def auc(clean: torch.Tensor, adversarial: torch.Tensor) -> float | None:
 
 
 def recall_at_zero_false_positives(clean: torch.Tensor, adversarial: torch.Tensor) -> float | None:
-    """Share of adversarial images below every clean one: what TOIS calls accuracy. None when there are none."""
+    """Share of adversarial images below every clean one; None when there are none.
+
+    TOIS prints a share of this kind with a threshold from other images (the lowest of 10,000 of ImageNet).
+    """
     if not len(clean) or not len(adversarial):
         return None
     return float((adversarial < clean.min()).double().mean())

@@ -94,7 +94,7 @@ def test_what_is_done_to_images() -> None:
         name: json.loads(out("show", name, "--json")).get("images") for name in ("psmu-v", "psmu-pp", "a-ra", "jpeg")
     }
     assert shown["psmu-v"] == (
-        "replaces those of the targets, every pixel within eps = 4 of the original (of 255); it has no clients"
+        "replaces those of the targets, every pixel within eps = 4 of the original (of 255); its clients upload nothing"
     )
     assert shown["psmu-pp"].endswith("(of 255), and uploads gradients")
     assert shown["a-ra"] is None

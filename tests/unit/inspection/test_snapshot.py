@@ -124,6 +124,12 @@ def test_only_what_is_missing_is_tried() -> None:
 def test_what_cannot_be_tried() -> None:
     with pytest.raises(UserError, match="attack 'psmu' replaces no images"):
         next(snapshots(scenario(), 0, [1], [Try("psmu", {})]))
+    with pytest.raises(UserError, match="defense 'median' cleans no images"):
+        next(snapshots(scenario(defense="median"), 0, [1], [Try("psmu-v", {})]))
+    args = ["vision", "snapshot", "longtail-small", "--out", "x.parquet", "--model", "mf"]
+    refused = CliRunner().invoke(app, args)
+    assert refused.exit_code == 2
+    assert "model 'mf' does not look at images" in refused.output
     ncf = replace(scenario(), model="ncf", model_params={})
     with pytest.raises(UserError, match="model 'ncf' does not look at images"):
         next(snapshots(ncf, 0, [1], [Try("psmu-v", {})]))

@@ -18,6 +18,7 @@ def row(**change: Any) -> dict[str, Any]:
         "model": "vncf", "defense": "none", "epoch": 8, "attack": "psmu-v", "attack_params": '{"eps": 4}', "group": "cold",
         "item": 3, "seed": 0, "er_5_before": 0.0, "er_5": 0.5, "cosine": 0.6, "similarity": 1.0,
         "clean_similarity_mean": 1.0, "clean_similarity_min": 1.0, "detection_auc": 0.5,
+        "flagged": None,
     }  # fmt: skip
     return {**values, **change}
 
@@ -37,8 +38,10 @@ def test_means_over_targets_and_seeds_by_hand(tmp_path: Path) -> None:
 def test_purifiers_with_other_parameters_have_rows_of_their_own() -> None:
     pure = {"defense": "gdmpd", "similarity": 0.7, "clean_similarity_mean": 0.9, "clean_similarity_min": 0.4}
     rows = [row(**pure, defense_params="{}"), row(**pure, defense_params='{"t_star": 45}'), row(defense_params="{}")]
+    rows += [row(**pure, defense_params="{}", item=each, flagged=flagged) for each, flagged in ((4, 1.0), (5, 0.0))]
     cells = [dict(zip(HEADINGS, each, strict=True)) for each in table_of(rows)]
     assert [each["defense"] for each in cells] == ["none", "gdmpd", "gdmpd t_star=45"], "undefended first"
+    assert [each["flagged"] for each in cells] == ["", "50", ""]
     assert (cells[1]["similarity"], cells[1]["clean least"], cells[1]["AUC"]) == ("0.70", "0.40", "0.50")
 
 

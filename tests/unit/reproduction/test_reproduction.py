@@ -82,6 +82,17 @@ def planned(*scenarios: Any, seeds: int = 2) -> list[Planned]:
     return [Planned(each, tuple(range(seeds))) for each in scenarios]
 
 
+def test_a_twin_is_of_no_published_value_that_does_not_name_its_attack(tmp_path: Path) -> None:
+    write(tmp_path, record(scenario("a-ra"), 0, er=0.9), record(scenario("none"), 0, er=0.0))
+    both = [*planned(scenario("a-ra"), seeds=1), Planned(scenario("none"), (0,), twin=True)]
+    values = [
+        Expected(where={"model": "mf"}, metric="er_10", value=0.9, source="A paper"),
+        Expected(where={"attack": "none"}, metric="er_10", value=0.0, source="A paper"),
+    ]
+    report = compare("", "", both, values, Database([tmp_path]))
+    assert [(cell.n, cell.mean) for cell in report.cells] == [(1, pytest.approx(90)), (1, pytest.approx(0))]
+
+
 def test_a_cell_takes_the_runs_that_the_suite_asks_for(tmp_path: Path) -> None:
     write(tmp_path, *(record(scenario("a-ra"), seed, er=0.1 * seed) for seed in range(4)))
     report = compare("T", "P", planned(scenario("a-ra")), [expected(value=0.05)], Database([tmp_path]))
