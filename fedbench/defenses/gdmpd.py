@@ -76,7 +76,7 @@ class Gdmpd(UnguidedGdmpd):
         title="Guided diffusion purification and detection",
         paper=_TOIS,
         family=DefenseFamily.PURIFICATION,
-        notes="Stands against image attacks that do not know it, and falls to psmu-v-adaptive, which does (leaderboard/visual)."
+        notes="Stands against image attacks that do not know it; falls to psmu-v-adaptive, which does (leaderboard/visual)."
         " Sign of the guidance corrected; t_star, reduction and cap of the guidance chosen here: the printed reading"
         " returns images unrelated to the input.",
     )
