@@ -40,6 +40,13 @@ def imported_path(name: str, slot: str) -> Path:
     return cache_home() / "datasets" / name / f"{slot}.parquet"
 
 
+def imported_mark(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of writing and size of every file that was imported of a dataset: another import has another mark."""
+    folder = cache_home() / "datasets" / name
+    files = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+    return tuple((path.name, status.st_mtime_ns, status.st_size) for path in files for status in (path.stat(),))
+
+
 def read_imported(name: str, slot: str) -> Table | None:
     """The imported table of a slot, None when there is none; raises :class:`DataError` when it is damaged."""
     path = imported_path(name, slot)

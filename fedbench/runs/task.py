@@ -10,6 +10,7 @@ import torch
 
 from fedbench.data import Split, load_split
 from fedbench.data.images import Pictures, load_pictures
+from fedbench.data.library import imported_mark
 from fedbench.errors import UserError
 from fedbench.federation.images import ItemImages
 from fedbench.federation.population import Task, UserItem
@@ -52,11 +53,12 @@ def task_of(
 
 def pictures_of(split: Split) -> Pictures:
     """The images of the items of a split; raises :class:`DataError` where there are none."""
-    return _pictures(split.dataset, split.split)
+    return _pictures(split.dataset, split.split, imported_mark(split.dataset))
 
 
 @functools.lru_cache(maxsize=1)
-def _pictures(dataset: str, split: str) -> Pictures:
+def _pictures(dataset: str, split: str, mark: tuple[tuple[str, int, int], ...]) -> Pictures:
+    """``mark``: of what was imported, so that another import under the same name is not taken for the first."""
     return load_pictures(dataset, split)
 
 

@@ -42,8 +42,9 @@ from fedbench.data.pictures_import import import_images
 from fedbench.data.pictures_store import images_path
 from fedbench.data.records import Interactions, Pictures, Table
 from fedbench.data.store import cached, read_table, write_table
-from fedbench.data.upstream import amazon_table
+from fedbench.data.upstream import json_table
 from fedbench.errors import DataError, UserError
+from fedbench.runs.task import pictures_of
 
 Image = pytest.importorskip("PIL.Image", reason="the extra vision is not installed")
 SMALL = SHAPES["longtail-small"]
@@ -474,7 +475,7 @@ def test_ids_are_in_the_order_of_the_indices(shop: Path) -> None:
     reviews = (
         b'{"reviewerID": "u", "asin": "Y", "unixReviewTime": 2}\n{"reviewerID": "u", "asin": "X", "unixReviewTime": 1}'
     )
-    assert amazon_table(reviews, "f").item_ids == ("Y", "X")
+    assert json_table(reviews, "f").item_ids == ("Y", "X")
     assert read_lists_ids("5 30 7\n6 7\n") == ("30", "7")
 
 
@@ -719,3 +720,12 @@ def test_posters_of_the_data_folder(real: Path) -> None:
         assert np.array_equal(pictures.pixels[where], decode(stream.read()).pixels)
     with pytest.raises(UserError, match="nothing tells which is which"):
         load_item_ids(resolve("amazon-music"), "leave-one-out")
+
+
+def test_images_imported_again_are_not_those_of_before(shop: Path) -> None:
+    split = load_split("shop", "4:1")
+    import_images("shop", images_of(shop.parent / "one", A=encoded(PHOTO)), side=8)
+    before = pictures_of(split).fingerprint
+    assert pictures_of(split).fingerprint == before
+    import_images("shop", images_of(shop.parent / "two", A=encoded(plain((1, 2, 3)))), side=8)
+    assert pictures_of(split).fingerprint != before
