@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fedbench.runs.checksum import checksums
 from fedbench.runs.record import schema, summarize_curve
 from fedbench.submission.bundle import Made, entry, make_bundle
 from fedbench.submission.container import ENVIRONMENT, MANIFEST, RECORDS, SOURCE, packed
@@ -66,8 +67,14 @@ def rows_of(data: bytes) -> list[Row]:
 def with_rows(data: bytes, rows: list[Row]) -> bytes:
     """The bundle with other records, and the environment that they state."""
     members = unpacked(data)
-    members[RECORDS], members[ENVIRONMENT] = written(rows), canonical(environment_of(rows))
+    members[RECORDS], members[ENVIRONMENT] = written(summed(rows)), canonical(environment_of(rows))
     return sealed(members)
+
+
+def summed(rows: list[Row]) -> list[Row]:
+    """The rows with the checksums of their values."""
+    table = pa.Table.from_pylist(rows, schema=schema()).drop_columns("checksum")
+    return [row | {"checksum": sha} for row, sha in zip(rows, checksums(table), strict=True)]
 
 
 def edited(data: bytes, edit: Callable[[Row], Any], which: Callable[[Row], bool] | None = None) -> bytes:

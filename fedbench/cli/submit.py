@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedbench.cli.run import Only, choose_device
+from fedbench.cli.run import Jobs, Only, choose_device, choose_jobs
 
 if TYPE_CHECKING:
     from fedbench.submission.report import Check
-    from fedbench.submission.rerun import Compared
+    from fedbench.submission.rerun import Rerun
     from fedbench.submission.verify import Verified
 
 WARNING = """\
@@ -76,26 +77,39 @@ def submit(
 
 def verify(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A file that `fedbench submit` made.")],
-    runs: Annotated[int, typer.Option(min=1, help="How many runs are drawn and run again.")] = 3,
+    budget: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Repeat all runs if they fit in this time, else as many as fit: 90m, 1h30m."),
+    ] = "1h",
+    runs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Repeat so many runs, whatever time they take.")
+    ] = None,
+    jobs: Jobs = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the draw, to repeat it. [default: a new one]")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Run the code in the bundle without asking.")] = False,
     no_rerun: Annotated[bool, typer.Option("--no-rerun", help="Run nothing: only read.")] = False,
     source: Annotated[bool, typer.Option("--source", help="Only print the code in the bundle, to read it.")] = False,
     records: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.parquet", help="Write its records, once verified, for `leaderboard --results`."),
+        typer.Option(
+            metavar="FILE.parquet",
+            help="Repeat every run, and write the records of the repetitions, for `leaderboard --results`.",
+        ),
     ] = None,
     beside: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where other bundles and records are: no other bundle may have its name, and --records leaves twins out"
-            " that are there.",
+            help="Where other bundles and records are: no other bundle may have its name, an entry that would come among the"
+            " first three there has all its runs repeated, and --records leaves twins out that are there.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
-    """Check a bundle without trusting it: hashes, schema, completeness, then a random sample of its runs again."""
+    """Check a bundle without trusting it: hashes, schema, completeness, then its runs again, in an order nobody can foresee.
+
+    The last line is the verdict. The exit code is 0 only if that is "verified", or "read" with --no-rerun.
+    """
     from fedbench.cli.lazy import defer_torch
 
     defer_torch()
@@ -103,14 +117,16 @@ def verify(
     from fedbench.errors import UserError
     from fedbench.submission.beside import check_name
     from fedbench.submission.container import read_bundle
+    from fedbench.submission.rerun import elsewhere
     from fedbench.submission.verify import verify as check_bundle
 
-    if records is not None and no_rerun:
-        raise UserError("--records are those of a bundle that is verified; --no-rerun verifies none.")
+    if records is not None and (no_rerun or runs is not None):
+        raise UserError("--records are those of the repetitions of all runs; leave out --no-rerun and --runs.")
     if records is not None and records.suffix != ".parquet":
         raise UserError(f"--records {str(records)!r} must end in .parquet.")
     if beside is not None and not beside.is_dir():
         raise UserError(f"--beside {str(beside)!r} is no folder.")
+    seconds = parse_time(budget)
     data = read_bundle(bundle)
     if source:
         _print_source(data)
@@ -118,6 +134,8 @@ def verify(
     found = check_bundle(data)
     if found.ok and found.manifest is not None and beside is not None:
         check_name(found.manifest, bundle, beside, found.step("name"))
+    if found.ok:
+        elsewhere(found, ["cpu", choose_device("auto")], found.step("device"))
     again: _Again | None = None
     told = 0
     if found.ok and not no_rerun:
@@ -126,14 +144,32 @@ def verify(
         told = len(found.checks)
         if not yes:
             _ask(bundle, as_json)
-        again = _run_again(found, runs, seed, as_json)
+        wanted = _Wanted(seconds, len(found.rows) if records is not None else runs, choose_jobs(jobs), seed, beside)
+        again = _run_again(found, wanted, as_json)
     if as_json:
         print_json(_data(found, again))
     else:
         _print_verified(bundle, found, told, again)
-    if records is not None and found.ok:
-        _write_records(found, records, beside)
+    if records is not None and found.ok and again is not None:
+        _write_records(found, again, records, beside)
+    if not as_json:
+        typer.echo(_verdict(found, again))
+    sys.stdout.flush()  # a verdict that nobody could read is none
     raise typer.Exit(0 if found.ok else 1)
+
+
+def parse_time(text: str) -> float:
+    """Seconds of ``90s``, ``15m``, ``1h``, ``1h30m``."""
+    import re
+
+    from fedbench.errors import UserError
+
+    parts = re.fullmatch(r"(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6})s)?", text, re.ASCII)
+    values = [int(each or 0) for each in parts.groups()] if parts else []
+    seconds = sum(n * unit for n, unit in zip(values, (3600, 60, 1), strict=False))
+    if seconds < 1:
+        raise UserError(f"--budget {text!r} must be a time such as 90s, 15m, 1h or 1h30m.")
+    return float(seconds)
 
 
 def _print_source(data: bytes) -> None:
@@ -150,12 +186,12 @@ def _print_source(data: bytes) -> None:
     typer.echo(visible(members[SOURCE].decode("utf-8", "backslashreplace"), kept="\n\t"))
 
 
-def _write_records(found: Verified, file: Path, beside: Path | None) -> None:
+def _write_records(found: Verified, again: _Again, file: Path, beside: Path | None) -> None:
     from fedbench.cli.output import console, count
     from fedbench.submission.beside import write_records
 
     assert found.claimed is not None
-    written, known = write_records(found, found.claimed, file, beside)
+    written, known = write_records(found.claimed, again.rerun.again, file, beside)
     left = f"; {count(known, 'twin')} left out, since {beside} has {'it' if known == 1 else 'them'}" if known else ""
     console(err=True).print(f"{count(written, 'record')} in {file}{left}", soft_wrap=True)
 
@@ -179,36 +215,97 @@ def interactive() -> bool:
     return sys.stdin.isatty()
 
 
-class _Again(NamedTuple):
-    """The re-run: the seed of the draw, how many runs it could be made of, and what was compared."""
+@dataclass(frozen=True)
+class _Wanted:
+    """How much is to be repeated: so many ``runs``, None for those that fit in ``budget`` seconds.
+
+    ``published`` is the folder of what is on the leaderboard already.
+    """
+
+    budget: float
+    runs: int | None
+    jobs: int | None
+    seed: int | None
+    published: Path | None
+
+
+@dataclass(frozen=True)
+class _Again:
+    """The re-run: the seed of the draw, how many runs were repeated of how many, how many of them came in any case."""
 
     seed: int
-    able: int
-    compared: Sequence[Compared]
+    runs: int
+    repeated: int
+    sure: int
+    rerun: Rerun
+
+    @property
+    def chances(self) -> dict[int, float]:
+        """Number of forged runs -> the chance that the draw had one of them."""
+        from fedbench.submission.draw import FORGED, chance
+
+        runs, repeated = self.runs - self.sure, self.repeated - self.sure
+        return {k: float(chance(runs, repeated, k)) for k in FORGED if k <= runs}
 
 
-def _run_again(found: Verified, runs: int, seed: int | None, quiet: bool) -> _Again:
+def _run_again(found: Verified, wanted: _Wanted, quiet: bool) -> _Again:
     import secrets
 
     from fedbench.cli.output import console, count, duration
-    from fedbench.submission.rerun import at_hand, draw, patience, rerun
+    from fedbench.runs.execution import default_jobs
+    from fedbench.submission.beside import other_twins
+    from fedbench.submission.draw import drawn, repeat_within
+    from fedbench.submission.repeat import repeat
+    from fedbench.submission.rerun import Rerun, without_data
 
-    drawn = secrets.randbelow(2**31) if seed is None else seed
+    assert found.claimed is not None
+    seed = secrets.randbelow(2**63) if wanted.seed is None else wanted.seed
     check = found.step("re-run")
-    able = at_hand(found, ["cpu", choose_device("auto")], check)
-    sample = draw(found, able, runs, drawn)
-    if not quiet:
-        most = duration(patience(sample))
-        text = f"running {count(len(sample), 'run')} of {len(found.rows):,} again"
-        text += f" (draw --seed {drawn}; stopped after {most}) ..."
-        console(err=True).print(text, soft_wrap=True)
-    return _Again(drawn, len(able), rerun(found, sample, check))
+    rerun = Rerun(found, check, repeat)
+    without_data(found, check)
+    total = len(found.rows)
+    if check.reasons:
+        return _Again(seed, total, 0, 0, rerun)
+    differ = other_twins(found, found.claimed, wanted.published, check) if wanted.published is not None else set[str]()
+    order, sure = drawn(found.rows, seed, differ)
+    least, budget = sure, wanted.budget
+    if wanted.runs is not None:
+        order, budget = order[: max(sure, wanted.runs)], float("inf")
+    elif wanted.published is not None and (board := _top(found, wanted.published)):
+        check.note(f"it would come among the first three of \u201c{board}\u201d, so all its runs are repeated.")
+        budget = float("inf")
+
+    def tell(runs: int, seconds: float) -> None:
+        if not quiet:
+            text = f"repeating {count(runs, 'run')} of {total:,}, about {duration(seconds)} (draw --seed {seed}) ..."
+            console(err=True).print(text, soft_wrap=True)
+
+    repeated = repeat_within(order, least, budget, wanted.jobs or default_jobs("cpu"), rerun, tell)
+    return _Again(seed, total, repeated, sure, rerun)
+
+
+def _top(found: Verified, published: Path) -> str | None:
+    """The title of a board among whose first three the bundle's own numbers would bring it; None: there is none."""
+    import tempfile
+
+    import pyarrow as pa
+
+    from fedbench.leaderboard.places import top_place
+    from fedbench.runs.record import schema
+    from fedbench.runs.results import write_whole
+
+    assert found.manifest is not None
+    assert found.claimed is not None
+    with tempfile.TemporaryDirectory(prefix="fedbench-verify-") as folder:
+        file = Path(folder) / "claimed.parquet"
+        write_whole(pa.Table.from_pylist(list(found.rows), schema=schema()), file)
+        return top_place([published, file], found.manifest.kind, found.manifest.name, found.manifest.suite)
 
 
 def _print_verified(bundle: Path, found: Verified, told: int, again: _Again | None) -> None:
     """The facts, the checks and the verdict; the notes of the first ``told`` checks have been printed already."""
-    from fedbench.cli.output import console, count, facts, table
-    from fedbench.submission.rerun import TOLERANCE, table_rows
+    from fedbench.cli.output import console, facts, table
+    from fedbench.submission.compare import TOLERANCE, table_rows
     from fedbench.texts import visible
 
     out = console()
@@ -229,30 +326,35 @@ def _print_verified(bundle: Path, found: Verified, told: int, again: _Again | No
     out.print(
         table(("check", "verdict"), [(each.name, "REFUSED" if each.reasons else "passed") for each in found.checks])
     )
-    if again is not None and again.compared:
+    if again is not None and again.rerun.compared:
         headings = ("run", "metric", "stated", "again", "apart", "tolerance", "")
-        out.print(table(headings, table_rows(again.compared), right=headings[2:6]))
+        out.print(table(headings, table_rows(again.rerun.compared), right=headings[2:6]))
         out.print(
-            f"Tolerance: {TOLERANCE} in every metric at the end, the peak, the tail and the best epoch; of a run that"
-            " differs, the range of its repetitions with other roundings, if that is more. Data, targets, malicious clients,"
-            f" rounds and parameters must be equal. The draw is repeated by --seed {again.seed}.",
+            f"Tolerance: {TOLERANCE} in every number of the curve and all that is made of it; of a run that differs, the"
+            " range of its repetitions with other roundings, if that is more. Data, targets, malicious clients, rounds and"
+            f" parameters must be equal. The draw is repeated by --seed {again.seed}.",
             soft_wrap=True,
         )
     _print_notes(found.checks[told:])
     _print_reasons(found.checks)
-    if not found.ok:
-        out.print("refused")
-    elif again is None:
-        out.print("whole and consistent; nothing was run again, so its numbers are only claimed")
-    elif again.able < len(found.rows):
-        left = count(len(found.rows) - again.able, "run")
-        out.print(
-            f"verified, but for {left} of {len(found.rows):,} that cannot be repeated here: their numbers are only claimed,"
-            " as are all times",
-            soft_wrap=True,
+
+
+def _verdict(found: Verified, again: _Again | None) -> str:
+    """The last line, in which everything is said."""
+    from fedbench.cli.output import count
+    from fedbench.submission.draw import told
+
+    refused = sum(len(check.reasons) for check in found.checks)
+    if refused and again is not None and not again.repeated:
+        return f"not verified: {found.checks[-1].reasons[0]}"
+    if refused:
+        return (
+            f"refused: {count(refused, 'reason')}; the first: {next(c.reasons[0] for c in found.checks if c.reasons)}"
         )
-    else:
-        out.print("verified; times are only claimed")
+    if again is None:
+        return "read: whole and consistent; nothing was run again, so its numbers are only claimed"
+    share = f"{again.repeated:,} of {count(again.runs, 'run')} repeated"
+    return f"verified: {share}; {told(again.runs - again.sure, again.repeated - again.sure)}. Times are only claimed"
 
 
 def _print_notes(checks: Sequence[Check]) -> None:
@@ -280,9 +382,12 @@ def _data(found: Verified, again: _Again | None) -> dict[str, Any]:
         "manifest": found.manifest.model_dump(mode="json") if found.manifest else None,
         "card": found.card.model_dump(mode="json") if found.card else None,
         "checks": [asdict(each) for each in found.checks],
+        "verdict": _verdict(found, again),
         "draw": again.seed if again else None,
-        "repeatable": again.able if again else None,
-        "compared": [asdict(each) | {"ok": each.ok} for each in (again.compared if again else ())],
+        "runs": len(found.rows),
+        "repeated": again.repeated if again else 0,
+        "found_with": again.chances if again else {},
+        "compared": [asdict(each) | {"ok": each.ok} for each in (again.rerun.compared if again else ())],
     }
 
 

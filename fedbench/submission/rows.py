@@ -6,12 +6,16 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pyarrow as pa
 
 from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
 from fedbench.entries.cards import Channel
 from fedbench.errors import UserError
 from fedbench.plugins.card_rules import LONGEST_NAME
+from fedbench.runs.checksum import checksums
 from fedbench.runs.identity import identity
 from fedbench.runs.record import EXPOSURE, METRICS, SCHEMA_VERSION, SELECTED, VALIDATION, schema, summarize_curve
 from fedbench.runs.task import count_malicious
@@ -25,13 +29,9 @@ MOST_TEXT = 20_000
 MOST_SECONDS = 30 * 86_400
 """Of a run."""
 
-_SINCE = {
-    "defense_family": 2, "defense_knowledge": 2, "defense_assumes": 2, "model_version": 4, "defense_version": 4,
-    "model_source_hash": 5,
-}  # fmt: skip
-"""The version of the schema that brought a column, beside those that may be null anyway: earlier records lack it."""
 _SUMMARY = tuple(name for name in schema().names[schema().names.index(METRICS[0]) :])
-_MAY_BE_NULL = OPTIONAL | set(_SUMMARY)
+_MAY_BE_NULL = (OPTIONAL | set(_SUMMARY)) - {"isolation", "refused_uploads", "warnings", "checksum"}
+_ISOLATION = re.compile(r"none|process|sandbox(:[a-z0-9 ,+.-]{1,60})?", re.ASCII)
 _SOURCES = ("attack_source_hash", "defense_source_hash", "model_source_hash")
 _WORDING = (*_SOURCES, "defense_assumes")
 """Of fedbench's own methods these change with a comment, or the wording of a card, and no number moves."""
@@ -42,8 +42,8 @@ _OF_DATA = (
 )  # fmt: skip
 _OF_IMAGES = frozenset({"images_fingerprint"})
 """Of these, what only records of models that look at images have."""
-_IMAGES_SINCE = 6
-"""The version of the schema that brought what a record says of images."""
+CLOCKS = timedelta(minutes=10)
+"""By how much clocks may differ."""
 
 
 def check_rows(rows: Sequence[Row], kind: str, name: str, source_hash: str | None, check: Check) -> None:
@@ -67,20 +67,31 @@ def check_rows(rows: Sequence[Row], kind: str, name: str, source_hash: str | Non
         if len(check.reasons) > 60:
             check.refuse("and more; the checks of the records stop here.")
             return
+    _check_sums(rows, check)
     for column, runs in unequal.items():
         check.note(f"{column} of {count(len(runs), 'run')} is not that of this fedbench ({some(runs)}).")
     if not check.reasons:
         _check_between(rows, check)
 
 
+def _check_sums(rows: Sequence[Row], check: Check) -> None:
+    """The checksum of every record is that of its values."""
+    table = pa.Table.from_pylist(list(rows), schema=schema()).drop_columns("checksum")
+    wrong = [str(row["run_id"]) for row, sha in zip(rows, checksums(table), strict=True) if row["checksum"] != sha]
+    if wrong:
+        check.refuse(f"the checksum of {count(len(wrong), 'record')} is not that of its values: {some(wrong)}.")
+
+
 def _form(row: Row) -> Iterator[str]:
     """What can be told of a row by itself: nulls, texts, numbers, and the curve."""
-    version = row["schema_version"]
-    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
-        yield f"schema_version = {brief(version)} is not one of 1 to {SCHEMA_VERSION}."
+    if row["schema_version"] != SCHEMA_VERSION:
+        yield (
+            f"schema_version = {brief(row['schema_version'])}, but new records have {SCHEMA_VERSION}; run it again with this"
+            " fedbench (`fedbench run --fresh`)."
+        )
         return
     for column, value in row.items():
-        if value is None and column not in _MAY_BE_NULL and version >= _SINCE.get(column, 1):
+        if value is None and column not in _MAY_BE_NULL:
             yield f"{column} is null."
         elif isinstance(value, str) and (len(value) > MOST_TEXT or hidden(value, "\n\t" if column == "error" else "")):
             yield f"{column} = {brief(value)} is too long, or holds a character that cannot be seen."
@@ -92,7 +103,7 @@ def _form(row: Row) -> Iterator[str]:
 
 
 def _of_machine(row: Row) -> Iterator[str]:
-    """Times, threads, memory and suite: what nothing else tells, within what can be."""
+    """Times, threads, memory, isolation and suite: what nothing else tells, within what can be."""
     total, *parts = seconds = [row[column] if row[column] is not None else math.nan for column in _SECONDS]
     for column, value in zip(_SECONDS, seconds, strict=True):
         if value < 0:
@@ -101,12 +112,22 @@ def _of_machine(row: Row) -> Iterator[str]:
             yield f"{column} = {value:g} is longer than any run (at most {MOST_SECONDS:,})."
     if min(parts) >= 0 and sum(parts) > 1.001 * total + 0.01:  # of roundings
         yield f"seconds_total = {total:g}, but its parts make {sum(parts):g}."
+    if (
+        row["started_at"] is not None
+        and row["started_at"].timestamp() + total > (datetime.now(UTC) + CLOCKS).timestamp()
+    ):
+        yield f"started_at = {row['started_at']:%Y-%m-%d %H:%M} and {total:,.0f} s of work end in the future."
     if row["rounds"] and not row["seconds_train"]:
         yield f"{row['rounds']:,} rounds in seconds_train = {row['seconds_train']}."
     if row["threads"] is not None and row["threads"] < 1:
         yield f"threads = {row['threads']} is below 1."
-    if (row["peak_gpu_bytes"] or 0) < 0:
-        yield f"peak_gpu_bytes = {row['peak_gpu_bytes']} is negative."
+    for column in ("peak_gpu_bytes", "refused_uploads"):
+        if (row[column] or 0) < 0:
+            yield f"{column} = {row[column]} is negative."
+    if row["isolation"] is not None and not _ISOLATION.fullmatch(row["isolation"]):
+        yield f"isolation = {brief(row['isolation'])} is no level of isolation."
+    if any(len(each) > 500 or hidden(each, "") for each in row["warnings"] or () if each is not None):
+        yield "warnings are too long, or hold a character that cannot be seen."
     suite = row["suite"]
     if suite is not None and not (re.fullmatch(SUITE_NAME, suite) and len(suite) <= LONGEST_NAME):
         yield f"suite = {brief(suite)} cannot be the name of a suite."
@@ -133,13 +154,12 @@ def _of_scenario(
     except UserError as error:
         yield f"its scenario is not possible here: {error}"
         return
-    missing = {column for column, since in _SINCE.items() if row["schema_version"] < since}
     if row["run_id"] != f"{row['scenario_id']}-s{row['seed']}" or row["seed"] < 0:
         yield "run_id is not made of scenario_id and seed."
     ours = name in (scenario.attack if kind == "attack" else scenario.defense).split("+")
     for column, value in expected.items():
         if column in _WORDING and not (ours and column.startswith(kind)):
-            if row[column] != value and column not in missing:
+            if row[column] != value:
                 unequal.setdefault(column, []).append(str(row["run_id"]))
         elif column in _SOURCES:
             if source_hash is not None and row[column] != source_hash:
@@ -147,7 +167,7 @@ def _of_scenario(
                     f"{column} is not that of source.py: the file was edited after the runs, or they were made with another"
                     f" fedbench ({row['fedbench_version']}, commit {brief(row['git_commit'])}); run them again."
                 )
-        elif row[column] != value and not (row[column] is None and column in missing):
+        elif row[column] != value:
             yield f"{column} = {brief(row[column])}, but its scenario gives {brief(value)}."
     yield from _course(row, scenario)
 
@@ -172,11 +192,10 @@ def _course(row: Row, scenario: Scenario) -> Iterator[str]:
     if (row["error"] is None) != (status == "ok"):
         yield f"status is {status}, but error = {brief(row['error'])}."
     given = {"dataset": scenario.dataset, "split": p.split, "ranking": p.ranking, "epochs_planned": p.epochs}
-    if row["schema_version"] >= _IMAGES_SINCE:
-        model = scenario.resolved.model
-        given["extractor"] = getattr(model.params, "extractor", None) if model.reads_features else None
-        if (row["images_fingerprint"] is not None) != model.reads_features:
-            yield f"images_fingerprint = {brief(row['images_fingerprint'])}, of model {scenario.model!r}."
+    model = scenario.resolved.model
+    given["extractor"] = getattr(model.params, "extractor", None) if model.reads_features else None
+    if (row["images_fingerprint"] is not None) != model.reads_features:
+        yield f"images_fingerprint = {brief(row['images_fingerprint'])}, of model {scenario.model!r}."
     for column, value in given.items():
         if row[column] != value:
             yield f"{column} = {brief(row[column])}, but its scenario gives {brief(value)}."

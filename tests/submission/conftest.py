@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import plugin_files
 import pytest
@@ -14,6 +14,10 @@ from fedbench.runs.results import write_record
 from fedbench.scenarios.suite import forget_scenarios
 from fedbench.submission.bundle import entry
 from fedbench.submission.claim import claim
+from fedbench.submission.records import Row
+from fedbench.submission.repeat import repeat
+from fedbench.submission.report import Check
+from fedbench.submission.verify import Verified, verify
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +46,25 @@ def fresh() -> Iterator[None]:
     yield
     plugins.forget()
     forget_scenarios()
+
+
+@pytest.fixture(scope="session")
+def repetitions(submitted: Submitted) -> Mapping[str, Row]:
+    """The runs of the good bundle as `verify` repeats them: run id -> record."""
+    found, check = verify(submitted.data), Check("re-run")
+    records = repeat(found, found.rows, "", check)
+    assert not check.reasons
+    return {str(record["run_id"]): record for record in records if record is not None}
+
+
+@pytest.fixture
+def known(repetitions: Mapping[str, Row], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """`verify` takes these instead of running them again, so the code of the bundle must be that of the good one; which."""
+    asked: list[str] = []
+
+    def look_up(found: Verified, rows: Sequence[Row], rounding: str, check: Check) -> list[Row | None]:
+        asked.extend(str(row["run_id"]) for row in rows)
+        return [repetitions[str(row["run_id"])] for row in rows]
+
+    monkeypatch.setattr("fedbench.submission.repeat.repeat", look_up)
+    return asked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from bundles import (
 )
 
 import fedbench
-from fedbench.runs.record import SCHEMA_VERSION, schema
+from fedbench.runs.record import SCHEMA_VERSION, checksum, schema
 from fedbench.runs.results import scan
 from fedbench.scenarios.scenario import Scenario
 from fedbench.submission import records, rows
@@ -101,11 +102,17 @@ def another(row: Row, **values: Any) -> None:
         pytest.param(put(images_fingerprint="0" * 64), "images_fingerprint = '000", id="images that nobody looks at"),
         pytest.param(put(extractor="vgg16"), "extractor = 'vgg16', but its scenario gives None", id="extractor"),
         pytest.param(
-            put(schema_version=SCHEMA_VERSION + 1), f"is not one of 1 to {SCHEMA_VERSION}", id="future schema"
+            put(schema_version=SCHEMA_VERSION + 1), f"but new records have {SCHEMA_VERSION}", id="future schema"
         ),
+        pytest.param(put(schema_version=1), f"schema_version = 1, but new records have {SCHEMA_VERSION}", id="old schema"),
+        pytest.param(put(started_at=datetime(2099, 1, 1, tzinfo=UTC)), "started_at = 2099-01-01 00:00 and", id="2099"),
+        pytest.param(put(started_at=None), "started_at is null", id="no time"),
+        pytest.param(put(isolation="vault"), "isolation = 'vault' is no level of isolation", id="isolation"),
+        pytest.param(put(refused_uploads=-1), "refused_uploads = -1 is negative", id="refused uploads"),
+        pytest.param(put(warnings=["\x1b[2J"]), "warnings are too long, or hold", id="warnings"),
         pytest.param(put(model_version=None), "model_version is null", id="no version of the model"),
         pytest.param(put(model_source_hash=None), "model_source_hash is null", id="no source of the model"),
-        pytest.param(put(schema_version=1, attack_version=None), "attack_version is null", id="never without a version"),
+        pytest.param(put(attack_version=None), "attack_version is null", id="no version of the attack"),
         pytest.param(put(device_name="x\x1b[2J"), "a character that cannot be seen", id="terminal escape"),
         pytest.param(put(suite="a\u202eb"), "a character that cannot be seen", id="bidi override"),
         pytest.param(put(platform="x" * 30_000), "is too long", id="long text"),
@@ -126,23 +133,21 @@ def test_a_changed_record(good: bytes, edit: Callable[[Row], Any], reason: str) 
 
 def test_the_published_records_pass_what_is_asked_of_times_and_machines() -> None:
     folder = Path(__file__).parents[2] / "leaderboard" / "results"
-    columns = ["run_id", "suite", "rounds", "threads", "peak_gpu_bytes", *rows._SECONDS]
-    published = [row for path in scan([folder]).files for row in pq.read_table(path, columns=columns).to_pylist()]
+    columns = ["run_id", "suite", "rounds", "threads", "peak_gpu_bytes", "started_at", *rows._SECONDS]
+    since_7 = dict.fromkeys(("isolation", "refused_uploads", "warnings"))
+    published = [
+        since_7 | row for path in scan([folder]).files for row in pq.read_table(path, columns=columns).to_pylist()
+    ]
     assert len(published) > 2000
     assert [(row["run_id"], reason) for row in published for reason in rows._of_machine(row)] == []
 
 
-@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
-def test_records_of_earlier_schemas_lack_what_came_later(good: bytes, version: int) -> None:
-    """Twins are often published ones, which are older than the entry."""
-    lacks: dict[str, None] = {} if version >= 5 else {"model_source_hash": None}
-    if version < 4:
-        lacks |= {"model_version": None, "defense_version": None}
-    if version == 1:
-        lacks |= {"defense_family": None, "defense_knowledge": None, "defense_assumes": None}
-    old = edited(good, put(schema_version=version, **lacks), lambda row: row["attack"] == "none")
-    found = verify(old)
-    assert found.ok, found.checks
+def test_the_checksum_is_that_of_the_values(good: bytes) -> None:
+    rows = rows_of(good)
+    rows[0]["checksum"] = "0" * 64
+    members = unpacked(good)
+    told = refused(sealed({**members, "records.parquet": records.written(rows)}), "records")
+    assert told == f"the checksum of 1 record is not that of its values: {rows[0]['run_id']}."
 
 
 def test_what_runs_say_of_images() -> None:
@@ -155,7 +160,9 @@ def test_what_runs_say_of_images() -> None:
 
     def reasons(**values: Any) -> str:
         check = Check("records")
-        rows.check_rows([made[0], made[1] | values, made[2]], "attack", "none", None, check)
+        changed = made[1] | values
+        changed |= {"checksum": checksum(changed)}
+        rows.check_rows([made[0], changed, made[2]], "attack", "none", None, check)
         return " ".join(check.reasons)
 
     assert reasons() == ""

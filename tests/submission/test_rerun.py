@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from fedbench import plugins
 from fedbench.cli import app
 from fedbench.errors import UserError
 from fedbench.runs.results import write_record
-from fedbench.submission import rerun
+from fedbench.submission import repeat, rerun
 from fedbench.submission.bundle import entry, make_bundle
 from fedbench.submission.claim import claim
+from fedbench.submission.compare import Compared
+from fedbench.submission.draw import drawn
+from fedbench.submission.records import Row
 from fedbench.submission.report import Check
-from fedbench.submission.rerun import Compared, at_hand, draw
 from fedbench.submission.standin import standing_in
-from fedbench.submission.verify import verify
 
 
 def run_verify(folder: Path, data: bytes, *options: str) -> Any:
@@ -35,33 +36,85 @@ def run_verify(folder: Path, data: bytes, *options: str) -> Any:
     return CliRunner().invoke(app, ["verify", str(bundle), *options])
 
 
-def test_the_truth_is_confirmed(submitted: Submitted, tmp_path: Path) -> None:
-    run = run_verify(tmp_path, submitted.data, "--yes", "--runs", "2", "--seed", "7", "--json")
+def test_the_truth_is_confirmed(submitted: Submitted, tmp_path: Path, known: list[str]) -> None:
+    run = run_verify(tmp_path, submitted.data, "--yes", "--json", "--seed", "7")
     assert run.exit_code == 0, run.stderr
     data = json.loads(run.stdout)
-    assert data["verified"]
-    assert data["draw"] == 7
-    assert len({each["run"] for each in data["compared"]}) == 2
-    assert {"er_10", "er_10_peak", "er_10_tail", "hr_10", "ndcg_full_20"} <= {
-        each["metric"] for each in data["compared"]
-    }
+    assert (data["verified"], data["draw"], data["runs"], data["repeated"]) == (True, 7, 8, 8)
+    assert data["found_with"] == {"1": 1.0, "3": 1.0}
+    assert sorted(known) == sorted({each["run"] for each in data["compared"]})
+    metrics = {each["metric"] for each in data["compared"]}
+    assert {"er_10", "er_10_peak", "er_10_tail", "hr_10", "ndcg_full_20", "er_10@40", "rounds"} <= metrics
     assert all(each["found"] == [each["stated"]] for each in data["compared"])
+
+
+def test_the_verdict_says_what_the_draw_would_have_found(
+    submitted: Submitted, tmp_path: Path, known: list[str]
+) -> None:
+    run = run_verify(tmp_path, submitted.data, "--yes", "--runs", "3")
+    assert run.exit_code == 0, run.stderr
+    assert len(known) == 3
+    assert run.stdout.splitlines()[-1] == (
+        "verified: 3 of 8 runs repeated; of forged runs, the draw would have hit 1 with 37.5 %, 3 with 82.1 %. Times are only"
+        " claimed"
+    )
+
+
+def better(point: dict[str, float]) -> None:
+    point.update({f"er_{k}": min(1.0, 0.2 + 0.6 * point["epoch"] / 80) for k in (5, 10, 20, 30)})
 
 
 def test_a_coherent_forgery_is_found(submitted: Submitted, tmp_path: Path) -> None:
     """Numbers, curve, summary and hashes agree with each other, and not with what the code does."""
-
-    def better(point: dict[str, float]) -> None:
-        point.update({f"er_{k}": min(1.0, 0.2 + 0.6 * point["epoch"] / 80) for k in (5, 10, 20, 30)})
-
     forged = edited(submitted.data, lambda row: with_curve(row, better), lambda row: row["attack"] != "none")
     assert run_verify(tmp_path, forged, "--no-rerun").exit_code == 0
-    run = run_verify(tmp_path, forged, "--yes", "--runs", "1")
+    ours = next(row["run_id"] for row in rows_of(forged) if row["attack"] != "none")
+    seed = next(n for n in range(100) if drawn(rows_of(forged), n)[0][0]["run_id"] == ours)
+    run = run_verify(tmp_path, forged, "--yes", "--runs", "1", "--seed", str(seed))
     assert run.exit_code == 1
     assert "er_10 = 0.8000, but running it again gives 0.0" in run.stderr
     assert "was repeated with 3 roundings" in run.stderr
     assert "DIFFERS" in run.stdout
-    assert run.stdout.splitlines()[-1] == "refused"
+    assert run.stdout.splitlines()[-1].startswith("refused: ")
+
+
+def test_runs_stop_where_the_budget_ends(submitted: Submitted, tmp_path: Path, known: list[str]) -> None:
+    """One second is over before the first run is compared; at least as many as processes run are repeated."""
+    run = run_verify(tmp_path, submitted.data, "--yes", "--budget", "1s", "--jobs", "2")
+    assert run.exit_code == 0, run.stderr
+    assert 2 <= len(known) <= 8
+    for wrong in ("1", "h", "", "0s", "-1h", "1h 30m", "\u0661h", "9999999h"):
+        run = run_verify(tmp_path, submitted.data, "--yes", "--budget", wrong)
+        assert (run.exit_code, run.stderr.count("\n")) == (2, 1)
+
+
+def test_an_entry_among_the_first_three_has_all_its_runs_repeated(
+    submitted: Submitted, tmp_path: Path, known: list[str]
+) -> None:
+    """On an empty board any entry is first, however little time there is."""
+    run = run_verify(tmp_path, submitted.data, "--yes", "--budget", "1s", "--jobs", "1", "--beside", str(tmp_path))
+    assert run.exit_code == 0, run.stderr
+    assert len(known) == 8
+    assert "it would come among the first three of" in run.stderr
+
+
+def test_twins_that_are_not_as_published_are_repeated_whatever_is_drawn(
+    submitted: Submitted, tmp_path: Path, known: list[str]
+) -> None:
+    """A worse twin lets a defense shine, and an attack that costs."""
+    twin = next(row["run_id"] for row in rows_of(submitted.data) if row["attack"] == "none")
+    beside = Path(shutil.copytree(submitted.results, tmp_path / "beside"))
+
+    def worse(point: dict[str, float]) -> None:
+        point.update({name: value / 2 for name, value in point.items() if name.startswith("hr_") and value is not None})
+
+    forged = edited(submitted.data, lambda row: with_curve(row, worse), lambda row: row["run_id"] == twin)
+    assert run_verify(tmp_path, forged, "--no-rerun", "--beside", str(beside)).exit_code == 0
+    run = run_verify(tmp_path, forged, "--yes", "--runs", "1", "--beside", str(beside))
+    assert run.exit_code == 1
+    assert known[0] == twin
+    assert f"1 twin not as published: repeated in any case: {twin}" in run.stderr
+    assert f"refused: re-run: run {twin}: hr_" in run.stderr
 
 
 def test_a_card_that_is_computed_is_compared_once_it_runs(submitted: Submitted, tmp_path: Path) -> None:
@@ -102,7 +155,9 @@ def test_an_entry_of_a_package_keeps_its_name(submitted: Submitted, tmp_path: Pa
     run = run_verify(tmp_path, data, "--yes", "--runs", "2")
     assert run.exit_code == 0, run.stderr
     assert "attack  pack/direct (version 1)" in run.stdout
-    assert run.stdout.splitlines()[-1] == "verified; times are only claimed"
+    assert run.stdout.splitlines()[-1].startswith(
+        "verified: 2 of 2 runs repeated; all runs were repeated, so any forged"
+    )
 
 
 def test_nothing_runs_unless_somebody_says_yes(
@@ -128,20 +183,25 @@ def test_who_is_asked_has_been_told_what_to_read(
     assert run.stderr.count("socket") == 1
 
 
-def test_a_verified_bundle_gives_records_for_the_leaderboard(submitted: Submitted, tmp_path: Path) -> None:
-    """From a bundle to a number: its records rank like the folder that it was made of; published twins stay what they are."""
+def test_a_verified_bundle_gives_records_for_the_leaderboard(
+    submitted: Submitted, tmp_path: Path, known: list[str], repetitions: Mapping[str, Row]
+) -> None:
+    """They are those of the repetitions, with the time of the verification; published twins stay what they are."""
     out, beside, command = (
         tmp_path / "r" / "mine.parquet",
         tmp_path / "r",
         ["leaderboard", "--suite", "smoke", "--json"],
     )
     beside.mkdir()
-    sure = ("--yes", "--runs", "1", "--records", str(out), "--beside", str(beside))
-    run = run_verify(tmp_path, submitted.data, *sure)
+    sure = ("--yes", "--records", str(out), "--beside", str(beside))
+    elsewhere = edited(
+        submitted.data, lambda row: row.update(platform="Somewhere x86", suite="other"), lambda row: True
+    )
+    run = run_verify(tmp_path, elsewhere, *sure, "--budget", "1s")
     assert run.exit_code == 0, run.stderr
     assert run.stderr.splitlines()[-1] == f"8 records in {out}"
+    assert {row["run_id"]: row for row in pq.read_table(out).to_pylist()} == repetitions
     boards = [CliRunner().invoke(app, [*command, "--results", str(each)]).stdout for each in (out, submitted.results)]
-    assert boards[0] == boards[1]
     assert "random-direction" in boards[0]
     twins = [path for path in submitted.results.iterdir() if pq.read_table(path)["attack"][0].as_py() == "none"]
     for path in twins:
@@ -195,35 +255,43 @@ def test_the_source_is_printed_to_be_read(submitted: Submitted, tmp_path: Path) 
     assert run.stderr.startswith("refused: container: not a whole zip file")
 
 
-def test_the_verdict_names_what_could_not_be_drawn(submitted: Submitted, tmp_path: Path) -> None:
-    elsewhere = edited(submitted.data, lambda row: row.update(device="tpu"), lambda row: row["attack"] == "none")
-    run = run_verify(tmp_path, elsewhere, "--yes", "--runs", "1")
-    assert run.exit_code == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == (
-        "verified, but for 4 runs of 8 that cannot be repeated here: their numbers are only claimed, as are all times"
-    )
+def test_runs_that_cannot_be_repeated_here_are_refused(
+    submitted: Submitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forged = edited(submitted.data, lambda row: row.update(device="cuda"), lambda row: row["attack"] != "none")
+    monkeypatch.setattr(sys.modules["fedbench.cli.submit"], "choose_device", lambda _: "cpu")
+    for option in ("--yes", "--no-rerun"):
+        run = run_verify(tmp_path, forged, option)
+        assert run.exit_code == 1
+        assert "refused: device: 4 of 8 runs cannot be repeated here: made on 'cuda'" in run.stderr
+        assert run.stdout.splitlines()[-1].startswith("refused: 1 reason; the first: 4 of 8 runs cannot")
+
+    def no_data(scenarios: object) -> None:
+        raise UserError("no data here.")
+
+    monkeypatch.setattr(rerun, "check_data", no_data)
+    run = run_verify(tmp_path, submitted.data, "--yes")
+    assert run.exit_code == 1
+    assert run.stdout.splitlines()[-1] == "not verified: 8 of 8 runs cannot be repeated here: no data here."
+    assert run_verify(tmp_path, submitted.data, "--no-rerun").exit_code == 0
 
 
 def test_a_re_run_that_does_not_end_is_stopped(
     submitted: Submitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stated = {row["run_id"]: row["seconds_total"] for row in rows_of(submitted.data)}
-    monkeypatch.setattr(rerun, "PATIENCE", 0)
-    monkeypatch.setattr(rerun, "LEAST_PATIENCE", 2)
+    monkeypatch.setattr(repeat, "PATIENCE", 0)
+    monkeypatch.setattr(repeat, "LEAST_PATIENCE", 2)
     endless = with_code(submitted.data, "import torch", "import time, torch\ntime.sleep(600)")
-    run = run_verify(tmp_path, endless, "--yes", "--runs", "8")
+    run = run_verify(tmp_path, endless, "--yes", "--runs", "1")
     assert run.exit_code == 1
-    assert (
-        f"re-run: the re-run was stopped after 2 s; the records state {sum(stated.values()):,.0f} s for it."
-        in run.stderr
-    )
-    assert run.stdout.splitlines()[-1] == "refused"
+    assert "re-run: the re-run was stopped after 2 s; the records state " in run.stderr
+    assert run.stdout.splitlines()[-1].startswith("refused: ")
 
 
 def test_the_patience_of_a_re_run(good: bytes) -> None:
     row = rows_of(good)[0]
-    assert rerun.patience([row]) == 600
-    assert rerun.patience([row | {"seconds_total": 100.0}] * 2) == 4000
+    assert repeat.patience([row]) == 600
+    assert repeat.patience([row | {"seconds_total": 100.0}] * 2) == 4000
 
 
 def test_a_flood_of_words_is_cut(submitted: Submitted, tmp_path: Path) -> None:
@@ -241,49 +309,12 @@ def test_a_worker_that_leaves_a_link_or_a_flood_instead_of_a_record(tmp_path: Pa
     folder.mkdir()
     check = Check("re-run")
     (folder / "x.parquet").symlink_to("/etc/passwd")
-    assert rerun._record(folder, check) is None
+    assert repeat._record(folder, check) is None
     assert check.reasons == ["the re-run left no record."]
     (folder / "x.parquet").unlink()
     (folder / "x.parquet").write_bytes(b"x" * ((1 << 22) + 1))
-    assert rerun._record(folder, Check("re-run")) is None
-    assert rerun._record(tmp_path / "none", Check("re-run")) is None
-
-
-def test_the_draw_has_the_entry_and_is_repeated_by_its_seed(good: bytes) -> None:
-    found = verify(good)
-    check = found.step("re-run")
-    rows = at_hand(found, ["cpu"], check)
-    assert len(rows) == 8
-    assert not check.notes
-    assert draw(found, rows, 3, 5) == draw(found, rows, 3, 5)
-    drawn = [draw(found, rows, 3, seed) for seed in range(200)]
-    assert all(each[0]["attack"] == "random-direction" for each in drawn)
-    assert all(len({row["run_id"] for row in each}) == 3 for each in drawn)
-    counts = Counter(row["run_id"] for each in drawn for row in each)
-    assert len(counts) == 8  # twins are drawn, too
-    assert min(counts.values()) > 200 * 2 / 7 / 2
-    assert len(draw(found, rows, 99, 0)) == 8
-
-
-def test_runs_that_cannot_be_repeated_here_are_named(good: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = edited(good, lambda row: row.update(device="cuda"), lambda row: row["attack"] == "none")
-    found = verify(elsewhere)
-    assert found.ok, found.checks
-    check = found.step("re-run")
-    assert {row["attack"] for row in at_hand(found, ["cpu"], check)} == {"random-direction"}
-    assert check.notes == [
-        "4 of 8 runs cannot be repeated here, and will not be drawn: made on 'cuda', which is not here"
-    ]
-
-    def no_data(scenarios: object) -> None:
-        raise UserError("no data here.")
-
-    monkeypatch.setattr(rerun, "check_data", no_data)
-    check = found.step("re-run")
-    rows = at_hand(found, ["cpu", "cuda"], check)
-    assert rows == []
-    with pytest.raises(UserError, match="no run with random-direction can be repeated here: 8 of 8 runs"):
-        draw(found, rows, 3, 0)
+    assert repeat._record(folder, Check("re-run")) is None
+    assert repeat._record(tmp_path / "none", Check("re-run")) is None
 
 
 @pytest.mark.parametrize(

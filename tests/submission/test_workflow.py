@@ -52,7 +52,7 @@ def test_no_job_may_write_or_sees_a_secret(workflow: dict[Any, Any]) -> None:
 def test_actions_are_pinned_to_commits_and_jobs_end(workflow: dict[Any, Any]) -> None:
     used = [step["uses"] for step in steps(workflow) if "uses" in step]
     assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", each) for each in used)
-    assert all(1 <= job["timeout-minutes"] <= 90 for job in workflow["jobs"].values())
+    assert all(1 <= job["timeout-minutes"] <= 350 for job in workflow["jobs"].values())
     assert all(re.fullmatch(r"ubuntu-\d\d\.04", job["runs-on"]) for job in workflow["jobs"].values())
 
 
@@ -84,7 +84,7 @@ def test_the_code_of_a_contribution_runs_only_after_it_was_read(workflow: dict[A
     assert "--no-rerun" in text
     assert "--yes" not in text
     assert "fedbench check" not in text
-    assert "--yes --runs 2" in scripts({"jobs": {"run": run}})
+    assert "--yes --budget 1h --beside ours/leaderboard" in scripts({"jobs": {"run": run}})
     assert "fedbench check" in scripts({"jobs": {"run": run}})
 
 
