@@ -13,7 +13,6 @@ from fedbench.evaluation.evaluator import EvaluationSettings, Evaluator
 from fedbench.federation.model import Histories
 from fedbench.federation.population import UserItem
 from fedbench.federation.simulation import Federation
-from fedbench.texts import count
 
 
 class Measurement:
@@ -91,11 +90,11 @@ def _warnings(evaluator: Evaluator, decided: Mapping[str, float]) -> list[str]:
     said = []
     users, tested = len(evaluator.users), evaluator.num_tested
     if users < FEW_USERS:
-        said.append(f"only {count(users, 'user')} evaluated: shares move in steps of {100 / users:.1f} %")
+        said.append(f"few users: {users} evaluated, so shares move in steps of {100 / users:.1f} %")
     if tested == 0:
         said.append("no user has a test item: only exposure is measured")
     elif users - tested >= SAID * users:
-        said.append(f"{users - tested:,} of {users:,} users have no test item: HR@K is the mean over the others")
+        said.append(f"users without a test item: {users - tested:,} of {users:,}; HR@K is the mean over the others")
     always = [name for name, share in decided.items() if share == 1]
     often = [name for name, share in decided.items() if SAID <= share < 1]
     if always:

@@ -145,13 +145,15 @@ def _sanity(
     ratio = scenario.malicious_ratio
     if ratio and split.num_users * ratio < 1 - 1e-9:
         said.append(
-            f"malicious_ratio = {ratio:g} of {count(split.num_users, 'user')} is less than one client: one is malicious,"
-            f" which is {100 / split.num_users:.2g} %"
+            f"malicious_ratio is less than one client: {ratio:g} of {count(split.num_users, 'user')}; one is malicious, which"
+            f" is {100 / split.num_users:.2g} %"
         )
     if federation is not None:
         cohort, wanted = federation.population.cohort_size, federation.protocol.clients_per_round
         if wanted >= 1 and cohort < wanted:
-            said.append(f"clients_per_round = {wanted:g}, but there are {count(cohort, 'client')}: every round has all")
+            said.append(f"every round has all clients: there are {cohort:,}, clients_per_round = {wanted:g}")
+        if federation.refused:
+            said.append(f"uploads were refused, as they were not finite: {federation.refused:,}")
         defense = federation.defense
         for part in defense.parts if isinstance(defense, Chain) else [defense]:
             said += part.warnings()

@@ -45,15 +45,15 @@ def test_few_users_and_a_ratio_below_one_client(tmp_path: Path) -> None:
     record = run(attack="pieck-ipe", defense="bulyan", malicious_ratio=0.01, defense_params={"scope": "client"})
     assert record.num_malicious == 1
     said = "\n".join(record.warnings)
-    assert "only 5 users evaluated: shares move in steps of 20.0 %" in said
-    assert "malicious_ratio = 0.01 of 5 users is less than one client: one is malicious, which is 20 %" in said
-    assert "clients_per_round = 256, but there are 6 clients: every round has all" in said
+    assert "few users: 5 evaluated, so shares move in steps of 20.0 %" in said
+    assert "malicious_ratio is less than one client: 0.01 of 5 users; one is malicious, which is 20 %" in said
+    assert "every round has all clients: there are 6, clients_per_round = 256" in said
     assert "bulyan is made for n >= 4 f + 3 clients" in said
 
 
 def test_users_without_a_test_item(tmp_path: Path) -> None:
     imported(tmp_path, 60, 60, 8, alone=12)
-    assert "12 of 60 users have no test item: HR@K is the mean over the others" in run().warnings
+    assert "users without a test item: 12 of 60; HR@K is the mean over the others" in run().warnings
     imported(tmp_path, 60, 60, 1)
     record = run(attack="pieck-ipe", malicious_ratio=0.05)
     assert "no user has a test item: only exposure is measured" in record.warnings
