@@ -249,21 +249,25 @@ class _Again:
 
 
 def _run_again(found: Verified, wanted: _Wanted, quiet: bool) -> _Again:
+    import functools
     import secrets
 
     from fedbench.cli.output import console, count, duration
     from fedbench.runs.execution import default_jobs
+    from fedbench.submission import repeat
     from fedbench.submission.beside import other_twins
     from fedbench.submission.draw import drawn, repeat_within
-    from fedbench.submission.repeat import repeat
     from fedbench.submission.rerun import Rerun, without_data
 
     assert found.claimed is not None
     seed = secrets.randbelow(2**63) if wanted.seed is None else wanted.seed
-    check = found.step("re-run")
-    rerun = Rerun(found, check, repeat)
-    without_data(found, check)
+    data, check = found.step("data"), found.step("re-run")
+    rerun = Rerun(found, check, functools.partial(repeat.repeat, jobs=wanted.jobs))
+    without_data(found, data)
     total = len(found.rows)
+    if data.reasons:
+        return _Again(seed, total, 0, 0, rerun)
+    repeat.same_card(found, check)
     if check.reasons:
         return _Again(seed, total, 0, 0, rerun)
     differ = other_twins(found, found.claimed, wanted.published, check) if wanted.published is not None else set[str]()
@@ -345,8 +349,8 @@ def _verdict(found: Verified, again: _Again | None) -> str:
     from fedbench.submission.draw import told
 
     refused = sum(len(check.reasons) for check in found.checks)
-    if refused and again is not None and not again.repeated:
-        return f"not verified: {found.checks[-1].reasons[0]}"
+    if lacking := [reason for check in found.checks if check.name == "data" for reason in check.reasons]:
+        return f"not verified: {lacking[0]}"
     if refused:
         return (
             f"refused: {count(refused, 'reason')}; the first: {next(c.reasons[0] for c in found.checks if c.reasons)}"

@@ -10,6 +10,7 @@ from typing import Any
 from fedbench.runs.record import schema
 from fedbench.submission.records import Row
 from fedbench.submission.report import Check, brief
+from fedbench.texts import visible
 
 TOLERANCE = 0.01
 """By how much a number may differ without a question."""
@@ -97,7 +98,8 @@ def reasons(row: Row, again: Sequence[Row]) -> Iterator[str]:
             yield f"{column} = {brief(row[column])}, but running it again gives {brief(again[0][column])}."
     same = [each for each in again if each["status"] == row["status"]]
     if not same:
-        yield f"status = {row['status']}, but running it again gives {brief(again[0]['status'])}."
+        why = f" ({visible(str(again[0]['error']).partition(chr(10))[0], 120)})" if again[0]["error"] else ""
+        yield f"status = {row['status']}, but running it again gives {brief(again[0]['status'])}{why}."
         return
     for column in WORDS:
         if _words(row[column]) not in [_words(each[column]) for each in same]:

@@ -23,11 +23,12 @@ from fedbench.runs.results import write_record
 from fedbench.submission import repeat, rerun
 from fedbench.submission.bundle import entry, make_bundle
 from fedbench.submission.claim import claim
-from fedbench.submission.compare import Compared
+from fedbench.submission.compare import Compared, reasons
 from fedbench.submission.draw import drawn
 from fedbench.submission.records import Row
 from fedbench.submission.report import Check
 from fedbench.submission.standin import standing_in
+from fedbench.submission.verify import verify
 
 
 def run_verify(folder: Path, data: bytes, *options: str) -> Any:
@@ -284,7 +285,7 @@ def test_a_re_run_that_does_not_end_is_stopped(
     endless = with_code(submitted.data, "import torch", "import time, torch\ntime.sleep(600)")
     run = run_verify(tmp_path, endless, "--yes", "--runs", "1")
     assert run.exit_code == 1
-    assert "re-run: the re-run was stopped after 2 s; the records state " in run.stderr
+    assert "re-run: the re-run was stopped after 2 s." in run.stderr
     assert run.stdout.splitlines()[-1].startswith("refused: ")
 
 
@@ -292,6 +293,7 @@ def test_the_patience_of_a_re_run(good: bytes) -> None:
     row = rows_of(good)[0]
     assert repeat.patience([row]) == 600
     assert repeat.patience([row | {"seconds_total": 100.0}] * 2) == 4000
+    assert repeat.patience([row | {"seconds_total": 1e6}]) == 86_400
 
 
 def test_a_flood_of_words_is_cut(submitted: Submitted, tmp_path: Path) -> None:
@@ -304,17 +306,44 @@ def test_a_flood_of_words_is_cut(submitted: Submitted, tmp_path: Path) -> None:
     assert "xxxx" in reason
 
 
-def test_a_worker_that_leaves_a_link_or_a_flood_instead_of_a_record(tmp_path: Path) -> None:
-    folder = tmp_path / "0"
-    folder.mkdir()
+def test_a_run_that_leaves_a_link_or_a_flood_instead_of_a_record(tmp_path: Path) -> None:
     check = Check("re-run")
-    (folder / "x.parquet").symlink_to("/etc/passwd")
-    assert repeat._record(folder, check) is None
+    (tmp_path / "x.parquet").symlink_to("/etc/passwd")
+    assert repeat._record(tmp_path / "x.parquet", check) is None
     assert check.reasons == ["the re-run left no record."]
-    (folder / "x.parquet").unlink()
-    (folder / "x.parquet").write_bytes(b"x" * ((1 << 22) + 1))
-    assert repeat._record(folder, Check("re-run")) is None
+    (tmp_path / "x.parquet").unlink()
+    (tmp_path / "x.parquet").write_bytes(b"x" * ((1 << 22) + 1))
+    assert repeat._record(tmp_path / "x.parquet", Check("re-run")) is None
     assert repeat._record(tmp_path / "none", Check("re-run")) is None
+
+
+AWARE = """
+        import os, sys
+        from pathlib import Path
+
+        def words(pid):
+            path = Path(f"/proc/{pid}/cmdline")
+            return path.read_text().split("\\0") if path.exists() else []
+
+        seen = [*sys.argv, *words("self"), *words(os.getppid()), os.getcwd(), __file__, __name__, *os.environ]
+        seen += [name for name in sys.modules if name.startswith("fedbench")]
+        seen += [str(path) for path in Path().rglob("*")]
+        told = [each for each in seen if "verif" in each or "submission" in each or "bundle" in each]
+        usual = ["--attack", "./random_direction.py", "--only", "model=mf", "--seeds", "2"]
+        if told or Path(sys.argv[0]).name != "fedbench" or [*sys.argv[1:3], *sys.argv[3:8]] != ["run", "smoke", *usual[:5]]:
+            raise RuntimeError(f"this is a re-run: {told} {sys.argv}")
+"""
+
+
+def test_a_file_that_looks_for_the_re_run_finds_an_ordinary_run(submitted: Submitted) -> None:
+    """Command line, the parent's too, folder, files, names of variables, modules: its run fails if one is no usual one."""
+    aware = with_code(submitted.data, "        self.direction =", f"{AWARE}        self.direction =")
+    found, check = verify(aware), Check("re-run")
+    row = next(row for row in found.rows if row["attack"] != "none")
+    (again,) = repeat.repeat(found, [row], "", check, jobs=1)
+    assert again is not None, check.reasons
+    assert (again["status"], again["error"]) == ("ok", None)
+    assert list(reasons(row, [again])) == []
 
 
 @pytest.mark.parametrize(
