@@ -105,6 +105,7 @@ def _torch() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
+    from fedbench.isolation.sandbox import means
     from fedbench.runs.environment import processor
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -123,6 +124,7 @@ def _machine() -> dict[str, Any]:
         "processor": processor(),
         "cores": f"{os.cpu_count()}, {usable} of them for this process",
         "memory": f"{_gib(memory['MemTotal'])}{free}" if "MemTotal" in memory else "unknown",
+        "isolation": means(),
     }
 
 

@@ -42,6 +42,10 @@ def run(
     defense: Defense = None,
     model: Model = None,
     dataset: Dataset = None,
+    isolated: Annotated[
+        bool,
+        typer.Option("--isolated", help="Let the file of --attack run in a confined process of its own, on the CPU."),
+    ] = False,
     only: Only = None,
     seeds: Seeds = None,
     device: Device = "auto",
@@ -68,10 +72,12 @@ def run(
     from fedbench.runs.execution import default_jobs, make_plan
     from fedbench.scenarios.suite import load_suite
 
-    where = choose_device(device)
+    where = choose_device("cpu" if isolated and device == "auto" else device)
     workers = choose_jobs(jobs) or default_jobs(where)
     loaded = load_suite(suite)
     entries = {"attack": attack, "defense": defense, "model": model, "dataset": dataset}
+    if isolated:
+        _load_isolated(attack, where)
     if any(entries.values()):
         from fedbench.scenarios.substitution import chosen, substituted
 
@@ -97,6 +103,7 @@ def run(
     if summary.interrupted:
         options = [part for kind, value in entries.items() if value for part in (f"--{kind}", value)]
         options += [part for each in only or () for part in ("--only", each)]
+        options += ["--isolated"] if isolated else []
         options += ["--seeds", seeds] if seeds else []
         options += ["--device", device] if device != "auto" else []
         options += ["--jobs", str(jobs)] if jobs else []
@@ -107,6 +114,21 @@ def run(
         old = " (runs that --fresh had not reached keep their old results)" if fresh else ""
         console(err=True).print(f"interrupted; {summary.left} left{old}. Resume with: {command}", soft_wrap=True)
     raise typer.Exit(summary.exit_code)
+
+
+def _load_isolated(attack: str | None, device: str) -> None:
+    """Make the file an entry without importing it here."""
+    from fedbench.errors import UserError
+    from fedbench.isolation.entries import load_isolated
+    from fedbench.isolation.nursery import close
+    from fedbench.plugins import is_file
+
+    if attack is None or not is_file(attack):
+        raise UserError("--isolated confines the attack of a file: give it as --attack ./my_attack.py.")
+    if device != "cpu":
+        raise UserError("--isolated computes on the CPU, where every device draws the same; leave out --device.")
+    load_isolated(attack, "attack")
+    close()  # workers have processes of their own
 
 
 def run_shown(

@@ -13,7 +13,7 @@ import importlib.abc
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +40,7 @@ class Loaded:
     Attributes:
         kind: what its class is. name: from its card. cls: the class.
         path: as it was given. source: the bytes that were run. sha256: of these.
+        isolated: whether they run in processes of their own alone, and ``cls`` stands for what they define.
     """
 
     kind: Kind
@@ -48,6 +49,7 @@ class Loaded:
     path: Path
     source: bytes
     sha256: str
+    isolated: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Given:
     path: str
     kind: Kind
     sha256: str
+    isolated: bool = False
 
 
 _LOADED: dict[tuple[str, Kind], Loaded] = {}
@@ -75,21 +78,40 @@ def load_file(path: str | Path, kind: Kind | None = None) -> Loaded:
             or malformed, or a name that is taken.
     """
     path = Path(path)
-    source = _read(path)
-    sha256 = hashlib.sha256(source).hexdigest()
+    source, sha256 = read_source(path)
     for (known, as_kind), loaded in _LOADED.items():
         if known == sha256 and kind in (None, as_kind):
             return replace(loaded, path=path)
-    module = _imported(path, source, sha256)
-    found, cls = _entry_class(module, path, kind)
+    found, cls = class_in(path, source, sha256, kind)
+    return register(found, cls, path, source, sha256)
+
+
+def read_source(path: Path) -> tuple[bytes, str]:
+    """The bytes of a source file, and their SHA-256."""
+    source = _read(path)
+    return source, hashlib.sha256(source).hexdigest()
+
+
+def class_in(path: Path, source: bytes, sha256: str, kind: Kind | None) -> tuple[Kind, type[Any]]:
+    """Import a file's bytes, and find its one class, which has a card as it must be; nothing is registered."""
+    found, cls = _entry_class(_imported(path, source, sha256), path, kind)
+    check_card(found, cls, str(path))
+    return found, cls
+
+
+def register(found: Kind, cls: type[Any], path: Path, source: bytes, sha256: str, isolated: bool = False) -> Loaded:
+    """Make the class of a file an entry under the name on its card."""
     name = check_card(found, cls, str(path))
     registry = registry_of(found)
     if (found, name) in _GIVEN:  # what was tried as a class is a file now
         _forget_class(found, name)
-    for other in _LOADED.values():
+    for other in list(_LOADED.values()):
         if (other.kind, other.name) == (found, name):
+            if other.sha256 == sha256 and other.isolated == isolated:
+                return replace(other, path=path)
+            how = "another content" if other.sha256 != sha256 else "or without --isolated"
             raise UserError(
-                f"{path}: {found} {name!r} was loaded from {other.path} with another content; start anew to use this one."
+                f"{path}: {found} {name!r} was loaded from {other.path} with {how}; start anew to use this one."
             )
     taken = taken_by(found, name)
     if taken:
@@ -98,7 +120,7 @@ def load_file(path: str | Path, kind: Kind | None = None) -> Loaded:
         registry.add(name, cls)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    loaded = Loaded(found, name, cls, path, source, sha256)
+    loaded = Loaded(found, name, cls, path, source, sha256, isolated)
     _LOADED[sha256, found] = loaded
     return loaded
 
@@ -173,11 +195,11 @@ def forget() -> None:
 
 def given() -> tuple[Given, ...]:
     """All files that this process has loaded, for another process to load with :func:`load_given`."""
-    return tuple(Given(str(each.path.absolute()), each.kind, each.sha256) for each in _LOADED.values())
+    return tuple(Given(str(each.path.absolute()), each.kind, each.sha256, each.isolated) for each in _LOADED.values())
 
 
-def load_given(files: Iterable[Given]) -> None:
-    """Load what another process has loaded.
+def load_given(files: Iterable[Given], load: Callable[[str, Kind], Loaded] | None = None) -> None:
+    """Load what another process has loaded; isolated files by ``load``.
 
     Raises:
         UserError: as :func:`load_file`, or the content of a file is not what the other process has.
@@ -191,7 +213,7 @@ def load_given(files: Iterable[Given]) -> None:
                 f"{file.path} has changed since this command began (SHA-256 {file.sha256[:12]} then, {now[:12]} now);"
                 " run the command again."
             )
-        load_file(file.path, file.kind)
+        load(file.path, file.kind) if file.isolated and load else load_file(file.path, file.kind)
 
 
 def module_source(module: ModuleType) -> str:

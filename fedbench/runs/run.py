@@ -22,6 +22,7 @@ from fedbench.errors import Diverged, UserError
 from fedbench.evaluation.measurement import Measurement
 from fedbench.federation.population import Task
 from fedbench.federation.simulation import Federation
+from fedbench.isolation.attack import RemoteAttack
 from fedbench.runs.environment import environment
 from fedbench.runs.identity import identity
 from fedbench.runs.record import RunRecord, summarize_curve
@@ -125,6 +126,7 @@ def run(
         seconds_attack=federation.seconds.attack if federation else 0.0,
         seconds_evaluate=federation.seconds.evaluate if federation else 0.0,
         **image_columns(federation, split),
+        isolation=attack.isolation if isinstance(attack, RemoteAttack) else "none",
         peak_gpu_bytes=torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
         started_at=started,
         **environment(device),

@@ -126,6 +126,12 @@ class _Keeper:
             os._exit(0)
 
 
+def _isolated(path: str, kind: Any) -> Any:
+    from fedbench.isolation.entries import load_isolated
+
+    return load_isolated(path, kind)
+
+
 def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
     """Execute one run, write its record and say how it ended."""
     from fedbench.runs.diagnostics import Diagnostics, discard
@@ -154,7 +160,7 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
 
     begin = time.perf_counter()
     try:
-        load_given(order.files)
+        load_given(order.files, _isolated)
     except UserError as error:
         connection.send(Refused(str(error), fatal=True))
         return

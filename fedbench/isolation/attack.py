@@ -1,0 +1,117 @@
+"""An attack that lives in a process of its own, as the run sees it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+from fedbench.errors import ThreatModelViolation, UserError
+from fedbench.federation.attack import Attack
+from fedbench.federation.images import ItemImages, ReplacedImages
+from fedbench.federation.updates import Updates
+from fedbench.federation.view import AttackerView, Profiles
+from fedbench.isolation.home import Home, Process
+from fedbench.isolation.wire import Broken
+from fedbench.models import MODELS
+
+
+class RemoteAttack(Attack):
+    """Stands for a class that this process has not imported: its card and parameters are its own, its work is done there.
+
+    What the other process may ask for it asks of the view, which grants what the card declares; what it returns passes
+    the same boundary as an attack's of this process.
+    """
+
+    home: ClassVar[Home]
+    sources: ClassVar[list[tuple[str, str]]]
+    """The modules that the class and those that it derives from are written in, with their texts."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self._process: Process = self.home.start()
+        self.isolation = self._process.level
+        values = json.dumps(params.model_dump(mode="json"))
+        made = self._process.call("make", {"params": values, "where": f"attack {self.card.name!r}"})
+        if not isinstance(made, dict) or type(made.get("public_fraction")) is not float:
+            raise UserError(f"attack {self.card.name!r}: public_fraction must be a number.")
+        self.public_fraction = made["public_fraction"]
+        self._told: tuple[object, object] = (None, None)
+
+    def start(self, view: AttackerView) -> None:
+        self._call("start", view)
+
+    def profiles(self, view: AttackerView) -> Profiles | None:
+        made = self._call("profiles", view)
+        if made is not None and not isinstance(made, Profiles):
+            raise ThreatModelViolation(f"attack {self.card.name!r} returned no Profiles from profiles().")
+        return made
+
+    def craft(self, view: AttackerView) -> Updates:
+        made = self._call("craft", view)
+        if not isinstance(made, Updates):
+            raise ThreatModelViolation(f"attack {self.card.name!r} returned no Updates from craft().")
+        return made
+
+    def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:
+        raise UserError(
+            f"attack {self.card.name!r} shows images, which only attacks in this process can; leave out --isolated."
+        )
+
+    def _call(self, method: str, view: AttackerView) -> Any:
+        content = {"draws": view.generator.get_state(), "round": _round(view), "static": None}
+        seen: tuple[object, object] = (view._surroundings, view._own_data)
+        if any(now is not then for now, then in zip(seen, self._told, strict=True)):
+            content["static"], self._told = _static(view), seen
+        return self._process.call(method, content, lambda name, values: _asked(view, name, values), view)
+
+
+def _static(view: AttackerView) -> dict[str, Any]:
+    """What of the view stays the same from round to round, as far as the card grants it."""
+    model = view.model
+    name = MODELS.name_of(type(model))
+    if name is None or not MODELS.builtin(name):
+        raise UserError(f"model {model.card.name!r} is not one of fedbench's; isolated entries run with these alone.")
+    return {
+        "model": name,
+        "model_params": json.dumps(model.params.model_dump(mode="json")),
+        "num_items": view.num_items,
+        "num_malicious": view.num_malicious,
+        "learning_rate": view.learning_rate,
+        "aggregation": view.aggregation,
+        "targets": view.targets,
+        "own_data": view._own_data,
+        "item_popularity": view._item_popularity,
+        "public_interactions": view._public_interactions,
+        "cohort_size": view._cohort_size,
+        "malicious_per_round": view._malicious_per_round,
+    }
+
+
+def _round(view: AttackerView) -> dict[str, Any] | None:
+    state = view._state
+    if state is None:
+        return None
+    return {
+        "params": state.params,
+        "clients": state.clients,
+        "epoch": state.epoch,
+        "round": state.round,
+        "own": state.own is not None,
+        "honest_updates": state.honest_updates,
+    }
+
+
+def _asked(view: AttackerView, name: str, values: tuple[Any, ...]) -> Any:
+    """What the view answers to a question; it refuses what the card does not declare."""
+    match name, values:
+        case "honest", ():
+            return view.honest()
+        case "own_batch", ():
+            return view.own_batch
+        case "own_users", ():
+            return view.own_users
+        case "trained", (batch, bool(move)):
+            return view.trained(batch, move)
+        case "colluding", (int(count),) if type(count) is int and 0 <= count < 1 << 31:
+            return view.colluding(count)
+    raise Broken("it asked for what there is not")

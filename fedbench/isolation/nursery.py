@@ -1,0 +1,110 @@
+"""Where processes of entries come from: one process that has imported torch, and forks a fresh one for each.
+
+It is started without anything of this process but a socket, and forks before it has seen any entry: what one entry does
+to its process no other sees. It also ends them, says how they ended, and how much memory they took.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from typing import Any
+
+from fedbench.errors import FedbenchError
+from fedbench.isolation.limits import Limits
+from fedbench.isolation.sandbox import bubblewrap, environment
+
+_PATIENCE = 120.0
+"""Seconds that the process may take to start, on a machine that is busy."""
+
+
+class Nursery:
+    """The process that forks others; it ends with this one."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        wrapper = bubblewrap()
+        command = [*wrapper, sys.executable, "-P", "-m", "fedbench.isolation.child", str(theirs.fileno())]
+        command += ["wrapped"] if wrapper else []
+        try:
+            self._process = subprocess.Popen(
+                command, env=environment(), cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise FedbenchError(f"no process could be started for the entry: {error.strerror or error}.") from None
+        finally:
+            theirs.close()
+        self._control, self._lock, self.owner = ours, threading.Lock(), os.getpid()
+        self._control.settimeout(_PATIENCE)
+        self._lines = ours.makefile("rb")
+
+    def fork(self, limits: Limits) -> tuple[int, socket.socket]:
+        """A fresh process: its number, and the socket that leads to it."""
+        ours, theirs = socket.socketpair()
+        for each in (ours, theirs):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                with contextlib.suppress(OSError):
+                    each.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
+        with theirs:
+            return int(self.asked("fork", theirs, **asdict(limits))["pid"]), ours
+
+    def asked(self, what: str, handed: socket.socket | None = None, **more: Any) -> dict[str, Any]:
+        """What the process answers.
+
+        Raises:
+            FedbenchError: it is gone.
+        """
+        order = json.dumps({"what": what, **more}).encode() + b"\n"
+        with self._lock:
+            try:
+                socket.send_fds(self._control, [order], [] if handed is None else [handed.fileno()])
+                line = self._lines.readline(1 << 16)
+            except OSError:
+                line = b""
+        if not line:
+            self.close()
+            raise FedbenchError("the process that starts processes of entries is gone.")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    @property
+    def there(self) -> bool:
+        """Whether it can be asked."""
+        return self.owner == os.getpid() and self._process.poll() is None and self._control.fileno() >= 0
+
+    def close(self) -> None:
+        """End it, and all that it has forked."""
+        if self.owner != os.getpid():
+            return
+        self._control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
+        self._process.kill()
+        self._process.wait()
+
+
+_KEPT: list[Nursery] = []
+
+
+def nursery() -> Nursery:
+    """That of this process, started when first asked for."""
+    if not _KEPT or not _KEPT[-1].there:
+        _KEPT.append(Nursery())
+    return _KEPT[-1]
+
+
+def close() -> None:
+    """End that of this process, if there is one; another begins when it is needed."""
+    while _KEPT:
+        _KEPT.pop().close()
+
+
+atexit.register(close)

@@ -1,0 +1,160 @@
+"""What runs in the process of an entry: it imports the file, makes instances, and answers the calls of the run."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import socket
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedbench.entries.cards import Parameters, parse_parameters
+from fedbench.errors import FedbenchError, ThreatModelViolation, UserError
+from fedbench.federation.attack import Attack
+from fedbench.federation.batch import Batch
+from fedbench.federation.updates import Updates
+from fedbench.federation.view import AttackerView, HonestStep, RoundState, Surroundings
+from fedbench.isolation.limits import Limits
+from fedbench.isolation.wire import Broken, Line
+from fedbench.models import MODELS
+from fedbench.plugins.card_data import card_data
+from fedbench.plugins.files import class_in
+
+FILE = Path("/entry.py")
+"""What every entry's file is called here, whatever its name is there."""
+
+
+def serve(connected: socket.socket, limits: Limits, level: str) -> None:
+    """Answer until nobody asks any more."""
+    host = _Host(connected, limits)
+    host.line.send(level)
+    while True:
+        try:
+            what, content = host.line.receive()
+        except Broken:
+            return
+        try:
+            host.line.send({"done": host.serve(what, content), "draws": host.draws(), "refused": host.refused[:1]})
+        except Broken:
+            return
+        except Exception as error:  # whatever the entry raises is told
+            host.line.send({"error": _described(error)})
+
+
+class _Host:
+    def __init__(self, connected: socket.socket, limits: Limits) -> None:
+        self.line = Line(connected, limits.message, self.ask)
+        self.cls: type[Any] | None = None
+        self.entry: Any = None
+        self.refused: list[str] = []
+        self._generator = torch.Generator()
+        self._view: AttackerView | None = None
+        self._card: Any = None
+
+    def serve(self, what: str, content: Any) -> Any:
+        self.refused.clear()
+        if what == "load":
+            return self._load(content)
+        if what == "make":
+            return self._make(content)
+        assert isinstance(self.entry, Attack)
+        self._see(content["static"], content["draws"])
+        assert self._view is not None
+        view = self._view if content["round"] is None else self._view.in_round(self._state(content["round"]))
+        if what == "start":
+            self.entry.start(view)
+            return None
+        return self.entry.profiles(view) if what == "profiles" else self.entry.craft(view)
+
+    def draws(self) -> torch.Tensor:
+        return self._generator.get_state()
+
+    def ask(self, name: str, *values: Any) -> Any:
+        """A question to the run, while it waits for the answer of a call."""
+        self.line.send({"ask": name, "values": list(values), "draws": self.draws()})
+        answer = self.line.receive()
+        self._generator.set_state(answer["draws"])
+        if "refused" in answer:
+            self.refused.append(answer["refused"])
+            raise ThreatModelViolation(answer["refused"])
+        return answer["answer"]
+
+    def _load(self, content: Any) -> str:
+        source = content["source"].numpy().tobytes()
+        kind, cls = class_in(FILE, source, hashlib.sha256(source).hexdigest(), content["kind"])
+        self.cls, self._card = cls, cls.card
+        bases = [base.__module__ for base in cls.__mro__ if base is not object]
+        own = (cls.__doc__ or "").strip() if cls.__doc__ != cls.__mro__[1].__doc__ else ""
+        required = [name for name, info in cls.Params.model_fields.items() if info.is_required()]
+        hooks = [name for name in _HOOKS if getattr(cls, name, None) is not getattr(cls.__mro__[-2], name, None)]
+        found = {"card": card_data(cls), "doc": own[:1000], "modules": bases, "required": required, "hooks": hooks}
+        return json.dumps(found | {"kind": kind})
+
+    def _make(self, content: Any) -> dict[str, Any]:
+        assert self.cls is not None
+        params: Parameters = parse_parameters(self.cls.Params, json.loads(content["params"]), content["where"])
+        self.entry = self.cls(params)
+        return {"public_fraction": float(getattr(self.entry, "public_fraction", 0.0))}
+
+    def _see(self, static: Any, draws: torch.Tensor) -> None:
+        self._generator.set_state(draws)
+        if static is None:
+            return
+        model = MODELS.get(static["model"])
+        surroundings = Surroundings(
+            model(model.Params(**json.loads(static["model_params"]))),
+            static["num_items"],
+            static["num_malicious"],
+            static["learning_rate"],
+            static["aggregation"],
+            static["targets"],
+            torch.device("cpu"),
+            self._generator,
+            self.refused.append,
+        )
+        more = {name: static[name] for name in STATIC}
+        self._view = AttackerView(self._card, surroundings, **more)
+
+    def _state(self, seen: Any) -> RoundState:
+        own = _OwnSteps(self.ask) if seen["own"] else None
+        return RoundState(seen["params"], seen["clients"], seen["epoch"], seen["round"], own, seen["honest_updates"])
+
+
+STATIC = ("own_data", "item_popularity", "public_interactions", "cohort_size", "malicious_per_round")
+"""What of a view stays the same from round to round."""
+_HOOKS = ("start", "profiles", "craft", "perturb")
+
+
+class _OwnSteps:
+    """Honest work on the attacker's own data, which the run does (:class:`fedbench.federation.view.OwnSteps`)."""
+
+    def __init__(self, ask: Any) -> None:
+        self._ask = ask
+
+    @functools.cache  # noqa: B019 - it lives for a round
+    def step(self) -> HonestStep:
+        return self._ask("honest")
+
+    @functools.cache  # noqa: B019
+    def batch(self) -> Batch:
+        return self._ask("own_batch")
+
+    def users(self) -> torch.Tensor:
+        return self._ask("own_users")
+
+    def trained(self, batch: Batch, move: bool = False) -> Updates:
+        return self._ask("trained", batch, move)
+
+    def colluding(self, count: int) -> Updates:
+        return self._ask("colluding", count)
+
+
+def _described(error: Exception) -> dict[str, Any]:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(FILE)]
+    kind = next((each.__name__ for each in (UserError, ThreatModelViolation) if isinstance(error, each)), "")
+    name = type(error).__name__ if not isinstance(error, FedbenchError) else ""
+    return {"kind": kind, "name": name, "text": str(error)[:4000], "line": lines[-1] if lines else 0}

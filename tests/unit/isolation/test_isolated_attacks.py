@@ -1,0 +1,110 @@
+"""An attack in a process of its own computes what it computes in this one, and can do nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedbench.attacks import ATTACKS
+from fedbench.errors import UserError
+from fedbench.isolation.entries import isolated_class
+from fedbench.isolation.limits import Limits
+from fedbench.isolation.nursery import close
+from fedbench.runs.record import RunRecord
+from fedbench.runs.run import run
+from fedbench.scenarios.scenario import Scenario
+
+HEAD = """
+import os, signal, socket, subprocess, sys, threading, gc
+from pathlib import Path
+import torch
+import fedbench
+from fedbench import Attack, AttackCard, Channel, Goal, Knowledge, NoParameters, Updates, no_updates, target_updates
+"""
+BODY = '''
+class Trick(Attack):
+    """Nothing that is written down."""
+    card = AttackCard("trick", "A trick", "none", Goal.PROMOTE, Channel.GRADIENT)
+
+    class Params(NoParameters):
+        """None."""
+
+    def craft(self, view):
+        nothing = no_updates(view.clients, view.params.dense, view.embedding_size)
+        {trick}
+        return nothing
+'''
+
+TRICKS = {
+    "exits": ("raise SystemExit(0)", "its process ended by itself"),
+    "exits at once": ("os._exit(0)", "its process ended by itself (exit code 0)"),
+    "kills whoever began it": ("os.kill(os.getppid(), 9)", "PermissionError"),
+    "kills everybody": ("os.kill(-1, 9)", "PermissionError"),
+    "hangs": ("while True: pass", "did not answer within"),
+    "hangs and ignores signals": ("signal.signal(15, signal.SIG_IGN)\n        while True: pass", "did not answer within"),
+    "takes memory": ("x = bytearray(1 << 40)", "MemoryError"),
+    "forks": ("while True: os.fork()", "PermissionError"),
+    "starts a program": ("subprocess.run(['/bin/true'])", "PermissionError"),
+    "opens a connection": ("socket.socket()", "PermissionError"),
+    "reads a file": ("Path('/etc/passwd').read_text()", "PermissionError"),
+    "writes a file": ("Path(fedbench.__file__).with_name('x').write_text('x')", "PermissionError"),
+    "reads data": ("from fedbench.data import load_split; load_split('ml-100k', 'leave-one-out', seed=0)", "FEDBENCH_DATA"),
+    "asks for what it does not declare": ("view.item_popularity", "card declares nothing"),
+    "hides that it asked": ("try: view.honest()\n        except Exception: pass", "card declares nothing"),
+    "looks for the federation": ("next(o for o in gc.get_objects() if type(o).__name__ == 'Federation')", "StopIteration"),
+    "looks up the stack": ("sys._getframe(1).f_locals['self'].task", "AttributeError"),
+    "returns nonsense": ("return 3", "no Updates"),
+    "returns an object of its own": ("return Path('/')", "none of what an entry may return"),
+    "floods the output": ("print('x' * 1_000_000)", ""),
+    "closes everything": ("os.closerange(0, 100)", "its process ended"),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_processes_left() -> Iterator[None]:
+    yield
+    close()
+
+
+def attacked(source: str, limits: Limits | None = None, **more: object) -> RunRecord:
+    content = source.encode()
+    cls = isolated_class(Path("trick.py"), content, hashlib.sha256(content).hexdigest(), limits or Limits(seconds=30))
+    with ATTACKS.lent(cls.card.name, cls):
+        return run(scenario(cls.card.name, **more), 0)
+
+
+def scenario(name: str, **more: object) -> Scenario:
+    return Scenario("longtail-small", "mf", name, malicious_ratio=0.05, protocol_params={"epochs": 2}, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_what_an_isolated_attack_cannot_do(trick: str) -> None:
+    code, reason = TRICKS[trick]
+    record = attacked(HEAD + BODY.format(trick=code), Limits(seconds=2 if "hang" in trick else 30))
+    if reason:
+        assert record.status == "failed"
+        assert reason in (record.error or "")
+    else:
+        assert record.status == "ok"
+    assert record.isolation.startswith("sandbox:") or record.isolation == "process"
+
+
+@pytest.mark.parametrize("at_import", ["raise SystemExit(0)", "import os; os._exit(0)", "while True: pass"])
+def test_a_file_that_does_so_when_it_is_imported(at_import: str) -> None:
+    with pytest.raises(UserError, match=r"trick\.py:.*(SystemExit|ended by itself|within 3 s)"):
+        attacked(HEAD + at_import + BODY.format(trick="pass"), Limits(start=3))
+
+
+@pytest.mark.parametrize("name", ["explicit-boost", "pieck-uea", "fedrecattack", "a-hum", "pipattack", "p2"])
+def test_the_same_record_as_in_this_process(name: str) -> None:
+    source = inspect.getsource(inspect.getmodule(ATTACKS.get(name)) or object)
+    there, here = attacked(source), run(scenario(name), 0)
+    assert there.attack == name
+    assert there.status == "ok"
+    for field in ("metrics", "curve", "attack_knowledge", "attack_params", "scenario_id", "rounds"):
+        assert getattr(there, field) == getattr(here, field), field
+    assert here.isolation == "none"
