@@ -142,10 +142,13 @@ def missing(known: DatasetCard, split: str) -> DataError:
     """
     slot = slot_of(split)
     get = f"run `fedbench data get {known.name}`, or " if known.download and slot == INTERACTIONS else ""
-    what = "its interactions" if slot == INTERACTIONS else f"its split {slot!r}"
+    what, how = "its interactions", "PATH"
+    if slot != INTERACTIONS:
+        origin = next((f" ({source.order})" for source in known.sources if source.slot == slot and source.order), "")
+        what, how = f"the train and test files of its split {slot!r}{origin}", f"FOLDER --split {slot}"
     return DataError(
         f"Dataset {known.name!r}: {what} are not in FEDBENCH_DATA nor in {cache_home()}; {get}"
-        f"`fedbench data import {known.name} PATH`, or set FEDBENCH_DATA to a folder that has them."
+        f"`fedbench data import {known.name} {how}`, or set FEDBENCH_DATA to a folder that has them."
     )
 
 
