@@ -93,7 +93,7 @@ def test_a_card_decides_what_fits(attack_file: Path) -> None:
     assert {planned.scenario.model for planned in smoke.scenarios} == {"ncf"}
     untargeted = substituted(load_suite("core-untargeted"), chosen(attack="ua-fedrec"))
     visual = substituted(load_suite("core-visual"), chosen(attack="psmu-v-adaptive", defense="blur"))
-    bounds = sorted(each.scenario.attack_params["eps"] for each in visual.scenarios if each.scenario.attack_params)
+    bounds = sorted(each.scenario.resolved.attack().params.eps for each in visual.scenarios)
     assert bounds == [4, 4, 8, 8, 16, 16, 32, 32], "the bound of all who show images stays"
     assert len(untargeted.scenarios) == 12
     assert {planned.scenario.defense_params == {} for planned in untargeted.scenarios} == {True, False}

@@ -100,14 +100,15 @@ def test_twins_are_named_in_the_record() -> None:
     assert attacked.baseline_id == scenario().id
 
 
-def test_the_card_of_the_defense_is_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_card_of_the_defense_is_in_the_record() -> None:
     plain = record(scenario("a-ra"))
     assert (plain.defense_family, plain.defense_knowledge, plain.defense_assumes) == ("none", [], "nothing")
     card = dataclasses.replace(
         NormBound.card, knowledge=frozenset({"num_clients", "malicious_ratio"}), assumes="5 % (given)"
     )
-    monkeypatch.setattr(NormBound, "card", card)
-    bound = record(scenario("a-ra", "norm-bound"))
+    stated = type("Stated", (NormBound,), {"card": card})
+    with DEFENSES.lent("stated-bound", stated):
+        bound = record(scenario("a-ra", "stated-bound"))
     assert bound.defense_family == "clipping"
     assert bound.defense_knowledge == ["malicious_ratio", "num_clients"]
     assert bound.defense_assumes == "5 % (given)"
