@@ -62,7 +62,14 @@ def test_mf(attack: str, params: dict[str, Any], low: float, high: float) -> Non
     assert 53 <= percent(record, "hr_10") <= 59
 
 
-@pytest.mark.parametrize("attack", ["explicit-boost", "a-ra", "a-hum", "pieck-ipe", "pieck-uea"])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "a-hum",
+        "pieck-uea",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("explicit-boost", "a-ra", "pieck-ipe")),
+    ],
+)
 def test_ncf_is_taken_over_by_every_attack(attack: str) -> None:
     record = run("ncf", attack, epochs=20)
     assert percent(record, "er_10") >= 99
