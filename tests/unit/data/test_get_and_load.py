@@ -107,7 +107,7 @@ def test_missing_data_name_the_ways_to_get_them() -> None:
     assert "\n" not in message
     assert "`fedbench data get ml-1m`" in message
     assert "`fedbench data import ml-1m PATH`" in message
-    with pytest.raises(DataError, match="its split 'published-icde24' .*are not in FEDBENCH_DATA") as caught:
+    with pytest.raises(DataError, match=r"its split 'published-icde24' .*are not in FEDBENCH_DATA") as caught:
         load_split("ml-1m", "published-icde24")
     assert "PIECK (ICDE 2024)" in str(caught.value)
     assert "`fedbench data import ml-1m FOLDER --split published-icde24`" in str(caught.value)
