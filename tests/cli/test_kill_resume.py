@@ -33,6 +33,7 @@ RUNS = 8
 
 VARIES = {
     *(name for name in RunRecord.__dataclass_fields__ if name.startswith("seconds_")),
+    "checksum",
     "started_at",
     "git_commit",
     "git_dirty",
