@@ -167,6 +167,8 @@ class Adversary:
         before = Modes.now()
         try:
             yield
+        except SystemExit:
+            raise ThreatModelViolation(f"attack {self.card.name!r} tried to end the process.") from None
         finally:
             changed = before.restore()
         if self._refusals:

@@ -104,7 +104,7 @@ def plain_upload(
     """
     refuse = functools.partial(_refuse, attack)
     if type(made) is not Updates or type(made.rows) is not tuple or type(made.dense) is not DenseGradients:
-        refuse("no Updates of a tuple of rows and DenseGradients", "craft()")
+        refuse("it is no Updates of a tuple of rows and DenseGradients", "an upload")
     rows = []
     for block in made.rows:
         kind = type(block)
@@ -114,9 +114,9 @@ def plain_upload(
         elif kind in also:
             rows.append((FullRows.__name__, block.client, block.item, block.grad()))
         else:
-            refuse("rows of a class that the engine does not know; use FullRows(client, item, values)", "craft()")
+            refuse("rows of a class that the engine does not know; use FullRows(client, item, values)", "an upload")
     if made.common is not None and type(made.common) is not Common:
-        refuse("no Common in common", "craft()")
+        refuse("common is no Common", "an upload")
     common = None if made.common is None else (made.common.gradient, made.common.share)
     clients = made.clients
     count = len(clients) if type(clients) is torch.Tensor and clients.dim() == 1 else -1

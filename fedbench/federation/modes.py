@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -49,10 +51,17 @@ class Modes:
             torch._C._pop_torch_function_stack()
         while torch._C._len_torch_dispatch_stack() > self.dispatches:
             torch._C._pop_torch_dispatch_stack(None)
-        torch.set_default_dtype(self.dtype)
-        torch.set_grad_enabled(self.grad)
-        if found.threads != self.threads:
-            torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic)
-        torch.set_float32_matmul_precision(self.precision)
-        return ", ".join(each.name for each in fields(self) if getattr(found, each.name) != getattr(self, each.name))
+        changed = [each.name for each in fields(self) if getattr(found, each.name) != getattr(self, each.name)]
+        for name in changed:
+            if name in _SET:
+                _SET[name](getattr(self, name))
+        return ", ".join(changed)
+
+
+_SET: dict[str, Callable[[Any], None]] = {
+    "dtype": torch.set_default_dtype,
+    "grad": lambda grad: torch._C._set_grad_enabled(grad),
+    "threads": torch.set_num_threads,
+    "deterministic": torch.use_deterministic_algorithms,
+    "precision": torch.set_float32_matmul_precision,
+}

@@ -18,11 +18,12 @@ import torch
 from fedbench.data import Split
 from fedbench.defenses.chain import Chain
 from fedbench.defenses.purifier import Purifier
-from fedbench.errors import Diverged, UserError
+from fedbench.errors import Diverged, ThreatModelViolation, UserError
 from fedbench.evaluation.measurement import Measurement
 from fedbench.federation.population import Task
 from fedbench.federation.simulation import Federation
 from fedbench.isolation.attack import RemoteAttack
+from fedbench.runs.code import Code
 from fedbench.runs.environment import environment
 from fedbench.runs.identity import identity
 from fedbench.runs.record import RunRecord, summarize_curve
@@ -75,6 +76,7 @@ def run(
     resolved = scenario.resolved
     protocol = resolved.protocol
     split = split_of(scenario, seed)
+    code = Code()
     attack, defense = resolved.attack(), resolved.defense()
     tell = _counter(on_images)
     task = task_of(scenario, split, where, tell("features"))
@@ -83,6 +85,7 @@ def run(
             part.progress = tell("purified")
     curve: list[dict[str, float]] = []
     status, error = "ok", None
+    wrong: UserError | None = None
     federation: Federation | None = None
     measure: Measurement | None = None
     setup = time.perf_counter() - begin
@@ -97,6 +100,7 @@ def run(
             if epoch % protocol.evaluate_every == 0 or epoch == protocol.epochs:
                 before = time.perf_counter()
                 federation.check_finite()
+                _check(code)
                 metrics = measure()
                 federation.seconds.evaluate += time.perf_counter() - before
                 curve.append({"epoch": epoch, **metrics})
@@ -104,10 +108,16 @@ def run(
                     on_evaluation(Progress(epoch, protocol.epochs, metrics))
     except Diverged as stop:
         status, error = "diverged", str(stop)
-    except UserError:
-        raise
+    except UserError as mistake:
+        wrong = mistake
     except Exception as failure:  # whatever an attack or a defense raises ends its run, not the suite
         status, error = "failed", f"{type(failure).__name__}: {failure}\n{traceback.format_exc(limit=-4)}"
+    try:
+        _check(code)
+    except ThreatModelViolation as stop:
+        status, error, curve, wrong = "failed", f"{type(stop).__name__}: {stop}", [], None
+    if wrong is not None:
+        raise wrong
     return RunRecord(
         **known,
         **_data_columns(split),
@@ -118,6 +128,7 @@ def run(
         epochs_planned=protocol.epochs,
         epochs_done=federation.epoch if federation else 0,
         rounds=federation.round if federation else 0,
+        refused_uploads=federation.refused if federation else 0,
         ranking=protocol.ranking,
         **summarize_curve(curve, protocol.epochs),
         seconds_total=time.perf_counter() - begin,
@@ -169,6 +180,15 @@ def _sanity(
             " is recommended the most popular items"
         )
     return {"warnings": said, **{f"popularity_{name}": value for name, value in popular.items()}}
+
+
+def _check(code: Code) -> None:
+    """Raises :class:`ThreatModelViolation` when code that computes the run was replaced, after it was put back."""
+    changed = code.restore()
+    if changed:
+        raise ThreatModelViolation(
+            f"{changed} was replaced while the run was under way: no attack or defense may do that."
+        )
 
 
 def _counter(on_images: Callable[[str], None] | None) -> Callable[[str], Callable[[int, int], None] | None]:
