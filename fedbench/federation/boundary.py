@@ -30,6 +30,11 @@ from fedbench.federation.view import Profiles
 AGREEMENT = 1e-4
 """How far the sum of dense gradients may be from that of the clients' own, as a share of the largest of these sums."""
 
+CANCELLATION = 1e4
+"""How many times longer than a row the pieces that it is made of may be, all together."""
+LARGEST = 1e15
+"""The largest number in the factors of rows."""
+
 FIELDS: dict[type[Rows], tuple[str, ...]] = {
     FullRows: ("values",),
     PiecedRows: ("place", "coef", "values"),
@@ -121,12 +126,12 @@ def plain_upload(
     clients = made.clients
     count = len(clients) if type(clients) is torch.Tensor and clients.dim() == 1 else -1
     number = next((k for k, dense in enumerate(handed) if dense is made.dense), None)
-    total, stacked = ({}, {}) if number is not None else (_plain(made.dense.total()), _plain(made.dense.stacked()))
+    total: dict[str, object] = {}
+    stacked: dict[str, object] = {}
+    if number is None:
+        with _readable(attack):
+            total, stacked = dict(made.dense.total()), dict(made.dense.stacked())
     return PlainUpload(count, tuple(rows), made.weights, total, stacked, number, common)
-
-
-def _plain(tensors: Tensors) -> dict[str, object]:
-    return dict(tensors.items())
 
 
 # The engine's side.
@@ -146,7 +151,7 @@ def upload(made: PlainUpload, room: Room) -> tuple[Updates, torch.Tensor]:
 
     Returns:
         the upload, its ``clients`` 0 to m - 1, and bool [m]: whose is finite. One with NaN or an infinite number is not, nor
-        one so long that the square of its norm is infinite in float32.
+        one so long that squared distances to it are infinite in float32.
 
     Raises:
         ThreatModelViolation: a rule was broken.
@@ -171,13 +176,13 @@ def upload(made: PlainUpload, room: Room) -> tuple[Updates, torch.Tensor]:
             if not 0 <= made.handed < len(room.handed):
                 arrays.refuse("a number that was not handed out", "dense")
             built = Updates(index, rows, room.handed[made.handed], weights, common)
-            good = replace(built, dense=DenseGradients.of({})).square_norms().isfinite()
+            good = _finite(replace(built, dense=DenseGradients.of({})))
             if not all(bool(value.isfinite().all()) for value in built.dense.total().values()):
                 good &= built.usable()
             return built, good
         dense, agreed = _dense(arrays, made, room)
         built = Updates(index, rows, dense, weights, common)
-        good = built.square_norms().isfinite()
+        good = _finite(built)
         if not agreed and bool(good.all()):
             arrays.refuse("a sum that is not that of the clients' own", "dense")
         return built, good
@@ -266,6 +271,11 @@ def images(made: object, original: ItemImages, targets: torch.Tensor, eps: float
         return ReplacedImages(items, shown)
 
 
+def _finite(updates: Updates) -> torch.Tensor:
+    """Bool [n]: whose whole upload is so, squared distances to it as well: see :meth:`Updates.usable`."""
+    return (8 * updates.square_norms()).isfinite()
+
+
 class _Arrays:
     """Reads the arrays of one attack: what passes is a copy of the right type and shape."""
 
@@ -330,7 +340,38 @@ def _block(arrays: _Arrays, made: tuple[object, ...], room: Room) -> Rows:
     item = arrays.array(item, "rows: item", torch.int64, (len(client),))
     arrays.within(client, room.clients, "rows: client")
     arrays.within(item, room.num_items, "rows: item")
-    return _BUILD[kind](arrays, room, client, item, *parts)
+    block = _BUILD[kind](arrays, room, client, item, *parts)
+    return block if _sums_as_its_rows(block) else FullRows(client, item, block.grad())
+
+
+def _sums_as_its_rows(block: Rows) -> bool:
+    """Whether what a block adds up to is, but for rounding, the sum of its rows, whose norms defenses look at.
+
+    It is not where pieces much longer than the row that they make cancel out, or overflow in another order, and where a
+    factor that no row needs is not finite. Such rows are written out.
+    """
+    if isinstance(block, FullRows):
+        return True
+    factors = [value for part in _parts(block) for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    if not all(bool((value.abs() <= LARGEST).all()) for value in factors if value.is_floating_point()):
+        return False
+    return bool((_lengths(block) <= CANCELLATION * block.norms()).all())
+
+
+def _parts(block: Rows) -> tuple[Rows, ...]:
+    return (block.plain, block.leaves) if isinstance(block, StarRows) else (block,)
+
+
+def _lengths(block: Rows) -> torch.Tensor:
+    """float32 [R]: of every row, the sum of the lengths of the pieces that it is the sum of."""
+    if isinstance(block, PiecedRows):
+        own = block.coef.abs() * block.values.norm(dim=1)
+        return own.new_zeros(len(block.item)).index_add_(0, block.place, own)
+    if isinstance(block, ProjectedRows):
+        return block.coef.abs() @ block.matrix.norm(dim=1)
+    if isinstance(block, StarRows):
+        return _lengths(block.plain).index_add_(0, block.place, block.leaves.norms())
+    return block.norms()
 
 
 def _full(arrays: _Arrays, room: Room, client: torch.Tensor, item: torch.Tensor, values: object) -> FullRows:

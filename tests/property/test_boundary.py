@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from federations import small_federation
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from fedbench.attacks import Attack
@@ -134,7 +134,7 @@ def alone(model: str) -> Federation:
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
 @pytest.mark.parametrize("name", sorted(DEFENSES))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_any_upload(model: str, name: str, data: st.DataObject) -> None:
     """It never ends a round but as a violation, leaves honest clients alone, and passes no bound at more than its norm."""

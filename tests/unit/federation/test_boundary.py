@@ -19,7 +19,7 @@ from fedbench.attacks.uploads import target_updates
 from fedbench.entries.cards import AttackCard, Channel, DefenseCard, Goal, Knowledge, NoParameters, declared
 from fedbench.errors import ThreatModelViolation, UserError
 from fedbench.federation.modes import Modes
-from fedbench.federation.rows import FullRows
+from fedbench.federation.rows import FullRows, PiecedRows, SharedRows
 from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Common, DenseGradients, Updates
 from fedbench.federation.view import AttackerView, Profiles
@@ -256,6 +256,39 @@ def test_uploads_that_are_not_finite_are_left_out_and_counted(model: str, worst:
     assert quiet.refused == 0
     assert torch.equal(federation.params.items, quiet.params.items)
     federation.check_finite()
+
+
+def pieced(view: AttackerView, pieces: list[float]) -> Updates:
+    """Each client sends one row of the target, made of these pieces, client by client in turn."""
+    m = len(view.clients)
+    place = torch.arange(m).repeat(len(pieces))
+    coef = torch.tensor(pieces).repeat_interleave(m)
+    values = torch.ones(len(place), view.embedding_size)
+    rows = PiecedRows(torch.arange(m), view.targets.repeat(m), place, coef, values)
+    return replace(nothing(view), rows=(rows,))
+
+
+@pytest.mark.parametrize("pieces", [[3e38, -3e38, 0.0], [1e8, 3.0, -1e8], [1e8, -1e8, 1e-4]])
+def test_pieces_that_cancel_out_add_up_as_the_rows_that_were_looked_at(pieces: list[float]) -> None:
+    federation = trained(cheating(lambda view: pieced(view, pieces)))
+    row = float(torch.tensor(pieces[0]) + pieces[1]) + pieces[2]
+    quiet = trained(cheating(nothing))
+    moved = (quiet.params.items - federation.params.items)[7]
+    assert torch.allclose(moved, torch.full_like(moved, 0.5 * 3 * row), atol=1e-4 * max(1.0, abs(row)))
+
+
+@pytest.mark.parametrize("worst", [torch.nan, torch.inf])
+def test_factors_of_refused_or_missing_rows_do_no_harm(worst: float) -> None:
+    def act(view: AttackerView) -> Updates:
+        empty = torch.zeros(0, dtype=torch.int64)
+        table = torch.full((40, view.embedding_size), worst)
+        made = nothing(view)
+        one = SharedRows(torch.tensor([0]), torch.tensor([3]), torch.ones(1), table)
+        return replace(made, rows=(*made.rows, SharedRows(empty, empty, torch.zeros(0), table), one))
+
+    federation = trained(cheating(act))
+    assert federation.refused == 1
+    assert torch.equal(federation.params.items, trained(cheating(lambda view: None)).params.items)
 
 
 @pytest.mark.parametrize(
