@@ -28,7 +28,7 @@ from fedbench.federation.updates import Common, DenseGradients, Tensors, Updates
 from fedbench.federation.view import Profiles
 
 AGREEMENT = 1e-4
-"""How far the sum of dense gradients may be from that of the clients' own, as a share of the largest of these sums."""
+"""How far the sum of dense gradients may be from that of the clients' own, as a share of the largest of all these sums."""
 
 CANCELLATION = 1e4
 """How many times longer than a row the pieces that it is made of may be, all together."""
@@ -483,11 +483,12 @@ def _dense(arrays: _Arrays, made: PlainUpload, room: Room) -> tuple[DenseGradien
     for found in (made.total, made.stacked):
         if type(found) is not dict or len(found) != len(room.dense) or any(name not in found for name in room.dense):
             arrays.refuse(f"other names than {', '.join(room.dense) or 'none'}", "dense")
-    total, stacked, agreed = {}, {}, True
+    total, stacked, off, scale = {}, {}, 0.0, 0.0
     for name, like in room.dense.items():
         total[name] = arrays.array(made.total[name], f"dense[{name!r}]", like.dtype, tuple(like.shape))
         stacked[name] = arrays.array(made.stacked[name], f"dense[{name!r}]", like.dtype, (room.clients, *like.shape))
         if like.numel() and room.clients:
-            off = (total[name] - stacked[name].sum(0)).abs().max()
-            agreed &= bool(off <= AGREEMENT * stacked[name].abs().sum(0).max())
-    return DenseGradients(lambda: total, lambda: stacked), agreed
+            off = max(off, float((total[name] - stacked[name].sum(0)).abs().max()))
+            scale = max(scale, float(stacked[name].abs().sum(0).max()))
+    # Of all parameters together: the gradient of one that changes nothing, such as the bias of keys, is rounding alone.
+    return DenseGradients(lambda: total, lambda: stacked), off <= AGREEMENT * scale

@@ -75,7 +75,7 @@ def test_info_counts_the_splits_that_are_here() -> None:
 def test_info_of_absent_data_tells_the_traps_and_how_to_get_them() -> None:
     text = run("info", "amazon-music").stdout
     assert "repeat 24,489 (user, item) pairs" in text
-    assert "fedbench data import amazon-music PATH" in text
+    assert "fedbench data import amazon-music FOLDER --split published-ijcai22" in " ".join(text.split())
 
 
 def test_info_of_gowalla_tells_its_traps() -> None:
