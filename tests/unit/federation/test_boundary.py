@@ -78,10 +78,16 @@ def swallowed(view: AttackerView) -> None:
         _ = view.item_popularity
 
 
-def lying_sum(view: AttackerView) -> Updates:
-    made = nothing(view)
-    large = {name: value + 1 for name, value in made.dense.total().items()}
-    return replace(made, dense=DenseGradients(lambda: large, made.dense.stacked))
+def summed_otherwise(offset: float) -> Act:
+    """All clients' own gradients of W1 are 1; the sum of h, of which they have none, is off by ``offset``."""
+
+    def act(view: AttackerView) -> Updates:
+        made = nothing(view)
+        stacked = {name: value + (name == "W1") for name, value in made.dense.stacked().items()}
+        total = {name: value.sum(0) + offset * (name == "h") for name, value in stacked.items()}
+        return replace(made, dense=DenseGradients(lambda: total, lambda: stacked))
+
+    return act
 
 
 REFUSED: dict[str, tuple[Act, str]] = {
@@ -106,7 +112,9 @@ REFUSED: dict[str, tuple[Act, str]] = {
         lambda v: replace(nothing(v), common=Common(torch.ones(40, v.embedding_size), torch.ones(3))),
         "not the gradient that the clients of this round have in common",
     ),
-    "a sum of its own": (lying_sum, "a sum that is not that of the clients' own"),
+    "a sum of its own": (summed_otherwise(1.0), "a sum that is not that of the clients' own"),
+    "a small one": (summed_otherwise(1e-4), "a sum that is not that of the clients' own"),
+    "none at all": (summed_otherwise(torch.nan), "a sum that is not that of the clients' own"),
     "dense of another name": (
         lambda v: replace(nothing(v), dense=DenseGradients.of({"x": torch.ones(3)})),
         "other names",
@@ -116,6 +124,10 @@ REFUSED: dict[str, tuple[Act, str]] = {
     "a default dtype": (lambda v: torch.set_default_dtype(torch.float64), "changed how torch computes.*dtype"),
     "no gradients any more": (lambda v: torch.set_grad_enabled(False), "changed how torch computes.*grad"),
 }
+
+
+def test_rounding_in_a_sum_of_nothing_is_no_lie() -> None:
+    trained(cheating(summed_otherwise(1e-6)), "ncf")
 
 
 @pytest.mark.parametrize("name", REFUSED)
