@@ -1,0 +1,1 @@
+"""The cards of the catalogue, one file for each origin of data."""
