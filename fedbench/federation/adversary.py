@@ -14,6 +14,7 @@ from fedbench.entries.cards import AttackCard, Channel, Knowledge, declared, pla
 from fedbench.errors import ThreatModelViolation, UserError
 from fedbench.federation import boundary
 from fedbench.federation.attack import Attack
+from fedbench.federation.blocks import Room
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.local_training import LocalTraining
 from fedbench.federation.model import PublicParams
@@ -111,7 +112,7 @@ class Adversary:
             given = [] if lent is None else lent.given
             made = boundary.plain_upload(crafted, name, given, frozenset(type(block) for block in honest.rows))
         self._check_untouched(versions)
-        room = boundary.Room(
+        room = Room(
             name,
             len(index),
             t.num_items,
