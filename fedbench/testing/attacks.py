@@ -26,6 +26,7 @@ from fedbench.testing.finding import (
 )
 from fedbench.testing.showing import seeing, shown
 from fedbench.testing.watching import Notes, WatchedAttack
+from fedbench.texts import count
 
 USERS, ITEMS = 60, 200
 TARGETS = (7, 31, 150)
@@ -178,13 +179,16 @@ def _check_whole(cls: type[Attack], case: Case, trials: Trials) -> Finding:
     if trials.broken:
         return Finding(name, "skipped", "not every run came to an end")
     federation = _federation(cls, case, None)
+    todo = "Bound the upload, for example by the norm of an honest one: a run that diverges is ranked as such."
     try:
         for _ in range(WHOLE):
             _train(federation, 1)
             federation.check_finite()
     except Diverged as error:
-        todo = "Bound the upload, for example by the norm of an honest one: a run that diverges is ranked as such."
         return Finding(name, "failed", str(error), todo)
+    if federation.refused:
+        what = f"the server refused {count(federation.refused, 'upload')} in {WHOLE} epochs: not finite, or too long"
+        return Finding(name, "failed", what, todo)
     return Finding(name, "ok", f"{WHOLE} epochs on {case.model} without diverging")
 
 

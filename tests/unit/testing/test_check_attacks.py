@@ -178,6 +178,10 @@ def mutated_batch(view: AttackerView, updates: Updates) -> None:
     view.own_batch.positive.zero_()
 
 
+def overflowing(view: AttackerView, updates: Updates) -> Updates:
+    return updates.scaled(updates.weights.new_full((len(view.clients),), 1e37))
+
+
 OWN = {"knowledge": frozenset({Knowledge.OWN_DATA}), "clients": frozenset({"compromised"})}
 POPULARITY = {"knowledge": frozenset({Knowledge.ITEM_POPULARITY})}
 CASES: dict[str, tuple[str, type[Attack], str]] = {
@@ -218,6 +222,7 @@ CASES: dict[str, tuple[str, type[Attack], str]] = {
     "numpy": ("global random state", bad(lambda v, u: np.random.rand() and None), "generator of numpy"),  # noqa: NPY002
     "random": ("global random state", bad(lambda v, u: random.random() and None), "generator of random"),
     "other generator": ("deterministic", bad(drawn_anew), "uploaded different numbers"),
+    "overflowing": ("whole federation", bad(overflowing), "the server refused 40 uploads in 10 epochs"),
     "slow": ("time", bad(lambda v, u: time.sleep(0.05)), "at most"),
 }
 
