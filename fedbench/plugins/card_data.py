@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import dataclasses
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
@@ -35,6 +36,9 @@ Identifier = Annotated[str, Field(pattern=r"\A[A-Za-z][A-Za-z0-9_]*\z", max_leng
 ModuleName = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*\z", max_length=200)]
 
 
+C = TypeVar("C", AttackCard, DefenseCard)
+
+
 class Strict(BaseModel):
     """Nothing unknown, nothing converted."""
 
@@ -62,6 +66,12 @@ class _CardData(Strict):
     class_name: Identifier
     parameters: list[ParameterData] = Field(max_length=64)
 
+    def _of(self, cls: type[C]) -> C:
+        """The card of the fields of these names, with sets for lists."""
+        values: dict[str, Any] = {each.name: getattr(self, each.name) for each in dataclasses.fields(cls)}
+        values |= {name: frozenset(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**values)
+
 
 class AttackData(_CardData):
     """An :class:`AttackCard` and its parameters as data."""
@@ -74,19 +84,7 @@ class AttackData(_CardData):
 
     def card(self) -> AttackCard:
         """The card."""
-        return AttackCard(
-            name=self.name,
-            title=self.title,
-            paper=self.paper,
-            goal=self.goal,
-            channel=self.channel,
-            knowledge=frozenset(self.knowledge),
-            clients=frozenset(self.clients),
-            models=None if self.models is None else frozenset(self.models),
-            invents_users=self.invents_users,
-            version=self.version,
-            notes=self.notes,
-        )
+        return self._of(AttackCard)
 
 
 class DefenseData(_CardData):
@@ -99,18 +97,7 @@ class DefenseData(_CardData):
 
     def card(self) -> DefenseCard:
         """The card."""
-        return DefenseCard(
-            name=self.name,
-            title=self.title,
-            paper=self.paper,
-            family=self.family,
-            knowledge=frozenset(self.knowledge),
-            assumes=self.assumes,
-            needs_users=self.needs_users,
-            models=None if self.models is None else frozenset(self.models),
-            version=self.version,
-            notes=self.notes,
-        )
+        return self._of(DefenseCard)
 
 
 CardData = AttackData | DefenseData
