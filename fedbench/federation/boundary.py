@@ -103,7 +103,8 @@ def plain_upload(
 def upload(made: PlainUpload, room: Room) -> tuple[Updates, torch.Tensor]:
     """The engine's own upload of these arrays, in the order of the sampled clients.
 
-    Kinds of rows and their order stay, and so does every bit of what is summed. Rules:
+    Kinds of rows and their order stay, and so does every bit of what is summed, except where pieces much longer than their
+    row cancel out: such a block is written out. Rules:
 
     * every array has the type and the shape that it must have, and lies where the engine computes;
     * rows are of sampled clients and existing items, and no (client, item) occurs twice, in one block or in several;

@@ -178,7 +178,7 @@ class Database:
         """What rankings read."""
         views = [f"{track}{kind}" for track in ("", "untargeted_", "visual_") for kind in ("attacks", "defenses")]
         tables = {name: self.table(f"select * from {name} order by run_id") for name in views}
-        return tables | {"headline": self.table("select * exclude (curve) from headline order by run_id")}
+        return tables | {"headline": self.table("select * from headline order by run_id")}
 
     def _select(self, only: Sequence[str], suite: str | None) -> None:
         pairs = []

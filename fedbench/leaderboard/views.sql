@@ -3,9 +3,9 @@
 -- One row a run. hr is the headline hit ratio: against sampled negatives, or by full ranking, as its protocol says; hr_chosen
 -- and ndcg_chosen are by the same ranking at the evaluation that is best on validation items, without any at the last one.
 -- superseded: there are runs of a newer version of its attack, defense or model; the views below leave such a run out.
--- visual: its model reads images of items.
-create or replace view headline as
-select * exclude (newest_attack, newest_defense, newest_model),
+-- visual: its model reads images of items. A table, as is quality: all else reads it several times. Its curve is in runs.
+create or replace table headline as
+select * exclude (newest_attack, newest_defense, newest_model, curve),
        er_$K as er, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
        cast(json_extract(scenario_json, '$.num_targets') as integer) as num_targets,
        case when ranking = 'full' then hr_full_$H else hr_$H end as hr,
@@ -59,7 +59,7 @@ left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.
 where r.attack <> 'none' and r.defense <> 'none' and not r.superseded and not (r.visual and r.attack_goal <> 'degrade');
 
 -- Headline quality where a run that diverged has none left, and a run that failed has no number.
-create or replace view quality as
+create or replace table quality as
 select * replace (
        case status when 'ok' then hr when 'diverged' then 0 end as hr,
        case status when 'ok' then hr_chosen when 'diverged' then 0 end as hr_chosen,

@@ -74,7 +74,11 @@ def compare(
         database = database.at(k)
     runs: dict[str, list[Row]] = {}
     ids = list({own.id for each in planned for own in (each.scenario, each.scenario.clean)})
-    for row in database.rows("select * from headline where list_contains(?, scenario_id) order by seed", [ids]):
+    query = (
+        "select h.*, r.curve from headline h join runs r using (run_id) where list_contains(?, h.scenario_id)"
+        " order by h.seed"
+    )
+    for row in database.rows(query, [ids]):
         runs.setdefault(row["scenario_id"], []).append(row)
     cells = []
     for value in expected:

@@ -75,7 +75,10 @@ def uninterrupted(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return contents(results)
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["the parent alone", "all its processes"])
+@pytest.mark.parametrize(
+    "group",
+    [pytest.param(False, id="the parent alone", marks=pytest.mark.slow), pytest.param(True, id="all its processes")],
+)
 def test_kill_and_resume(suite: Path, tmp_path: Path, uninterrupted: dict[str, dict[str, Any]], group: bool) -> None:
     assert len(uninterrupted) == RUNS
     process = subprocess.Popen(

@@ -50,7 +50,7 @@ def percent(record: RunRecord, name: str) -> float:
         pytest.param("a-ra", {}, 0, 1, marks=pytest.mark.slow),
         pytest.param("random", {}, 0, 3, marks=pytest.mark.slow),
         pytest.param("explicit-boost", {}, 4, 55, marks=pytest.mark.slow),
-        ("pieck-ipe", {}, 50, 92),
+        pytest.param("pieck-ipe", {}, 50, 92, marks=pytest.mark.slow),
         ("pieck-uea", {}, 78, 100),
         pytest.param("pieck-uea", {"accumulation": "none"}, 20, 75, marks=pytest.mark.slow),
         pytest.param("fedrecattack", {"public_fraction": 0.0}, 0, 1, marks=pytest.mark.slow),

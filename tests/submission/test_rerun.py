@@ -144,6 +144,7 @@ def test_the_code_sees_no_secret_and_its_last_words_are_spelt_out(
     assert "\x1b" not in run.stderr
 
 
+@pytest.mark.slow
 def test_an_entry_of_a_package_keeps_its_name(submitted: Submitted, tmp_path: Path, fresh: None) -> None:
     of = entry("attack", str(submitted.file))
     named, only, results = replace(of, name="pack/direct"), ("model=mf", "defense=none"), tmp_path / "results"

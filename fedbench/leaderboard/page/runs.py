@@ -34,7 +34,7 @@ def records(database: Database) -> dict[str, Any]:
         ``scenarios``: one object each; its parameters are places in ``params``, JSON texts. ``runs``: columns of equal
         length, a row a run, by run id; ``scenario`` and ``origin`` are places in ``scenarios`` and ``origins``.
     """
-    rows = database.rows("select * exclude (curve) from headline order by run_id")
+    rows = database.rows("select * from headline order by run_id")
     scenarios: dict[str, dict[str, Any]] = {}
     params, origins = Pool(), Pool()
     columns: dict[str, list[Any]] = {

@@ -213,7 +213,7 @@ def test_records_without_a_card_take_that_of_the_installed_defense(tmp_path: Pat
     )
     database.connection.execute("delete from runs")
     database.connection.execute("insert into runs select * from old")
-    rows = {row.defense: row for row in rank_defenses(database)}
+    rows = {row.defense: row for row in rank_defenses(database.at(10))}
     assert (rows["norm-bound"].family, rows["norm-bound"].assumes) == ("clipping", "nothing")
     assert (rows["gone"].family, rows["gone"].assumes) == ("", "")
 
