@@ -75,7 +75,8 @@ def _sums_as_its_rows(block: Rows) -> bool:
     factors = [value for part in _parts(block) for value in vars(part).values() if isinstance(value, torch.Tensor)]
     if not all(bool((value.abs() <= LARGEST).all()) for value in factors if value.is_floating_point()):
         return False
-    return bool((_lengths(block) <= CANCELLATION * block.norms()).all())
+    one_piece = isinstance(block, OuterRows | SharedRows)  # which cannot cancel out
+    return one_piece or bool((_lengths(block) <= CANCELLATION * block.norms()).all())
 
 
 def _parts(block: Rows) -> tuple[Rows, ...]:
