@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -33,6 +34,9 @@ class _Commands(TyperGroup):
     """Turns errors into one line and an exit code; ``--debug`` lets the traceback through."""
 
     def invoke(self, ctx: Any) -> Any:
+        if sys.stdout is None:  # no command could say how it went
+            typer.echo("error: stdout is closed.", err=True)
+            raise typer.Exit(1)
         try:
             return super().invoke(ctx)
         except FedbenchError as error:

@@ -132,6 +132,20 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def parse_time(text: str, option: str) -> float:
+    """Seconds of ``90s``, ``15m``, ``1h``, ``1h30m``, as an option gives them."""
+    import re
+
+    from fedbench.errors import UserError
+
+    parts = re.fullmatch(r"(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6})s)?", text, re.ASCII)
+    values = [int(each or 0) for each in parts.groups()] if parts else []
+    seconds = sum(n * unit for n, unit in zip(values, (3600, 60, 1), strict=False))
+    if seconds < 1:
+        raise UserError(f"{option} {text!r} must be a time such as 90s, 15m, 1h or 1h30m.")
+    return float(seconds)
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """``57.2 %`` of a fraction; a dash for None."""
     return "-" if value is None else f"{100 * value:.{digits}f} %"

@@ -113,7 +113,7 @@ def verify(
     from fedbench.cli.lazy import defer_torch
 
     defer_torch()
-    from fedbench.cli.output import print_json
+    from fedbench.cli.output import parse_time, print_json
     from fedbench.errors import UserError
     from fedbench.submission.beside import check_name
     from fedbench.submission.container import read_bundle
@@ -126,7 +126,7 @@ def verify(
         raise UserError(f"--records {str(records)!r} must end in .parquet.")
     if beside is not None and not beside.is_dir():
         raise UserError(f"--beside {str(beside)!r} is no folder.")
-    seconds = parse_time(budget)
+    seconds = parse_time(budget, "--budget")
     data = read_bundle(bundle)
     if source:
         _print_source(data)
@@ -156,20 +156,6 @@ def verify(
         typer.echo(_verdict(found, again))
     sys.stdout.flush()  # a verdict that nobody could read is none
     raise typer.Exit(0 if found.ok else 1)
-
-
-def parse_time(text: str) -> float:
-    """Seconds of ``90s``, ``15m``, ``1h``, ``1h30m``."""
-    import re
-
-    from fedbench.errors import UserError
-
-    parts = re.fullmatch(r"(?:([0-9]{1,5})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6})s)?", text, re.ASCII)
-    values = [int(each or 0) for each in parts.groups()] if parts else []
-    seconds = sum(n * unit for n, unit in zip(values, (3600, 60, 1), strict=False))
-    if seconds < 1:
-        raise UserError(f"--budget {text!r} must be a time such as 90s, 15m, 1h or 1h30m.")
-    return float(seconds)
 
 
 def _print_source(data: bytes) -> None:

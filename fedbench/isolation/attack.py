@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fedbench.errors import ThreatModelViolation, UserError
+from fedbench.entries.cards import Knowledge
+from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.updates import Updates
@@ -13,6 +15,30 @@ from fedbench.federation.view import AttackerView, Profiles
 from fedbench.isolation.home import Home, Process
 from fedbench.isolation.wire import Broken
 from fedbench.models import MODELS
+from fedbench.texts import visible
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the process of an attack says that it did in the last call. Whoever hides some of it has gained nothing by it.
+
+    Attributes:
+        used: knowledge that it asked for and has. changed: what it changed of what it was shown.
+        moved: random generators that everybody shares, which it drew from.
+    """
+
+    used: frozenset[Knowledge] = frozenset()
+    changed: str = ""
+    moved: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, noted: Any) -> Told:
+        """Out of an answer."""
+        match noted:
+            case {"used": tuple(used), "changed": str(changed), "moved": tuple(moved)}:
+                names = tuple(visible(str(each), 40) for each in moved)
+                return cls(frozenset(each for each in Knowledge if each in used), visible(changed, 200), names)
+        return cls()
 
 
 class RemoteAttack(Attack):
@@ -35,21 +61,18 @@ class RemoteAttack(Attack):
         if not isinstance(made, dict) or type(made.get("public_fraction")) is not float:
             raise UserError(f"attack {self.card.name!r}: public_fraction must be a number.")
         self.public_fraction = made["public_fraction"]
-        self._told: tuple[object, object] = (None, None)
+        self._known: tuple[object, object] = (None, None)
+        self.told = Told()
 
     def start(self, view: AttackerView) -> None:
         self._call("start", view)
 
     def profiles(self, view: AttackerView) -> Profiles | None:
-        made = self._call("profiles", view)
-        if made is not None and not isinstance(made, Profiles):
-            raise ThreatModelViolation(f"attack {self.card.name!r} returned no Profiles from profiles().")
+        made: Profiles | None = self._call("profiles", view)
         return made
 
     def craft(self, view: AttackerView) -> Updates:
-        made = self._call("craft", view)
-        if not isinstance(made, Updates):
-            raise ThreatModelViolation(f"attack {self.card.name!r} returned no Updates from craft().")
+        made: Updates = self._call("craft", view)
         return made
 
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:
@@ -60,9 +83,15 @@ class RemoteAttack(Attack):
     def _call(self, method: str, view: AttackerView) -> Any:
         content = {"draws": view.generator.get_state(), "round": _round(view), "static": None}
         seen: tuple[object, object] = (view._surroundings, view._own_data)
-        if any(now is not then for now, then in zip(seen, self._told, strict=True)):
-            content["static"], self._told = _static(view), seen
-        return self._process.call(method, content, lambda name, values: _asked(view, name, values), view)
+        if any(now is not then for now, then in zip(seen, self._known, strict=True)):
+            content["static"], self._known = _static(view), seen
+        made = self._process.call(method, content, lambda name, values: _asked(view, name, values), view)
+        self.told = Told.read(self._process.noted)
+        return made
+
+    def peak(self, reset: bool) -> int | None:
+        """Bytes of memory that its process had at most; see :meth:`Process.peak`."""
+        return self._process.peak(reset)
 
 
 def _static(view: AttackerView) -> dict[str, Any]:

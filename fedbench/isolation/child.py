@@ -23,7 +23,7 @@ _PLACE = 3
 """The number of the socket in every process of an entry."""
 
 
-def main(number: int, wrapped: bool) -> None:
+def main(number: int, how: str) -> None:
     """Fork a process for whoever asks, end it when asked to, and end with whoever began this one."""
     import torch
 
@@ -42,27 +42,27 @@ def main(number: int, wrapped: bool) -> None:
         pending += data
         while b"\n" in pending:
             line, pending = pending.split(b"\n", 1)
-            answer = _answer(json.loads(line), handed, control, children, wrapped)
+            answer = _answer(json.loads(line), handed, control, children, how)
             control.sendall(json.dumps(answer).encode() + b"\n")
     for pid in [pid for pid, code in children.items() if code is None]:
         _end(pid)
 
 
 def _answer(
-    order: dict[str, Any], handed: list[int], control: socket.socket, children: dict[int, int | None], wrapped: bool
+    order: dict[str, Any], handed: list[int], control: socket.socket, children: dict[int, int | None], how: str
 ) -> dict[str, Any]:
     what = order.pop("what")
     if what == "fork":
         pid = os.fork()
         if pid == 0:
             control.close()
-            _born(handed[0], Limits(**order), wrapped)
+            _born(handed[0], Limits(**order), how)
         os.close(handed[0])
         children[pid] = None
         return {"pid": pid}
     pid = order["pid"]
     if what == "memory":
-        return {"bytes": _memory(pid, order["key"], order["reset"])}
+        return {"bytes": _peak(pid, order["reset"])}
     if children.get(pid) is None:
         if what == "end":
             _end(pid)
@@ -77,18 +77,19 @@ def _end(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _memory(pid: int, key: str, reset: bool) -> int | None:
-    """What the system says of a process's memory: ``VmRSS`` now, or ``VmHWM``, its peak since it was reset."""
-    with contextlib.suppress(OSError, ValueError):
-        if reset:
+def _peak(pid: int, reset: bool) -> int | None:
+    """What the system says of a process's memory at its peak, which is counted anew first where that is allowed."""
+    if reset:
+        with contextlib.suppress(OSError):
             Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+    with contextlib.suppress(OSError, ValueError):
         for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(f"{key}:"):
+            if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None
 
 
-def _born(number: int, limits: Limits, wrapped: bool) -> None:
+def _born(number: int, limits: Limits, how: str) -> None:
     """The life of a process of an entry, from its first step to its end."""
     code = 1
     try:
@@ -99,10 +100,14 @@ def _born(number: int, limits: Limits, wrapped: bool) -> None:
             os.dup2(number, _PLACE)
         os.closerange(_PLACE + 1, 1 << 12)
         sys.argv = [""]
-        tempfile.tempdir = "/"  # packages ask where files could go when they are imported; there are none to write
-        level = confine(limits, wrapped)
-        os.environ.clear()
-        os.environ.update({"PATH": os.defpath, "HOME": "/", "FEDBENCH_DATA": "/nowhere", "FEDBENCH_CACHE": "/nowhere"})
+        free = how == "free"
+        if not free:
+            tempfile.tempdir = "/"  # packages ask where files could go when they are imported; there are none to write
+        level = confine(limits, how == "wrapped", free)
+        if not free:
+            nowhere = dict.fromkeys(("FEDBENCH_DATA", "FEDBENCH_CACHE"), "/nowhere")
+            os.environ.clear()
+            os.environ.update({"PATH": os.defpath, "HOME": "/"} | nowhere)
         serve(socket.socket(fileno=_PLACE), limits, level)
         code = 0
     finally:
@@ -110,4 +115,4 @@ def _born(number: int, limits: Limits, wrapped: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:] == ["wrapped"])
+    main(int(sys.argv[1]), "".join(sys.argv[2:]))

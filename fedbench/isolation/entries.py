@@ -47,6 +47,7 @@ def isolated_class(path: Path, source: bytes, sha256: str, limits: Limits) -> ty
         said = json.loads(process.described)
         data = AttackData.model_validate_json(json.dumps(said["card"]))
         bases = [str(each) for each in said["modules"]]
+        required = ", ".join(visible(str(each), 100) for each in said["required"])
         doc = str(said["doc"]) or None
     except ValidationError as error:
         first = error.errors()[0]
@@ -56,6 +57,8 @@ def isolated_class(path: Path, source: bytes, sha256: str, limits: Limits) -> ty
         raise UserError(f"{path}: what its process says of its class cannot be read.") from None
     finally:
         process.close()
+    if required:
+        raise UserError(f"{path}: parameters without default: {required}; give each its value.")
     texts = {(f"fedbench_file_{sha256[:16]}", source.decode("utf-8", "replace"))}
     for name in dict.fromkeys(bases[1:]):
         if name in (bases[0], "abc"):

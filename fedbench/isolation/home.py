@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ from fedbench.errors import FedbenchError, ThreatModelViolation, UserError
 from fedbench.federation.view import AttackerView
 from fedbench.isolation.limits import Limits
 from fedbench.isolation.nursery import nursery
-from fedbench.isolation.wire import Broken, Line
+from fedbench.isolation.wire import LATE, Broken, Line
 from fedbench.texts import visible
+
+_FINDINGS = 1_000
+"""Most that a process may find."""
 
 
 class EntryFailed(FedbenchError):
@@ -28,13 +33,22 @@ class Home:
     """A file, and how processes that import it are made.
 
     Attributes:
-        path: of the file, for messages. source: its bytes. kind: what its class is. limits: of each process.
+        path: of the file, for messages. source: its bytes, or the name of an entry of a package. kind: what its class is.
+        limits: of each process. free: whether it may read and write as this process may, as a dataset must.
+        began: when, in seconds of ``time.monotonic``; from then on the time for everything runs.
     """
 
     path: Path
-    source: bytes
+    source: bytes | str
     kind: str | None
     limits: Limits = field(default_factory=Limits)
+    free: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def ends(self) -> float:
+        """When the time for everything is up."""
+        return math.inf if self.limits.total is None else self.began + self.limits.total
 
     def start(self) -> Process:
         """A fresh process that has imported the file.
@@ -44,11 +58,10 @@ class Home:
         """
         process = Process(self)
         try:
-            process.described = process.call(
-                "load",
-                {"source": torch.frombuffer(bytearray(self.source), dtype=torch.uint8), "kind": self.kind},
-                seconds=self.limits.start,
-            )
+            content: dict[str, Any] = {"source": self.source, "kind": self.kind}
+            if isinstance(self.source, bytes):
+                content["source"] = torch.frombuffer(bytearray(self.source), dtype=torch.uint8)
+            process.described = process.call("load", content, seconds=self.limits.start)
         except EntryFailed as error:
             process.close()
             raise UserError(f"{self.path}: {error}") from None
@@ -60,15 +73,17 @@ class Process:
 
     Attributes:
         level: how it is confined. described: what it says of its class, as JSON.
+        noted: what it says that the entry did in the last call.
     """
 
     def __init__(self, home: Home) -> None:
-        self._home, self._nursery = home, nursery()
+        self._home, self._nursery = home, nursery(home.free)
         self._pid, connected = self._nursery.fork(home.limits)
         self._line = Line(connected, home.limits.message)
         self.described: Any = None
+        self.noted: Any = {}
         try:
-            level = self._line.receive(time.monotonic() + home.limits.start)
+            level = self._line.receive(min(time.monotonic() + home.limits.start, home.ends))
         except Broken as error:
             raise self._failed(error, home.limits.start) from None
         self.level = str(level)
@@ -91,18 +106,18 @@ class Process:
             ThreatModelViolation: it asked for what its card does not declare. EntryFailed, UserError: anything else.
         """
         seconds = seconds or self._home.limits.seconds
-        deadline = time.monotonic() + seconds
+        deadline = min(time.monotonic() + seconds, self._home.ends)
         self._line.forget_lent()
         try:
-            self._line.send([method, content])
+            self._line.send([method, content], deadline)
             while True:
                 said = self._line.receive(deadline)
                 if not isinstance(said, dict):
                     raise Broken("it sent something that is no answer")
                 if "ask" in said:
                     begin = time.monotonic()
-                    self._line.send(self._answered(said, answer, view))
-                    deadline += time.monotonic() - begin
+                    self._line.send(self._answered(said, answer, view), deadline)
+                    deadline = min(deadline + time.monotonic() - begin, self._home.ends)
                 elif "error" in said:
                     raise self._told(said["error"], method)
                 else:
@@ -110,9 +125,42 @@ class Process:
         except Broken as error:
             raise self._failed(error, seconds) from None
 
-    def memory(self, key: str, reset: bool = False) -> int | None:
-        """Bytes of memory that it has (``VmRSS``), or had at its peak since that was reset (``VmHWM``)."""
-        found = self._nursery.asked("memory", pid=self._pid, key=key, reset=reset)["bytes"]
+    def findings(self, checks: str) -> Iterator[tuple[str, ...]]:
+        """What the process finds when it checks its own entry: tuples of texts, as they come.
+
+        It is believed to be at the end only when it repeats a number that is drawn here, once the entry has been
+        imported. Whoever looks for that number in the process that it shares with the checks finds it: this holds against
+        exits, not against forgery.
+
+        Args:
+            checks: ``module:function`` of the kind of an entry and its class.
+
+        Raises:
+            EntryFailed: it did not come to an end.
+        """
+        seal, found = secrets.token_hex(), 0
+        try:
+            self._line.send(["check", {"checks": checks, "seal": seal}], self._home.ends)
+            while True:
+                said = self._line.receive(self._home.ends)
+                match said:
+                    case {"finding": tuple(texts)} if all(type(each) is str for each in texts) and found < _FINDINGS:
+                        found += 1
+                        yield texts
+                    case {"peak": bool(reset)}:
+                        self._line.send(self.peak(reset), self._home.ends)
+                    case {"done": str(repeated)} if repeated == seal:
+                        return
+                    case {"error": error}:
+                        raise self._told(error, "check")
+                    case _:
+                        raise Broken("it sent something that is no answer")
+        except Broken as error:
+            raise self._failed(error, self._home.limits.seconds) from None
+
+    def peak(self, reset: bool) -> int | None:
+        """Bytes of memory that it had at most so far; with ``reset`` from what it has now on, where the system allows it."""
+        found = self._nursery.asked("memory", pid=self._pid, reset=reset)["bytes"]
         return None if found is None else int(found)
 
     def close(self) -> int | None:
@@ -139,12 +187,13 @@ class Process:
         return {"answer": found, "draws": view.generator.get_state()}
 
     def _done(self, said: dict[str, Any], view: AttackerView | None) -> Any:
-        if set(said) != {"done", "draws", "refused"}:
+        if set(said) != {"done", "draws", "refused", "noted"}:
             raise Broken("it sent something that is no answer")
         if isinstance(said["refused"], tuple) and said["refused"]:
             raise ThreatModelViolation(visible(str(said["refused"][0]), 500))
         if view is not None:
             _move(view.generator, said["draws"])
+        self.noted = said["noted"]
         return said["done"]
 
     def _told(self, error: Any, method: str) -> FedbenchError:
@@ -166,7 +215,9 @@ class Process:
     def _failed(self, error: Broken, seconds: float) -> EntryFailed:
         text = str(error)
         code = self.close()
-        if text == "it did not answer in time":
+        if text == LATE and time.monotonic() >= self._home.ends:
+            return EntryFailed(f"its {self._home.limits.total:g} s are over, and it was ended")
+        if text == LATE:
             return EntryFailed(f"it did not answer within {seconds:g} s, and was ended")
         if text == "its process ended" and code is not None:
             return EntryFailed(

@@ -26,23 +26,27 @@ _PATIENCE = 120.0
 
 
 class Nursery:
-    """The process that forks others; it ends with this one."""
+    """The process that forks others; it ends with this one.
 
-    def __init__(self) -> None:
+    Args:
+        free: whether what it forks reads and writes what this process may, with its variables, in its folder.
+    """
+
+    def __init__(self, free: bool = False) -> None:
         ours, theirs = socket.socketpair()
-        wrapper = bubblewrap()
+        wrapper = () if free else bubblewrap()
         command = [*wrapper, sys.executable, "-P", "-m", "fedbench.isolation.child", str(theirs.fileno())]
-        command += ["wrapped"] if wrapper else []
+        command += ["free"] if free else ["wrapped"] if wrapper else []
         try:
             self._process = subprocess.Popen(
-                command, env=environment(), cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True,
+                command, env=environment(free), cwd=None if free else "/", stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise FedbenchError(f"no process could be started for the entry: {error.strerror or error}.") from None
         finally:
             theirs.close()
-        self._control, self._lock, self.owner = ours, threading.Lock(), os.getpid()
+        self._control, self._lock, self.owner, self.free = ours, threading.Lock(), os.getpid(), free
         self._control.settimeout(_PATIENCE)
         self._lines = ours.makefile("rb")
 
@@ -84,6 +88,7 @@ class Nursery:
         """End it, and all that it has forked."""
         if self.owner != os.getpid():
             return
+        self._lines.close()
         self._control.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
@@ -94,10 +99,12 @@ class Nursery:
 _KEPT: list[Nursery] = []
 
 
-def nursery() -> Nursery:
+def nursery(free: bool = False) -> Nursery:
     """That of this process, started when first asked for."""
-    if not _KEPT or not _KEPT[-1].there:
-        _KEPT.append(Nursery())
+    for each in _KEPT:
+        if each.free == free and each.there:
+            return each
+    _KEPT.append(Nursery(free))
     return _KEPT[-1]
 
 

@@ -32,8 +32,10 @@ _SYSTEM = (
 _PARENT_DEATH, _DUMPABLE = 1, 4
 
 
-def environment() -> dict[str, str]:
-    """The variables of the process: what it needs to import torch and fedbench, and nothing of the user's."""
+def environment(free: bool = False) -> dict[str, str]:
+    """The variables of the process: what it needs to import torch and fedbench, and nothing of the user's unless ``free``."""
+    if free:
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_own()), os.environ.get("PYTHONPATH")]))}
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     path = os.pathsep.join([str(_own()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(os.pathsep)
@@ -87,19 +89,21 @@ def means() -> str:
     return f"sandbox:{'+'.join(found)}" if found else "process"
 
 
-def confine(limits: Limits, wrapped: bool) -> str:
+def confine(limits: Limits, wrapped: bool, free: bool = False) -> str:
     """Confine this process, for good; returns what is in force, as records say it.
 
     ``process``: nothing but the limits. ``sandbox:...``: the system confines it, by these means.
 
     Args:
-        limits: what it may take. wrapped: whether bubblewrap began it.
+        limits: what it may take. wrapped: whether bubblewrap began it. free: of files and calls nothing is refused.
     """
     _set_limits(limits)
     if not sys.platform.startswith("linux"):
         return "process"
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PARENT_DEATH, 9, 0, 0, 0)
+    if free:
+        return "process"
     libc.prctl(_DUMPABLE, 0, 0, 0, 0)
     files = _landlock.read_only(readable())
     calls = _seccomp.filter_calls()

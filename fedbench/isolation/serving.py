@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
 import socket
 import traceback
@@ -19,8 +20,10 @@ from fedbench.federation.batch import Batch
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, HonestStep, RoundState, Surroundings
 from fedbench.isolation.limits import Limits
+from fedbench.isolation.watching import Notes, Untouched, WatchedView, global_state, moved
 from fedbench.isolation.wire import Broken, Line
 from fedbench.models import MODELS
+from fedbench.plugins import registry_of
 from fedbench.plugins.card_data import card_data
 from fedbench.plugins.files import class_in
 
@@ -38,7 +41,8 @@ def serve(connected: socket.socket, limits: Limits, level: str) -> None:
         except Broken:
             return
         try:
-            host.line.send({"done": host.serve(what, content), "draws": host.draws(), "refused": host.refused[:1]})
+            done = host.serve(what, content)
+            host.line.send({"done": done, "draws": host.draws(), "refused": host.refused[:1], "noted": host.noted})
         except Broken:
             return
         except Exception as error:  # whatever the entry raises is told
@@ -51,24 +55,33 @@ class _Host:
         self.cls: type[Any] | None = None
         self.entry: Any = None
         self.refused: list[str] = []
+        self.noted: dict[str, Any] = {}
         self._generator = torch.Generator()
         self._view: AttackerView | None = None
         self._card: Any = None
+        self._kind: Any = None
 
     def serve(self, what: str, content: Any) -> Any:
         self.refused.clear()
+        self.noted = {}
         if what == "load":
             return self._load(content)
+        if what == "check":
+            return self._check(content["checks"], content["seal"])
         if what == "make":
             return self._make(content)
         assert isinstance(self.entry, Attack)
         self._see(content["static"], content["draws"])
         assert self._view is not None
         view = self._view if content["round"] is None else self._view.in_round(self._state(content["round"]))
-        if what == "start":
-            self.entry.start(view)
-            return None
-        return self.entry.profiles(view) if what == "profiles" else self.entry.craft(view)
+        notes, untouched, before = Notes(), Untouched(), global_state()
+        made = getattr(self.entry, what)(WatchedView.of(view, notes, untouched))
+        self.noted = {
+            "used": sorted(each.value for each in notes.used),
+            "changed": untouched.changed(),
+            "moved": moved(before),
+        }
+        return None if what == "start" else made
 
     def draws(self) -> torch.Tensor:
         return self._generator.get_state()
@@ -84,15 +97,35 @@ class _Host:
         return answer["answer"]
 
     def _load(self, content: Any) -> str:
-        source = content["source"].numpy().tobytes()
-        kind, cls = class_in(FILE, source, hashlib.sha256(source).hexdigest(), content["kind"])
-        self.cls, self._card = cls, cls.card
+        kind, source = content["kind"], content["source"]
+        if isinstance(source, str):
+            cls = registry_of(kind).get(source)
+        else:
+            source = source.numpy().tobytes()
+            kind, cls = class_in(FILE, source, hashlib.sha256(source).hexdigest(), kind)
+        self.cls, self._card, self._kind = cls, cls.card, kind
+        if kind not in ("attack", "defense"):
+            return json.dumps({"kind": kind, "card": {"name": cls.card.name}})
         bases = [base.__module__ for base in cls.__mro__ if base is not object]
         own = (cls.__doc__ or "").strip() if cls.__doc__ != cls.__mro__[1].__doc__ else ""
         required = [name for name, info in cls.Params.model_fields.items() if info.is_required()]
         hooks = [name for name in _HOOKS if getattr(cls, name, None) is not getattr(cls.__mro__[-2], name, None)]
         found = {"card": card_data(cls), "doc": own[:1000], "modules": bases, "required": required, "hooks": hooks}
         return json.dumps(found | {"kind": kind})
+
+    def _check(self, checks: str, seal: str) -> str:
+        """Check the entry in this process, send what is found, and say that this is all."""
+        module, _, function = checks.partition(":")
+        importlib.import_module("fedbench.testing.finding").peak = self._peak  # type: ignore[attr-defined]
+        for each in getattr(importlib.import_module(module), function)(self._kind, self.cls):
+            self.line.send({"finding": [each.name, each.status, each.what, each.todo]})
+        return seal
+
+    def _peak(self, reset: bool) -> int | None:
+        """Of the memory of this process, which can read no file that tells it."""
+        self.line.send({"peak": reset})
+        found: int | None = self.line.receive()
+        return found
 
     def _make(self, content: Any) -> dict[str, Any]:
         assert self.cls is not None

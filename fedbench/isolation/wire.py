@@ -51,6 +51,9 @@ _MOST = 10_000
 """Arrays that a message may have."""
 
 
+LATE = "it did not answer in time"
+
+
 class Broken(FedbenchError):
     """Raised when the other side is gone, is too slow, or says what it must not; its message says which."""
 
@@ -85,18 +88,19 @@ class Line:
             raise Broken("it asked for gradients in a form that there is none of")
         return dense.weighted(factor)
 
-    def send(self, body: Any) -> None:
-        """Send a value; raises :class:`Broken` when nobody is there."""
+    def send(self, body: Any, deadline: float | None = None) -> None:
+        """Send a value; raises :class:`Broken` when nobody is there, or nobody has taken it at ``deadline``."""
         arrays: list[torch.Tensor] = []
         tree = self._plain(body, arrays)
         described = [[str(each.dtype).removeprefix("torch."), list(each.shape)] for each in arrays]
         text = json.dumps([tree, described]).encode()
         flat = [memoryview(each.reshape(-1).view(torch.uint8).numpy().data) for each in arrays if each.numel()]
         try:
-            self._socket.settimeout(None)
-            self._socket.sendall(_HEAD.pack(len(text), sum(map(len, flat))) + text)
-            for part in flat:
+            for part in (memoryview(_HEAD.pack(len(text), sum(map(len, flat))) + text), *flat):
+                self._socket.settimeout(_left(deadline))
                 self._socket.sendall(part)
+        except TimeoutError:
+            raise Broken(LATE) from None
         except OSError as error:
             raise Broken("its process ended") from error
 
@@ -125,16 +129,13 @@ class Line:
         rest = memoryview(found)
         try:
             while len(rest):
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError
-                self._socket.settimeout(left)
+                self._socket.settimeout(_left(deadline))
                 got = self._socket.recv_into(rest)
                 if not got:
                     raise Broken("its process ended")
                 rest = rest[got:]
         except TimeoutError:
-            raise Broken("it did not answer in time") from None
+            raise Broken(LATE) from None
         except OSError:
             raise Broken("its process ended") from None
         return found
@@ -210,6 +211,16 @@ class Line:
             if not isinstance(each, dict) or not all(isinstance(value, torch.Tensor) for value in each.values()):
                 raise ValueError("no tensors")
         return DenseGradients(lambda: total, lambda: stacked)
+
+
+def _left(deadline: float | None) -> float | None:
+    """Seconds until then."""
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def _arrays(described: Any, content: bytearray) -> list[torch.Tensor]:

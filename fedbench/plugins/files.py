@@ -189,7 +189,8 @@ def forget() -> None:
         _forget_class(kind, name)
     for each in _LOADED.values():
         registry_of(each.kind).remove(each.name)
-        sys.modules.pop(each.cls.__module__, None)
+        if not each.isolated:
+            sys.modules.pop(each.cls.__module__, None)
     _LOADED.clear()
 
 

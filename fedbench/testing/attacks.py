@@ -12,6 +12,7 @@ from fedbench.entries.cards import Goal
 from fedbench.errors import Diverged
 from fedbench.federation.attack import Attack
 from fedbench.federation.simulation import Federation
+from fedbench.isolation.attack import RemoteAttack
 from fedbench.models import MODELS
 from fedbench.testing.federations import simplest_first, small_federation, small_task
 from fedbench.testing.finding import (
@@ -206,6 +207,7 @@ def _check_cost(cls: type[Attack], case: Case, trials: Trials, budget: Budget) -
         own.append(federation.seconds.attack - before[0])
         honest.append(federation.seconds.train - before[1])
 
-    _, extra = measured(one_round, ROUNDS)
+    attack = federation.adversary.attack if federation.adversary else None
+    _, extra = measured(one_round, ROUNDS, attack.peak if isinstance(attack, RemoteAttack) else None)
     yield check_time(min(own), min(honest), budget, "for 15 clients a round")
     yield check_memory(extra, budget)

@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 from fedbench.entries.cards import Goal, Parameters, parameter_docs
 from fedbench.errors import UserError
+from fedbench.isolation.home import EntryFailed
+from fedbench.isolation.watching import global_state as global_state
+from fedbench.isolation.watching import moved
 from fedbench.plugins import Kind, check_card
 
 Status = Literal["ok", "warning", "failed", "skipped"]
@@ -101,6 +104,8 @@ class Trials:
 
     def described(self, error: BaseException) -> str:
         """The error, and the last line of the entry's own file that it came through."""
+        if isinstance(error, EntryFailed):
+            return str(error)  # in the other process it has been described already
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.file]
         place = f" ({Path(self.file).name}:{lines[-1]})" if lines else ""
         return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
@@ -182,26 +187,15 @@ def source_file(cls: type[Any]) -> str:
     return str(getattr(sys.modules.get(cls.__module__), "__file__", "") or "")
 
 
-def global_state() -> dict[str, Any]:
-    """The states of the random generators that everybody shares."""
-    import random
-
-    import numpy as np
-    import torch
-
-    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - it is the legacy state that is watched
-    return {
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": (name, keys.tobytes(), *rest),  # type: ignore[union-attr]
-        "random": random.getstate(),
-    }
-
-
 def check_global_state(before: dict[str, Any], where: str) -> None:
     """Raise :class:`Stop` when a shared random generator has moved since ``before``."""
-    moved = [name for name, state in global_state().items() if state != before[name]]
-    if moved:
-        raise Stop("global random state", f"{where} moved the global generator of {' and '.join(moved)}")
+    if names := moved(before):
+        raise generators_moved(names, where)
+
+
+def generators_moved(names: Iterable[str], where: str) -> Stop:
+    """That these shared generators have moved."""
+    return Stop("global random state", f"{where} moved the global generator of {' and '.join(names)}")
 
 
 @contextlib.contextmanager
@@ -245,17 +239,24 @@ def check_memory(extra: int | None, budget: Budget) -> Finding:
     return Finding("memory", "failed", f"{text}; at most {budget.bytes / 2**20:.0f} MiB", todo)
 
 
-def measured(work: Callable[[], Any], times: int = 1) -> tuple[float, int | None]:
-    """The fewest seconds that ``work`` takes, and bytes of memory at its peak above those before (Linux; else None)."""
+def measured(work: Callable[[], Any], times: int = 1, elsewhere: Peak | None = None) -> tuple[float, int | None]:
+    """The fewest seconds that ``work`` takes, and bytes of memory at its peak above those before (Linux; else None).
+
+    ``elsewhere`` is the peak of another process that works for it.
+    """
     _hand_back()
-    before = _resident("VmRSS") if _reset_peak() else None
+    peaks = [peak, elsewhere] if elsewhere else [peak]
+    before = [each(True) for each in peaks]
     seconds = []
     for _ in range(times):
         begin = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begin)
-    peak = _resident("VmHWM") if before is not None else None
-    return min(seconds), None if before is None or peak is None else max(0, peak - before)
+    after = [each(False) for each in peaks]
+    extra = [
+        max(0, now - then) for then, now in zip(before, after, strict=True) if then is not None and now is not None
+    ]
+    return min(seconds), sum(extra) if len(extra) == len(peaks) else None
 
 
 def _hand_back() -> None:
@@ -265,20 +266,20 @@ def _hand_back() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def _reset_peak() -> bool:
+def _own_peak(reset: bool) -> int | None:
+    """The most memory that this process has had, or what it has now, from which its peak is counted anew."""
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def _resident(key: str) -> int | None:
-    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), None)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+
+
+Peak = Callable[[bool], "int | None"]
+peak: Peak = _own_peak
+"""A process that may not look at itself asks another one."""
 
 
 def failures(findings: Iterable[Finding]) -> list[str]:

@@ -3,129 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
-from fedbench.entries.cards import AttackCard, Channel, Knowledge, declared
+from fedbench.entries.cards import AttackCard, Channel, declared
 from fedbench.errors import ThreatModelViolation
-from fedbench.federation import view as view_module
 from fedbench.federation.attack import Attack
-from fedbench.federation.batch import Batch
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.updates import Updates
-from fedbench.federation.view import AttackerView, HonestStep, Profiles
-from fedbench.testing.finding import Stop, check_global_state, global_state
+from fedbench.federation.view import AttackerView, Profiles
+from fedbench.isolation import watching
+from fedbench.isolation.attack import RemoteAttack
+from fedbench.isolation.watching import Tensors, WatchedView, global_state
+from fedbench.isolation.watching import tensors_of as tensors_of
+from fedbench.testing.finding import Stop, check_global_state, generators_moved
 from fedbench.testing.showing import check_images
-
-Tensors = list[tuple[str, torch.Tensor]]
 
 
 @dataclass
-class Notes:
+class Notes(watching.Notes):
     """What was seen of an attack.
 
     Attributes:
-        used: knowledge that it asked for and has. reached: what it asked for and has not.
         uploads: everything that it uploaded, call by call. images: how many of them were images.
     """
 
-    used: set[Knowledge] = field(default_factory=set)
-    reached: list[str] = field(default_factory=list)
     uploads: list[torch.Tensor] = field(default_factory=list)
     images: int = 0
 
 
-class Untouched:
+class Untouched(watching.Untouched):
     """Tensors that were handed out and must stay as they are."""
-
-    def __init__(self) -> None:
-        self._seen: dict[int, tuple[str, torch.Tensor, int, bool, torch.Tensor]] = {}
-
-    def add(self, name: str, value: object) -> None:
-        """Remember all tensors in ``value``."""
-        for place, tensor in tensors_of(name, value):
-            if id(tensor) not in self._seen:
-                self._seen[id(tensor)] = place, tensor, tensor._version, tensor.requires_grad, tensor.detach().clone()
 
     def check(self, where: str) -> None:
         """Raise :class:`Stop` when one of them is no longer what it was."""
-        for name, tensor, version, grad, copy in self._seen.values():
-            same = torch.equal(tensor.nan_to_num(), copy.nan_to_num())
-            if tensor._version != version or tensor.requires_grad != grad or not same:
-                raise Stop("inputs unchanged", f"{where} changed {name} in place")
-
-
-def tensors_of(name: str, value: object) -> Tensors:
-    """All tensors in a value of tensors, dataclasses, mappings and sequences, with their places."""
-    if isinstance(value, torch.Tensor):
-        return [(name, value)]
-    parts: list[tuple[str, object]] = []
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = [(f"{name}.{each.name}", getattr(value, each.name)) for each in dataclasses.fields(value)]
-    elif isinstance(value, Mapping):
-        parts = [(f"{name}[{key!r}]", each) for key, each in value.items()]
-    elif isinstance(value, list | tuple):
-        parts = [(f"{name}[{index}]", each) for index, each in enumerate(value)]
-    return [found for place, part in parts for found in tensors_of(place, part)]
-
-
-_WITHIN = (view_module.__name__, __name__)
-"""Modules that may read what is private in a view."""
-
-
-class WatchedView(AttackerView):
-    """A view that notes what is asked of it, and refuses what is private."""
-
-    _notes: Notes
-    _untouched: Untouched
-
-    @classmethod
-    def of(cls, view: AttackerView, notes: Notes, untouched: Untouched) -> WatchedView:
-        """The same view, watched."""
-        watched = cls.__new__(cls)
-        watched.__dict__.update(view.__dict__)
-        watched._notes, watched._untouched = notes, untouched
-        return watched
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("_"):
-            if name != "__class__" and sys._getframe(1).f_globals.get("__name__") not in _WITHIN:
-                self._notes.reached.append(f"{name!r}, which is private to the view")
-                raise ThreatModelViolation(f"attack reached for {name!r}, which is private to the view.")
-            return super().__getattribute__(name)
-        value = super().__getattribute__(name)
-        if name not in ("model", "generator"):
-            self._untouched.add(f"view.{name}", value)
-        return value
-
-    def __getattr__(self, name: str) -> object:
-        self._notes.reached.append(f"{name!r}, which no attacker is given")
-        return super().__getattr__(name)
-
-    def _needs(self, knowledge: Knowledge, name: str) -> None:
-        if knowledge in self._card.knowledge:
-            self._notes.used.add(knowledge)
-        else:
-            self._notes.reached.append(f"{name!r} (knowledge {knowledge.value!r}), which the card does not declare")
-        super()._needs(knowledge, name)
-
-    def honest(self) -> HonestStep:
-        return self._handed("view.honest()", super().honest())
-
-    def trained(self, batch: Batch, move: bool = False) -> Updates:
-        return self._handed("view.trained()", super().trained(batch, move))
-
-    def colluding(self, count: int) -> Updates:
-        return self._handed("view.colluding()", super().colluding(count))
-
-    def _handed(self, name: str, value: Any) -> Any:
-        self._untouched.add(name, value)
-        return value
+        if name := self.changed():
+            raise Stop("inputs unchanged", f"{where} changed {name} in place")
 
 
 class WatchedAttack(Attack):
@@ -179,6 +94,10 @@ class WatchedAttack(Attack):
 
     @contextlib.contextmanager
     def _watched(self, view: AttackerView, where: str, **given: object) -> Iterator[AttackerView]:
+        if isinstance(self.inner, RemoteAttack):
+            with self._told(self.inner, where):
+                yield view
+            return
         before, untouched = global_state(), Untouched()
         for name, value in given.items():
             untouched.add(name, value)
@@ -190,6 +109,19 @@ class WatchedAttack(Attack):
             raise Stop("threat model", f"{where} asked for {self._reached()}, and hid the refusal")
         check_global_state(before, where)
         untouched.check(where)
+
+    @contextlib.contextmanager
+    def _told(self, inner: RemoteAttack, where: str) -> Iterator[None]:
+        """The same of an attack in another process, which is watched there."""
+        try:
+            yield
+        except ThreatModelViolation as error:
+            raise Stop("threat model", f"{where}: {error}") from None
+        self.notes.used |= inner.told.used
+        if inner.told.moved:
+            raise generators_moved(inner.told.moved, where)
+        if inner.told.changed:
+            raise Stop("inputs unchanged", f"{where} changed {inner.told.changed} in place")
 
     def _reached(self) -> str:
         return self.notes.reached[0] if self.notes.reached else ""
