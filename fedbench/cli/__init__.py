@@ -44,6 +44,9 @@ class _Commands(TyperGroup):
                 raise
             typer.echo(f"error: {visible(' '.join(str(error).split()), LONGEST)}", err=True)
             raise typer.Exit(error.exit_code) from None
+        except SystemExit as error:  # none of ours: of an entry that was imported, or of its parameters
+            typer.echo(f"error: the entry tried to end the command (SystemExit: {visible(str(error), 100)}).", err=True)
+            raise typer.Exit(1) from None
         except (OSError, UnicodeEncodeError) as error:  # a name too long, no such device, an argument that is no text
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
@@ -187,4 +190,8 @@ app.add_typer(vision_app, name="vision")
 
 def main() -> None:
     """The console script."""
+    from fedbench.cli.supervision import needed, supervised
+
+    if needed(sys.argv[1:]):
+        sys.exit(supervised(lambda: app(prog_name="fedbench")))
     app(prog_name="fedbench")

@@ -64,11 +64,15 @@ def run(
         int | None, typer.Option(metavar="N", help="Keep every N-th round; means --diagnostics. [default: 10]")
     ] = None,
 ) -> None:
-    """Run a suite. What is there already is kept; failed runs are run again."""
+    """Run a suite. What is there already is kept; failed runs are run again.
+
+    The last line is the verdict: "done: ...", "failed: ..." or "interrupted: ...". The exit code is 0 only if that is "done".
+    """
     from fedbench.cli.lazy import defer_torch
 
     defer_torch()
     from fedbench.cli.output import console, count
+    from fedbench.cli.verdict import speak
     from fedbench.runs.execution import default_jobs, make_plan
     from fedbench.scenarios.suite import load_suite
 
@@ -99,7 +103,7 @@ def run(
         _print_dry_run(planned, plan, workers, results)
         return
     summary = run_shown(plan, loaded.name, results, where, workers, every)
-    _print_summary(summary, results)
+    _print_troubles(summary)
     if summary.interrupted:
         options = [part for kind, value in entries.items() if value for part in (f"--{kind}", value)]
         options += [part for each in only or () for part in ("--only", each)]
@@ -113,7 +117,7 @@ def run(
         command = shlex.join(["fedbench", "run", suite, *options])
         old = " (runs that --fresh had not reached keep their old results)" if fresh else ""
         console(err=True).print(f"interrupted; {summary.left} left{old}. Resume with: {command}", soft_wrap=True)
-    raise typer.Exit(summary.exit_code)
+    speak(_verdict(summary, results), summary.exit_code == 0, summary.exit_code)
 
 
 def _load_isolated(attack: str | None, device: str) -> None:
@@ -211,13 +215,23 @@ def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int, results: P
         console(err=True).print(f"warning: it would not start: {error}", soft_wrap=True)
 
 
-def _print_summary(summary: Summary, results: Path) -> None:
-    from fedbench.cli.output import console, count
+def _verdict(summary: Summary, results: Path) -> str:
+    """The last line: done, failed or interrupted, how many runs ended how, the first that failed, and where records are."""
+    from fedbench.cli.output import count
 
     states = ["ok", "diverged", "failed"] + (["refused"] if summary.count("refused") else [])
     counts = ", ".join(f"{summary.count(status)} {status}" for status in states)
     kept = f"; {summary.kept} there before" if summary.kept else ""
-    console().print(f"{count(len(summary.outcomes), 'run')}: {counts}{kept}. Records in {results}.", soft_wrap=True)
+    left = f"; {summary.left} left" if summary.interrupted else ""
+    word = "interrupted" if summary.interrupted else "failed" if summary.exit_code else "done"
+    failed = next((str(run) for run, each in summary.outcomes.items() if each.status in ("failed", "refused")), "")
+    first = f"; the first that failed: {failed}" if failed else ""
+    return f"{word}: {count(len(summary.outcomes), 'run')}: {counts}{kept}{left}{first}. Records in {results}."
+
+
+def _print_troubles(summary: Summary) -> None:
+    from fedbench.cli.output import console
+
     errors: dict[str, list[str]] = {}
     for run, outcome in summary.outcomes.items():
         if outcome.status in ("failed", "refused"):

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from fedbench.submission.verify import Verified
 
 WARNING = """\
-The re-run executes the code in this bundle, written by a stranger, with your rights: it can read and delete your files and
-use your network. Nothing here can judge it. Read source.py first (fedbench verify {bundle} --source), and do this in a
-container or on a machine without anything of value."""
+The re-run executes the code in this bundle, written by a stranger, {how}.
+Read source.py first (fedbench verify {bundle} --source), and do this in a container or on a machine without anything of
+value."""
 
 
 def submit(
@@ -114,9 +114,11 @@ def verify(
 
     defer_torch()
     from fedbench.cli.output import parse_time, print_json
+    from fedbench.cli.verdict import speak
     from fedbench.errors import UserError
     from fedbench.submission.beside import check_name
     from fedbench.submission.container import read_bundle
+    from fedbench.submission.repeat import isolated
     from fedbench.submission.rerun import elsewhere
     from fedbench.submission.verify import verify as check_bundle
 
@@ -135,7 +137,7 @@ def verify(
     if found.ok and found.manifest is not None and beside is not None:
         check_name(found.manifest, bundle, beside, found.step("name"))
     if found.ok:
-        elsewhere(found, ["cpu", choose_device("auto")], found.step("device"))
+        elsewhere(found, ["cpu"] if isolated(found) else ["cpu", choose_device("auto")], found.step("device"))
     again: _Again | None = None
     told = 0
     if found.ok and not no_rerun:
@@ -143,7 +145,7 @@ def verify(
             _print_notes(found.checks)  # what to read before the code runs
         told = len(found.checks)
         if not yes:
-            _ask(bundle, as_json)
+            _ask(bundle, as_json, isolated(found))
         wanted = _Wanted(seconds, len(found.rows) if records is not None else runs, choose_jobs(jobs), seed, beside)
         again = _run_again(found, wanted, as_json)
     if as_json:
@@ -152,10 +154,10 @@ def verify(
         _print_verified(bundle, found, told, again)
     if records is not None and found.ok and again is not None:
         _write_records(found, again, records, beside)
-    if not as_json:
-        typer.echo(_verdict(found, again))
-    sys.stdout.flush()  # a verdict that nobody could read is none
-    raise typer.Exit(0 if found.ok else 1)
+    if as_json:
+        sys.stdout.flush()
+        raise typer.Exit(0 if found.ok else 1)
+    speak(_verdict(found, again), found.ok)
 
 
 def _print_source(data: bytes) -> None:
@@ -182,14 +184,18 @@ def _write_records(found: Verified, again: _Again, file: Path, beside: Path | No
     console(err=True).print(f"{count(written, 'record')} in {file}{left}", soft_wrap=True)
 
 
-def _ask(bundle: Path, as_json: bool) -> None:
+def _ask(bundle: Path, as_json: bool, confined: bool) -> None:
     """Say what is about to happen, and stop unless it is wanted."""
     import shlex
 
     from fedbench.errors import UserError
+    from fedbench.isolation.sandbox import means
     from fedbench.texts import visible
 
-    typer.echo(WARNING.format(bundle=visible(shlex.quote(str(bundle)))), err=True)
+    how = f"in a process of its own, confined as this system can ({means()}); what holds is as strong as that"
+    if not confined:
+        how = "with your rights: it can read and delete your files and use your network"
+    typer.echo(WARNING.format(bundle=visible(shlex.quote(str(bundle))), how=how), err=True)
     if as_json or not interactive():
         raise UserError("the re-run needs --yes, since nobody can be asked here; --no-rerun only reads.")
     if not typer.confirm("Run it?", err=True):
@@ -253,6 +259,8 @@ def _run_again(found: Verified, wanted: _Wanted, quiet: bool) -> _Again:
     total = len(found.rows)
     if data.reasons:
         return _Again(seed, total, 0, 0, rerun)
+    if not repeat.isolated(found) and found.cls is not None:
+        check.note("it runs in the processes of the runs, where its code can reach what measures it: read it.")
     repeat.same_card(found, check)
     if check.reasons:
         return _Again(seed, total, 0, 0, rerun)

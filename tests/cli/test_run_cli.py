@@ -47,7 +47,7 @@ def test_run_resume_and_dry_run(suite: Path, tmp_path: Path) -> None:
 
     first = CliRunner().invoke(app, [*arguments, "--jobs", "1"])
     assert first.exit_code == 0
-    assert first.stdout == f"2 runs: 2 ok, 0 diverged, 0 failed. Records in {results}.\n"
+    assert first.stdout == f"done: 2 runs: 2 ok, 0 diverged, 0 failed. Records in {results}.\n"
     lines = first.stderr.splitlines()
     assert len(lines) == 3
     assert lines[2].startswith("warning: recommends worse than popularity: hr_10 = ")
@@ -58,7 +58,7 @@ def test_run_resume_and_dry_run(suite: Path, tmp_path: Path) -> None:
     (results / "x-s0.parquet").write_bytes(b"PAR1")
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0
-    assert again.stdout == f"0 runs: 0 ok, 0 diverged, 0 failed; 2 there before. Records in {results}.\n"
+    assert again.stdout == f"done: 0 runs: 0 ok, 0 diverged, 0 failed; 2 there before. Records in {results}.\n"
     assert again.stderr.startswith(f"warning: {results}/x-s0.parquet is no whole record and does not count: ")
 
     fresh = CliRunner().invoke(app, [*arguments, "--fresh", "--dry-run", "--jobs", "2"])

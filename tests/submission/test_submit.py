@@ -217,7 +217,7 @@ def test_verify_reads_without_consent_and_runs_only_with_it(submitted: Submitted
     assert "nothing was run again, so its numbers are only claimed" in run.stdout
     run = CliRunner().invoke(app, ["verify", str(bundle)])
     assert run.exit_code == 2
-    assert "written by a stranger, with your rights" in run.stderr
+    assert "written by a stranger, in a process of its own" in run.stderr
     assert run.stderr.splitlines()[-1].startswith("error: the re-run needs --yes")
 
 
