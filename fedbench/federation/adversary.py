@@ -53,8 +53,9 @@ class Adversary:
 
     def __init__(self, attack: Attack, population: Population, training: LocalTraining) -> None:
         self.attack, self.card = attack, declared(type(attack), AttackCard)
+        self._source = f"attack {self.card.name!r}"
         if plain_card(type(attack).card, AttackCard, "attack") != self.card:
-            raise ThreatModelViolation(f"attack {self.card.name!r} changed its card after it was read.")
+            raise ThreatModelViolation(f"{self._source} changed its card after it was read.")
         self._refusals: list[str] = []
         self.refused = 0
         self._population, self._training = population, training
@@ -74,7 +75,7 @@ class Adversary:
                 made = attack.profiles(self.view)
             if made is not None:
                 t = population.task
-                profiles = boundary.profiles(made, self.card.name, t.num_malicious, t.num_items, population.device)
+                profiles = boundary.profiles(made, self._source, t.num_malicious, t.num_items, population.device)
                 self.view = self._make_view(Profiles(profiles.client.clone(), profiles.item.clone()))
                 self.fakes = self._faked(profiles)
 
@@ -97,12 +98,12 @@ class Adversary:
             return self._own_work(self._genuine(), index).step().updates
         if self.card.channel == Channel.PROFILE:
             if self.fakes is None:
-                raise ThreatModelViolation(f"attack {self.card.name!r} has channel 'profile' and no profiles.")
+                raise ThreatModelViolation(f"{self._source} has channel 'profile' and no profiles.")
             return self._own_work(self.fakes, index).step().updates
         own = self.fakes if population.injected else self._genuine()
         work = None if own is None else self._own_work(own, index)
-        t, name = population.task, self.card.name
-        lent = None if work is None else LentWork(work, name, t.num_items)
+        t = population.task
+        lent = None if work is None else LentWork(work, self._source, t.num_items)
         shown = honest.disclosed() if Knowledge.HONEST_UPDATES in self.card.knowledge else None
         params = self._copied(training.params)
         state = RoundState(params, index.to(population.device, copy=True), epoch, number, lent, shown)
@@ -110,11 +111,11 @@ class Adversary:
         with self._calling():
             crafted = self.attack.craft(self.view.in_round(state))
             given = [] if lent is None else lent.given
-            made = boundary.plain_upload(crafted, name, given, frozenset(type(block) for block in honest.rows))
+            made = boundary.plain_upload(crafted, self._source, given, frozenset(type(block) for block in honest.rows))
         self._check_untouched(versions)
         room = Room(
-            name,
-            len(index),
+            self._source,
+            clients,
             t.num_items,
             training.model.embedding_size,
             training.params.dense,
@@ -122,12 +123,12 @@ class Adversary:
             population.device,
             training.pull,
             [] if lent is None else lent.kept,
+            None if work is None else work.drawn,
         )
         updates, finite = boundary.upload(made, room)
         if training.moves_late and work is not None:
             work.settle()  # a compromised user's own embedding follows its data, whatever is uploaded
-        updates = replace(updates, clients=clients)
-        if not bool(finite.all()):
+        if finite is not None and not bool(finite.all()):
             self.refused += int((~finite).sum())
             updates = updates.keep(finite)
         return updates
@@ -160,7 +161,7 @@ class Adversary:
         self._check_untouched(versions)
         if replaced is None:
             return None
-        return boundary.images(replaced, images, self._population.task.targets, self.eps, self.card.name)
+        return boundary.images(replaced, images, self._population.task.targets, self.eps, self._source)
 
     @contextmanager
     def _calling(self) -> Iterator[None]:
@@ -169,15 +170,13 @@ class Adversary:
         try:
             yield
         except SystemExit:
-            raise ThreatModelViolation(f"attack {self.card.name!r} tried to end the process.") from None
+            raise ThreatModelViolation(f"{self._source} tried to end the process.") from None
         finally:
             changed = before.restore()
         if self._refusals:
             raise ThreatModelViolation(self._refusals[0])
         if changed:
-            raise ThreatModelViolation(
-                f"attack {self.card.name!r} changed how torch computes for everybody: {changed}."
-            )
+            raise ThreatModelViolation(f"{self._source} changed how torch computes for everybody: {changed}.")
 
     def _copied(self, params: PublicParams) -> PublicParams:
         """The parameters as they are shown; features, which are large and seldom change, are copied once."""
@@ -226,7 +225,7 @@ class Adversary:
     def _check_untouched(self, versions: Versions) -> None:
         if any(value._version != version for value, version in versions):
             raise ThreatModelViolation(
-                f"attack {self.card.name!r} changed in place what it was shown, such as the public parameters;"
+                f"{self._source} changed in place what it was shown, such as the public parameters;"
                 " it may only read them."
             )
 

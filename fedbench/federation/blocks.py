@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from fedbench.federation.arrays import Arrays
+from fedbench.federation.arrays import Arrays, largest, same
+from fedbench.federation.batch import Batch
 from fedbench.federation.rows import FullRows, OuterRows, PiecedRows, ProjectedRows, Rows, SharedRows, StarRows
-from fedbench.federation.updates import DenseGradients, Tensors
+from fedbench.federation.updates import Tensors, Updates
 
 CANCELLATION = 1e4
 """How many times longer than a row the pieces that it is made of may be, all together."""
@@ -25,6 +27,8 @@ FIELDS: dict[type[Rows], tuple[str, ...]] = {
     StarRows: ("plain.coef", "plain.matrix", "place", "leaves.coef", "leaves.source", "leaves.vectors"),
 }
 """The kinds of rows that pass, and what each is made of beside ``client`` and ``item``."""
+PARTS = {kind: operator.attrgetter("client", "item", *fields) for kind, fields in FIELDS.items()}
+"""The arrays of a block."""
 _NAMES = {kind.__name__: kind for kind in FIELDS}
 
 
@@ -33,25 +37,47 @@ class Room:
     """What an upload must fit into.
 
     Attributes:
-        attack: its name. clients: m, those sampled. num_items: M. size: d. dense: the dense parameters, for their shapes.
+        source: whose it is, as messages say it. ids: int64 [m], of the clients that were sampled. num_items: M. size: d.
+        dense: the dense parameters, for their shapes.
         samples: how many any one client of this federation can have. device: where tensors live.
         pull: float32 [M, d], the gradient that this round's clients have in common, where they do.
-        handed: dense gradients that the engine made and handed out in this round.
+        handed: uploads that the engine made and handed out in this round. own: the clients' training rows, as the engine has
+            them; None: they have none, or nobody has asked.
     """
 
-    attack: str
-    clients: int
+    source: str
+    ids: torch.Tensor
     num_items: int
     size: int
     dense: Tensors
     samples: int
     device: torch.device
     pull: torch.Tensor | None = None
-    handed: Sequence[DenseGradients] = ()
+    handed: Sequence[Updates] = ()
+    own: Batch | None = None
+
+    @property
+    def clients(self) -> int:
+        """m, how many were sampled."""
+        return len(self.ids)
 
 
-def block_of(arrays: Arrays, made: tuple[object, ...], room: Room) -> Rows:
-    """One block of rows, of the kind that it says it is."""
+def block_of(arrays: Arrays, made: tuple[object, ...], room: Room) -> tuple[Rows, float]:
+    """One block of rows, of the kind that it says it is, and the sum of the largest absolute values of its factors."""
+    handed = (each for each in room.handed if len(each.clients) == room.clients)
+    own = next((block for each in handed for block in each.rows if _is(made, block)), None)
+    if own is not None:
+        return own, sum(_sizes(own))
+    block = built(arrays, made, room)
+    sizes = _sizes(block)
+    if not _sums_as_its_rows(block, sizes):
+        block = FullRows(block.client, block.item, block.grad())
+        sizes = [largest(block.values)]
+    return block, sum(sizes)
+
+
+def built(arrays: Arrays, made: tuple[object, ...], room: Room) -> Rows:
+    """One block of rows of sampled clients and existing items, whatever its numbers are."""
     name, client, item, *parts = made
     kind = _NAMES.get(name) if type(name) is str else None
     if kind is None or len(parts) != len(FIELDS[kind]):
@@ -60,27 +86,42 @@ def block_of(arrays: Arrays, made: tuple[object, ...], room: Room) -> Rows:
     item = arrays.array(item, "rows: item", torch.int64, (len(client),))
     arrays.within(client, room.clients, "rows: client")
     arrays.within(item, room.num_items, "rows: item")
-    block = _BUILD[kind](arrays, room, client, item, *parts)
-    return block if _sums_as_its_rows(block) else FullRows(client, item, block.grad())
+    return _BUILD[kind](arrays, room, client, item, *parts)
 
 
-def _sums_as_its_rows(block: Rows) -> bool:
+def _is(made: tuple[object, ...], own: Rows) -> bool:
+    """Whether arrays are those of a block that the engine has made itself, of training rows that it has checked."""
+    if type(own) not in FIELDS or made[0] != type(own).__name__ or len(made) != 3 + len(FIELDS[type(own)]):
+        return False
+    return all(map(same, made[1:], PARTS[type(own)](own)))
+
+
+def _sizes(block: Rows) -> list[float]:
+    """The largest absolute values of the factors."""
+    values = (value for part in _parts(block) for value in vars(part).values())
+    return [largest(value) for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()]
+
+
+def _sums_as_its_rows(block: Rows, sizes: Sequence[float]) -> bool:
     """Whether what a block adds up to is, but for rounding, the sum of its rows, whose norms defenses look at.
 
     It is not where pieces much longer than the row that they make cancel out, or overflow in another order, and where a
     factor that no row needs is not finite. Such rows are written out.
+
+    Args:
+        sizes: the largest absolute values of its factors.
     """
-    if isinstance(block, FullRows):
+    if type(block) is FullRows:
         return True
-    factors = [value for part in _parts(block) for value in vars(part).values() if isinstance(value, torch.Tensor)]
-    if not all(bool((value.abs() <= LARGEST).all()) for value in factors if value.is_floating_point()):
+    if not all(size <= LARGEST for size in sizes):
         return False
-    one_piece = isinstance(block, OuterRows | SharedRows)  # which cannot cancel out
-    return one_piece or bool((_lengths(block) <= CANCELLATION * block.norms()).all())
+    if type(block) in (OuterRows, SharedRows) or not len(block.item):  # one piece cannot cancel out
+        return True
+    return float((CANCELLATION * block.norms()).sub_(_lengths(block)).min()) >= 0
 
 
 def _parts(block: Rows) -> tuple[Rows, ...]:
-    return (block.plain, block.leaves) if isinstance(block, StarRows) else (block,)
+    return (block.plain, block.leaves) if type(block) is StarRows else (block,)
 
 
 def _lengths(block: Rows) -> torch.Tensor:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 
-@dataclass(frozen=True)
-class Modes:
+class Modes(NamedTuple):
     """The settings of a process that results depend on.
 
     Attributes:
@@ -51,7 +49,7 @@ class Modes:
             torch._C._pop_torch_function_stack()
         while torch._C._len_torch_dispatch_stack() > self.dispatches:
             torch._C._pop_torch_dispatch_stack(None)
-        changed = [each.name for each in fields(self) if getattr(found, each.name) != getattr(self, each.name)]
+        changed = [name for name, before, now in zip(self._fields, self, found, strict=True) if before != now]
         for name in changed:
             if name in _SET:
                 _SET[name](getattr(self, name))

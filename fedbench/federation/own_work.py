@@ -48,6 +48,9 @@ class OwnWork:
         training: the clients' devices in that round. data: what the malicious clients have.
         malicious: int64 [m_tot], on the CPU, their ids. index: int64 [m], which of them were sampled.
         collusion: draws those who collude.
+
+    Attributes:
+        drawn: the training rows of those who were sampled; None: nobody has asked for them.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class OwnWork:
         self._index, self._collusion = index, collusion
         self._made: HonestStep | None = None
         self._moved = False
-        self._drawn: Batch | None = None
+        self.drawn: Batch | None = None
 
     def step(self) -> HonestStep:
         if self._made is None:
@@ -79,9 +82,9 @@ class OwnWork:
             self.step()
 
     def batch(self) -> Batch:
-        if self._drawn is None:
-            self._drawn = self._rows_of(self._index)
-        return self._drawn
+        if self.drawn is None:
+            self.drawn = self._rows_of(self._index)
+        return self.drawn
 
     def users(self) -> torch.Tensor:
         d, training = self._data, self._training
@@ -127,19 +130,19 @@ class LentWork:
     """The same in an attack's hands: copies of what its clients make, of rows that were checked where they are its own.
 
     Args:
-        work: the engine's. attack: the attack's name. num_items: M.
+        work: the engine's. source: whose hands, as messages say it. num_items: M.
 
     Attributes:
-        given: dense gradients as the attack has them, and ``kept``, the engine's own that they are copies of.
+        given: dense gradients as the attack has them, and ``kept``, the engine's own uploads that they are copies of.
         pull: the attack's copy of what the round's clients have in common; None: it has none.
     """
 
-    def __init__(self, work: OwnWork, attack: str, num_items: int) -> None:
-        self._work, self._attack, self._num_items = work, attack, num_items
+    def __init__(self, work: OwnWork, source: str, num_items: int) -> None:
+        self._work, self._source, self._num_items = work, source, num_items
         self._step: HonestStep | None = None
         self._batch: Batch | None = None
         self.given: list[DenseGradients] = []
-        self.kept: list[DenseGradients] = []
+        self.kept: list[Updates] = []
         self.pull: torch.Tensor | None = None
 
     def step(self) -> HonestStep:
@@ -150,15 +153,14 @@ class LentWork:
 
     def batch(self) -> Batch:
         if self._batch is None:
-            own = self._work.batch()
-            self._batch = boundary.batch(own, own, self._attack, self._num_items)
+            self._batch = copied(self._work.batch())
         return self._batch
 
     def users(self) -> torch.Tensor:
         return self._work.users().clone()
 
     def trained(self, batch: Batch, move: bool = False) -> Updates:
-        rows = boundary.batch(batch, self._work.batch(), self._attack, self._num_items)
+        rows = boundary.batch(batch, self._work.batch(), self._source, self._num_items)
         return self._lent(self._work.trained(rows, move is True))
 
     def colluding(self, count: int) -> Updates:
@@ -177,7 +179,7 @@ class LentWork:
             None if weighted is None else lambda factor: copies(weighted(factor)),
         )
         self.given.append(given)
-        self.kept.append(dense)
+        self.kept.append(updates)
         if common is not None:
             if self.pull is None:
                 self.pull = common.gradient.clone()

@@ -247,9 +247,9 @@ class StarRows(Rows):
         return FullRows(self.client, self.item, self.grad()).take(index)
 
 
-def copied(block: Rows) -> Rows:
-    """The same rows, of the same kind, that share no tensor with ``block``."""
-    return replace(block, **{each.name: _copied(getattr(block, each.name)) for each in fields(block)})
+def copied(made: Any) -> Any:
+    """The same rows or batch, of the same kind, that share no tensor with ``made``."""
+    return replace(made, **{each.name: _copied(getattr(made, each.name)) for each in fields(made)})
 
 
 def _copied(value: Any) -> Any:

@@ -321,6 +321,14 @@ def test_profiles_are_checked(profiles: Callable[[int], Any], why: str) -> None:
         small_federation(attack=attack, num_malicious=3)
 
 
+def test_gradients_of_other_clients_are_not_those_of_the_sampled_ones() -> None:
+    def act(view: AttackerView) -> Updates:
+        return replace(nothing(view), dense=view.colluding(2).dense)
+
+    with pytest.raises(ThreatModelViolation, match=r"dense .* gradients of 2 clients; 3 of its were sampled"):
+        trained(cheating(act, OWN), "ncf")
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
