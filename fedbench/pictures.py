@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedbench.errors import ResultsError, UserError, missing_extra
+from fedbench.errors import UserError, missing_extra
+from fedbench.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,9 +30,7 @@ def save_picture(figure: Figure, path: Path) -> None:
     """Write a figure; equal figures give equal files. Raises :class:`ResultsError` when that cannot be done."""
     from matplotlib import rc_context
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with rc_context({"svg.hashsalt": "fedbench"}):
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None
+    made = io.BytesIO()
+    with rc_context({"svg.hashsalt": "fedbench"}):
+        figure.savefig(made, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
+    write_file(path, made.getvalue())

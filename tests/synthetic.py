@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fedbench.runs.checksum import checksums
 from fedbench.runs.record import EXPOSURE, METRICS, SCHEMA_VERSION, SELECTED, schema
 
 RATIOS = (0.001, 0.005, 0.01, 0.02, 0.05)
@@ -124,4 +125,6 @@ def _table(
             number = not pa.types.is_string(field.type)
             columns[field.name] = pa.array([1 if number else texts.get(field.name, "none")] * rows).cast(field.type)
         arrays.append(pa.array(columns[field.name]).cast(field.type))
-    return pa.Table.from_arrays(arrays, schema=schema())
+    table = pa.Table.from_arrays(arrays, schema=schema())
+    summed = pa.array(checksums(table.drop_columns("checksum")))
+    return table.set_column(table.schema.get_field_index("checksum"), schema().field("checksum"), summed)

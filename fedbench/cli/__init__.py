@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -38,22 +42,24 @@ class _Commands(TyperGroup):
             typer.echo("error: stdout is closed.", err=True)
             raise typer.Exit(1)
         try:
-            return super().invoke(ctx)
+            with _interruptible():
+                return super().invoke(ctx)
         except FedbenchError as error:
             if ctx.params.get("debug"):
                 raise
-            typer.echo(f"error: {visible(' '.join(str(error).split()), LONGEST)}", err=True)
+            _say(f"error: {visible(' '.join(str(error).split()), LONGEST)}")
             raise typer.Exit(error.exit_code) from None
         except SystemExit as error:  # none of ours: of an entry that was imported, or of its parameters
-            typer.echo(f"error: the entry tried to end the command (SystemExit: {visible(str(error), 100)}).", err=True)
+            _say(f"error: the entry tried to end the command (SystemExit: {visible(str(error), 100)}).")
             raise typer.Exit(1) from None
-        except (OSError, UnicodeEncodeError) as error:  # a name too long, no such device, an argument that is no text
+        except (OSError, UnicodeEncodeError, MemoryError) as error:  # a name too long, an argument that is no text
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
                 raise
-            where = getattr(error, "filename", None)
-            what = getattr(error, "strerror", None) or str(error)
-            typer.echo(f"error: {visible(f'{where}: {what}' if where else what, LONGEST)}.", err=True)
+            _say(f"error: {_of_system(error)}")
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            _say("interrupted")
+            raise typer.Exit(128 + signal.SIGINT) from None
         except Exception as error:
             usage = getattr(error, "format_message", None)
             where = getattr(error, "ctx", None)
@@ -62,6 +68,32 @@ class _Commands(TyperGroup):
             text = " ".join(usage().split()).rstrip(".")
             typer.echo(f"error: {text}. See `{where.command_path} --help`.", err=True)
             raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise, where it would end the process without a word."""
+    quiet = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    if quiet:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if quiet:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _of_system(error: Exception) -> str:
+    """What the system refused, and of which file."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory."
+    where, what = getattr(error, "filename", None), getattr(error, "strerror", None) or str(error)
+    return f"{visible(f'{where}: {what}' if where else what, LONGEST)}."
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=True)
 
 
 def _examples(*lines: str) -> str:
@@ -193,5 +225,27 @@ def main() -> None:
     from fedbench.cli.supervision import needed, supervised
 
     if needed(sys.argv[1:]):
-        sys.exit(supervised(lambda: app(prog_name="fedbench")))
-    app(prog_name="fedbench")
+        sys.exit(supervised(_command))
+    _command()
+
+
+def _command() -> None:
+    """One command: standard output that cannot be written is one line, too."""
+    try:
+        try:
+            app(prog_name="fedbench")
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _silence()
+        sys.exit(1)
+    except OSError as error:
+        _say(f"error: standard output: {_of_system(error)}")
+        _silence()
+        sys.exit(1)
+
+
+def _silence() -> None:
+    """Nothing more is written when Python ends, which would tell of the same once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -132,8 +132,10 @@ def pack(
     from fedbench.cli.output import console, count
     from fedbench.runs.results import pack as pack_records
 
-    number = pack_records(results or [usual_folder()], out)
-    console(err=True).print(f"{count(number, 'record')} in {out}", soft_wrap=True)
+    found = pack_records(results or [usual_folder()], out)
+    for name, reason in found.damaged.items():
+        console(err=True).print(f"warning: {name} is left out: {reason}", soft_wrap=True)
+    console(err=True).print(f"{count(len(found.table), 'record')} in {out}", soft_wrap=True)
 
 
 def usual_folder() -> Path:
@@ -161,15 +163,14 @@ def open_database(
     database = Database(results or [usual_folder()], k, only, suite, curves)
     for name, reason in database.found.damaged.items():
         console(err=True).print(f"warning: {name} is no whole record and does not count: {reason}", soft_wrap=True)
+    for text in database.left_out:
+        console(err=True).print(f"warning: {text}", soft_wrap=True)
     return database
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a report; raises :class:`ResultsError` when that cannot be done."""
-    from fedbench.errors import ResultsError
+    from fedbench.files import sweep, write_file
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None
+    sweep([path.parent])
+    write_file(path, text)

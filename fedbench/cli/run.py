@@ -99,6 +99,10 @@ def run(
     if plan.replaced:
         text = f"{count(len(plan.replaced), 'run')} there of images that have been replaced since: run again."
         console(err=True).print(text, soft_wrap=True)
+    if plan.moved:
+        names = ", ".join(sorted({run.scenario.dataset for run in plan.moved}))
+        text = f"{count(len(plan.moved), 'run')} there of other data under the name {names}: run again."
+        console(err=True).print(text, soft_wrap=True)
     if dry_run:
         _print_dry_run(planned, plan, workers, results)
         return

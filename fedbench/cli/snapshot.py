@@ -48,9 +48,9 @@ def snapshot(
     epochs, attacks and targets that it lacks. A row of psmu-pp is its image alone: its gradients need rounds of training.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from fedbench.inspection.snapshot import Try, check, snapshots
+    from fedbench.inspection.tried import rows_of
     from fedbench.runs.results import write_whole
     from fedbench.scenarios.given import entry_name
     from fedbench.scenarios.scenario import Scenario
@@ -73,7 +73,7 @@ def snapshot(
         )
         for name in defense or ["none"]
     ]
-    past = pq.read_table(out).to_pylist() if out.is_file() else []
+    past = rows_of(out) if out.exists() else []
     done = {_key(row): {"defense_params": "{}", **row} for row in past}
     for scenario in scenarios:
         check(scenario)  # what is wrong with one is said before the first is trained

@@ -396,10 +396,6 @@ def _joined(command: Sequence[str]) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    from fedbench.errors import ResultsError
+    from fedbench.files import write_file
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise ResultsError(f"cannot write the bundle {path}: {error.strerror or error}.") from None
+    write_file(path, data, "the bundle")

@@ -16,11 +16,12 @@ def tried(
     out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write the table as Markdown.")] = None,
 ) -> None:
     """Show what image attacks did at once, by model, defense, attack and eps."""
+    from fedbench.files import write_file
     from fedbench.inspection.tried import markdown, read_tried
 
     rows = read_tried(files)
     if out is not None:
-        out.write_text(markdown(rows), encoding="utf-8")
+        write_file(out, markdown(rows))
         console(err=True).print(f"written to {out}", soft_wrap=True)
         return
     print_tried(rows)

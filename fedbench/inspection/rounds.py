@@ -159,7 +159,7 @@ def read_rounds(path: Path) -> Rounds:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=list(COLUMNS), partitioning=None)
+        table = pq.read_table(path, columns=list(COLUMNS), partitioning=None, page_checksum_verification=True)
         about = json.loads((table.schema.metadata or {})[METADATA])
         if about["version"] > VERSION:
             raise ResultsError(f"diagnostics {path} have version {about['version']}, newer than this fedbench.")

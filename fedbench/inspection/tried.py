@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from fedbench.errors import DataError
+from fedbench.runs.results import UNREADABLE, reason
 
 HEADINGS = (
     "model",
@@ -43,15 +44,18 @@ CAPTION = (
 
 def read_tried(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """The rows of snapshots; raises :class:`DataError` for a file that holds none."""
-    rows: list[dict[str, Any]] = []
-    for path in paths:
-        try:
-            found = pq.read_table(path).to_pylist()
-            rows += [{"defense_params": "{}", **row} for row in found if row["er_5"] is not None]
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{path}: not what `fedbench vision snapshot` writes ({reason}).") from None
-    return rows
+    return [row for path in paths for row in rows_of(path) if row["er_5"] is not None]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """All rows of a snapshot, those of tries without a result too; errors as of :func:`read_tried`."""
+    try:
+        if not path.is_file():
+            raise ValueError("not a plain file" if path.exists() else "no such file")
+        found = pq.read_table(path, partitioning=None, page_checksum_verification=True).to_pylist()
+        return [{"defense_params": "{}", "er_5": row["er_5"], **row} for row in found]
+    except UNREADABLE as error:
+        raise DataError(f"{path}: not what `fedbench vision snapshot` writes ({reason(error)}).") from None
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:

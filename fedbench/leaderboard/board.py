@@ -291,6 +291,7 @@ def _without_score(database: Database) -> list[str]:
             f"{each['status']}: {each['n']} of {each['attack']}{under} on {each['dataset']} {each['model']}"
             f" at {100 * each['malicious_ratio']:g} % ({''.join(first)})."
         )
+    out += database.left_out
     return out + [f"left out, no whole record: {name} ({reason})." for name, reason in database.found.damaged.items()]
 
 

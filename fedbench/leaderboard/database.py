@@ -15,9 +15,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedbench.errors import ResultsError, UserError, unknown
+from fedbench.errors import UserError, unknown
 from fedbench.runs.record import schema
-from fedbench.runs.results import Found, reason, scan
+from fedbench.runs.results import Found, no_results, scan
+from fedbench.texts import count
 
 Row = dict[str, Any]
 _QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
@@ -26,6 +27,10 @@ VIEWS = (
     "runs", "headline", "curves", "attacks", "defenses", "quality", "untargeted_attacks", "untargeted_defenses",
     "visual_attacks", "visual_defenses",
 )  # fmt: skip
+MEMORY = "4GB"
+"""What a query may take."""
+MOST_BYTES = 1 << 31
+"""Of an answer."""
 LENGTHS = (5, 10, 20, 30)
 """The list lengths K at which exposure is measured."""
 
@@ -58,14 +63,14 @@ class Database:
         if k not in LENGTHS:
             raise UserError(f"K = {k} is not measured; use 5, 10, 20 or 30.")
         self.k = k
-        self.found: Found = scan(folders)
-        if not self.found.files:
-            where = ", ".join(map(str, folders))
-            raise ResultsError(f"no results in {where}; `fedbench run SUITE --results DIR` makes some.")
-        self.connection = duckdb.connect()
+        found = scan(folders, curves)
+        if not found.files:
+            raise no_results(folders, found)
+        table, self.left_out = of_one_data(found.table)
+        self.found: Found = replace(found, table=schema().empty_table())
+        self.connection = _connect()
         self._kept: dict[object, Any] = {}
-        self._load(curves)
-        self.connection.execute("set enable_external_access = false")
+        self._load(table)
         self._select(only, suite)
         self._view()
 
@@ -75,35 +80,14 @@ class Database:
         self.connection.execute(views.replace("$K", str(self.k)).replace("$H", str(min(self.k, 20))))
         self.connection.execute("set lock_configuration = true")
 
-    def _load(self, curves: bool) -> None:
-        """The table ``runs``; columns that an older schema version lacks are null."""
-        self.connection.register("current_schema", schema().empty_table())
-        types = self.connection.execute("select column_name, column_type from (describe current_schema)").fetchall()
-        # Types are enforced: one foreign file would otherwise turn a column of numbers into text for all.
-        columns = ", ".join(_column(name, kind, curves) for name, kind in types)
-        query = (
-            f"create table runs as select {columns} from (select * from current_schema union all by name"
-            " select * from read_parquet(?, union_by_name = true))"
-        )
-        try:
-            self.connection.execute(query, [list(map(str, self.found.files))])
-        except duckdb.Error:
-            # The scan reads what identifies a run; a file can be damaged, or foreign, in any other column.
-            whole, damaged = [], dict(self.found.damaged)
-            for path in self.found.files:
-                try:
-                    self.connection.execute(query.replace("table runs", "or replace temp table tried"), [[str(path)]])
-                    whole.append(path)
-                except duckdb.Error as error:
-                    damaged[str(path)] = reason(error)
-            self.found = replace(self.found, files=whole, damaged=damaged)
-            if not whole:
-                raise ResultsError(f"no whole result file: {'; '.join(map(': '.join, damaged.items()))}.") from None
-            self.connection.execute(query, [list(map(str, whole))])
+    def _load(self, records: pa.Table) -> None:
+        """The table ``runs``."""
+        self.connection.register("records", records)
+        types = self.connection.execute("select column_name, column_type from (describe records)").fetchall()
         self.connection.execute(
-            "delete from runs where rowid in (select row from (select rowid as row, row_number() over"
-            " (partition by run_id order by status = 'failed', started_at desc) as n from runs) where n > 1)"
+            f"create table runs as select {', '.join(_column(*each) for each in types)} from records"
         )
+        self.connection.unregister("records")
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """The rows of a query as dictionaries.
@@ -129,7 +113,7 @@ class Database:
             if len(kinds) != 1 or kinds[0] not in _QUERIES:
                 what = ", ".join(kind.name for kind in kinds) or "nothing"
                 raise UserError(f"SQL: only one query that reads can be asked (SELECT, DESCRIBE, EXPLAIN), not {what}.")
-            return self.connection.sql(query, params=list(parameters)).to_arrow_table()
+            return _bounded(self.connection.sql(query, params=list(parameters)))
         except duckdb.Error as error:
             text = " ".join(str(error).split())
             if "Table with name" in text:  # DuckDB would suggest a table of its own
@@ -140,7 +124,6 @@ class Database:
         """The same runs with lists of length ``k``; no file is read again."""
         made = self._sibling(k)
         made.connection.register("runs", self.table("select * from runs"))
-        made.connection.execute("set enable_external_access = false")
         made._view()
         return made
 
@@ -163,14 +146,14 @@ class Database:
                 chosen = _with_twins(table, chosen)
                 made.connection.register("runs", chosen)
             made.connection.register(name, chosen)
-        made.connection.execute("set enable_external_access = false")
         made.connection.execute("set lock_configuration = true")
         return made
 
     def _sibling(self, k: int) -> Database:
         """A database of the same files, for lists of length ``k``, with nothing in it yet."""
         made = object.__new__(Database)
-        made.k, made.found, made.connection, made._kept = k, self.found, duckdb.connect(), {}
+        made.k, made.found, made.connection, made._kept = k, self.found, _connect(), {}
+        made.left_out = self.left_out
         return made
 
     @functools.cached_property
@@ -283,12 +266,71 @@ def _with_twins(runs: pa.Table, chosen: pa.Table) -> pa.Table:
     return runs.filter(pc.field("run_id").isin(list(kept)))
 
 
-def _column(name: str, kind: str, curves: bool) -> str:
+def _bounded(answer: duckdb.DuckDBPyRelation) -> pa.Table:
+    """An answer as a table; raises :class:`UserError` when it is larger than memory should hold."""
+    reader = answer.to_arrow_reader()
+    batches, size = [], 0
+    for batch in reader:
+        batches.append(batch)
+        size += batch.nbytes
+        if size > MOST_BYTES:
+            raise UserError(
+                f"SQL: the answer is larger than {MOST_BYTES >> 30} GiB; add a limit, or ask for fewer columns."
+            )
+    return pa.Table.from_batches(batches, reader.schema)
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    """A connection that sees neither files nor the network nor Python's variables, in this and no local time zone.
+
+    Without a folder to spill to, what takes more memory than it may have is refused.
+    """
+    made = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": "", "python_enable_replacements": False})
+    made.execute(
+        "set autoinstall_known_extensions = false; set autoload_known_extensions = false;"
+        " set TimeZone = 'UTC'; set enable_external_access = false"
+    )
+    return made
+
+
+def of_one_data(records: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The records but for those made on other data than the newest of their dataset and split, and what was left out.
+
+    Data that are imported again under their name give other numbers: such runs are no pairs. Where a split is drawn by the
+    seed, every seed has data of its own; it is not where two seeds have the same.
+    """
+    columns = ("dataset", "split", "protocol_params", "seed", "dataset_fingerprint", "started_at", "status")
+    rows = list(zip(*(records[name].to_pylist() for name in columns), strict=True))
+    duplicates = {text: str(json.loads(text).get("duplicates")) for text in {row[2] for row in rows}}
+    places: dict[tuple[str, str, str], dict[str, list[int]]] = {}
+    for number, (dataset, split, params, _, data, *_, status) in enumerate(rows):
+        if data and status != "failed":
+            places.setdefault((dataset, split, duplicates[params]), {}).setdefault(data, []).append(number)
+    out: set[int] = set()
+    told = []
+    for (dataset, split, _), found in sorted(places.items()):
+        by_seed = not any(len({rows[n][3] for n in runs}) > 1 for runs in found.values())
+        groups: dict[object, dict[str, list[int]]] = {}
+        for data, runs in found.items():
+            for n in runs:
+                groups.setdefault(rows[n][3] if by_seed else None, {}).setdefault(data, []).append(n)
+        for group in groups.values():
+            newest = max(group, key=lambda data: max(rows[n][5] for n in group[data]))
+            others = [n for data, runs in group.items() if data != newest for n in runs]
+            if others:
+                out.update(others)
+                told.append(
+                    f"{count(len(others), 'run')} on {dataset} ({split}) do not count: made on other data"
+                    f" ({', '.join(sorted({rows[n][4][:8] for n in others}))}) than the newest ({newest[:8]});"
+                    f" `fedbench run` runs them again."
+                )
+    kept = pa.array([number not in out for number in range(len(rows))], pa.bool_())
+    return (records.filter(kept) if out else records), told
+
+
+def _column(name: str, kind: str) -> str:
     """A column of ``runs``; a metric that is not finite, which no run writes, is missing instead of the highest."""
-    if name == "curve" and not curves:
-        return f"cast(null as {kind}) as curve"
-    value = f'cast("{name}" as {kind})'
-    return f'case when isfinite({value}) then {value} end as "{name}"' if kind == "DOUBLE" else f'{value} as "{name}"'
+    return f'case when isfinite("{name}") then "{name}" end as "{name}"' if kind == "DOUBLE" else f'"{name}"'
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from string import Template
 
 from fedbench.errors import UserError
+from fedbench.files import write_file
 from fedbench.plugins import Kind, taken_by
 from fedbench.plugins.card_rules import NAMES, is_name
 
@@ -30,7 +31,7 @@ def write_entry(
         The two files.
 
     Raises:
-        UserError: a name that cannot be one or is taken, a file that is there already, a folder that cannot be written.
+        UserError: a name that cannot be one or is taken, a file that is there already. ResultsError: it cannot be written.
     """
     name = name.replace("_", "-")
     module, words = name.replace("-", "_"), name.split("-")
@@ -58,13 +59,8 @@ def write_entry(
     for path in text:
         if path.exists():
             raise UserError(f"{path} exists already, and is left as it is; choose another name or --dir.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, content in text.items():
-            with path.open("x", encoding="utf-8") as out:
-                out.write(content)
-    except OSError as error:
-        raise UserError(f"cannot write in {str(folder)!r}: {error.strerror or error}.") from None
+    for path, content in text.items():
+        write_file(path, content)
     entry, test = text
     return entry, test
 

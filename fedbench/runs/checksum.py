@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+
+Ints = npt.NDArray[np.int64]
 
 
 def checksums(table: pa.Table) -> list[str]:
@@ -27,38 +29,45 @@ def checksums(table: pa.Table) -> list[str]:
     """
     digests = []
     for batch in table.combine_chunks().to_batches():
-        rows = [hashlib.sha256() for _ in range(len(batch))]
-        for name in sorted(batch.schema.names):
-            for leaf, pieces in _leaves(name, batch.column(name)):
-                head = f"{leaf}=".encode()
-                for row, piece in zip(rows, pieces, strict=True):
-                    if piece is not None:
-                        row.update(b"%b%d:%b" % (head, len(piece), piece))
-        digests += [row.hexdigest() for row in rows]
+        columns = [
+            pieces
+            for name in sorted(batch.schema.names)
+            for leaf, array, ends in _leaves(name, batch.column(name))
+            for pieces in [_texts(leaf, array) if ends is None else _spans(leaf, array, ends)]
+        ]
+        rows = map(b"".join, zip(*columns, strict=True)) if columns else [b""] * len(batch)
+        digests += [hashlib.sha256(row).hexdigest() for row in rows]
     return digests
 
 
-def _leaves(name: str, array: pa.Array) -> Iterator[tuple[str, list[bytes | None]]]:
-    """Name and bytes of every row, None for nothing but nulls, of a column or of each of its fields."""
+def _leaves(name: str, array: pa.Array) -> Iterator[tuple[str, pa.Array, Ints | None]]:
+    """Name, values and where those of every row end, of a column or each of its fields; None: they are no numbers."""
     kind = array.type
     if array.null_count == len(array):
         return
+    single = np.arange(len(array) + 1)
     if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
         lengths = array.value_lengths()
-        yield name, _spans(lengths, np.arange(len(array) + 1))
+        yield name, lengths, single
         ends = np.concatenate([[0], np.cumsum(lengths.fill_null(0).to_numpy())])
         fields = zip(kind.value_type.names, array.flatten().flatten(), strict=True)
         for field, values in sorted(fields, key=lambda each: each[0]):
             if values.null_count < len(values):
-                yield f"{name}.{field}", _spans(values, ends)
-    elif pa.types.is_primitive(kind):
-        yield name, _spans(array, np.arange(len(array) + 1))
+                yield f"{name}.{field}", values, ends
     else:
-        yield name, [None if value is None else json.dumps(value).encode() for value in array.to_pylist()]
+        yield name, array, single if pa.types.is_primitive(kind) else None
 
 
-def _spans(array: pa.Array, ends: np.ndarray[Any, Any]) -> list[bytes | None]:
-    """The bytes of the numbers ``ends[i]`` to ``ends[i + 1]``, and which of them are there, for every i."""
+def _texts(name: str, array: pa.Array) -> list[bytes]:
+    """``name=LENGTH:JSON`` of every value, empty for null; equal texts are made once."""
+    coded = array.dictionary_encode() if pa.types.is_string(array.type) else None
+    values = array.to_pylist() if coded is None else coded.dictionary.to_pylist()
+    made = [_piece(name, json.dumps(value).encode()) if value is not None else b"" for value in values]
+    return made if coded is None else [b"" if code is None else made[code] for code in coded.indices.to_pylist()]
+
+
+def _spans(name: str, array: pa.Array, ends: Ints) -> list[bytes]:
+    """``name=LENGTH:BYTES`` of the numbers ``ends[i]`` to ``ends[i + 1]`` and of which are there; empty if none is."""
     there = np.ones(len(array), bool)
     if pa.types.is_timestamp(array.type):
         array = array.cast(pa.int64())
@@ -67,6 +76,11 @@ def _spans(array: pa.Array, ends: np.ndarray[Any, Any]) -> list[bytes | None]:
         array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
     numbers = array.to_numpy(zero_copy_only=False)
     data, mask, width = numbers.tobytes(), there.tobytes(), numbers.itemsize
-    bounds = zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
-    whole = [(data[a * width : b * width], mask[a:b]) for a, b in bounds]
-    return [values + valid if any(valid) else None for values, valid in whole]
+    counts = np.concatenate([[0], np.cumsum(there)])[ends]
+    bounds = zip(ends[:-1].tolist(), ends[1:].tolist(), (counts[1:] > counts[:-1]).tolist(), strict=True)
+    heads = {n: f"{name}={n * (width + 1)}:".encode() for n in set(np.diff(ends).tolist())}
+    return [heads[b - a] + data[a * width : b * width] + mask[a:b] if some else b"" for a, b, some in bounds]
+
+
+def _piece(name: str, value: bytes) -> bytes:
+    return b"%b=%d:%b" % (name.encode(), len(value), value)

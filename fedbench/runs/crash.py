@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+from fedbench.errors import ResultsError
 from fedbench.runs.diagnostics import discard
 from fedbench.runs.environment import environment
 from fedbench.runs.identity import identity
 from fedbench.runs.record import RunRecord, summarize_curve
 from fedbench.runs.results import write_record
 from fedbench.runs.uploaded import keep_uploaded
-from fedbench.runs.worker import Order
+from fedbench.runs.worker import Order, gone, moved
 from fedbench.scenarios.scenario import Scenario
 
 
 def record_crash(order: Order, error: str, seconds: float) -> None:
-    """Write a record with status ``failed``. What only the dead process knew of the data is 0 or empty."""
+    """Write a record with status ``failed``. What only the dead process knew of the data is 0 or empty.
+
+    Raises:
+        ResultsError: it cannot be written.
+    """
+    if moved(order):
+        raise ResultsError(gone(order))
     scenario = Scenario(**json.loads(order.scenario))
     protocol = scenario.resolved.protocol
     record = RunRecord(

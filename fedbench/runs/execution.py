@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedbench.errors import UserError
+from fedbench.files import occupied
 from fedbench.runs.local import default_jobs, run_local
 from fedbench.runs.plan import Plan, Run, make_plan, obstacles
 from fedbench.runs.reporting import Outcome, Reporter, Silent, Summary
@@ -88,14 +89,18 @@ def run_plan(
         raise UserError(f"diagnose_every = {diagnose_every} must be at least 1.")
     for error in obstacles(plan.todo, results):
         raise error
-    summary = run_local(
-        plan.todo,
-        results=results,
-        suite=suite,
-        device=device,
-        jobs=jobs or default_jobs(device),
-        reporter=reporter or Silent(),
-        execute=execute,
-        diagnose_every=diagnose_every,
-    )
+    if not plan.todo:
+        return Summary(total=0, kept=len(plan.kept))
+    with occupied(results) as place:
+        summary = run_local(
+            plan.todo,
+            results=results,
+            suite=suite,
+            device=device,
+            jobs=jobs or default_jobs(device),
+            reporter=reporter or Silent(),
+            execute=execute,
+            diagnose_every=diagnose_every,
+            place=place,
+        )
     return dataclasses.replace(summary, kept=len(plan.kept))

@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 from fedbench.errors import FedbenchError, ResultsError
+from fedbench.files import Place
 from fedbench.plugins import given
 from fedbench.runs.crash import record_crash
 from fedbench.runs.plan import Run
 from fedbench.runs.reporting import Outcome, Reporter, Summary
-from fedbench.runs.worker import EXECUTE, Done, Message, Order, Ready, Refused, Step, work
+from fedbench.runs.worker import EXECUTE, STOPPED, Done, Message, Order, Ready, Refused, Step, work
 
 PATIENCE = 30.0
 """Seconds that interrupted workers get to finish writing before they are killed."""
@@ -45,6 +47,7 @@ def run_local(
     reporter: Reporter,
     execute: str = EXECUTE,
     diagnose_every: int | None = None,
+    place: Place | None = None,
 ) -> Summary:
     """Run everything in ``jobs`` worker processes; each record is written by its worker as soon as it is there.
 
@@ -57,41 +60,50 @@ def run_local(
     """
     files = given()
     orders = {
-        run: Order(run.scenario.key, run.seed, suite, device, results, execute, diagnose_every, files) for run in runs
+        run: Order(run.scenario.key, run.seed, suite, device, results, execute, diagnose_every, place, files)
+        for run in runs
     }
     pool = _Pool(1 if device == "cpu" else None)
     summary = Summary(total=len(runs))
     waiting = deque(runs)
     try:
-        with _terminate_as_interrupt():
-            for _ in range(min(jobs, len(runs))):
-                pool.add()
-            while pool.workers:
-                for worker, message in pool.messages():
-                    run = worker.run
-                    if isinstance(message, Step) and run is not None:
-                        reporter.evaluated(run, message)
-                        continue
-                    if message is None and run is None:
-                        raise FedbenchError(f"a worker process could not start ({worker.cause()}).")
-                    if run is not None and not isinstance(message, Ready):
-                        worker.run = None
-                        _finish(run, message, worker, orders[run], summary, reporter)
-                    if message is None:
-                        pool.remove(worker)
-                        if waiting:
-                            pool.add()
-                    elif waiting:
-                        worker.run = waiting.popleft()
-                        reporter.started(worker.run)
-                        worker.give(orders[worker.run])
-                    else:
-                        pool.dismiss(worker)
-    except KeyboardInterrupt:
-        summary.interrupted = True
-        for worker, message in pool.stop():
-            if worker.run is not None and isinstance(message, Done):
-                _finish(worker.run, message, worker, orders[worker.run], summary, reporter)
+        with _Stop() as stop:
+            try:
+                pool.stop_line = stop.line
+                for _ in range(min(jobs, len(runs))):
+                    pool.add()
+                while pool.workers and not stop.asked:
+                    for worker, message in pool.messages():
+                        run = worker.run
+                        if isinstance(message, Step) and run is not None:
+                            reporter.evaluated(run, message)
+                            continue
+                        if message is None and worker.stopped() and stop.asked_soon():
+                            break
+                        if message is None and run is None:
+                            raise FedbenchError(f"a worker process could not start ({worker.cause()}).")
+                        if run is not None and not isinstance(message, Ready):
+                            worker.run = None
+                            _finish(run, message, worker, orders[run], summary, reporter)
+                        if message is None:
+                            pool.remove(worker)
+                            if waiting:
+                                pool.add()
+                        elif waiting:
+                            worker.run = waiting.popleft()
+                            reporter.started(worker.run)
+                            worker.give(orders[worker.run])
+                        else:
+                            pool.dismiss(worker)
+                if stop.asked and pool.workers:
+                    summary.interrupted = stop.asked
+                    for worker, message in pool.stop(stop):
+                        if worker.run is not None and isinstance(message, Done):
+                            _finish(worker.run, message, worker, orders[worker.run], summary, reporter)
+            except ResultsError:  # a record that is being written becomes whole, and no temporary file stays
+                for _ in pool.stop(stop):
+                    pass
+                raise
     finally:
         pool.kill()
     return summary
@@ -127,6 +139,11 @@ class _Worker:
         with contextlib.suppress(OSError):  # a worker that has just died is noticed when its end is read
             self.connection.send(order)
 
+    def stopped(self) -> bool:
+        """Whether the process was told to end, as all of a group are."""
+        self.process.join(5)
+        return self.process.exitcode in (STOPPED, -signal.SIGTERM)
+
     def cause(self) -> str:
         """Why the process ended."""
         self.process.join(5)
@@ -144,6 +161,7 @@ class _Pool:
         self._context = multiprocessing.get_context("spawn")
         self._threads = threads
         self.workers: list[_Worker] = []
+        self.stop_line: Connection | None = None
 
     def add(self) -> None:
         ours, theirs = self._context.Pipe()
@@ -154,10 +172,12 @@ class _Pool:
         self.workers.append(_Worker(process, ours))
 
     def messages(self, timeout: float | None = None) -> Iterator[tuple[_Worker, Message | None]]:
-        """What has come in, at least one message unless time runs out; None: that worker is dead."""
+        """What has come in, at least one message unless time runs out or a signal comes; None: that worker is dead."""
         by_line = {worker.connection: worker for worker in self.workers}
-        for line in wait(list(by_line), timeout):
+        for line in wait([*by_line, *([self.stop_line] if self.stop_line else [])], timeout):
             assert isinstance(line, Connection)
+            if line not in by_line:
+                continue
             try:
                 message: Message | None = line.recv()
             except (EOFError, OSError):
@@ -174,12 +194,13 @@ class _Pool:
             worker.connection.send(None)
         self.remove(worker)
 
-    def stop(self) -> Iterator[tuple[_Worker, Message | None]]:
-        """Ask all to stop, and pass on what they still say until they are gone."""
+    def stop(self, asked: _Stop) -> Iterator[tuple[_Worker, Message | None]]:
+        """Ask all to stop, and pass on what they still say until they are gone, or somebody asks once more."""
+        self.stop_line = None
         for worker in self.workers:
             worker.process.terminate()
         deadline = time.monotonic() + PATIENCE
-        while self.workers and time.monotonic() < deadline:
+        while self.workers and time.monotonic() < deadline and asked.times < 2:
             for worker, message in self.messages(timeout=1.0):
                 yield worker, message
                 if message is None:
@@ -204,18 +225,42 @@ def _sheltered_from_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a suite as Ctrl-C does: batch systems send it before they kill."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class _Stop:
+    """Ctrl-C, SIGTERM (batch systems send it before they kill) and a closed terminal end a suite: at the next message.
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    A handler that raised would do so anywhere, in the middle of closing a line or of writing down how a run ended. What was
+    told to ignore a signal, as ``nohup`` does, goes on ignoring it.
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    Attributes:
+        asked: the signal; 0: none came. times: how many came. line: can be read from then on.
+    """
+
+    def __init__(self) -> None:
+        self.asked = self.times = 0
+        self.line, self._bell = multiprocessing.Pipe(duplex=False)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before.setdefault(number, signal.signal(number, self._ask))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self.line.close()
+        self._bell.close()
+
+    def asked_soon(self) -> bool:
+        """Whether a signal that ended a worker comes here, too: a group gets it one after the other."""
+        if not self.asked:
+            self.line.poll(1.0)
+        return bool(self.asked)
+
+    def _ask(self, number: int, _: object) -> None:
+        self.asked = self.asked or number
+        self.times += 1
+        if self.times == 1:
+            self._bell.send_bytes(b"!")

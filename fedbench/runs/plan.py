@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import itertools
 import statistics
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedbench.data import load_split
 from fedbench.data.images import has_pictures, load_pictures
@@ -16,6 +16,7 @@ from fedbench.data.load import check_split, missing, resolve, where
 from fedbench.data.records import INTERACTIONS
 from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
 from fedbench.errors import DataError, ResultsError, UserError
+from fedbench.files import probe
 from fedbench.plugins import loaded_files
 from fedbench.runs.diagnostics import rounds_path
 from fedbench.runs.identity import source_hash
@@ -23,6 +24,9 @@ from fedbench.runs.results import scan
 from fedbench.runs.task import choose_targets, split_of
 from fedbench.scenarios.scenario import Scenario
 from fedbench.scenarios.suite import Planned
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KEPT = frozenset({"ok", "diverged"})
 """Statuses that are not run again: a diverged run diverges again, a failed one may have failed for want of memory."""
@@ -62,6 +66,7 @@ class Plan:
     seconds: Mapping[Run, float | None]
     changed: Sequence[Run] = ()
     replaced: Sequence[Run] = ()
+    moved: Sequence[Run] = ()
 
 
 def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, diagnostics: bool = False) -> Plan:
@@ -75,20 +80,21 @@ def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, di
         diagnostics: run again what has none.
     """
     _check_folder(results)
-    found = scan([results])
+    found = scan([results], curves=False)
     runs = in_order(planned)
     kept = [] if fresh else [run for run in runs if found.status.get((run.scenario.id, run.seed)) in KEPT]
     if diagnostics:
         kept = [run for run in kept if rounds_path(results, run.id).exists()]
-    changed = _of_another_source(kept, found.files)
-    replaced = _of_other_images(kept, found.files)
-    skip = set(kept).difference(changed, replaced)
+    changed = _of_another_source(kept, found.table)
+    replaced = _of_other_images(kept, found.table)
+    moved = _of_other_data(kept, found.table)
+    skip = set(kept).difference(changed, replaced, moved)
     kept = [run for run in kept if run in skip]
     todo = [run for run in runs if run not in skip]
-    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.files), changed, replaced)
+    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.table), changed, replaced, moved)
 
 
-def _of_another_source(runs: Sequence[Run], files: Sequence[Path]) -> list[Run]:
+def _of_another_source(runs: Sequence[Run], records: pa.Table) -> list[Run]:
     """Those of ``runs`` with a loaded file that has changed since their record was written.
 
     What comes with fedbench says so by the version on its card; who works on a file runs it again and again.
@@ -97,21 +103,17 @@ def _of_another_source(runs: Sequence[Run], files: Sequence[Path]) -> list[Run]:
     now = {run: sources for run in runs if (sources := _sources(run, loaded))}
     if not now:
         return []
-    past = _past(files, sorted({column for sources in now.values() for column in sources}))
-    return [
-        run
-        for run, sources in now.items()
-        if not any(sources.items() <= row.items() for row in past[run.scenario.id, run.seed])
-    ]
+    past = _past(records, sorted({column for sources in now.values() for column in sources}))
+    return [run for run, sources in now.items() if not sources.items() <= past[run.scenario.id, run.seed].items()]
 
 
-def _of_other_images(runs: Sequence[Run], files: Sequence[Path]) -> list[Run]:
+def _of_other_images(runs: Sequence[Run], records: pa.Table) -> list[Run]:
     """Those of ``runs`` whose model looks at images, and whose records are of others than are here.
 
     Where there are none here nothing can be told, and what is there stays.
     """
     sighted = [run for run in runs if run.scenario.resolved.model.reads_features]
-    past = _past(files, ["images_fingerprint"]) if sighted else {}
+    past = _past(records, ["images_fingerprint"]) if sighted else {}
 
     @functools.cache
     def fingerprint(dataset: str, split: str) -> str | None:
@@ -121,25 +123,51 @@ def _of_other_images(runs: Sequence[Run], files: Sequence[Path]) -> list[Run]:
             return None
 
     def other(run: Run) -> bool:
-        made = {row.get("images_fingerprint") for row in past[run.scenario.id, run.seed]}
-        if made == {None}:
+        made = past[run.scenario.id, run.seed]["images_fingerprint"]
+        if made is None:
             return False
         now = fingerprint(run.scenario.dataset, run.scenario.resolved.protocol.split)
-        return now is not None and now not in made
+        return now is not None and now != made
 
     return [run for run in sighted if other(run)]
 
 
-def _past(files: Sequence[Path], columns: Sequence[str]) -> dict[tuple[str, int], list[dict[str, object]]]:
-    """What the records of each scenario and seed say, of the columns that their schema has."""
-    import pyarrow.parquet as pq
+def _of_other_data(runs: Sequence[Run], records: pa.Table) -> list[Run]:
+    """Those of ``runs`` whose records are of other data than the dataset's name stands for now.
 
-    past: dict[tuple[str, int], list[dict[str, object]]] = {}
-    for path in files:
-        there = [column for column in columns if column in pq.read_schema(path).names]
-        for row in pq.read_table(path, columns=["scenario_id", "seed", *there]).to_pylist():
-            past.setdefault((row["scenario_id"], row["seed"]), []).append(row)
-    return past
+    Where there are none here nothing can be told, and what is there stays.
+    """
+    past = _past(records, ["dataset_fingerprint"])
+    places: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        protocol = run.scenario.resolved.protocol
+        places.setdefault((run.scenario.dataset, protocol.split, protocol.duplicates), []).append(run)
+    moved: list[Run] = []
+    for found in places.values():
+        made = {run: past[run.scenario.id, run.seed]["dataset_fingerprint"] for run in found}
+        # Where all seeds have the same data, their split is not drawn, and one look tells of all.
+        drawn = len(set(made.values())) > 1
+        now: dict[int | None, str | None] = {}
+        for run in found:
+            seed = run.seed if drawn else None
+            if seed not in now:
+                now[seed] = _fingerprint(run)
+            if now[seed] not in (None, made[run]):
+                moved.append(run)
+    return moved
+
+
+def _fingerprint(run: Run) -> str | None:
+    try:
+        return split_of(run.scenario, run.seed).fingerprint
+    except UserError:
+        return None
+
+
+def _past(records: pa.Table, columns: Sequence[str]) -> dict[tuple[str, int], dict[str, object]]:
+    """What the record of each scenario and seed says."""
+    rows = records.select(["scenario_id", "seed", *columns]).to_pylist()
+    return {(row["scenario_id"], row["seed"]): row for row in rows}
 
 
 def _sources(run: Run, loaded: Set[tuple[str, str]]) -> dict[str, object]:
@@ -174,22 +202,19 @@ def in_order(planned: Iterable[Planned]) -> list[Run]:
     ]
 
 
-def expected_seconds(runs: Sequence[Run], files: Sequence[Path]) -> dict[Run, float | None]:
+def expected_seconds(runs: Sequence[Run], records: pa.Table) -> dict[Run, float | None]:
     """For each run its epochs times the median seconds that an epoch took in the records of its kind, or None.
 
     Its kind: the same dataset, model, attack and defense; where no record has these, the same but for the defense.
     """
-    import pyarrow.parquet as pq
-
     kind = ("dataset", "model", "attack", "defense")
     past: dict[tuple[str, ...], list[float]] = {}
     if runs:
-        for path in files:
-            for row in pq.read_table(path, columns=[*kind, "status", "seconds_total", "epochs_planned"]).to_pylist():
-                if row["status"] == "ok":
-                    of = tuple(row[name] for name in kind)
-                    for each in (of, of[:-1]):
-                        past.setdefault(each, []).append(row["seconds_total"] / row["epochs_planned"])
+        for row in records.select([*kind, "status", "seconds_total", "epochs_planned"]).to_pylist():
+            if row["status"] == "ok":
+                of = tuple(row[name] for name in kind)
+                for each in (of, of[:-1]):
+                    past.setdefault(each, []).append(row["seconds_total"] / row["epochs_planned"])
     medians = {key: statistics.median(values) for key, values in past.items()}
 
     def expected(run: Run) -> float | None:
@@ -266,7 +291,6 @@ def check_writable(results: Path) -> None:
     while not there.exists() and there != there.parent:
         there = there.parent
     try:
-        with tempfile.TemporaryDirectory(prefix=".write-test-", dir=there):
-            pass
+        probe(there)
     except OSError as error:
         raise ResultsError(f"cannot write in the results folder {str(results)!r}: {error.strerror}.") from None

@@ -59,13 +59,13 @@ class Summary:
 
     Attributes:
         total: runs that were to be run. kept: runs whose results were there before. outcomes: of the runs that ended.
-        interrupted: whether it was stopped before its end.
+        interrupted: the signal that stopped it before its end; 0: none did.
     """
 
     total: int
     kept: int = 0
     outcomes: dict[Run, Outcome] = field(default_factory=dict)
-    interrupted: bool = False
+    interrupted: int = 0
 
     def enter(self, run: Run, outcome: Outcome) -> None:
         """Note how a run ended."""
@@ -82,9 +82,9 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """130 interrupted, 2 something only the user can mend, 1 a run failed, else 0."""
+        """128 and the signal (SIGTERM: 143), 2 something that only the user can mend, 1 a run failed, else 0."""
         if self.interrupted:
-            return 130
+            return 128 + self.interrupted
         if self.count("refused"):
             return 2
         return 1 if self.count("failed") else 0

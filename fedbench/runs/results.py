@@ -1,29 +1,44 @@
 """Results on the disk: how a record is written, and how folders of them are read.
 
-One run, one file named ``<scenario id>-s<seed>.parquet``, written under a temporary name in the same folder, flushed
-to the disk and then renamed: a crash at any moment leaves either nothing or a whole file.
+One run, one file named ``<scenario id>-s<seed>.parquet``: a crash at any moment leaves either nothing or a whole file.
+Whoever reads records reads them here, and gets whole ones only: pages whose checksum is right, values whose checksum is
+right (:mod:`fedbench.runs.checksum`), columns of the right type.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedbench.errors import ResultsError
+from fedbench.files import write_file
+from fedbench.runs.checksum import checksums
 from fedbench.runs.record import SCHEMA_VERSION, RunRecord, schema
 
 BESIDE = (".rounds.parquet", ".images.parquet")
 """How files end that lie beside the record of a run and are none: its diagnostics, and the images that were uploaded."""
+
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, pa.ArrowException)
+"""What pyarrow raises over a file that is damaged, or none of ours."""
+
+_NEEDED = ("schema_version", "run_id", "scenario_id", "scenario_json", "seed", "status", "dataset", "started_at")
+"""Columns without which nothing is a record, and which are never null."""
+_JSON = ("scenario_json", "model_params", "attack_params", "defense_params", "protocol_params")
+_SUMMED = 7
+"""The schema version since which records have a checksum."""
+_GROUP = 1000
+"""Rows of a group of a packed file: what one damaged page can cost."""
 
 
 def path_of(folder: Path, scenario_id: str, seed: int) -> Path:
@@ -46,7 +61,7 @@ def write_record(record: RunRecord, folder: Path) -> Path:
 
 
 def write_whole(table: pa.Table, final: Path, **options: Any) -> None:
-    """Write a parquet file under a temporary name in the same folder, flush it to the disk, and rename it.
+    """Write a parquet file, with a checksum of every page, whole or not at all.
 
     Args:
         table, final: what, and where. options: of ``pyarrow.parquet.write_table``.
@@ -54,77 +69,211 @@ def write_whole(table: pa.Table, final: Path, **options: Any) -> None:
     Raises:
         ResultsError: when the folder cannot be written to or the disk is full; nothing is left behind.
     """
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as out:
-            pq.write_table(table, out, compression="zstd", **options)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, final)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise ResultsError(f"cannot write the result {final}: {error.strerror or error}.") from None
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out, compression="zstd", write_page_checksum=True, **options)
+    write_file(final, out.getvalue().to_pybytes(), "the result")
 
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in a results folder.
+    """What lies in results folders.
 
     Attributes:
-        status: run id -> status of every whole record. files: their paths. damaged: names of files that cannot be read
-            as records, with the reason.
+        table: every run once, sorted by its id: of several records the one that did not fail, the newest.
+        files: those with a whole record. damaged: names of files that are no records, or not only whole ones, with the
+            reason.
     """
 
-    status: Mapping[tuple[str, int], str]
+    table: pa.Table
     files: Sequence[Path]
     damaged: Mapping[str, str]
 
+    @property
+    def status(self) -> dict[tuple[str, int], str]:
+        """Scenario and seed -> status of every run."""
+        scenario, seed, status = (self.table[name].to_pylist() for name in ("scenario_id", "seed", "status"))
+        return dict(zip(zip(scenario, seed, strict=True), status, strict=True))
 
-_IDENTITY = ["schema_version", "scenario_id", "seed", "status"]
 
+def scan(folders: Iterable[Path], curves: bool = True) -> Found:
+    """Read results folders, or packed files: every whole record counts, all else is reported by name.
 
-def scan(folders: Iterable[Path]) -> Found:
-    """Look through results folders, or packed files: every whole record counts, all else is reported by name."""
-    status: dict[tuple[str, int], str] = {}
+    Args:
+        folders: what lies in folders below them, links to folders too, is read as well.
+        curves: without them the column ``curve`` is null, which takes less memory.
+    """
     files: list[Path] = []
     damaged: dict[str, str] = {}
-    for folder in folders:
-        for path in [folder] if folder.is_file() else sorted(folder.rglob("*.parquet")):
-            if path.name.startswith(".") or path.name.endswith(BESIDE):
-                continue
-            try:
-                rows = pq.ParquetFile(path).read(columns=_IDENTITY, use_threads=False).to_pylist()
-                newest = max((row["schema_version"] for row in rows), default=SCHEMA_VERSION)
-                if newest > SCHEMA_VERSION:
-                    damaged[str(path)] = f"schema version {newest} is newer than this fedbench"
-                    continue
-                status.update({(row["scenario_id"], row["seed"]): row["status"] for row in rows})
+    whole: list[pa.Table] = []
+    waiting: list[tuple[Path, pa.Table]] = []
+
+    def judge() -> None:
+        """Check what has been read, many files at once."""
+        if not waiting:
+            return
+        table = pa.concat_tables([each for _, each in waiting])
+        problems = list(_problems(table))
+        start = 0
+        for path, each in waiting:
+            wrong = [problem for problem in problems[start : start + len(each)] if problem]
+            start += len(each)
+            if wrong:
+                of = f"{len(wrong):,} of {len(each):,} records: " if len(each) > 1 else ""
+                damaged.setdefault(str(path), f"{of}{wrong[0]}")
+            if len(wrong) < len(each) and path not in files[-1:]:
                 files.append(path)
-            except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
-                damaged[str(path)] = reason(error)
-    return Found(status, files, damaged)
+        table = table.filter(pa.array([not problem for problem in problems], pa.bool_()))
+        whole.append(table if curves else _without_curves(table))
+        waiting.clear()
+
+    for path in parquet_files(folders, damaged):
+        if path.name.startswith(".") or path.name.endswith(BESIDE):
+            continue
+        try:
+            for table in _tables(path, curves, damaged):
+                waiting.append((path, table))
+                if sum(len(each) for _, each in waiting) >= _GROUP:
+                    judge()
+        except UNREADABLE as error:
+            damaged[str(path)] = reason(error)
+    judge()
+    return Found(_best(pa.concat_tables([schema().empty_table(), *whole])), files, damaged)
+
+
+def parquet_files(folders: Iterable[Path], damaged: dict[str, str]) -> Iterator[Path]:
+    """Plain files that end in .parquet, in folders and all that is below them or linked from there, in order.
+
+    Args:
+        folders: or files. damaged: takes what cannot be looked at.
+    """
+    for given in folders:
+        if not given.is_dir():
+            if given.exists() or given.is_symlink():
+                yield from _plain(given, damaged)
+            continue
+        seen = set()
+        for folder, below, names in os.walk(
+            given, followlinks=True, onerror=lambda error: damaged.update({str(error.filename): reason(error)})
+        ):
+            place = os.stat(folder)
+            if (place.st_dev, place.st_ino) in seen:  # a link that leads back
+                below.clear()
+                continue
+            seen.add((place.st_dev, place.st_ino))
+            below.sort()
+            for name in sorted(names):
+                if name.endswith(".parquet"):
+                    yield from _plain(Path(folder, name), damaged)
+
+
+def _plain(path: Path, damaged: dict[str, str]) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif not path.name.startswith("."):
+        damaged[str(path)] = "not a plain file" if path.exists() else "a link to nothing"
+
+
+def _tables(path: Path, curves: bool, damaged: dict[str, str]) -> Iterator[pa.Table]:
+    """What a file says, part by part, in the columns of :func:`schema`; a part that cannot be read is told, and left out.
+
+    Of old records in a packed file, which have no checksum of all their values, curves that nobody wants are not read.
+    """
+    target = schema()
+    with path.open("rb") as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
+        there = file.schema_arrow.names
+        lacking = [name for name in _NEEDED if name not in there]
+        if lacking:
+            raise ValueError(f"not the columns of a record: lacks {lacking[0]!r}")
+        names = [name for name in target.names if name in there]
+        groups = file.metadata.num_row_groups
+        for group in range(groups):
+            try:
+                rows = file.metadata.row_group(group).num_rows
+                skip = not curves and rows > 1 and _unsummed(file, group, names)
+                wanted = [name for name in names if not (skip and name == "curve")]
+                table = file.read_row_group(group, columns=wanted, use_threads=False)
+                yield _in_schema(table.select(wanted).cast(pa.schema([target.field(name) for name in wanted])))
+            except UNREADABLE as error:
+                if groups == 1:
+                    raise
+                damaged[str(path)] = f"part {group + 1} of {groups}, {rows:,} records: {reason(error)}"
+
+
+def _unsummed(file: pq.ParquetFile, group: int, names: Sequence[str]) -> bool:
+    if "checksum" not in names:
+        return True
+    column = file.read_row_group(group, columns=["checksum"], use_threads=False)["checksum"]
+    return bool(column.null_count == len(column))
+
+
+def _in_schema(table: pa.Table) -> pa.Table:
+    columns = [table[f.name] if f.name in table.column_names else pa.nulls(len(table), f.type) for f in schema()]
+    return pa.table(columns, schema=schema())
+
+
+def _without_curves(table: pa.Table) -> pa.Table:
+    place = table.schema.get_field_index("curve")
+    field = table.schema.field(place)
+    return table.set_column(place, field, pa.nulls(len(table), field.type))
+
+
+def _problems(table: pa.Table) -> Iterator[str]:
+    """Of every row why it is no whole record; empty for one that is."""
+    needed = [table[name].to_pylist() for name in _NEEDED]
+    stated = table["checksum"].to_pylist()
+    found = checksums(table.drop_columns("checksum")) if any(stated) else stated
+    texts = {text for name in _JSON for text in table[name].unique().to_pylist()}
+    known = {text for text in texts if text is None or _is_object(text)}
+    values = zip(*(table[name].to_pylist() for name in _JSON), strict=True)
+    for row, own, sum_, json_ in zip(zip(*needed, strict=True), stated, found, values, strict=True):
+        version, run, scenario, _, seed, *_ = row
+        if None in row:
+            yield f"{_NEEDED[row.index(None)]} is null"
+        elif version > SCHEMA_VERSION:
+            yield f"schema version {version} is newer than this fedbench"
+        elif own != sum_ if own is not None else version >= _SUMMED:
+            yield f"the checksum of {shorten(run, 40)} is not that of its values"
+        elif run != f"{scenario}-s{seed}":
+            yield f"run_id {shorten(run, 40)} is not made of scenario_id and seed"
+        else:
+            wrong = [name for name, text in zip(_JSON, json_, strict=True) if text not in known]
+            yield f"{wrong[0]} is not JSON" if wrong else ""
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _best(table: pa.Table) -> pa.Table:
+    """Every run once, sorted: of several records one that did not fail, the newest."""
+    table = table.append_column("failed", pc.equal(table["status"], "failed"))
+    table = table.sort_by([("run_id", "ascending"), ("failed", "ascending"), ("started_at", "descending")])
+    runs = np.array(table["run_id"].to_pylist(), dtype=object)
+    return table.drop_columns("failed").filter(pa.array(np.append([True], runs[1:] != runs[:-1])[: len(runs)]))
 
 
 def reason(error: Exception) -> str:
     """Why a file cannot be read, on one short line."""
-    first = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    first = " ".join(text.split()).split(". ")[0].rstrip(".")
     return shorten(first, 120, placeholder=" ...") or type(error).__name__
 
 
-def pack(folders: Sequence[Path], file: Path) -> int:
-    """All whole records of results folders as one file, sorted by run, as results are published; how many there are.
+def pack(folders: Sequence[Path], file: Path) -> Found:
+    """All whole records of results folders as one file, sorted by run, as results are published.
 
     Readers take such a file like a folder of single records. Of several records of one run it holds the one that they
-    take: one that did not fail, the newest.
+    take: one that did not fail, the newest. Returns what was found.
 
     Raises:
         ResultsError: when there is no record, or the file cannot be written.
     """
-    table, _ = _records(folders)
-    write_whole(table, file)
-    return len(table)
+    found = _some(folders)
+    write_whole(found.table, file, row_group_size=_GROUP)
+    return found
 
 
 def load_results(*paths: str | Path) -> pa.Table:
@@ -139,21 +288,22 @@ def load_results(*paths: str | Path) -> pa.Table:
     Raises:
         ResultsError: there is no record.
     """
-    table, damaged = _records([Path(os.path.expanduser(path)) for path in paths or ("results",)])
-    for name, why in damaged.items():
+    found = _some([Path(os.path.expanduser(path)) for path in paths or ("results",)])
+    for name, why in found.damaged.items():
         warnings.warn(f"{name} is left out: {why}", RuntimeWarning, stacklevel=2)
-    return table
+    return found.table
 
 
-def _records(folders: Sequence[Path]) -> tuple[pa.Table, Mapping[str, str]]:
-    """Every run once, sorted, and what was left out, with the reason."""
+def _some(folders: Sequence[Path]) -> Found:
     found = scan(folders)
     if not found.files:
-        raise ResultsError(f"no results in {', '.join(map(str, folders))}.")
-    tables = [pq.read_table(path) for path in found.files]
-    table = pa.concat_tables([schema().empty_table(), *tables], promote_options="default")
-    table = table.append_column("failed", pc.equal(table["status"], "failed"))
-    table = table.sort_by([("run_id", "ascending"), ("failed", "ascending"), ("started_at", "descending")])
-    table = table.drop_columns("failed")
-    runs = table["run_id"].to_pylist()
-    return table.filter(pa.array([k == 0 or runs[k - 1] != run for k, run in enumerate(runs)])), found.damaged
+        raise no_results(folders, found)
+    return found
+
+
+def no_results(folders: Sequence[Path], found: Found) -> ResultsError:
+    """The error where there is no whole record."""
+    if found.damaged:
+        return ResultsError(f"no whole result file: {'; '.join(map(': '.join, found.damaged.items()))}.")
+    where = ", ".join(map(str, folders))
+    return ResultsError(f"no results in {where}; `fedbench run SUITE --results DIR` makes some.")

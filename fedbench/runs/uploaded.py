@@ -117,7 +117,8 @@ def read_uploaded(path: Path) -> Uploaded:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=["item", "similarity", "epoch", "pixels"], partitioning=None)
+        columns = ["item", "similarity", "epoch", "pixels"]
+        table = pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
         about = json.loads((table.schema.metadata or {})[METADATA])
         if about["version"] > VERSION:
             raise ResultsError(f"images {path} have version {about['version']}, newer than this fedbench.")

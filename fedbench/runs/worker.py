@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedbench.errors import ResultsError, UserError
+from fedbench.files import Place
 from fedbench.plugins import Given, load_given
 from fedbench.scenarios.scenario import Scenario
 
@@ -39,6 +40,8 @@ class Order:
     execute: str = EXECUTE
     diagnose_every: int | None = None
     """Keep diagnostics of every so many rounds; None: none."""
+    place: Place | None = None
+    """The folder of the results, marked; None: it is not watched."""
     files: tuple[Given, ...] = ()
     """Files with entries that the scenario may name; one whose content has changed is refused."""
 
@@ -79,17 +82,21 @@ class Refused:
 
 Message = Ready | Step | Done | Refused
 
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a worker that was told to stop."""
+
 
 def work(connection: Connection, threads: int | None) -> None:
     """Serve orders until None comes, the other end disappears, or SIGTERM.
 
-    SIGTERM lets a record that is being written become whole, and be announced, first. SIGINT is ignored: Ctrl-C reaches
-    all processes of a terminal, and it is the parent who decides.
+    SIGTERM lets a record that is being written become whole, and be announced, first. SIGINT is ignored, and SIGHUP: they
+    reach all processes of a terminal, and it is the parent who decides.
 
     Args:
         connection: orders come in, messages go out. threads: for torch; None: its own choice.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)
     keeper = _Keeper()
     signal.signal(signal.SIGTERM, keeper.stop)
     warnings.simplefilter("ignore")  # they would tear the progress display; the parent has shown its own
@@ -105,6 +112,21 @@ def work(connection: Connection, threads: int | None) -> None:
         sys.exit(1)  # nobody is there any more
 
 
+def moved(order: Order) -> bool:
+    """Whether the folder of the results was moved, renamed or removed since the suite began."""
+    return order.place is not None and order.place.moved
+
+
+def rescue_folder(order: Order) -> Path:
+    """Where records go whose folder is gone: making it again would split them over two, unsaid."""
+    return order.results.with_name(f"{order.results.name}.rescued")
+
+
+def gone(order: Order) -> str:
+    """What to say of it."""
+    return f"the results folder {str(order.results)!r} was moved, renamed or removed while the suite ran; it stops."
+
+
 class _Keeper:
     """Ends the process at SIGTERM, but not while a record is being written."""
 
@@ -115,7 +137,7 @@ class _Keeper:
     def stop(self, *_: object) -> None:
         self._stopped = True
         if not self._writing:
-            os._exit(0)  # no exception: the code that it would pass through may turn it into an error of its own
+            os._exit(STOPPED)  # no exception: the code that it would pass through may turn it into an error of its own
 
     def __enter__(self) -> None:
         self._writing = True
@@ -123,7 +145,7 @@ class _Keeper:
     def __exit__(self, *_: object) -> None:
         self._writing = False
         if self._stopped:
-            os._exit(0)
+            os._exit(STOPPED)
 
 
 def _isolated(path: str, kind: Any) -> Any:
@@ -178,13 +200,16 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
         return
     with keeper:
         try:
+            folder = order.results if not moved(order) else rescue_folder(order)
             # First what lies beside it: where a record is, nothing of its run is still to come.
             if diagnostics is not None:
-                diagnostics.write(order.results, record.run_id)
+                diagnostics.write(folder, record.run_id)
             else:
-                discard(order.results, record.run_id)
-            keep_uploaded(federation, order.results, record.run_id)
-            write_record(record, order.results)
+                discard(folder, record.run_id)
+            keep_uploaded(federation, folder, record.run_id)
+            write_record(record, folder)
+            if folder != order.results:
+                raise ResultsError(f"{gone(order)} What ended since is in {str(folder)!r}.")
         except ResultsError as error:
             connection.send(Refused(str(error), fatal=True))
             return

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from fedbench.errors import UserError
 from fedbench.runs.record import METRICS, schema
-from fedbench.runs.results import scan, write_whole
+from fedbench.runs.results import parquet_files, scan, write_whole
 from fedbench.submission.claim import Claim
 from fedbench.submission.compare import Compared
 from fedbench.submission.container import members_of, read_bundle
@@ -51,12 +51,10 @@ def published(rows: Sequence[Row], folder: Path, but: Path | None = None) -> dic
     Args:
         but: a file that does not count.
     """
-    files = [each for each in sorted(folder.rglob("*.parquet")) if but is None or each.resolve() != but.resolve()]
-    wanted = sorted(str(row["run_id"]) for row in rows)
-    there: dict[str, Row] = {}
-    for path in scan(files).files:
-        there |= {row["run_id"]: row for row in pq.read_table(path, filters=[("run_id", "in", wanted)]).to_pylist()}
-    return there
+    files = [each for each in parquet_files([folder], {}) if but is None or each.resolve() != but.resolve()]
+    wanted = [str(row["run_id"]) for row in rows]
+    there = scan(files).table.filter(pc.field("run_id").isin(wanted)).to_pylist()
+    return {str(row["run_id"]): row for row in there}
 
 
 def other_twins(found: Verified, claimed: Claim, folder: Path, check: Check) -> set[str]:

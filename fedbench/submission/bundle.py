@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from fedbench import __version__
 from fedbench.errors import ResultsError, UserError
 from fedbench.plugins import is_file, load_file, registry_of
 from fedbench.plugins.card_data import card_data
 from fedbench.runs.identity import source_hash
-from fedbench.runs.record import schema
 from fedbench.runs.results import Found, scan
 from fedbench.submission.claim import Claim, claim, missing_runs
 from fedbench.submission.container import CARD, ENVIRONMENT, MANIFEST, RECORDS, SOURCE, packed
@@ -129,10 +127,7 @@ def _collect(claimed: Claim, results: Sequence[Path], twins: Sequence[Path]) -> 
 
 
 def _rows(found: Found, wanted: Sequence[str]) -> list[Row]:
-    tables = [pq.read_table(path, filters=[("run_id", "in", wanted)]) for path in found.files]
-    empty = schema().empty_table()
-    kept = [table.select([name for name in empty.column_names if name in table.column_names]) for table in tables]
-    return pa.concat_tables([empty, *kept], promote_options="default").to_pylist()
+    return found.table.filter(pc.field("run_id").isin(wanted)).to_pylist()
 
 
 def _check_failed(rows: Sequence[Row], check: Check) -> None:

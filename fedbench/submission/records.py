@@ -31,7 +31,7 @@ def read_records(data: bytes, check: Check) -> list[Row]:
     """The rows of ``records.parquet``; empty, with a reason, when it is not exactly the form that fedbench writes."""
     try:
         with _memory_limit(MOST_MEMORY):
-            file = pq.ParquetFile(pa.BufferReader(data))
+            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             _judge(file, check)
             return [] if check.reasons else file.read(use_threads=False).to_pylist()
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:
@@ -101,5 +101,7 @@ def written(rows: Sequence[Row]) -> bytes:
     """The rows, sorted by run, as the bytes of ``records.parquet``."""
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: row["run_id"]), schema=schema())
     out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd", write_statistics=False, use_dictionary=False)
+    pq.write_table(
+        table, out, compression="zstd", write_statistics=False, use_dictionary=False, write_page_checksum=True
+    )
     return out.getvalue()

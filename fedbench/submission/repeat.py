@@ -13,7 +13,6 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import fedbench
 from fedbench.data.home import cache_home
@@ -21,7 +20,7 @@ from fedbench.errors import FedbenchError
 from fedbench.isolation.home import Home
 from fedbench.plugins.card_data import AttackData
 from fedbench.runs.record import schema
-from fedbench.runs.results import path_of
+from fedbench.runs.results import path_of, write_whole
 from fedbench.submission.container import CARD, SOURCE
 from fedbench.submission.manifest import canonical
 from fedbench.submission.records import Row, read_records
@@ -62,7 +61,7 @@ def repeat(
             for row in found.rows:
                 if row["run_id"] not in wanted:
                     file = path_of(results, row["scenario_id"], row["seed"])
-                    pq.write_table(pa.Table.from_pylist([row], schema=schema()), file)
+                    write_whole(pa.Table.from_pylist([row], schema=schema()), file)
             command = ["run", manifest.suite, f"--{manifest.kind}", _entry(found, Path(folder))]
             command += ["--isolated"] if isolated(found) else []
             command += [part for each in manifest.only for part in ("--only", each)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from fedbench.errors import ResultsError
+from fedbench.files import sweep, write_file
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.page.data import page_data
 from fedbench.texts import count
@@ -29,11 +29,8 @@ def write_page(database: Database, folder: Path, command: str) -> Path:
     """
     path = folder / "index.html"
     text = page_html(page_data(database, command))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror or error}.") from None
+    sweep([folder])
+    write_file(path, text)
     return path
 
 

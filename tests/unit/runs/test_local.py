@@ -116,7 +116,7 @@ def test_an_interruption_keeps_what_is_whole(tmp_path: Path, run: str, capfd: py
 
     plan = make_plan([Planned(CLEAN, (0, 1))], tmp_path)
     summary = run_plan(plan, results=tmp_path, jobs=1, reporter=Impatient(), execute=f"fake_runs:{run}")
-    assert (summary.interrupted, summary.exit_code, summary.left) == (True, 130, 1)
+    assert (summary.interrupted, summary.exit_code, summary.left) == (signal.SIGTERM, 143, 1)
     assert [path.name for path in tmp_path.iterdir()] == [path_of(tmp_path, CLEAN.id, 0).name]
     assert capfd.readouterr() == ("", "")
 
@@ -127,7 +127,7 @@ def test_an_interruption_waits_for_a_record_that_is_being_written(tmp_path: Path
     begin = time.monotonic()
     summary = run_plan(plan, results=tmp_path, jobs=1, reporter=Recorder(), execute="fake_runs:slow_disk")
     assert time.monotonic() - begin < PATIENCE
-    assert (summary.interrupted, summary.count("ok"), summary.left) == (True, 2, 0)
+    assert (summary.interrupted, summary.count("ok"), summary.left) == (signal.SIGTERM, 2, 0)
     assert {path.name for path in tmp_path.iterdir()} == {path_of(tmp_path, CLEAN.id, seed).name for seed in (0, 1)}
 
 

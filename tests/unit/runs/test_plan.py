@@ -87,9 +87,9 @@ def test_expected_seconds_are_the_median_of_the_same_kind(record: RunRecord, tmp
         write_record(dataclasses.replace(record, seed=seed, seconds_total=seconds, status=status), tmp_path)
     ncf = Scenario("longtail-small", "ncf")
     runs = [Run(OTHER, 0), Run(ncf, 0)]
-    assert expected_seconds(runs, scan([tmp_path]).files) == {runs[0]: 2.0, runs[1]: None}
+    assert expected_seconds(runs, scan([tmp_path]).table) == {runs[0]: 2.0, runs[1]: None}
     pack([tmp_path], tmp_path / "packed" / "all.parquet")
-    assert expected_seconds(runs, scan([tmp_path / "packed"]).files) == {runs[0]: 2.0, runs[1]: None}
+    assert expected_seconds(runs, scan([tmp_path / "packed"]).table) == {runs[0]: 2.0, runs[1]: None}
 
 
 def test_expected_seconds_follow_the_defense_and_the_epochs(record: RunRecord, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_expected_seconds_follow_the_defense_and_the_epochs(record: RunRecord, t
         dataclasses.replace(CLEAN, defense="krum"),
         dataclasses.replace(CLEAN, defense="median"),
     )
-    found = expected_seconds([Run(each, 0) for each in (long, slow, unseen)], scan([tmp_path]).files)
+    found = expected_seconds([Run(each, 0) for each in (long, slow, unseen)], scan([tmp_path]).table)
     assert list(found.values()) == pytest.approx([12.0, 30.0, 16.5])
 
 

@@ -1,0 +1,157 @@
+"""Files that are written whole or not at all, and what killed writers have left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from fedbench.errors import ResultsError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX, _SUFFIX = ".fedbench-", ".tmp"
+_TRIES = 3
+_LONG_AGO = 3600.0
+"""Seconds after which a temporary file that nobody can have locked is one of a writer that is gone."""
+
+
+def write_file(path: Path, content: bytes | str, what: str = "") -> None:
+    """Write a file beside its place, flush it to the disk and rename it: at any moment there is the old file or the new.
+
+    A link stays one; what is no plain file (a terminal, a pipe) is written as it is. Missing folders are made.
+
+    Args:
+        path: where. content: text is written as UTF-8. what: it is, for the error.
+
+    Raises:
+        ResultsError: it cannot be written; nothing is left behind, and what was there is whole.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        final = Path(os.path.realpath(path))
+        if final.exists() and not final.is_file():
+            with final.open("wb") as out:
+                out.write(data)
+            return None
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for left in reversed(range(_TRIES)):
+            try:
+                return _replace(final, data)
+            except FileNotFoundError:  # somebody has taken the temporary file for one of a writer that is gone
+                if not left:
+                    raise
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"cannot write {what}{' ' * bool(what)}{path}: {_why(error)}.") from None
+
+
+def _replace(final: Path, data: bytes) -> None:
+    # No part of the final name: it may be as long as names can be. Random, not the process: containers share folders.
+    temporary = final.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
+    try:
+        with open(temporary, "xb") as out:
+            _lock(out)
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                temporary.chmod(final.stat().st_mode & 0o7777)
+            os.replace(temporary, final)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def probe(folder: Path) -> None:
+    """Do once all that writing a file there takes of a file system; raises what it raises, and leaves nothing behind."""
+    path = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+    _replace(path, b"")
+    path.unlink()
+
+
+def sweep(folders: Iterable[Path]) -> None:
+    """Remove temporary files of writers that were killed, and of no writer that is alive: it holds a lock on its own.
+
+    Where files cannot be locked, only those that are an hour old.
+    """
+    for folder in folders:
+        for path in _temporaries(folder):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                if (path.name.startswith(_PREFIX) and _lock(file)) or time.time() - path.stat().st_mtime > _LONG_AGO:
+                    path.unlink()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that a run writes into, wherever somebody moves it: a file that marks it, and its number."""
+
+    folder: Path
+    marker: Path
+    number: int
+
+    @property
+    def moved(self) -> bool:
+        """Whether what has the folder's name now is not that folder."""
+        try:
+            return not self.marker.exists() and self.folder.stat().st_ino != self.number
+        except OSError:
+            return True
+
+
+@contextlib.contextmanager
+def occupied(folder: Path) -> Iterator[Place]:
+    """Make a folder, if it is not there, clear it of what killed writers left, and mark it as long as the block lasts.
+
+    Raises:
+        ResultsError: it cannot be written to.
+    """
+    marker = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep([folder])
+        with marker.open("xb") as file:
+            _lock(file)
+            try:
+                yield Place(folder, marker, folder.stat().st_ino)
+            finally:
+                with contextlib.suppress(OSError):
+                    marker.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultsError(f"cannot write in the folder {str(folder)!r}: {_why(error)}.") from None
+
+
+def _temporaries(folder: Path) -> list[Path]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    # ``.NAME.parquet.PROCESS.tmp`` is what earlier versions wrote.
+    return [
+        folder / name
+        for name in names
+        if name.endswith(_SUFFIX) and name.startswith(".") and (name.startswith(_PREFIX) or ".parquet." in name)
+    ]
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Whether nobody else has the file locked; now it is ours, until it is closed. False where files cannot be locked."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
