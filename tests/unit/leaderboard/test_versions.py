@@ -90,10 +90,11 @@ def test_a_new_version_of_a_model_supersedes_all_runs_of_the_old_one(tmp_path: P
 
 
 def test_records_that_do_not_tell_are_of_version_1(tmp_path: Path) -> None:
-    history = Path(__file__).parents[2] / "historic_results"
-    old = make_board(Database([history / f"v{n}.parquet" for n in (1, 2, 3)]))
-    assert old.data["superseded"] == []
-    with_newer = make_board(Database([history]))
+    new = record(scenario("a-ra", "norm-bound"))
+    write(tmp_path / "old", replace(new, model_version=None, defense_version=None))
+    assert make_board(Database([tmp_path / "old"])).data["superseded"] == []
+    write(tmp_path / "new", of_version(new, defense_version=3))
+    with_newer = make_board(Database([tmp_path / "old", tmp_path / "new"]))
     assert with_newer.data["superseded"] == [
         {"kind": "defense", "name": "norm-bound", "version": 1, "newest": 3, "runs": 1}
     ]

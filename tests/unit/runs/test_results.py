@@ -180,8 +180,9 @@ def test_packed_records_are_read_like_single_ones(tmp_path: Path) -> None:
     assert len(Database([tmp_path / "one"]).rows("select * from runs")) == 3
     history = Path(__file__).parents[2] / "historic_results"
     assert len(pack([tmp_path / "many", history], tmp_path / "old" / "all.parquet").table) == 3 + SCHEMA_VERSION
-    old = Database([tmp_path / "old"]).rows("select er_10 = curve[len(curve)].er_10 as same from runs")
-    assert [row["same"] for row in old] == [True] * (3 + SCHEMA_VERSION), "points have kept their fields"
+    old = scan([tmp_path / "old"]).table.to_pylist()
+    assert len(old) == 3 + SCHEMA_VERSION
+    assert all(row["er_10"] == row["curve"][-1]["er_10"] for row in old), "points have kept their fields"
     with pytest.raises(ResultsError, match="no results in"):
         pack([tmp_path / "nothing"], tmp_path / "x.parquet")
 
@@ -211,8 +212,9 @@ def test_results_of_every_past_schema_still_load() -> None:
     assert versions == list(range(1, SCHEMA_VERSION + 1))
     found = scan([folder])
     assert not found.damaged
-    database = Database([folder])
-    rows = database.rows("select *, len(curve) as points from runs order by schema_version")
+    # Each by itself: they are of several data under one name, which a board never mixes.
+    files = [folder / f"v{version}.parquet" for version in versions]
+    rows = [row for file in files for row in Database([file]).rows("select *, len(curve) as points from runs")]
     assert [row["schema_version"] for row in rows] == versions
     assert all(row["attack"] == "pieck-uea" and row["er_10"] > 0.5 and row["points"] > 0 for row in rows)
     old, new, third, fourth, fifth, sixth, latest = rows
