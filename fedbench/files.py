@@ -115,18 +115,32 @@ def occupied(folder: Path) -> Iterator[Place]:
         ResultsError: it cannot be written to.
     """
     marker = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep([folder])
-        with marker.open("xb") as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep([folder])
+            name, opened = _reachable(marker, stack)
+            file = stack.enter_context(marker.open("xb"))
+            stack.callback(_unlink, name, opened)
             _lock(file)
-            try:
-                yield Place(folder, marker, folder.stat().st_ino)
-            finally:
-                with contextlib.suppress(OSError):
-                    marker.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResultsError(f"cannot write in the folder {str(folder)!r}: {_why(error)}.") from None
+            place = Place(folder, marker, folder.stat().st_ino)
+        except OSError as error:
+            raise ResultsError(f"cannot write in the folder {str(folder)!r}: {_why(error)}.") from None
+        yield place
+
+
+def _reachable(path: Path, stack: contextlib.ExitStack) -> tuple[str | Path, int | None]:
+    """A file's name and its opened folder, which may be renamed; where folders cannot be opened, its path alone."""
+    if os.unlink not in os.supports_dir_fd:
+        return path, None
+    folder = os.open(path.parent, os.O_RDONLY)
+    stack.callback(os.close, folder)
+    return path.name, folder
+
+
+def _unlink(name: str | Path, folder: int | None) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=folder)
 
 
 def _temporaries(folder: Path) -> list[Path]:

@@ -25,6 +25,7 @@ from fedbench.errors import ResultsError
 from fedbench.files import write_file
 from fedbench.runs.checksum import checksums
 from fedbench.runs.record import SCHEMA_VERSION, RunRecord, schema
+from fedbench.texts import visible
 
 BESIDE = (".rounds.parquet", ".images.parquet")
 """How files end that lie beside the record of a run and are none: its diagnostics, and the images that were uploaded."""
@@ -191,8 +192,7 @@ def _tables(path: Path, curves: bool, damaged: dict[str, str]) -> Iterator[pa.Ta
                 rows = file.metadata.row_group(group).num_rows
                 skip = not curves and rows > 1 and _unsummed(file, group, names)
                 wanted = [name for name in names if not (skip and name == "curve")]
-                table = file.read_row_group(group, columns=wanted, use_threads=False)
-                yield _in_schema(table.select(wanted).cast(pa.schema([target.field(name) for name in wanted])))
+                yield _in_schema(file.read_row_group(group, columns=wanted, use_threads=False), wanted)
             except UNREADABLE as error:
                 if groups == 1:
                     raise
@@ -206,9 +206,13 @@ def _unsummed(file: pq.ParquetFile, group: int, names: Sequence[str]) -> bool:
     return bool(column.null_count == len(column))
 
 
-def _in_schema(table: pa.Table) -> pa.Table:
-    columns = [table[f.name] if f.name in table.column_names else pa.nulls(len(table), f.type) for f in schema()]
-    return pa.table(columns, schema=schema())
+def _in_schema(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    target = schema()
+    if table.schema.equals(target):
+        return table
+    there = table.select(names).cast(pa.schema([target.field(name) for name in names]))
+    columns = dict(zip(names, there.columns, strict=True))
+    return pa.table([columns[f.name] if f.name in columns else pa.nulls(len(table), f.type) for f in target], target)
 
 
 def _without_curves(table: pa.Table) -> pa.Table:
@@ -232,9 +236,9 @@ def _problems(table: pa.Table) -> Iterator[str]:
         elif version > SCHEMA_VERSION:
             yield f"schema version {version} is newer than this fedbench"
         elif own != sum_ if own is not None else version >= _SUMMED:
-            yield f"the checksum of {shorten(run, 40)} is not that of its values"
+            yield f"the checksum of {visible(run, 40)} is not that of its values"
         elif run != f"{scenario}-s{seed}":
-            yield f"run_id {shorten(run, 40)} is not made of scenario_id and seed"
+            yield f"run_id {visible(run, 40)} is not made of scenario_id and seed"
         else:
             wrong = [name for name, text in zip(_JSON, json_, strict=True) if text not in known]
             yield f"{wrong[0]} is not JSON" if wrong else ""
@@ -258,7 +262,7 @@ def _best(table: pa.Table) -> pa.Table:
 def reason(error: Exception) -> str:
     """Why a file cannot be read, on one short line."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    first = " ".join(text.split()).split(". ")[0].rstrip(".")
+    first = visible(" ".join(text.split()).split(". ")[0].rstrip("."))
     return shorten(first, 120, placeholder=" ...") or type(error).__name__
 
 

@@ -15,7 +15,7 @@ from fedbench.errors import ResultsError, UserError
 from fedbench.plugins import is_file, load_file, registry_of
 from fedbench.plugins.card_data import card_data
 from fedbench.runs.identity import source_hash
-from fedbench.runs.results import Found, scan
+from fedbench.runs.results import scan
 from fedbench.submission.claim import Claim, claim, missing_runs
 from fedbench.submission.container import CARD, ENVIRONMENT, MANIFEST, RECORDS, SOURCE, packed
 from fedbench.submission.manifest import FORMAT, Kind, canonical, digests
@@ -77,7 +77,8 @@ def make_bundle(
         UserError: no such suite, nothing of it fits, or no results are there.
     """
     claimed = claim(of.kind, of.name, suite, only, seeds)
-    rows, check = _collect(claimed, results, twins), Check("runs")
+    check = Check("runs")
+    rows = _collect(claimed, results, twins, check)
     ours = [row for row in rows if _takes_part(row, of)]
     missing_runs(claimed, [str(row["run_id"]) for row in rows], check)
     _check_failed(rows, check)
@@ -112,22 +113,24 @@ def _takes_part(row: Row, of: Entry) -> bool:
     return of.name in str(row[of.kind]).split("+")
 
 
-def _collect(claimed: Claim, results: Sequence[Path], twins: Sequence[Path]) -> list[Row]:
-    """The record of each claimed run, the best there is: not failed, of the first folder that has it, the newest."""
+def _collect(claimed: Claim, results: Sequence[Path], twins: Sequence[Path], check: Check) -> list[Row]:
+    """The record of each claimed run, the best there is: not failed, of the first folder that has it, the newest.
+
+    The check notes files that are damaged.
+    """
     best: dict[str, tuple[tuple[bool, int, float], Row]] = {}
     for rank, folder in enumerate([*results, *twins]):
         if not folder.exists():
             raise ResultsError(f"no results in {str(folder)!r}: there is no such folder.")
         wanted = sorted(claimed.runs if rank < len(results) else claimed.twins)
-        for row in _rows(scan([folder]), wanted):
+        found = scan([folder])
+        for name, why in found.damaged.items():
+            check.note(f"{visible(name)} is no whole record and does not count: {why}")
+        for row in found.table.filter(pc.field("run_id").isin(wanted)).to_pylist():
             order = (row["status"] == "failed", rank, -row["started_at"].timestamp())
             if row["run_id"] not in best or order < best[row["run_id"]][0]:
                 best[row["run_id"]] = (order, row)
     return [best[run][1] for run in sorted(best)]
-
-
-def _rows(found: Found, wanted: Sequence[str]) -> list[Row]:
-    return found.table.filter(pc.field("run_id").isin(wanted)).to_pylist()
 
 
 def _check_failed(rows: Sequence[Row], check: Check) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bounds import Bounded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -91,18 +89,6 @@ def _wide(values: int, place: int) -> str:
         lambda n: '"p1"',
     )[place]
     return f"{key} = [{', '.join(made(n + 1) for n in range(values))}]"
-
-
-class Bounded:
-    """Fails when what is inside takes over ten seconds, or lets the memory grow by a gigabyte."""
-
-    def __enter__(self) -> None:
-        self.begin, self.memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    def __exit__(self, *_: object) -> None:
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self.memory
-        assert grown * (1 if sys.platform == "darwin" else 1024) < 1e9
-        assert time.process_time() - self.begin < 10
 
 
 def read(path: Path, content: str) -> Suite | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import plugin_files
 import pyarrow.parquet as pq
 import pytest
-from bundles import ONLY, Submitted, edited, make, refused, sealed, unpacked
+from bundles import ONLY, Submitted, edited, make, refused, sealed, summed, unpacked
 from typer.testing import CliRunner
 
 import fedbench
@@ -32,10 +32,10 @@ def reasons(submitted: Submitted, results: list[Path], twins: list[Path] | None 
 
 
 def rewritten(path: Path, **values: object) -> None:
-    """The record with other values in some columns."""
+    """The record with other values in some columns, and the checksum of these."""
     table = pq.read_table(path)
     (row,) = table.to_pylist()
-    pq.write_table(table.from_pylist([row | values], schema=table.schema), path)
+    pq.write_table(table.from_pylist(summed([row | values]), schema=table.schema), path)
 
 
 @pytest.fixture
@@ -101,6 +101,14 @@ def test_runs_of_different_sources(submitted: Submitted, results: Path) -> None:
 def test_a_record_that_was_touched_is_refused_by_the_same_checks(submitted: Submitted, results: Path) -> None:
     rewritten(attacked(results)[0], er_10=1.0)
     assert "er_10 = 1.0, but its curve gives" in reasons(submitted, [results])
+
+
+def test_a_damaged_record_is_missing_and_named(submitted: Submitted, results: Path) -> None:
+    path = attacked(results)[0]
+    path.write_bytes(path.read_bytes()[:-1])
+    (check,) = make(submitted, [results]).checks
+    assert "1 run is missing: " in check.reasons[0]
+    assert check.notes[0].startswith(f"{path} is no whole record and does not count: ")
 
 
 def test_an_entry_that_comes_with_fedbench_and_one_that_cannot_be_submitted() -> None:
