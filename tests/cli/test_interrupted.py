@@ -109,7 +109,7 @@ class Running:
         deadline = time.monotonic() + 120
         while not condition() and self.process.poll() is None:
             assert time.monotonic() < deadline, "the suite does not go on"
-            time.sleep(0.0005)
+            time.sleep(0.002)
 
     def signal(self, number: int, group: bool) -> None:
         if self.process.poll() is None:
