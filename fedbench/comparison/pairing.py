@@ -24,7 +24,8 @@ Key = tuple[Any, ...]
 # What a run is measured by, beside its clean twin and the baseline (no attack, no defense) of the same seed. As in the
 # rankings, a run that diverged shows the target to nobody and has no hit ratio left; one that failed has no number.
 _RUNS = """
-select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.model, r.protocol, r.malicious_ratio, r.target, r.num_targets,
+select r.run_id, r.scenario_id, r.dataset_fingerprint, r.seed, r.status, r.dataset, r.model, r.protocol, r.malicious_ratio,
+       r.target, r.num_targets,
        r.split, r.protocol_params, r.model_params, r.attack, r.attack_params, r.attack_goal, r.defense, r.defense_params,
        case r.status when 'ok' then r.er when 'diverged' then 0 end as er, r.hr, c.hr as clean_hr,
        1 - r.hr_chosen / nullif(c.hr_chosen, 0) as loss, 1 - r.hr_chosen / nullif(b.hr_chosen, 0) as baseline_loss
@@ -138,7 +139,7 @@ def compare_results(first: Database, second: Database, a: str, b: str) -> Compar
     sides = [_runs(first, True), _runs(second, True)]
 
     def scenario(row: Row) -> Key:
-        return (row["scenario_id"],)
+        return (row["scenario_id"], row["dataset_fingerprint"])  # other data under one name give other numbers
 
     def cell(row: Row) -> Key:
         return (row["dataset"], row["model"], row["malicious_ratio"], row["defense"])
@@ -282,7 +283,8 @@ def _exact(first: Database, second: Database) -> Exact | None:
     )
     far = ", ".join(f'abs(a."{name}" - b."{name}") as "{name}"' for name in ends)
     rows = first.rows(
-        f"select a.run_id, {same} as same, {far} from runs a join compared_runs b on a.run_id = b.run_id order by a.run_id"
+        f"select a.run_id, {same} as same, {far} from runs a join compared_runs b on a.run_id = b.run_id"
+        " and a.dataset_fingerprint is not distinct from b.dataset_fingerprint order by a.run_id"
     )
     first.connection.unregister("compared_runs")
     if not rows:

@@ -54,7 +54,7 @@ def find_runs(names: Sequence[str], folders: Sequence[Path]) -> list[Inspected]:
     def open_once(where: Sequence[Path]) -> Database:
         key = tuple(where)
         if key not in opened:
-            opened[key] = Database(where)
+            opened[key] = Database(where, mixed=True)
         return opened[key]
 
     found = [_find(name, folders, open_once) for name in names]

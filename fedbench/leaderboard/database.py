@@ -47,6 +47,7 @@ class Database:
             twins of selected runs stay, since the others are compared with them. suite: only its scenarios.
         curves: whether to read the evaluations during training, most of a record, too; without them the view ``curves``
             is empty.
+        mixed: keep runs on other data than the newest of their dataset, too; they are no pairs, and nothing is to be ranked.
 
     Raises:
         ResultsError: when there is no whole record. UserError: for a filter that makes no sense.
@@ -59,6 +60,7 @@ class Database:
         only: Sequence[str] = (),
         suite: str | None = None,
         curves: bool = True,
+        mixed: bool = False,
     ) -> None:
         if k not in LENGTHS:
             raise UserError(f"K = {k} is not measured; use 5, 10, 20 or 30.")
@@ -66,7 +68,7 @@ class Database:
         found = scan(folders, curves)
         if not found.files:
             raise no_results(folders, found)
-        table, self.left_out = of_one_data(found.table)
+        table, self.left_out = (found.table, []) if mixed else of_one_data(found.table)
         self.found: Found = replace(found, table=schema().empty_table())
         self.connection = _connect()
         self._kept: dict[object, Any] = {}

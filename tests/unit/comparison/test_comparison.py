@@ -243,3 +243,13 @@ def test_a_curve_alone_can_differ(tmp_path: Path) -> None:
     write(tmp_path / "c", record(scenario("p1"), er=0.1))
     with pytest.raises(UserError, match="have no scenario and seed in common"):
         compare_results(Database([tmp_path / "a"]), Database([tmp_path / "c"]), "a", "c")
+
+
+def test_runs_on_other_data_are_no_pairs(tmp_path: Path) -> None:
+    write(tmp_path / "a", record(scenario("a-ra"), er=0.1), record(scenario(), er=0.1))
+    write(tmp_path / "b", record(scenario("a-ra"), er=0.1))
+    write(tmp_path / "c", record(scenario("a-ra"), er=0.1, dataset_fingerprint="e" * 64))
+    of_a, of_b, of_c = (Database([tmp_path / name]) for name in "abc")
+    assert len(compare_results(of_a, of_b, "a", "b").only_a) == 1
+    with pytest.raises(UserError, match="in common, so nothing can be paired"):
+        compare_results(of_a, of_c, "a", "c")
