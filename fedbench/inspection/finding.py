@@ -44,7 +44,7 @@ def find_run(name: str, folders: Sequence[Path]) -> Inspected:
     Raises:
         UserError: no such run, or several. ResultsError: no records there, or damaged diagnostics.
     """
-    return _find(name, folders, Database)
+    return _find(name, folders, _all)
 
 
 def find_runs(names: Sequence[str], folders: Sequence[Path]) -> list[Inspected]:
@@ -54,11 +54,15 @@ def find_runs(names: Sequence[str], folders: Sequence[Path]) -> list[Inspected]:
     def open_once(where: Sequence[Path]) -> Database:
         key = tuple(where)
         if key not in opened:
-            opened[key] = Database(where, mixed=True)
+            opened[key] = _all(where)
         return opened[key]
 
     found = [_find(name, folders, open_once) for name in names]
     return list({each.record["run_id"]: each for each in found}.values())
+
+
+def _all(where: Sequence[Path]) -> Database:
+    return Database(where, mixed=True)
 
 
 def _find(name: str, folders: Sequence[Path], open_database: Callable[[Sequence[Path]], Database]) -> Inspected:
