@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fedbench.leaderboard.ranking import Estimate, clustered
 from fedbench.runs.environment import environment
 from fedbench.runs.identity import identity
 from fedbench.runs.record import RunRecord, summarize_curve
@@ -68,6 +69,7 @@ def record(
         seconds_evaluate=0.2,
         peak_gpu_bytes=None,
         started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        isolation="process",  # invented entries have ranks, too
         **environment("cpu"),
     )
     return replace(made, **columns)
@@ -174,3 +176,8 @@ def write(folder: Path, *records: RunRecord) -> Path:
     for each in records:
         write_record(each, folder)
     return folder
+
+
+def interval(values: Sequence[float]) -> Estimate:
+    """The mean of one scenario's seeds and its interval."""
+    return clustered({("", seed): value for seed, value in enumerate(values)})

@@ -22,15 +22,21 @@ KINDS = ("attack", "defense")
 Key = tuple[Any, ...]
 
 # What a run is measured by, beside its clean twin and the baseline (no attack, no defense) of the same seed. As in the
-# rankings, a run that diverged shows the target to nobody and has no hit ratio left; one that failed has no number.
+# rankings, a run that diverged has no hit ratio left, one that failed has no number, and a broken one is no triumph of an
+# attack (er_earned) and no success of a defense (er_left).
 _RUNS = """
 select r.run_id, r.scenario_id, r.dataset_fingerprint, r.seed, r.status, r.dataset, r.model, r.protocol, r.malicious_ratio,
        r.target, r.num_targets,
        r.split, r.protocol_params, r.model_params, r.attack, r.attack_params, r.attack_goal, r.defense, r.defense_params,
-       case r.status when 'ok' then r.er when 'diverged' then 0 end as er, r.hr, c.hr as clean_hr,
-       1 - r.hr_chosen / nullif(c.hr_chosen, 0) as loss, 1 - r.hr_chosen / nullif(b.hr_chosen, 0) as baseline_loss
+       case r.status when 'ok' then r.er when 'diverged' then 0 end as er,
+       case when r.broken then 0 when r.status = 'ok' then r.er end as er_earned,
+       case when r.broken then greatest(u.er, r.er) when r.status = 'ok' then r.er end as er_left,
+       r.hr, c.hr as clean_hr, r.broken, r.warnings,
+       cast(r.status = 'ok' as int) * (1 - r.hr_chosen / nullif(c.hr_chosen, 0)) as loss,
+       1 - r.hr_chosen / nullif(b.hr_chosen, 0) as baseline_loss
 from quality r
 left join quality c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status <> 'failed'
+left join quality u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok' and not u.broken
 left join quality b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
 where not r.superseded or ?
 order by r.run_id
@@ -108,7 +114,7 @@ def compare_entries(database: Database, a: str, b: str, kind: str) -> Comparison
     k, h = database.k, hit_cut(database.k)
     promoting = frozenset({str(Goal.PROMOTE), str(Goal.DEMOTE)})
     measures = [
-        _Measure(f"ER@{k}", "er", promoting, scenario, cell),
+        _Measure(f"ER@{k}", "er_earned" if kind == "attack" else "er_left", promoting, scenario, cell),
         _Measure(f"HR@{h}", "hr", promoting, scenario, cell),
         _Measure(
             f"HR@{h} loss", "loss" if kind == "attack" else "baseline_loss", frozenset({Goal.DEGRADE}), scenario, cell
@@ -242,9 +248,12 @@ def _lost(names: Sequence[str], sides: Sequence[Sequence[Row]]) -> list[str]:
     out = []
     for letter, name, side in zip("AB", names, sides, strict=True):
         count = Counter(row["status"] for row in side)
-        texts = [f"{count[status]} {status}" for status in ("diverged", "failed") if count[status]]
+        count["broken"] = sum(row["broken"] for row in side)
+        texts = [f"{count[status]} {status}" for status in ("broken", "diverged", "failed") if count[status]]
         if texts:
-            out.append(f"{letter}, {name}: {' and '.join(texts)} of {len(side)} {'run' if len(side) == 1 else 'runs'}.")
+            out.append(f"{letter}, {name}: {', '.join(texts)} of {len(side)} {'run' if len(side) == 1 else 'runs'}.")
+        warned = Counter(text for row in side for text in row["warnings"] or ())
+        out += [f"{letter}, {name}: warning of {n} {'run' if n == 1 else 'runs'}: {text}" for text, n in warned.items()]
     return out
 
 

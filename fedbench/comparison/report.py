@@ -138,8 +138,10 @@ class Comparison:
         """How to read the tables."""
         return (
             "Percent; differences in points, A minus B, over pairs of the same scenario and seed, each with its 95 % interval"
-            " (t, seeds within scenarios). p: paired t test; those of cells adjusted by Holm. smallest: the difference that"
-            " so many pairs would show. A run that diverged has an ER and an HR of 0."
+            " (t, over the means of seeds, which are what was drawn anew). p: paired t test; those of cells adjusted by Holm."
+            " smallest: the difference that so many seeds would show. broken: diverged, or HR@10 fell below that of"
+            " recommending by popularity. Between attacks such a run has an ER of 0, between defenses that of the undefended"
+            " run, if its own is not higher; one that diverged has an HR of 0, and earns an attack that degrades nothing."
         )
 
 

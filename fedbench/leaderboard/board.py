@@ -17,6 +17,7 @@ from fedbench.leaderboard.separation import Ranking, Separation
 from fedbench.leaderboard.sheets import (
     Sheet,
     attack_sheet,
+    beside,
     cell_sheets,
     change,
     defense_sheet,
@@ -60,11 +61,12 @@ def make_board(database: Database, by_model: bool = True) -> Board:
     others = [_untargeted(database, data, by_model), _visual(database, data, by_model)]
     # Without any attack it is a board of the targeted track, as it always was.
     parts = [part for part in (targeted, *others) if part.sheets] or [targeted]
-    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    notes = list(dict.fromkeys(note for part in parts for note in part.notes)) + _without_popularity(database)
     warnings = [
         *(text for part in parts for text in _lacking(part)),
         *_superseded(database, data),
         *_without_score(database),
+        *_doubtful(database),
     ]
     data["warnings"] = warnings
     sheets = [sheet for part in parts for sheet in part.sheets]
@@ -97,7 +99,7 @@ def _targeted(database: Database, data: dict[str, Any], by_model: bool) -> _Part
     )
     cells = attack_cells(database)
     data["cells"] = _plain(cells)
-    sheets += cell_sheets(cells, lambda cell: share(cell.er), f"ER@{k}")
+    sheets += cell_sheets(cells, lambda cell: beside(share(cell.er), cell.hr), f"ER@{k}")
     defenses, more = _defense_sheets(
         database, TARGETED, models, data, f"Defenses by ER@{k} reduction minus HR@{h} loss", f"ER@{k}"
     )
@@ -113,7 +115,7 @@ def _untargeted(database: Database, data: dict[str, Any], by_model: bool) -> _Pa
     )  # fmt: skip
     cells = untargeted_cells(database)
     data["untargeted_cells"] = _plain(cells)
-    sheets += cell_sheets(cells, lambda cell: change(cell.loss), f"Untargeted: HR@{h} loss %")
+    sheets += cell_sheets(cells, lambda cell: beside(change(cell.loss), cell.hr), f"Untargeted: HR@{h} loss %")
     defenses, more = _defense_sheets(
         database,
         UNTARGETED,
@@ -145,9 +147,12 @@ def _visual(database: Database, data: dict[str, Any], by_model: bool) -> _Part:
     cells = visual_cells(database)
     data["visual_cells"] = _plain(cells)
     sheets += cell_sheets(
-        cells, lambda cell: share(cell.er), f"Visual: ER@{k}", lambda cell: (cell.malicious_ratio, cell.eps or 0.0),
+        cells,
+        lambda cell: beside(share(cell.er), cell.hr),
+        f"Visual: ER@{k}",
+        lambda cell: (cell.malicious_ratio, cell.eps or 0.0),
         "malicious ratio and eps",
-    )  # fmt: skip
+    )
     defenses, more = _defense_sheets(
         database,
         VISUAL,
@@ -236,6 +241,11 @@ def _lacking(part: _Part) -> list[str]:
     named += [("defenses", row.defense, row) for row in part.defenses]
     for kind, entry, row in named:
         name = part.track.prefix + entry
+        if row.unverified:
+            out.append(
+                f"{name} does not come with fedbench and has runs in process, where its code could reach the results: shown,"
+                " not ranked. `fedbench run --isolated` and `fedbench verify` make runs that are."
+            )
         if row.missing:
             out.append(f"{name} lacks {_scenarios(len(row.missing))}: {_first(row.missing)}.")
         if row.lacking:
@@ -295,14 +305,51 @@ def _without_score(database: Database) -> list[str]:
     return out + [f"left out, no whole record: {name} ({reason})." for name, reason in database.found.damaged.items()]
 
 
+def _doubtful(database: Database) -> list[str]:
+    """Runs that are broken without having diverged, uploads that were refused, and what runs warn of."""
+    place = "attack, defense, dataset, model, malicious_ratio"
+    rows = database.rows(
+        f"select '' as text, {place}, count(*) as n, 0 as refused from headline"
+        " where broken and status = 'ok' and not superseded group by all union all"
+        f" select '', {place}, count(*), sum(refused_uploads) from headline"
+        " where refused_uploads > 0 and not superseded group by all union all"
+        f" select text, {place}, count(*), 0 from"
+        f" (select unnest(warnings) as text, {place} from headline where not superseded)"
+        " group by all order by all"
+    )
+    out = []
+    for row in rows:
+        under = "" if row["defense"] == "none" else f" under {row['defense']}"
+        where = f"{row['attack']}{under} on {row['dataset']} {row['model']} at {100 * row['malicious_ratio']:g} %"
+        runs = "1 run" if row["n"] == 1 else f"{row['n']} runs"
+        if row["text"]:
+            out.append(f"warning of {runs} of {where}: {row['text']}")
+        elif row["refused"]:
+            out.append(f"refused: {row['refused']} uploads that were not finite, in {runs} of {where}.")
+        else:
+            out.append(f"broken: {runs} of {where}, by the HR@10 at the end.")
+    return out
+
+
+def _without_popularity(database: Database) -> list[str]:
+    """How many runs there are of which it is not known what recommending by popularity finds."""
+    (unknown,) = database.rows(
+        "select count(*) as n from headline where popularity_hr is null and hr is not null and not superseded"
+    )
+    if not unknown["n"]:
+        return []
+    return [
+        f"popularity: of {unknown['n']} runs it is not known what recommending by popularity finds; such a run is broken"
+        " when it has lost half of the HR@10 that the run of its seed without attack and defense has."
+    ]
+
+
 def _scenarios(count: int) -> str:
     return "1 scenario" if count == 1 else f"{count} scenarios"
 
 
 _SEPARATION: dict[str, Callable[[Separation], Any]] = {
     "resolution": lambda told: told.resolution,
-    "critical_difference": lambda told: told.critical_difference,
-    "friedman": lambda told: told.friedman,
     "pairs": lambda told: [
         {"one": one, "other": other, "difference": each.estimate, "low": each.low, "high": each.high, "p": p}
         for (one, other), (each, p) in told.pairs.items()

@@ -26,8 +26,8 @@ def clean_losses(rows: Sequence[Row], column: str) -> dict[tuple[Cell, int], flo
 
 def quality_loss(rows: Sequence[Row], column: str) -> Estimate | None:
     """:func:`clean_losses` over places and seeds, as ``column`` has them."""
-    by_place = _by_place(rows, column)
-    return clustered(by_place) if by_place else None
+    losses = clean_losses(rows, column)
+    return clustered(losses) if losses else None
 
 
 def mean_loss(rows: Sequence[Row], column: str) -> float | None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedbench.errors import UserError, unknown
+from fedbench.leaderboard.popularity import popularity_beside
 from fedbench.runs.record import schema
 from fedbench.runs.results import Found, no_results, scan
 from fedbench.texts import count
@@ -90,6 +91,13 @@ class Database:
             f"create table runs as select {', '.join(_column(*each) for each in types)} from records"
         )
         self.connection.unregister("records")
+        self.connection.register("known_popularity", popularity_beside(self.found.files))
+        self.connection.execute(
+            "update runs set popularity_hr_10 = coalesce(runs.popularity_hr_10, p.popularity_hr_10),"
+            " popularity_hr_full_10 = coalesce(runs.popularity_hr_full_10, p.popularity_hr_full_10)"
+            " from known_popularity p where p.run = runs.baseline_id || '-s' || runs.seed"
+        )
+        self.connection.unregister("known_popularity")
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """The rows of a query as dictionaries.

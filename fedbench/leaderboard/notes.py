@@ -5,24 +5,29 @@ from __future__ import annotations
 from fedbench.leaderboard.sheets import hit_cut
 
 _INTERVAL = (
-    "The interval is for other scenarios and seeds like these: that of a bootstrap over scenarios and their seeds, widened"
-    " for the number of scenarios, or the t interval over the seeds of a single scenario."
+    "The interval is for other seeds on these scenarios: the t interval over the means of the seeds, since all scenarios of a"
+    " seed share what it draws. A single seed has none."
 )
 _SEPARATION = (
     "rank: the places that the runs leave open, 1-4 for those from 1 to 4: the first is one more than the number of entries"
     " that are significantly better, the last leaves room for those that are significantly worse. All true ranks lie in"
     " these intervals at once in about 95 % of such tables (confidence sets of Mogstad and others, 2024). Entries that the"
     " runs cannot tell apart share ranks; rows stand by their means. beats: how many entries it is significantly better"
-    " than.",
-    "Two entries are compared on the runs that both have, paired by scenario and seed, by a t test of the mean difference"
-    " over these scenarios, whose standard error comes from the seeds within them (with one seed, from the scenarios);"
-    " significant is 5 % over all pairs of the table (Holm). So of two equal entries, at most 5 % of such tables tell them"
-    " apart. A scenario in which two have a single seed in common does not count beside others with several. Where all seeds"
-    " of a scenario differ by the same (100 against 0 %), they prove no more than so many coins that fall alike.",
+    " than. unverified: an entry that does not come with fedbench, with runs in process, where its code could reach the"
+    " results.",
+    "Two entries are compared on the runs that both have, paired by scenario and seed, by a t test over the means of the"
+    " seeds: the seed is what was drawn anew, and scenarios, ratios and targets that share one are no further draws;"
+    " significant is 5 % over all pairs of the table (Holm). So of two equal entries, at most about 5 % of such tables tell"
+    " them apart (leaderboard/null/README.md, with real runs of equal entries). A scenario in which two have a single seed in"
+    " common does not count beside others with several. Where all n seeds differ by the same (100 against 0 %), p is 2 /"
+    " 4^n.",
     "smallest difference that can be resolved: a true difference of this size between two entries would be found in about"
     " 80 % of repetitions with other seeds; the median over pairs of (t(1 - 0.025 / pairs) + t(0.8)) standard errors.",
-    "mean rank: of the places in each scenario; Friedman's test asks whether the entries differ at all, and mean ranks"
-    " further apart than the critical difference (Nemenyi, 5 %) differ. Both take the scenarios for independent.",
+    "mean rank: of the places in each scenario.",
+    "broken: runs that diverged, or whose HR@10 at the end fell below that of recommending by popularity (where that is not"
+    " known, or not reached without attack and defense either: below half of what the run of that seed without both has)."
+    " refused uploads: those that were not finite, which no server takes. warned: runs that carry a warning, which is named"
+    " below.",
 )
 
 
@@ -38,23 +43,33 @@ def targeted_notes(k: int, defended: bool) -> list[str]:
         f" over seeds. {_INTERVAL}",
         "peak and tail: the highest value of a run, and its mean over the last quarter of training; averaged likewise.",
         f"HR@{h} change: attacked run minus its clean twin of the same seed, in points. without twin: runs that have none.",
-        f"order: by the mean ER@{k}, in which a run that diverged counts as no exposure; peak, tail and HR@{h} change are"
-        " over the runs that ended well. Compared are the scenarios that at least half of the attacks ran; an attack that"
+        f"HR@{h}: under the attack; none is left to a run that diverged.",
+        f"order: by the mean ER@{k}, in which a broken run counts as no exposure: who ruins a recommender promotes nothing."
+        f" peak and tail are over the runs that are not broken, HR@{h} change over those that ended well. Compared are the"
+        " scenarios that at least half of the attacks ran; an attack that"
         " lacks one of them has no rank.",
         *_SEPARATION,
         "first: (dataset, model) pairs of which it has all scenarios and no other such attack has a higher mean.",
     ]
     if defended:
         notes += [
-            f"Defenses: reduction is ER@{k} of the undefended twin minus the defense's own; loss is HR@{h} without attack and"
-            " defense minus HR with the defense alone (of a defense that is given the share of attackers, the mean over its"
-            " shares); net is reduction minus loss; pairs of the same seed. Compared are the"
+            f"Defenses: reduction is ER@{k} of the undefended twin minus the defense's own; loss, clean, is HR@{h} without"
+            " attack and defense minus HR with the defense alone (of a defense that is given the share of attackers, the mean"
+            f" over its shares); loss, attacked, is HR@{h} of the undefended twin minus the defense's own; net is reduction"
+            " minus the larger of the two means; pairs of the same seed. The larger, and not the sum: what a defense always"
+            " takes would count twice. Against the twin, and not the clean run: what the attack takes is not charged to the"
+            " defense. Compared are the"
             " scenarios (attack, dataset, model, ratio ...) that at least half of the defenses ran; a defense that lacks one,"
             " or a run without an attack, has no rank.",
-            "An attacked run that diverged under a defense counts as no exposure; a run without an attack that diverged under"
-            f" it counts as a loss of the whole HR@{h}. Both are counted in columns of their own.",
-            "Two nets are compared by the differences of the reductions, paired by scenario and seed, and of the losses,"
-            " paired by place and seed. mean rank: by reduction minus the loss in the same place.",
+            "A run that is broken under a defense prevents nothing: it counts with the exposure of its undefended twin, or"
+            " with"
+            " its own where that is higher. Where the twin is broken there is nothing to prevent, and the pair does not"
+            " count."
+            f" A run that diverged, attacked or not, counts as a loss of the whole HR@{h}. broken, broken clean: of attacked"
+            " runs, and of those without an attack.",
+            "Two nets are compared by the differences of the reductions and of the losses of the same seed, of which each"
+            " seed"
+            " makes one number. mean rank: by reduction minus the loss in the same place.",
             "front: no other ranked defense, nor having none (0 reduction at 0 loss), is at least as good in both and better"
             " in one, by the means.",
             f"ER@{k} left: at the end of training; at peak: the highest ER@{k} during training. A defense that ends near 0"
@@ -85,7 +100,8 @@ def untargeted_notes(h: int, defended: bool) -> list[str]:
         "loss at the end %: the same at the last evaluation, which a server gets that cannot choose by clean validation"
         " items.",
         f"HR@{h} and clean HR@{h}: attacked runs and their clean twins, in percent, where the loss is measured.",
-        "A run that diverged has lost everything: it counts as a loss of 100 % in every mean, and so in the order.",
+        "A run that diverged has earned nothing, and counts as a loss of 0 %: a server that finds its model not to be finite"
+        " knows that it is attacked, and goes back to one that is. A broken run that is finite has earned what it took.",
         "order (untargeted): by the mean loss. Compared are the scenarios that at least half of the attacks ran and that"
         " have a clean twin; an attack that lacks one of them has no rank.",
         *_SEPARATION,
@@ -97,7 +113,8 @@ def untargeted_notes(h: int, defended: bool) -> list[str]:
             " the same seed. Compared are the scenarios that at least half of the defenses ran; a defense that lacks one, or"
             " a run without an attack, has no rank.",
             f"recovered %: HR@{h} under attack with the defense minus that without it; cost %: the baseline minus HR@{h} with"
-            " the defense alone; net: recovered minus cost.",
+            " the defense alone; net: recovered minus cost. A defended run that diverged has nothing left; where the run"
+            " without the defense diverged there is nothing to recover, and the pair does not count.",
             "front (untargeted): no other ranked defense, nor having none (0 recovered at 0 cost), is at least as good in"
             " both and better in one, by the means.",
             f"HR@{h} loss left %: what the attacked and defended run lacks of the baseline. worst attack: the one that leaves"
@@ -133,8 +150,10 @@ def visual_notes(k: int, defended: bool) -> list[str]:
     if defended:
         notes += [
             f"Defenses of images: reduction is ER@{k} of the undefended twin minus the defense's own, in points; loss is the"
-            " share, in percent, of the NDCG@20 without attack and defense that is lost with the defense alone; net is"
-            " reduction minus loss. Runs that diverged, ranks, front and columns of attacks are as for the other defenses.",
+            " share, in percent, of the NDCG@20 without attack and defense that is lost with the defense alone (clean), or"
+            " that"
+            " the attacked run has less than its undefended twin (attacked); net is reduction minus the larger. Runs that"
+            " diverged, ranks, front and columns of attacks are as for the other defenses.",
             "clean cosine: of the features of the clean images before and after the defense, mean over the images; least: of"
             " the one that it changes most. A defense that forgets what the images show has a low one, whatever it prevents.",
             "AUC, recall at no false alarm %: how well that cosine tells the images that were shown last of the targets from"

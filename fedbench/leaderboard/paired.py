@@ -7,7 +7,7 @@ arrays are the same scenario and the same seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,7 @@ Values = NDArray[np.float64]
 ALPHA = 0.05
 """Share of tables without any difference in which some pair is told apart: what the tests are made for.
 
-Measured with 3,000 tables of equal entries, 12 scenarios and 3 normal seeds: of 10 entries 1.5 % where all scenarios have
-the same noise, 6 % where its logarithm has a standard deviation of 1, and 9 % at 1.5 (20 entries: 15 %); of two entries at
-1.5, 5 %. With the noise of the published results it is 1 to 4 %.
+How often it is, in tables drawn from real runs of equal entries: ``leaderboard/null/README.md``.
 """
 POWER = 0.8
 """Probability with which a difference of the size of :func:`resolution` is found."""
@@ -37,7 +35,7 @@ class Difference:
     Attributes:
         estimate: mean over scenarios of the mean over seeds, None when they have nothing in common. low, high: its 95 %
             interval. se: standard error. df: degrees of freedom. p: two-sided. All five are None where no variation
-            between runs can be seen. scenarios, runs: how many are compared. lone: scenarios that are not, for they have a
+            between seeds can be seen. scenarios, runs: how many are compared. lone: scenarios that are not, for they have a
             single seed in common where others have several.
     """
 
@@ -63,73 +61,82 @@ def compared(part: Values) -> NDArray[np.bool_]:
     return (n > 1) if (n > 1).any() else n == 1
 
 
+def spread(parts: Sequence[Values]) -> tuple[float, float] | None:
+    """Standard error and degrees of freedom of the sum over parts of the mean over scenarios of the mean over seeds.
+
+    The seeds are the units: whatever one seed draws (initial embeddings, cohorts, negatives, the attack's choices) moves all
+    scenarios that share it, ratios of one target by nearly the same (their ER@10 correlates .9 and more), so that twelve
+    scenarios of three seeds are three draws and not 36. Each seed adds one number, the sum ``r_j`` of what its runs differ
+    from the means of their scenarios, with the weights that they have in the estimate; where all scenarios have the same
+    ``n`` seeds, ``n r_j`` is how far the seed's own mean is from the mean of all, and this is the standard error of the mean
+    of these ``n`` numbers, with ``n - 1`` degrees of freedom.
+
+    Where runs are missing, the variance ``sum_j r_j^2`` is scaled to be unbiased, and the degrees of freedom are those of
+    Bell and McCaffrey (Survey Methodology 28, 2002), for seeds that move all scenarios alike.
+
+    Args:
+        parts: float64 [scenarios, seeds] each, of the same seeds; not a number where a run is missing.
+
+    Returns:
+        None where no scenario has two seeds.
+    """
+    weights, r, centred = 0.0, 0.0, 0.0
+    for part in parts:
+        there = ~np.isnan(part)
+        part, there = part[there.any(1)], there[there.any(1)]
+        n, count = there.sum(1, keepdims=True), len(part)
+        weight = there / n / count
+        filled = np.where(there, part, 0.0)
+        means = filled.sum(1, keepdims=True) / n
+        weights = weights + weight.sum(0)
+        r = r + (weight * np.where(there, filled - means, 0.0)).sum(0)
+        centred = centred + np.diag(weight.sum(0)) - count * weight.T @ weight
+    q = np.transpose(centred) @ centred
+    if (trace := float(np.trace(q))) < 1e-12:
+        return None
+    variance = float(np.sum(weights**2) / trace * np.sum(r**2))
+    return math.sqrt(variance), trace**2 / float((q**2).sum())
+
+
 def contrast(parts: Sequence[Values]) -> Difference:
     """The sum over parts of the mean over scenarios of the mean over seeds, with a t interval and a two-sided t test of 0.
 
-    Usually there is one part, the paired differences ``a - b``. The net of two defenses has two: the differences of what
-    they prevent, and those of what they cost with the sign reversed; they are taken for independent.
+    Usually there is one part, the paired differences ``a - b``. The net of two defenses has several: the differences of what
+    they prevent, and those of what they cost with the sign reversed.
 
-    The suite's scenarios are taken as they are; what is asked is whether other seeds would say the same. So the variance
-    of a part is that of a stratified mean, ``sum_s v_s / n_s / S^2`` over its ``S`` scenarios with ``n_s`` seeds of
-    variance ``v_s``, and the degrees of freedom are those of Welch (1947) and Satterthwaite (1946),
-    ``(sum_s c_s v_s)^2 / sum_s ((c_s v_s)^2 / (n_s - 1))`` with ``c_s = 1 / (n_s S^2)``. With one scenario it is the paired
-    t test.
+    The suite's scenarios are taken as they are; what is asked is whether other seeds would say the same. So it is the t test
+    over the seeds' means (:func:`spread`).
 
     - A scenario with a single common seed shows nothing of how far seeds differ there, and another's variance may be far from
       its own. Where other scenarios of the part have several, it counts in nothing, and in ``lone``.
-    - Where no scenario has two common seeds, the scenarios are the units: the paired t test over their means. It asks
-      whether other scenarios would say the same. With one scenario there is no test.
-    - Where nothing varies, t is not defined. If the estimate is 0, p is 1. Otherwise (all runs of a scenario differ by
-      the very same amount, as where one entry is at 0 % and the other at 100 %) p is the probability that fair coins,
-      one for each run, fall alike within every scenario that differs, ``2^-sum(n_s - 1)``: of a pair that is equal, either
-      could have got the higher value. A few saturated runs are thus no proof, as they would be if p were 0.
-    - Where some scenario differs and does not vary, its variance of 0 is no more to be believed because others vary a
-      little: p is at least that of the coins, and the standard error at least the one with which the t test gives it.
-      Runs that are nearly saturated (99.9 beside 100) vary, and escape this.
+    - Where no scenario has two common seeds there is no test, however many scenarios there are: they share their draws.
+    - Where no seed differs from another, t is not defined. If the estimate is 0, p is 1. Otherwise (one entry at 0 % and the
+      other at 100 %, in all of ``n`` seeds) p is ``2 / 4^n``: of two equal entries, which are independent given the seed, the
+      one is at its high and the other at its low value with a probability of at most 1/4. Runs that are nearly saturated
+      (99.9 beside 100) vary, and escape this.
 
     Args:
-        parts: float64 [scenarios, seeds] each, differences that are not a number where a run is missing.
+        parts: float64 [scenarios, seeds] each, of the same seeds; differences that are not a number where a run is missing.
     """
-    estimate, variances, freedoms, coins, scenarios, runs, lone = 0.0, [np.zeros(0)], [np.zeros(0)], 0, 0, 0, 0
-    known, flat = True, False
+    estimate, scenarios, runs, lone, counted = 0.0, 0, 0, 0, []
     for part in parts:
-        count = int((use := compared(part)).sum())
-        if count == 0:
+        use = compared(part)
+        if not use.any():
             return Difference(None, None, None, None, None, None, 0, 0)
-        lone += int((~np.isnan(part)).any(1).sum()) - count
+        part = np.round(part, ROUNDING)
+        lone += int((~np.isnan(part)).any(1).sum() - use.sum())
         part = part[use]
-        there = ~np.isnan(part)
-        n = there.sum(1)
-        filled = np.where(there, np.round(part, ROUNDING), 0.0)
-        means = np.round(filled.sum(1) / n, ROUNDING)
-        estimate += float(means.mean())
-        scenarios, runs = scenarios + count, runs + int(n.sum())
-        if (n > 1).any():
-            squares, shares = (np.where(there, filled - means[:, None], 0.0) ** 2).sum(1), 1 / n / count**2
-            free = n - 1
-            differ = means != 0
-        elif count > 1:
-            squares, shares = ((means - means.mean()) ** 2).sum(keepdims=True), np.array([1 / count])
-            free = np.array([count - 1])
-            differ = means.any(keepdims=True)
-        else:
-            known = False
-            continue
-        variances.append(shares * squares / free)
-        freedoms.append(free)
-        coins += int(free[differ].sum())
-        flat |= bool((squares[differ] < 10.0 ** (-2 * ROUNDING)).any())
-    if not known:
+        estimate += float(np.nanmean(part, axis=1).mean())
+        scenarios, runs = scenarios + len(part), runs + int((~np.isnan(part)).sum())
+        counted.append(part)
+    estimate = round(estimate, ROUNDING)
+    if (found := spread(counted)) is None:
         return Difference(estimate, None, None, None, None, None, scenarios, runs, lone)
-    variance, free = np.concatenate(variances), np.concatenate(freedoms)
-    se, p = math.sqrt(float(variance.sum())), 2.0**-coins
+    se, df = found
     if se < 10.0**-ROUNDING:
-        estimate = round(estimate, ROUNDING)
-        p = p if estimate else 1.0
-        return Difference(estimate, estimate, estimate, 0.0, float(free.sum()), p, scenarios, runs, lone)
-    df = float(variance.sum() ** 2 / (variance**2 / free).sum())
-    if flat:
-        se = max(se, abs(estimate) / float(stats.t.isf(p / 2, df)))
+        seeds = int((~np.isnan(np.concatenate(counted))).any(0).sum())
+        p = 2 / 4**seeds if estimate else 1.0
+        return Difference(estimate, estimate, estimate, 0.0, df, p, scenarios, runs, lone)
     half = float(stats.t.ppf((1 + 0.95) / 2, df)) * se
     p = float(2 * stats.t.sf(abs(estimate) / se, df))
     return Difference(estimate, estimate - half, estimate + half, se, df, p, scenarios, runs, lone)
@@ -180,40 +187,28 @@ def resolution(differences: Sequence[Difference]) -> float | None:
     return float(np.median((stats.t.ppf(level, df) + stats.t.ppf(POWER, df)) * se))
 
 
-def average_ranks(means: Values) -> tuple[list[float], float | None, float | None]:
-    """Average ranks over scenarios, whether they differ at all, and the difference from which on two of them do.
-
-    Demšar, "Statistical comparisons of classifiers over multiple data sets" (JMLR 7, 2006): the test of Friedman, and the
-    critical difference of Nemenyi, ``q sqrt(k (k + 1) / (6 N))`` for ``k`` entries and ``N`` scenarios, where ``q`` is the
-    95 % quantile of the studentized range of ``k`` values with infinitely many degrees of freedom, divided by
-    ``sqrt(2)``. It takes the scenarios for independent, which those of one dataset are not quite.
+def average_ranks(means: Values) -> list[float]:
+    """Mean rank of each entry over scenarios: the highest value of each has rank 1, equal ones the mean of their ranks.
 
     Args:
-        means: float64 [scenarios, entries], without gaps; in each scenario, the highest value has rank 1 and equal ones
-            the mean of their ranks.
-
-    Returns:
-        Average ranks [entries], p of Friedman's test (None for fewer than three entries or two scenarios), critical
-        difference (None for fewer than two of either).
+        means: float64 [scenarios, entries], without gaps.
     """
-    scenarios, entries = means.shape
-    means = np.round(means, ROUNDING)
-    average: list[float] = stats.rankdata(-means, axis=1).mean(0).tolist() if scenarios else []
-    if min(scenarios, entries) < 2:
-        return average, None, None
-    p = None
-    if entries > 2:
-        tied = bool((means == means[:, :1]).all())
-        p = 1.0 if tied else float(stats.friedmanchisquare(*means.T).pvalue)
-    q = float(stats.studentized_range.ppf(1 - ALPHA, entries, np.inf)) / math.sqrt(2)
-    return average, p, q * math.sqrt(entries * (entries + 1) / (6 * scenarios))
+    average: list[float] = stats.rankdata(-np.round(means, ROUNDING), axis=1).mean(0).tolist() if len(means) else []
+    return average
 
 
-def aligned(entries: Mapping[str, Mapping[tuple[Any, int], float]]) -> dict[str, Values]:
-    """Values of each entry by (scenario, seed) as arrays [scenarios, seeds] that can be paired."""
+def aligned(
+    entries: Mapping[str, Mapping[tuple[Any, int], float]], seeds: Iterable[int] | None = None
+) -> dict[str, Values]:
+    """Values of each entry by (scenario, seed) as arrays [scenarios, seeds] that can be paired.
+
+    Args:
+        entries: by name. seeds: of the columns; None: those that there are.
+    """
     keys = dict.fromkeys(key for own in entries.values() for key in own)
     rows = {scenario: n for n, scenario in enumerate(dict.fromkeys(scenario for scenario, _ in keys))}
-    columns = {seed: n for n, seed in enumerate(sorted({seed for _, seed in keys}))}
+    there = {seed for _, seed in keys} if seeds is None else set(seeds)
+    columns = {seed: n for n, seed in enumerate(sorted(there))}
     out = {}
     for name, own in entries.items():
         out[name] = np.full((len(rows), len(columns)), np.nan)

@@ -79,7 +79,7 @@ def panel_words(k: int) -> dict[str, dict[str, str]]:
     h = hit_cut(k)
     return {
         TARGETED.panel: {
-            "xlabel": f"HR@{h} loss without an attack (points)",
+            "xlabel": f"HR@{h} loss, the larger of clean and attacked (points)",
             "ylabel": f"ER@{k} reduction (points)",
             "title": "Defenses: what they prevent against what they cost",
         },
@@ -89,7 +89,7 @@ def panel_words(k: int) -> dict[str, dict[str, str]]:
             "title": "Defenses against untargeted attacks: what they recover against what they cost",
         },
         VISUAL.panel: {
-            "xlabel": "NDCG@20 lost without an attack (% of the baseline)",
+            "xlabel": "NDCG@20 lost, the larger of clean and attacked (% of the baseline)",
             "ylabel": f"ER@{k} reduction (points)",
             "title": "Defenses of images: what they prevent against what they cost",
         },
@@ -121,9 +121,9 @@ class Mark:
 def _marks(rows: Sequence[DefenseRow], goal: str) -> list[Mark]:
     """The ranked defenses of a track."""
     return [
-        Mark(row.defense, row.family, number, row.loss, row.reduction, bool(row.front))
+        Mark(row.defense, row.family, number, row.paid, row.reduction, bool(row.front))
         for number, row in enumerate([row for row in rows if row.goal == goal and row.rank is not None], 1)
-        if row.loss is not None and row.reduction is not None
+        if row.paid is not None and row.reduction is not None
     ]
 
 

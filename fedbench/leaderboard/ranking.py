@@ -5,20 +5,19 @@ All numbers here are percent (points for differences).
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from statistics import NormalDist
 from typing import Any, TypeVar
 
 import numpy as np
 from scipy import stats
 
 from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.paired import aligned, spread
 
 T = TypeVar("T")
 Cell = tuple[object, ...]
@@ -39,7 +38,7 @@ _CELLS = {"cell": CELL, "clean": CLEAN_PLACE, "facing": FACING}
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval; the interval is None where one value says nothing of the spread."""
+    """A mean with its 95 % interval; the interval is None where one seed says nothing of the spread. n: number of seeds."""
 
     mean: float
     low: float | None
@@ -47,57 +46,22 @@ class Estimate:
     n: int
 
 
-def interval(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Mean and t interval ``mean +- t_(n-1) s / sqrt(n)`` of independent values."""
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n < 2:
-        return Estimate(mean, None, None, n)
-    s = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = _t_quantile((1 + level) / 2, n - 1) * s / math.sqrt(n)
-    return Estimate(mean, mean - half, mean + half, n)
+def clustered(values: Mapping[tuple[Any, int], float]) -> Estimate:
+    """Mean over scenarios of the mean over seeds, with a 95 % t interval for other seeds on these scenarios.
 
-
-def clustered(groups: Sequence[Sequence[float]], resamples: int = 2000) -> Estimate:
-    """Mean over scenarios of the mean over seeds, with a 95 % interval over both.
-
-    One scenario: the t interval over its seeds. Several: the interval of a hierarchical bootstrap, which draws scenarios
-    with replacement and, for each draw, seeds of that scenario with replacement (fixed stream, so that equal records give
-    equal intervals). The distances of its 2.5 and 97.5 percentiles from the mean are multiplied by
-    ``t_(S-1) sqrt(S / (S - 1)) / z`` with the 97.5 % quantiles of t and the normal distribution: the percentiles alone
-    know neither that the spread of ``S`` scenarios is estimated nor that drawn ones vary by ``(S - 1) / S`` too little
-    (Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69, 2015, who
-    takes wider percentiles to the same end; of two scenarios there are none).
-
-    Measured with normal scenarios and seeds, 400 simulations of each of six cases (1 or 3 seeds; the spread of scenarios
-    30, 2 or 1/2 times that of seeds): 2 scenarios are covered in 92 to 100 % (by the percentiles alone in 48 to 83 %), 3
-    and 4 in 93 to 100 % (72 to 91), 6 in 92 to 98 % (82 to 94), 12 in 93 to 98 % (89 to 96), 30 in 94 to 97 %.
+    The seeds are the units, as in the tests (:func:`~fedbench.leaderboard.paired.spread`). How often it covers the mean, in
+    real runs: ``leaderboard/null/README.md``.
 
     Args:
-        groups: the values of each scenario's seeds. resamples: of the bootstrap.
+        values: by scenario and seed.
     """
-    if len(groups) == 1:
-        return interval(groups[0])
-    mean = math.fsum(math.fsum(group) / len(group) for group in groups) / len(groups)
-    rng = np.random.default_rng(0)
-    count = len(groups)
-    # Of many scenarios, each is drawn a few times only: a store of fewer means will do.
-    stored = max(100, min(resamples, 2 * resamples // count))
-    means = np.empty((count, stored))
-    for size in sorted({len(group) for group in groups}):
-        same = [n for n, group in enumerate(groups) if len(group) == size]
-        values = np.array([groups[n] for n in same])
-        picked = rng.integers(0, size, (len(same), stored * size))
-        means[same] = np.take_along_axis(values, picked, 1).reshape(len(same), stored, size).mean(2)
-    drawn = means.ravel()[rng.integers(0, means.size, (resamples, count))].mean(1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    wider = _t_quantile(0.975, count - 1) / NormalDist().inv_cdf(0.975) * math.sqrt(count / (count - 1))
-    return Estimate(mean, mean - wider * (mean - float(low)), mean + wider * (float(high) - mean), count)
-
-
-@functools.cache
-def _t_quantile(level: float, df: int) -> float:
-    return float(stats.t.ppf(level, df))
+    array = aligned({"": values})[""]
+    mean = math.fsum(np.nanmean(array, axis=1)) / len(array)
+    found, count = spread([array]), array.shape[1]
+    if found is None:
+        return Estimate(mean, None, None, count)
+    half = float(stats.t.ppf(0.975, found[1])) * found[0]
+    return Estimate(mean, mean - half, mean + half, count)
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
@@ -137,6 +101,29 @@ def within(row: Row) -> str:
     """The bound of the images that a run's attack shows, as ``eps 4``; empty where there is none."""
     eps = row.get("eps")
     return "" if eps is None else f"eps {eps:g}"
+
+
+def hit_ratio(rows: Iterable[Row], column: str = "hr") -> float | None:
+    """Mean HR@K in percent over scenarios of the mean over seeds, of all runs that have a result: none is left to one that
+    diverged.
+    """
+    there = [(row, 0.0 if row["status"] == "diverged" else row[column]) for row in rows if row["status"] != "failed"]
+    by_cell = grouped([(row["facing"], value) for row, value in there if value is not None], itemgetter(0))
+    return mean_of(mean_of(100 * value for _, value in group) for group in by_cell)
+
+
+def unverified(rows: Sequence[Row], kind: str) -> bool:
+    """Whether an entry does not come with fedbench, and ran in process: there its code could have reached the results.
+
+    Args:
+        rows: the runs of one entry. kind: ``"attack"`` or ``"defense"``.
+    """
+    if all(row["isolation"] != "none" for row in rows):
+        return False  # null: of a schema before isolation, which no bundle can have
+    from fedbench.plugins import KINDS, taken_by  # it imports torch, which nothing else here needs
+
+    (known,) = (each for each in KINDS if each == kind)
+    return not all(taken_by(known, part) for part in str(rows[0][kind]).split("+"))
 
 
 def cell_of(row: Row, columns: tuple[str, ...] = CELL) -> Cell:

@@ -21,10 +21,12 @@ from fedbench.leaderboard.ranking import (
     common,
     entry_names,
     grouped,
+    hit_ratio,
     lacking_seeds,
     load,
     mean_of,
     say,
+    unverified,
 )
 from fedbench.leaderboard.separation import Ranking, separate
 
@@ -41,7 +43,10 @@ class Standing:
             :func:`~fedbench.leaderboard.paired.rank_intervals`; None when a scenario of the comparison is missing.
         beats: how many attacks it is significantly better than. average_rank: over scenarios. Both are None without a
             rank. runs: ids behind the numbers.
-        scenarios: how many of the comparison. diverged, failed: runs that did not end well.
+        scenarios: how many of the comparison. diverged, failed: runs that did not end well. broken: runs that diverged, or
+            whose HR@10 at the end fell below that of recommending by popularity. refused: uploads of its runs that were
+            refused. warned: runs that carry a warning. unverified: it does not come with fedbench and has runs in process,
+            so that it has no rank.
         missing: scenarios of the comparison that it lacks. apart: how many it has beyond the comparison. lacking: seeds
             that it lacks in its scenarios of the comparison, of those that at least half of the attacks there ran.
     """
@@ -56,6 +61,10 @@ class Standing:
     scenarios: int
     diverged: int
     failed: int
+    broken: int
+    refused: int
+    warned: int
+    unverified: bool
     missing: list[str]
     apart: int
     lacking: list[str]
@@ -66,14 +75,15 @@ class AttackRow(Standing):
     """An attack that promotes.
 
     Attributes:
-        er: ER@K over scenarios and seeds, by whose mean it is ranked; 0 in a run that diverged. peak, tail: mean ER@K at its
-            highest, and over the last quarter of training. hr_change: against the clean twin. These three are over the
-            runs that ended well.
+        er: ER@K over scenarios and seeds, by whose mean it is ranked; 0 in a run that is broken. hr: HR@K under the attack,
+            0 in a run that diverged. peak, tail: mean ER@K at its highest, and over the last quarter of training, of the runs
+            that are not broken. hr_change: against the clean twin, of the runs that ended well.
         unpaired: runs that ended well and have no clean twin, so that they have no part in ``hr_change``.
         first: in how many (dataset, model) pairs it has all scenarios and no other attack that has them a higher mean.
     """
 
     er: Estimate | None
+    hr: float | None
     peak: float | None
     tail: float | None
     hr_change: Estimate | None
@@ -127,6 +137,10 @@ class Entries:
             "scenarios": len(cells & self.compared),
             "diverged": sum(row["status"] == "diverged" for row in own),
             "failed": sum(row["status"] == "failed" for row in own),
+            "broken": sum(row["broken"] for row in own),
+            "refused": sum(row["refused_uploads"] or 0 for row in own),
+            "warned": sum(bool(row["warnings"]) for row in own),
+            "unverified": unverified(own, "attack"),
             "missing": sorted({say(cell) for cell in self.compared - cells}),
             "apart": len(cells - self.compared),
             "lacking": self.lacking[name],
@@ -173,9 +187,9 @@ def placed(
     """
     found = sorted(
         rows,
-        key=lambda row: (bool(row.missing) or row.attack not in scores, -scores.get(row.attack, -math.inf), row.attack),
+        key=lambda row: (not _ranked(row, scores), -scores.get(row.attack, -math.inf), row.attack),
     )
-    ranked = [row.attack for row in found if not row.missing and row.attack in scores]
+    ranked = [row.attack for row in found if _ranked(row, scores)]
     arrays = aligned({name: values[name] for name in ranked})
     told = separate(
         {name: scores[name] for name in ranked},
@@ -185,12 +199,16 @@ def placed(
     return Ranking([replace(row, **told.standing(row.attack)) for row in found], told)
 
 
+def _ranked(row: Standing, scores: Mapping[str, float]) -> bool:
+    return row.attack in scores and not row.missing and not row.unverified
+
+
 def rank_attacks(database: Database, defense: str = "none", model: str | None = None) -> Ranking[AttackRow]:
     """Attacks under ``defense``, best first; those that miss scenarios come last, without a rank.
 
     Compared are the scenarios that at least half of the attacks ran: all that have a rank have it from the same ones,
     and what few attacks ran (a dataset of their own) neither helps nor harms. The order is by the mean over scenarios of
-    the mean over seeds, in which a run that diverged counts as no exposure: a broken model shows nobody anything.
+    the mean over seeds, in which a broken run counts as no exposure: who ruins a recommender promotes nothing.
 
     Args:
         database: the records. defense: under which the attacks are compared. model: only this one; None: all.
@@ -215,18 +233,17 @@ def by_exposure(rows: Sequence[Row], make: Callable[[dict[str, Any], Sequence[Ro
     found = []
     for entry, own in entries.rows.items():
         scored = [row for row in own if row["status"] == "ok" and row["er"] is not None]
-        by_cell = grouped(scored, _cell)
-        changes = grouped([row for row in scored if row["hr_change"] is not None], _cell)
+        whole = grouped([row for row in scored if not row["broken"]], _cell)
+        changes = {(row["cell"], row["seed"]): 100 * row["hr_change"] for row in scored if row["hr_change"] is not None}
         fields = {
             **entries.standing(entry),
             "er": _estimate(own),
-            "peak": mean_of(mean_of(100 * row["er_peak"] for row in group) for group in by_cell),
+            "hr": hit_ratio(own),
+            "peak": mean_of(mean_of(100 * row["er_peak"] for row in group) for group in whole),
             "tail": mean_of(
-                mean_of(100 * row["er_tail"] for row in group if row["er_tail"] is not None) for group in by_cell
+                mean_of(100 * row["er_tail"] for row in group if row["er_tail"] is not None) for group in whole
             ),
-            "hr_change": clustered([[100 * row["hr_change"] for row in group] for group in changes])
-            if changes
-            else None,
+            "hr_change": clustered(changes) if changes else None,
             "unpaired": sum(row["clean_hr"] is None for row in scored),
             "first": first[entry],
         }
@@ -241,14 +258,13 @@ def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
     out = []
     for place, group in ratio_groups(rows, shows):
         values = exposure(group)
-        hr = mean_of(100 * row["hr"] for row in group if row["status"] == "ok" and row["hr"] is not None)
-        out.append(CellRow(**place, er=values, hr=hr))
+        out.append(CellRow(**place, er=values, hr=hit_ratio(group)))
     return out
 
 
 def exposure(rows: Sequence[Row]) -> Estimate:
-    """Mean ER@K in percent over scenarios and seeds; each run counts, one without a score as 0."""
-    return clustered([[_exposure(row) for row in cell] for cell in grouped(rows, _cell)])
+    """Mean ER@K in percent over scenarios and seeds; each run counts, one without a score, and a broken one, as 0."""
+    return clustered({(row["cell"], row["seed"]): _exposure(row) for row in rows})
 
 
 def _rows(database: Database, defense: str) -> list[Row]:
@@ -301,8 +317,8 @@ def shows(row: Row) -> bool:
 
 
 def _exposure(row: Row) -> float:
-    """ER@K in percent; 0 of a run without a score."""
-    return 100 * row["er"] if row["status"] == "ok" and row["er"] is not None else 0.0
+    """ER@K in percent; 0 of a run without a score, and of a broken one."""
+    return 100 * row["er_earned"] if row["status"] == "ok" and row["er_earned"] is not None else 0.0
 
 
 def _exposures(rows: Sequence[Row]) -> dict[tuple[Cell, int], float]:
@@ -322,4 +338,4 @@ def _mean(rows: Sequence[Row]) -> float:
 
 def _estimate(rows: Sequence[Row]) -> Estimate | None:
     """As :func:`_mean`, with an interval; None where no run says anything."""
-    return clustered(_by_cell(rows)) if any(map(shows, rows)) else None
+    return clustered(_exposures(rows)) if any(map(shows, rows)) else None

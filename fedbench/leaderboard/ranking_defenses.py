@@ -22,10 +22,12 @@ from fedbench.leaderboard.ranking import (
     common,
     entry_names,
     grouped,
+    hit_ratio,
     lacking_seeds,
     load,
     mean_of,
     say,
+    unverified,
     within,
 )
 from fedbench.leaderboard.separation import Ranking, Separation, separate
@@ -47,8 +49,10 @@ class DefenseRow:
         rank, last_rank: by net, the first and the last that its runs leave open; None when a scenario of the comparison
             is missing. beats: how many defenses have a significantly lower net. average_rank: over scenarios. Both are None
             without a rank.
-        reduction: ER@K of the undefended twin minus its own. loss: HR@K without any attack and defense minus HR@K with
-            the defense alone. net: mean reduction minus mean loss.
+        reduction: ER@K of the undefended twin minus its own; at most 0 in a run that is broken. loss: HR@K without any attack
+            and defense minus HR@K with the defense alone. loss_attacked: HR@K of the undefended twin minus its own, under
+            the attack; None in the untargeted track, whose reduction is just that. paid: the one with the larger mean.
+            net: mean reduction minus mean ``paid``. hr: HR@K under attack.
         front: whether no ranked defense, nor to have none at all, reduces as much at as little loss (by the means, and one
             of the two better); None without a rank.
         er: what is left. net_end, er_end: net and what is left at the end of training; None in the targeted track,
@@ -57,8 +61,10 @@ class DefenseRow:
             the reduction.
         cost: extra milliseconds of training a round, against the undefended twin on the same hardware; median over pairs.
         runs: ids behind the numbers. scenarios: how many of the comparison. diverged, failed: attacked runs that did not
-            end well. clean_diverged: clean scenarios and seeds in which it diverged. unpaired: runs that have no
-            undefended twin. missing: scenarios of the comparison that it lacks, and clean ones. apart: how many scenarios
+            end well. broken: those that diverged or fell below popularity. clean_broken: likewise clean scenarios and seeds.
+            refused: uploads that were refused. warned: runs that carry a warning. unverified: it does not come with
+            fedbench and has runs in process, so that it has no rank. unpaired: runs that have no undefended twin that is
+            whole. missing: scenarios of the comparison that it lacks, and clean ones. apart: how many scenarios
             it has beyond the comparison. lacking: seeds that it lacks where it ran, of those that at least half of the
             defenses there ran. goal: of the attacks that it faces; "visual" in the visual track.
     """
@@ -71,7 +77,10 @@ class DefenseRow:
     last_rank: int | None
     reduction: Estimate | None
     loss: Estimate | None
+    loss_attacked: Estimate | None
+    paid: Estimate | None
     net: float | None
+    hr: float | None
     front: bool | None
     er: float | None
     peak: float | None
@@ -82,7 +91,11 @@ class DefenseRow:
     scenarios: int
     diverged: int
     failed: int
-    clean_diverged: int
+    broken: int
+    clean_broken: int
+    refused: int
+    warned: int
+    unverified: bool
     unpaired: int
     missing: list[str] = field(default_factory=list)
     apart: int = 0
@@ -170,8 +183,8 @@ def scenario_mean(rows: Sequence[Row], column: str) -> float | None:
 
 def scenario_estimate(rows: Sequence[Row], column: str) -> Estimate | None:
     """As :func:`scenario_mean`, with an interval."""
-    by_scenario = grouped([row for row in rows if row[column] is not None], itemgetter("facing"))
-    return clustered([[100 * row[column] for row in own] for own in by_scenario]) if by_scenario else None
+    values = {(row["facing"], row["seed"]): 100 * row[column] for row in rows if row[column] is not None}
+    return clustered(values) if values else None
 
 
 def plain_mean(rows: Sequence[Row], column: str, unit: float = 1.0) -> float | None:
@@ -192,8 +205,13 @@ def rank_defenses(database: Database, model: str | None = None, track: Track = T
     """Defenses by what they prevent minus what they cost, best first; those that miss scenarios come last, without a rank.
 
     Compared are the scenarios (an attack of the track, in a place) that at least half of the defenses ran, and the same
-    places without an attack. An attacked run that diverged counts as no exposure, or as the whole HR@K lost; a clean run that
-    diverged counts as a loss of the whole HR@K.
+    places without an attack. A broken attacked run prevents nothing; a run that diverged, attacked or clean, counts as a
+    loss of the whole HR@K; and where the undefended twin is broken there is nothing to prevent: the pair does not count.
+
+    What a defense costs is the larger of two means: what the recommender loses by it without an attack, and what it has
+    less under attack than its undefended twin. The first alone would not see a defense that only an attack turns against
+    the recommender. The second is against the twin, not against the clean run, so that what the attack itself takes is not
+    charged to the defense, and having none costs 0. They are not added: what a defense always takes would count twice.
 
     Args:
         database: the records. model: only this one; None: all. track: which attacks they face.
@@ -208,7 +226,7 @@ def rank_defenses(database: Database, model: str | None = None, track: Track = T
         if row["facing"] in compared
     }
     rows = [_row(name, own, found.attack, compared, needed, track) for name, own in found.rows.items()]
-    nets = {row.defense: row.net for row in rows if row.net is not None and not row.missing}
+    nets = {row.defense: row.net for row in rows if row.net is not None and not row.missing and not row.unverified}
     told = separate_nets(
         nets,
         {name: [row for row in found.rows[name] if row["facing"] in compared] for name in nets},
@@ -216,7 +234,7 @@ def rank_defenses(database: Database, model: str | None = None, track: Track = T
     )
     lacking = _lacking(found.rows, compared, needed, track)
     ranked = [row for row in rows if row.defense in nets]
-    front = pareto_front([(row.reduction.mean, row.loss.mean) for row in ranked if row.reduction and row.loss])
+    front = pareto_front([(row.reduction.mean, row.paid.mean) for row in ranked if row.reduction and row.paid])
     best = {row.defense: on for row, on in zip(ranked, front, strict=True)}
     rows = [
         replace(row, **told.standing(row.defense), front=best.get(row.defense), lacking=lacking[row.defense])
@@ -229,30 +247,48 @@ def separate_nets(nets: Mapping[str, float], rows: Mapping[str, Sequence[Row]], 
     """Which defenses differ in net.
 
     The difference of two nets is that of the mean reductions, paired by scenario and seed (the undefended twin is the
-    same, so its noise cancels), minus that of the mean losses, paired by place and seed (the baseline is the same). The two
-    are taken for independent: other runs, with an attack and without one, make them.
+    same, so its noise cancels), minus that of what they pay: the mean losses without an attack, paired by place and seed (the
+    baseline is the same), or those under attack, whichever is larger for each. A seed's part in all of them is one number.
 
-    Average ranks are over scenarios, of the reduction minus the loss in the same place.
+    Average ranks are over scenarios, of the reduction minus that loss in the same place.
 
     Args:
         nets: of the defenses that have a rank. rows: runs of each that are compared. track: of the runs.
     """
-    prevented, costs, both = {}, {}, {}
+    prevented, clean, attacked, both, where = {}, {}, {}, {}, {}
     for name, own in rows.items():
         pairs = [row for row in own if paired(row, track)]
-        costs[name] = clean_losses(pairs, track.loss)
+        where[name] = what_it_costs(pairs, track)[1]
+        clean[name] = clean_losses(pairs, track.loss)
         prevented[name] = {(row["facing"], row["seed"]): 100 * row[track.prevented] for row in pairs}
-        both[name] = {
-            (row["facing"], row["seed"]): 100 * (row[track.prevented] - row[track.loss])
-            for row in pairs
-            if row[track.loss] is not None
+        attacked[name] = {
+            (row["facing"], row["seed"]): 100 * row[where[name]] for row in pairs if row[where[name]] is not None
         }
-    reductions, losses = aligned(prevented), aligned(costs)
+        both[name] = {
+            (row["facing"], row["seed"]): 100 * (row[track.prevented] - row[where[name]])
+            for row in pairs
+            if row[where[name]] is not None
+        }
+    seeds = {seed for parts in (prevented, clean) for own in parts.values() for _, seed in own}
+    reductions, losses = aligned(prevented, seeds), {
+        track.loss: aligned(clean, seeds), track.loss_attacked: aligned(attacked, seeds)
+    }  # fmt: skip
 
     def difference(one: str, other: str) -> Difference:
-        return contrast([reductions[one] - reductions[other], losses[other] - losses[one]])
+        mine, theirs = losses[where[one]][one], losses[where[other]][other]
+        paid = [theirs - mine] if where[one] == where[other] else [theirs, -mine]
+        return contrast([reductions[one] - reductions[other], *paid])
 
     return separate(nets, difference, aligned(both))
+
+
+def what_it_costs(pairs: Sequence[Row], track: Track) -> tuple[float | None, str]:
+    """What a defense costs, see :func:`rank_defenses`, and the column that says so."""
+    clean = mean_loss(pairs, track.loss)
+    attacked = scenario_mean(pairs, track.loss_attacked) if track.loss_attacked else None
+    if clean is None or attacked is None or track.loss_attacked is None or attacked <= clean:
+        return clean, track.loss
+    return attacked, track.loss_attacked
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -285,6 +321,8 @@ def _row(
         attack = attack_of(group[0])
         left[attack] = scenario_mean(group, track.left) or 0.0
         prevented[attack] = scenario_mean(group, track.prevented) or 0.0
+    loss_attacked = scenario_estimate(pairs, track.loss_attacked) if track.loss_attacked else None
+    paid = loss if what_it_costs(pairs, track)[1] == track.loss else loss_attacked
     costs = [row["cost_ms"] for row in pairs if row["cost_ms"] is not None]
     clean = {row["clean"] for row in pairs if row[track.loss] is not None}
     lacks = {
@@ -303,7 +341,10 @@ def _row(
         last_rank=None,
         reduction=reduction,
         loss=loss,
-        net=None if reduction is None or loss is None else reduction.mean - loss.mean,
+        loss_attacked=loss_attacked,
+        paid=paid,
+        net=None if reduction is None or paid is None else reduction.mean - paid.mean,
+        hr=hit_ratio(pairs, "hr_attacked"),
         front=None,
         er=scenario_mean(pairs, track.left),
         peak=scenario_mean(pairs, track.peak) if track.peak else None,
@@ -314,7 +355,11 @@ def _row(
         scenarios=len(ran & compared),
         diverged=sum(row["status"] == "diverged" for row in own),
         failed=sum(row["status"] == "failed" for row in own),
-        clean_diverged=len({(row["clean"], row["seed"]) for row in pairs if row["clean_status"] == "diverged"}),
+        broken=sum(row["broken"] for row in own),
+        clean_broken=len({(row["clean"], row["seed"]) for row in pairs if row["clean_broken"]}),
+        refused=sum(row["refused_uploads"] or 0 for row in own),
+        warned=sum(bool(row["warnings"]) for row in own),
+        unverified=unverified(everything, "defense"),
         unpaired=sum(row["status"] != "failed" and not paired(row, track) for row in own),
         missing=sorted(lacks | {text for place, text in needed.items() if place not in clean}),
         apart=len(ran - compared),

@@ -44,8 +44,10 @@ class UntargetedCellRow(RatioCell):
 def rank_untargeted(database: Database, model: str | None = None) -> Ranking[UntargetedAttackRow]:
     """Untargeted attacks without a defense, best first; those that miss scenarios come last, without a rank.
 
-    Compared are the scenarios that at least half of the attacks ran and that have clean twins. A run that diverged has lost
-    everything: 100 %, which counts in every mean and so in the order.
+    Compared are the scenarios that at least half of the attacks ran and that have clean twins. A run that diverged has
+    earned nothing, 0 %, which counts in every mean and so in the order: a server that finds its model not to be finite
+    knows that it is attacked, and goes back to one that is. (If it earned the whole HR@K, one upload that is too large
+    would beat every method that degrades unseen.) A run below popularity has earned what it took: that is the aim.
 
     Args:
         database: the records. model: only this one; None: all.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.ranking import Estimate, cell_of, load, mean_of
+from fedbench.leaderboard.ranking import Estimate, cell_of, hit_ratio, load, mean_of
 from fedbench.leaderboard.ranking_attacks import (
     AttackRow,
     RatioCell,
@@ -41,10 +41,11 @@ class VisualAttackRow(AttackRow):
 
 @dataclass(frozen=True, kw_only=True)
 class VisualCellRow(RatioCell):
-    """Mean ER@K, and mean NDCG@20, within a bound of the images; ``eps`` is None of an attack that shows none."""
+    """Mean ER@K, HR@K and NDCG@20, within a bound of the images; ``eps`` is None of an attack that shows none."""
 
     eps: float | None
     er: Estimate
+    hr: float | None
     ndcg: float | None
 
 
@@ -76,7 +77,7 @@ def visual_cells(database: Database) -> list[VisualCellRow]:
     out = []
     for place, group in ratio_groups(_undefended(database), shows, ("eps",)):
         ndcg = mean_of(100 * row["ndcg"] for row in group if row["status"] == "ok" and row["ndcg"] is not None)
-        out.append(VisualCellRow(**place, er=exposure(group), ndcg=ndcg))
+        out.append(VisualCellRow(**place, er=exposure(group), hr=hit_ratio(group), ndcg=ndcg))
     return out
 
 

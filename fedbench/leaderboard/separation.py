@@ -22,8 +22,7 @@ class Separation:
     Attributes:
         ranks: first and last of those that are open to each, see :func:`~fedbench.leaderboard.paired.rank_intervals`.
         beats: the entries that each is significantly better than (Holm over all pairs, 5 %), best first.
-        average_ranks: over scenarios. scenarios: how many that are. friedman: p of the hypothesis that all entries are
-            equal. critical_difference: of average ranks (Nemenyi). resolution: smallest difference that can be resolved.
+        average_ranks: over scenarios. scenarios: how many that are. resolution: smallest difference that can be resolved.
         pairs: of each two, the one with the higher score first: the difference and Holm's adjusted p.
     """
 
@@ -31,8 +30,6 @@ class Separation:
     beats: Mapping[str, Sequence[str]] = field(default_factory=dict)
     average_ranks: Mapping[str, float] = field(default_factory=dict)
     scenarios: int = 0
-    friedman: float | None = None
-    critical_difference: float | None = None
     resolution: float | None = None
     pairs: Mapping[tuple[str, str], tuple[Difference, float]] = field(default_factory=dict)
 
@@ -90,14 +87,11 @@ def separate(
             better[place[above], place[below]] = True
     means = np.stack([_means(values[name]) for name in order], axis=1) if order else np.zeros((0, 0))
     means = means[~np.isnan(means).any(1)]
-    average, friedman, critical = average_ranks(means)
     return Separation(
         ranks=dict(zip(order, rank_intervals(better), strict=True)),
         beats={name: [other for other in order if better[place[name], place[other]]] for name in order},
-        average_ranks=dict(zip(order, average, strict=False)),
+        average_ranks=dict(zip(order, average_ranks(means), strict=False)),
         scenarios=len(means),
-        friedman=friedman,
-        critical_difference=critical,
         resolution=resolution(differences),
         pairs={pair: (each, p) for pair, each, p in zip(pairs, differences, adjusted, strict=True)},
     )

@@ -43,7 +43,7 @@ SHARE, POINTS, LOST, ANY = (0.0, 100.0), (-100.0, 100.0), (-math.inf, 100.0), (-
 """What is possible, in percent: of a share, of a difference of two, of what is lost of the whole, of what is brought back."""
 DETECTION = ("clean cosine", "least clean cosine", "AUC", "recall at no false alarm %", "flagged %", "false alarms %")
 """Columns of defenses of images."""
-NEVER_ON_A_SCREEN = frozenset({"failed", "missing", "without twin", "left out", "assumes", "diverged clean"})
+NEVER_ON_A_SCREEN = frozenset({"failed", "missing", "without twin", "left out", "assumes", "broken clean"})
 
 
 def columns_that_fit(sheet: Sheet, width: int) -> list[int]:
@@ -72,14 +72,16 @@ def attack_sheet(title: str, rows: Ranking[AttackRow], k: int) -> Sheet:
     """Attacks by exposure; runs without a clean twin are counted where there are any."""
     unpaired = any(row.unpaired for row in rows)
     headings = (
-        "rank", "attack", f"ER@{k}", "beats", "mean rank", "peak", "tail", f"HR@{hit_cut(k)} change", "knows", "first",
-        "scenarios", "runs", "diverged", "failed", *(("without twin",) if unpaired else ()), "missing",
+        "rank", "attack", f"ER@{k}", f"HR@{hit_cut(k)}", "beats", "mean rank", "peak", "tail",
+        f"HR@{hit_cut(k)} change", "knows", "first", "scenarios", "runs", "broken", "failed",
+        *(("without twin",) if unpaired else ()), "missing", *_doubts(rows),
     )  # fmt: skip
     lines = [
         (
-            rank_text(row.rank, row.last_rank),
+            _place(row),
             row.attack,
             _estimate(row.er),
+            _number(row.hr),
             *_standing(row),
             _number(row.peak),
             _number(row.tail),
@@ -89,11 +91,12 @@ def attack_sheet(title: str, rows: Ranking[AttackRow], k: int) -> Sheet:
             *_counted(row),
             *((str(row.unpaired),) if unpaired else ()),
             str(len(row.missing)),
+            *_doubt(row, rows),
         )
         for row in rows
     ]
     runs = {row.attack: row.runs for row in rows}
-    spare = ("diverged", "scenarios", "first", "mean rank", "runs", "knows")
+    spare = ("broken", "scenarios", "first", "mean rank", "runs", "knows")
     return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
 
 
@@ -102,11 +105,11 @@ def untargeted_sheet(title: str, rows: Ranking[UntargetedAttackRow], k: int) -> 
     h = hit_cut(k)
     headings = (
         "rank", "attack", f"HR@{h} loss %", "beats", "mean rank", f"NDCG@{h} loss %", "loss at the end %", f"HR@{h}",
-        f"clean HR@{h}", "knows", "scenarios", "runs", "diverged", "failed", "without twin", "missing",
+        f"clean HR@{h}", "knows", "scenarios", "runs", "broken", "failed", "without twin", "missing", *_doubts(rows),
     )  # fmt: skip
     lines = [
         (
-            rank_text(row.rank, row.last_rank),
+            _place(row),
             row.attack,
             _estimate(row.loss, LOST),
             *_standing(row),
@@ -118,11 +121,12 @@ def untargeted_sheet(title: str, rows: Ranking[UntargetedAttackRow], k: int) -> 
             *_counted(row),
             str(row.unpaired),
             str(len(row.missing)),
+            *_doubt(row, rows),
         )
         for row in rows
     ]
     runs = {row.attack: row.runs for row in rows}
-    spare = ("diverged", "runs", "scenarios", "mean rank", f"clean HR@{h}", "knows", f"HR@{h}", "loss at the end %")
+    spare = ("broken", "runs", "scenarios", "mean rank", f"clean HR@{h}", "knows", f"HR@{h}", "loss at the end %")
     return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
 
 
@@ -130,15 +134,16 @@ def visual_sheet(title: str, rows: Ranking[VisualAttackRow], k: int) -> Sheet:
     """Attacks where images are read, by exposure, and what their images look like."""
     unpaired = any(row.unpaired for row in rows)
     headings = (
-        "rank", "attack", f"ER@{k}", "beats", "mean rank", "peak", "tail", "NDCG@20 loss %", "max change", "PSNR dB",
-        "cosine", "knows", "first", "scenarios", "runs", "diverged", "failed",
-        *(("without twin",) if unpaired else ()), "missing",
+        "rank", "attack", f"ER@{k}", f"HR@{hit_cut(k)}", "beats", "mean rank", "peak", "tail", "NDCG@20 loss %",
+        "max change", "PSNR dB", "cosine", "knows", "first", "scenarios", "runs", "broken", "failed",
+        *(("without twin",) if unpaired else ()), "missing", *_doubts(rows),
     )  # fmt: skip
     lines = [
         (
-            rank_text(row.rank, row.last_rank),
+            _place(row),
             row.attack,
             _estimate(row.er),
+            _number(row.hr),
             *_standing(row),
             _number(row.peak),
             _number(row.tail),
@@ -151,11 +156,12 @@ def visual_sheet(title: str, rows: Ranking[VisualAttackRow], k: int) -> Sheet:
             *_counted(row),
             *((str(row.unpaired),) if unpaired else ()),
             str(len(row.missing)),
+            *_doubt(row, rows),
         )
         for row in rows
     ]
     runs = {row.attack: row.runs for row in rows}
-    spare = ("diverged", "scenarios", "first", "mean rank", "runs", "max change", "tail", "knows", "PSNR dB", "cosine")
+    spare = ("broken", "scenarios", "first", "mean rank", "runs", "max change", "tail", "knows", "PSNR dB", "cosine")
     return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
 
 
@@ -188,10 +194,6 @@ def caption(told: Separation, unit: str = "points") -> str:
     if lone := sum(each.lone > 0 for each in found):
         noun = "1 pair has" if lone == 1 else f"{lone} pairs have"
         text += f" {noun} scenarios with a single common seed, which do not count beside others with several."
-    if told.critical_difference is not None:
-        over = f"{told.scenarios} scenarios" if told.scenarios != 1 else "1 scenario"
-        friedman = "" if told.friedman is None else f"Friedman's test p = {told.friedman:.2g}, "
-        text += f" Mean ranks over {over}: {friedman}critical difference {told.critical_difference:.1f}."
     return text
 
 
@@ -200,7 +202,22 @@ def _standing(row: Standing | DefenseRow) -> tuple[str, str]:
 
 
 def _counted(row: Standing) -> tuple[str, ...]:
-    return str(row.scenarios), str(len(row.runs)), str(row.diverged), str(row.failed)
+    return str(row.scenarios), str(len(row.runs)), str(row.broken), str(row.failed)
+
+
+def _place(row: Standing | DefenseRow) -> str:
+    return "unverified" if row.unverified else rank_text(row.rank, row.last_rank)
+
+
+def _doubts(rows: Sequence[Standing] | Sequence[DefenseRow]) -> tuple[str, ...]:
+    """Headings of the columns of :func:`_doubt`: those of what there is."""
+    refused, warned = any(row.refused for row in rows), any(row.warned for row in rows)
+    return *(("refused uploads",) if refused else ()), *(("warned",) if warned else ())
+
+
+def _doubt(row: Standing | DefenseRow, rows: Sequence[Standing] | Sequence[DefenseRow]) -> tuple[str, ...]:
+    shown = {"refused uploads": row.refused, "warned": row.warned}
+    return tuple(str(shown[heading]) for heading in _doubts(rows))
 
 
 def cell_sheets(
@@ -251,26 +268,31 @@ def defense_sheet(
     """
     if track.exposes:
         cost = "NDCG@20 loss %" if track == VISUAL else f"HR@{hit_cut(k)} loss"
-        prevented, loss, left, least = f"ER@{k} reduction", cost, f"ER@{k} left", "least prevented"
+        prevented, loss, left, least = f"ER@{k} reduction", f"{cost}, clean", f"ER@{k} left", "least prevented"
+        attacked: tuple[str, ...] = (f"{cost}, attacked",)
     else:
         prevented, loss, left, least = "recovered %", "cost %", f"HR@{hit_cut(k)} loss left %", "least recovered"
+        attacked = ()
     headings = (
-        "rank", "defense", "family", prevented, loss, "net", "beats", "mean rank", "front", left,
+        "rank", "defense", "family", prevented, loss, *attacked, "net", "beats", "mean rank", "front", left,
+        f"HR@{hit_cut(k)}",
         *(("at peak",) if track.peak else ()), *(("net at the end", "left at the end %") if track.left_end else ()),
         "worst attack", least, *(DETECTION if track == VISUAL else ()), "ms a round", "knows", "assumes",
-        "scenarios", "runs", "diverged", "diverged clean", "failed", "without twin", "missing",
+        "scenarios", "runs", "broken", "broken clean", "failed", "without twin", "missing", *_doubts(rows),
     )  # fmt: skip
     lines = [
         (
-            rank_text(row.rank, row.last_rank),
+            _place(row),
             row.defense,
             row.family or "-",
             _estimate(row.reduction, POINTS if track.exposes else ANY),
             _estimate(row.loss, POINTS if track == TARGETED else LOST),
+            *((_estimate(row.loss_attacked, POINTS if track == TARGETED else LOST),) if attacked else ()),
             _number(row.net, signed=True),
             *_standing(row),
             "-" if row.front is None else "yes" if row.front else "no",
             _number(row.er),
+            _number(row.hr),
             *((_number(row.peak),) if track.peak else ()),
             *((_number(row.net_end, signed=True), _number(row.er_end)) if track.left_end else ()),
             f"{row.worst[0]} {_number(row.worst[1])}" if row.worst else "-",
@@ -281,11 +303,12 @@ def defense_sheet(
             row.assumes or "-",
             str(row.scenarios),
             str(len(row.runs)),
-            str(row.diverged),
-            str(row.clean_diverged),
+            str(row.broken),
+            str(row.clean_broken),
             str(row.failed),
             str(row.unpaired),
             str(len(row.missing)),
+            *_doubt(row, rows),
         )
         for row in rows
     ]
@@ -293,7 +316,7 @@ def defense_sheet(
     runs = {row.defense: row.runs for row in rows if not known.issuperset(row.runs)}
     spare = (
         least,
-        "diverged",
+        "broken",
         "runs",
         "scenarios",
         "mean rank",
@@ -310,6 +333,8 @@ def defense_sheet(
     )
     unit = "points" if track.exposes else "% of the baseline"
     text = caption(rows.separation, unit)
+    if attacked:
+        text = f"net: reduction minus the larger of the two losses. {text}".rstrip()
     return Sheet(title, headings, lines, runs, spare=spare, caption=text)
 
 
@@ -325,16 +350,20 @@ def _detection(row: DefenseRow) -> tuple[str, ...]:
 def under_sheet(title: str, rows: Sequence[UnderRow], k: int, track: Track = TARGETED) -> Sheet:
     """What is left of each attack under the best defense, and under the best of each family."""
     families = family_order(family for row in rows for family in row.families)
-    cost = "its NDCG@20 loss %" if track == VISUAL else f"its HR@{hit_cut(k)} loss"
+    h = hit_cut(k)
+    cost = "its cost, NDCG@20 %" if track == VISUAL else f"its cost, HR@{h}"
     headings = (
-        "attack", f"ER@{k} undefended", f"ER@{k} under the best", "best defense", cost,
+        "attack", f"ER@{k} undefended", f"HR@{h} undefended", f"ER@{k} under the best", f"HR@{h} under the best",
+        "best defense", cost,
         *(f"best {family}" for family in families), "scenarios", "defenses", "left out",
     )  # fmt: skip
     lines = [
         (
             row.attack,
             _estimate(row.er),
+            _number(row.hr),
             _estimate(row.best.er if row.best else None),
+            _number(row.best.hr if row.best else None),
             row.best.defense if row.best else "-",
             _number(row.best.loss if row.best else None, signed=True),
             *(_named(row.families.get(family)) for family in families),
@@ -350,24 +379,27 @@ def under_sheet(title: str, rows: Sequence[UnderRow], k: int, track: Track = TAR
 
 
 def matrix_sheet(title: str, rows: Sequence[UnderRow], defenses: Sequence[str]) -> Sheet:
-    """What is left of every attack under every defense (mean ER@K, or relative loss), over the same scenarios within a row.
+    """What is left of every attack under every defense (mean ER@K, or relative loss), and in brackets the HR@K, over the same
+    scenarios within a row.
 
     Args:
         title, rows: of the table. defenses: the columns, in order.
     """
-    lines = [
-        (
-            row.attack,
-            _number(row.er.mean),
-            *(_number(row.under[name].er.mean) if name in row.under else "-" for name in defenses),
-        )
-        for row in rows
-    ]
+
+    def both(each: UnderRow | Left | None) -> str:
+        return "-" if each is None else beside(_number(each.er.mean), each.hr)
+
+    lines = [(row.attack, both(row), *(both(row.under.get(name)) for name in defenses)) for row in rows]
     return Sheet(title, ("attack", "none", *defenses), lines, wide=True)
 
 
 def _named(left: Left | None) -> str:
-    return "-" if left is None else f"{_number(left.er.mean)} {left.defense}"
+    return "-" if left is None else f"{beside(_number(left.er.mean), left.hr)} {left.defense}"
+
+
+def beside(text: str, hr: float | None) -> str:
+    """A number with the HR@K beside it: ``41.2 (HR 55.0)``."""
+    return text if hr is None else f"{text} (HR {_number(hr)})"
 
 
 def share(value: Estimate) -> str:

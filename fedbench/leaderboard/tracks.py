@@ -13,7 +13,8 @@ class Track:
 
     Attributes:
         goal: of the attacks. attacks: the view of attacked runs. defenses: that of defended ones.
-        prevented: what a defense prevents of an attack. loss: what it costs without one. left: what the attack still does.
+        prevented: what a defense prevents of an attack. loss: what it costs without one. loss_attacked: what it costs under
+            the attack, None where that is in ``prevented`` anyway. left: what the attack still does.
         undefended: what it does without a defense. peak: the most it did during training, None where that is not measured.
         prevented_end, loss_end, left_end: those three at the end of training, None where they are measured there anyway.
         prefix: of the titles of its tables. key: prefix of its entries in the plain data of the board.
@@ -28,6 +29,7 @@ class Track:
     left: str
     undefended: str
     peak: str | None
+    loss_attacked: str | None = None
     prevented_end: str | None = None
     loss_end: str | None = None
     left_end: str | None = None
@@ -56,8 +58,9 @@ class Track:
 
 
 TARGETED = Track(
-    Goal.PROMOTE, "attacks", "defenses", "er_reduction", "hr_loss", "er_defended", "er_undefended", "er_peak"
-)
+    Goal.PROMOTE, "attacks", "defenses", "er_reduction", "hr_loss", "er_defended", "er_undefended", "er_peak",
+    "hr_loss_attacked",
+)  # fmt: skip
 """Exposure of the targets, in points of ER@K; costs in points of HR@K."""
 UNTARGETED = Track(
     Goal.DEGRADE,
@@ -67,6 +70,7 @@ UNTARGETED = Track(
     "hr_cost",
     "hr_left",
     "hr_lost",
+    None,
     None,
     "hr_recovered_end",
     "hr_cost_end",
@@ -85,6 +89,7 @@ VISUAL = Track(
     "er_defended",
     "er_undefended",
     "er_peak",
+    "ndcg_loss_attacked",
     prefix="Visual: ",
     key="visual_",
     name="visual",

@@ -9,15 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedbench.entries.cards import DefenseFamily
-from fedbench.leaderboard.clean_twins import mean_loss, unjudged
+from fedbench.leaderboard.clean_twins import unjudged
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.ranking import Estimate, common, grouped
+from fedbench.leaderboard.ranking import Estimate, common, grouped, hit_ratio
 from fedbench.leaderboard.ranking_defenses import (
     card_of,
     facing,
     paired,
     scenario_estimate,
     scenario_mean,
+    what_it_costs,
 )
 from fedbench.leaderboard.tracks import TARGETED, Track
 
@@ -27,13 +28,15 @@ class Left:
     """What one defense leaves of one attack; in the untargeted track, ``er`` is the relative loss and ``loss`` the cost.
 
     Attributes:
-        defense: its name on the leaderboard. er: ER@K that is left. loss: HR@K that the defense costs in these places without
-            an attack, None when that was not run. net: mean reduction minus mean loss.
+        defense: its name on the leaderboard. er: ER@K that is left. hr: HR@K under the attack. loss: HR@K that the defense
+            costs here, see :func:`~fedbench.leaderboard.ranking_defenses.rank_defenses`, None when its run without an attack
+            is missing. net: mean reduction minus loss.
     """
 
     defense: str
     families: list[str]
     er: Estimate
+    hr: float | None
     loss: float | None
     net: float | None
     runs: list[str]
@@ -44,7 +47,7 @@ class UnderRow:
     """An attack under defenses; every number is over the same scenarios. ``er`` as for :class:`Left`.
 
     Attributes:
-        er: ER@K without a defense, over the scenarios and seeds that some defense ran, too.
+        er, hr: ER@K and HR@K without a defense, over the scenarios and seeds that some defense ran, too.
         best: the defense with the highest net here, None when no compared defense has one. families: likewise among the
             defenses of each family. under: every compared defense. scenarios: how many are compared.
         apart: defenses that lack one of them.
@@ -52,6 +55,7 @@ class UnderRow:
 
     attack: str
     er: Estimate
+    hr: float | None
     best: Left | None
     families: dict[str, Left]
     under: dict[str, Left]
@@ -64,10 +68,10 @@ def attacks_under_defenses(database: Database, model: str | None = None, track: 
 
     An attack's scenarios are those that at least half of the defenses that faced it ran, with their undefended twins;
     compared are the defenses that ran all of them. The best defense of an attack is the one with the highest net: its
-    ER@K reduction on these scenarios minus its HR@K loss in the same places without an attack. (The one that leaves the
+    ER@K reduction on these scenarios minus its cost there. (The one that leaves the
     least exposure would often be one that ruins the recommender.) It is chosen for each attack, and after the fact: a
-    server that does not know which attack it faces will do worse. A chain counts for the families of all its parts. An
-    attacked run that diverged counts as no exposure, a clean one that diverged as a loss of the whole HR@K.
+    server that does not know which attack it faces will do worse. A chain counts for the families of all its parts. Broken
+    runs count as in :func:`~fedbench.leaderboard.ranking_defenses.rank_defenses`.
 
     Args:
         database: the records. model: only this one; None: all. track: which attacks.
@@ -112,6 +116,7 @@ def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str
     return UnderRow(
         attack=attack,
         er=undefended,
+        hr=scenario_mean(list(twins.values()), "hr_undefended"),
         best=_best(under.values()),
         families={family: left for family, left in best.items() if left is not None},
         under=under,
@@ -125,11 +130,12 @@ def _left(name: str, rows: Sequence[Row], families: list[str], track: Track) -> 
     assert er is not None
     assert reduction is not None
     if not unjudged(rows, track):
-        loss = mean_loss(rows, track.loss)
+        loss, _ = what_it_costs(rows, track)
     return Left(
         defense=name,
         families=families,
         er=er,
+        hr=hit_ratio(rows, "hr_attacked"),
         loss=loss,
         net=None if loss is None else reduction - loss,
         runs=[row["run_id"] for row in rows],

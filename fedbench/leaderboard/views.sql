@@ -1,5 +1,19 @@
 -- Views over the records of runs. $K is the list length of the ranking, 5, 10, 20 or 30.
 
+-- Which runs are broken: they diverged, or HR@10 at the end fell below broken_below, that of recommending by popularity or, where
+-- that is not known or the run of the same seed without attack and defense does not reach it either, half of what this run has.
+create or replace table broken_runs as
+with ended as (
+select run_id, baseline_id, scenario_id, seed, status, case when ranking = 'full' then hr_full_10 else hr_10 end as hr_at_10,
+       case when ranking = 'full' then popularity_hr_full_10 else popularity_hr_10 end as popularity_hr
+from runs)
+select r.run_id, r.popularity_hr,
+       case when b.hr_at_10 < coalesce(r.popularity_hr, b.hr_at_10 + 1) then b.hr_at_10 / 2 else r.popularity_hr end
+       as broken_below,
+       r.status = 'diverged' or (r.status = 'ok' and coalesce(r.hr_at_10 < broken_below, false)) as broken
+from ended r
+left join ended b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok';
+
 -- One row a run. hr is the headline hit ratio: against sampled negatives, or by full ranking, as its protocol says; hr_chosen
 -- and ndcg_chosen are by the same ranking at the evaluation that is best on validation items, without any at the last one.
 -- superseded: there are runs of a newer version of its attack, defense or model; the views below leave such a run out.
@@ -17,43 +31,52 @@ select * exclude (newest_attack, newest_defense, newest_model, curve),
 from runs
 join (select attack, max(attack_version) as newest_attack from runs group by attack) using (attack)
 join (select defense, max(coalesce(defense_version, 1)) as newest_defense from runs group by defense) using (defense)
-join (select model, max(coalesce(model_version, 1)) as newest_model from runs group by model) using (model);
+join (select model, max(coalesce(model_version, 1)) as newest_model from runs group by model) using (model)
+join broken_runs using (run_id);
 
 -- One row for each evaluation of each run.
 create or replace view curves as
 select run_id, scenario_id, seed, dataset, model, attack, defense, malicious_ratio, point.*
 from (select *, unnest(curve) as point from runs);
 
--- Attacked runs beside their clean twin of the same seed: what the attack gains, and what it costs in quality. Attacks that
--- promote on models that read images are in visual_attacks.
+-- Attacked runs beside their clean twin of the same seed: what the attack gains, and what it costs in quality. er_earned is 0 of
+-- a broken run: who ruins a recommender has promoted nothing. Attacks that promote on models that read images are in
+-- visual_attacks.
 create or replace view attacks as
 select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
        r.num_targets, r.target_items, r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
        array_to_string(r.attack_knowledge, ', ') as knowledge,
-       r.er, r.er_peak, r.er_tail, r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change
+       r.er, case when r.broken then 0 else r.er end as er_earned, r.er_peak, r.er_tail,
+       r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change, r.broken, r.refused_uploads, r.warnings, r.isolation
 from headline r
 left join headline c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
 where r.attack <> 'none' and not r.superseded and not (r.visual and r.attack_goal <> 'degrade');
 
--- Attacked and defended runs beside the undefended twin; the loss is that of the two clean twins of the same seed. An attacked
--- run that diverged shows the target to nobody at the end; a clean run that diverged has lost the whole hit ratio. cost_ms is
--- the extra training time of a round, where both runs had the same hardware and number of threads.
+-- Attacked and defended runs beside the undefended twin; hr_loss is that of the two clean twins of the same seed, and
+-- hr_loss_attacked what the attacked run has less than the undefended twin. A run that is broken prevents nothing: it counts
+-- with the exposure of its twin or, where that is higher, with its own; and one beside a broken twin has none. A run that
+-- diverged has lost the whole hit ratio. cost_ms is the extra training time of a round, where both runs had the same hardware
+-- and number of threads.
 create or replace view defenses as
 select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r.protocol, r.protocol_params,
        r.model_params, r.malicious_ratio, r.target, r.num_targets,
        r.attack, r.attack_params, r.attack_goal, r.defense, r.defense_params,
        r.defense_family, array_to_string(r.defense_knowledge, ', ') as defense_knowledge, r.defense_assumes,
-       case r.status when 'ok' then r.er when 'diverged' then 0 end as er_defended,
-       case r.status when 'ok' then r.er_peak when 'diverged' then coalesce(r.er_peak, 0) end as er_peak,
-       u.er as er_undefended, u.er - er_defended as er_reduction,
+       u.er as er_undefended,
+       case when r.broken then greatest(u.er, r.er) when r.status = 'ok' then r.er end as er_defended,
+       case when r.status <> 'failed' then coalesce(r.er_peak, r.er) end as er_peak,
+       u.er - er_defended as er_reduction,
        b.hr as hr_baseline, case d.status when 'diverged' then 0 else d.hr end as hr_defended, b.hr - hr_defended as hr_loss,
-       d.status as clean_status, d.defense_params as clean_params,
+       case r.status when 'ok' then r.hr when 'diverged' then 0 end as hr_attacked,
+       u.hr as hr_undefended, u.hr - hr_attacked as hr_loss_attacked,
+       r.broken, r.refused_uploads, r.warnings, r.isolation,
+       d.broken as clean_broken, d.defense_params as clean_params,
        case when r.status = 'ok' and r.rounds > 0 and u.rounds > 0
                  and r.device = u.device and r.device_name = u.device_name and r.threads = u.threads
             then 1000 * (r.seconds_train / r.rounds - u.seconds_train / u.rounds) end as cost_ms
 from headline r
-left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok'
+left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok' and not u.broken
 left join headline d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
 left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
 where r.attack <> 'none' and r.defense <> 'none' and not r.superseded and not (r.visual and r.attack_goal <> 'degrade');
@@ -67,15 +90,18 @@ select * replace (
 from headline;
 
 -- Runs under an untargeted attack beside their clean twin of the same seed: the shares of HR@K and NDCG@K that it takes, at the
--- chosen evaluation and (hr_loss_end) at the last one.
+-- chosen evaluation and (hr_loss_end) at the last one. A run that diverged has earned nothing: a server that finds its model not
+-- to be finite goes back to one that is, and knows that it is attacked. One below popularity has earned what it took.
 create or replace view untargeted_attacks as
 select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
        r.num_targets, r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
        array_to_string(r.attack_knowledge, ', ') as knowledge, r.best_epoch,
        r.hr_chosen as hr, c.hr_chosen as clean_hr, r.ndcg_chosen as ndcg, c.ndcg_chosen as clean_ndcg,
-       1 - r.hr_chosen / nullif(c.hr_chosen, 0) as hr_loss, 1 - r.ndcg_chosen / nullif(c.ndcg_chosen, 0) as ndcg_loss,
-       1 - r.hr / nullif(c.hr, 0) as hr_loss_end
+       cast(r.status = 'ok' as int) * (1 - r.hr_chosen / nullif(c.hr_chosen, 0)) as hr_loss,
+       cast(r.status = 'ok' as int) * (1 - r.ndcg_chosen / nullif(c.ndcg_chosen, 0)) as ndcg_loss,
+       cast(r.status = 'ok' as int) * (1 - r.hr / nullif(c.hr, 0)) as hr_loss_end,
+       r.broken, r.refused_uploads, r.warnings, r.isolation
 from quality r
 left join quality c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
 where r.attack_goal = 'degrade' and not r.superseded;
@@ -92,10 +118,10 @@ select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r
        (hr_baseline - hr_clean) / nullif(hr_baseline, 0) as hr_cost,
        1 - hr_undefended / nullif(hr_baseline, 0) as hr_lost, 1 - hr_defended / nullif(hr_baseline, 0) as hr_left,
        (r.hr - u.hr) / nullif(b.hr, 0) as hr_recovered_end, (b.hr - d.hr) / nullif(b.hr, 0) as hr_cost_end,
-       1 - r.hr / nullif(b.hr, 0) as hr_left_end,
-       d.status as clean_status, d.defense_params as clean_params, t.cost_ms
+       1 - r.hr / nullif(b.hr, 0) as hr_left_end, r.hr_chosen as hr_attacked,
+       r.broken, r.refused_uploads, r.warnings, r.isolation, d.broken as clean_broken, d.defense_params as clean_params, t.cost_ms
 from quality r
-left join quality u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status in ('ok', 'diverged')
+left join quality u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok'
 left join quality d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
 left join quality b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
 left join (select run_id, cost_ms from defenses) t on t.run_id = r.run_id
@@ -111,7 +137,8 @@ select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        json_merge_patch(r.attack_params, '{"eps": null}')::varchar as attack_params,
        cast(json_extract(r.attack_params, '$.eps') as double) as eps, r.attack_goal,
        array_to_string(r.attack_knowledge, ', ') as knowledge,
-       r.er, r.er_peak, r.er_tail, r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change,
+       r.er, case when r.broken then 0 else r.er end as er_earned, r.er_peak, r.er_tail,
+       r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change, r.broken, r.refused_uploads, r.warnings, r.isolation,
        case when r.ranking = 'full' then r.ndcg_full_20 else r.ndcg_20 end as ndcg,
        case when c.ranking = 'full' then c.ndcg_full_20 else c.ndcg_20 end as clean_ndcg,
        1 - ndcg / nullif(clean_ndcg, 0) as ndcg_loss,
@@ -129,20 +156,25 @@ select r.run_id, r.scenario_id, r.seed, r.status, r.dataset, r.split, r.model, r
        r.attack, json_merge_patch(r.attack_params, '{"eps": null}')::varchar as attack_params,
        cast(json_extract(r.attack_params, '$.eps') as double) as eps, r.attack_goal, r.defense, r.defense_params,
        r.defense_family, array_to_string(r.defense_knowledge, ', ') as defense_knowledge, r.defense_assumes,
-       case r.status when 'ok' then r.er when 'diverged' then 0 end as er_defended,
-       case r.status when 'ok' then r.er_peak when 'diverged' then coalesce(r.er_peak, 0) end as er_peak,
-       u.er as er_undefended, u.er - er_defended as er_reduction,
+       u.er as er_undefended,
+       case when r.broken then greatest(u.er, r.er) when r.status = 'ok' then r.er end as er_defended,
+       case when r.status <> 'failed' then coalesce(r.er_peak, r.er) end as er_peak,
+       u.er - er_defended as er_reduction,
        case when b.ranking = 'full' then b.ndcg_full_20 else b.ndcg_20 end as ndcg_baseline,
        case when d.status = 'diverged' then 0 when d.ranking = 'full' then d.ndcg_full_20 else d.ndcg_20 end as ndcg_defended,
        1 - ndcg_defended / nullif(ndcg_baseline, 0) as ndcg_loss,
-       d.status as clean_status, d.defense_params as clean_params,
+       u.hr as hr_undefended, case r.status when 'ok' then r.hr when 'diverged' then 0 end as hr_attacked,
+       case when r.status = 'diverged' then 0 when r.ranking = 'full' then r.ndcg_full_20 else r.ndcg_20 end as ndcg_attacked,
+       (case when u.ranking = 'full' then u.ndcg_full_20 else u.ndcg_20 end - ndcg_attacked) / nullif(ndcg_baseline, 0)
+       as ndcg_loss_attacked,
+       r.broken, r.refused_uploads, r.warnings, r.isolation, d.broken as clean_broken, d.defense_params as clean_params,
        case when r.status = 'ok' and r.rounds > 0 and u.rounds > 0
                  and r.device = u.device and r.device_name = u.device_name and r.threads = u.threads
             then 1000 * (r.seconds_train / r.rounds - u.seconds_train / u.rounds) end as cost_ms,
        r.clean_similarity_mean, r.clean_similarity_min, r.detection_auc, r.detection_recall_zero_fp, r.detection_recall,
        r.detection_false_positive_rate
 from headline r
-left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok'
+left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok' and not u.broken
 left join headline d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
 left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
 where r.visual and r.attack <> 'none' and r.attack_goal <> 'degrade' and r.defense <> 'none' and not r.superseded;

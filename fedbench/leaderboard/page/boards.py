@@ -103,9 +103,9 @@ def plain_board(board: Board, shared: Shared) -> dict[str, Any]:
         out[f"{track.key}cells"] = _plain(data[f"{track.key}cells"], shared)
         under = data.get(f"{track.key}attacks_under_defenses", [])
         out[f"{track.key}attacks_under_defenses"] = [_under(row, track, shared) for row in under]
-        prevented, loss = ("reduction", "loss") if track.exposes else ("recovered", "cost")
+        prevented = "reduction" if track.exposes else "recovered"
         ranked = [row for row in data[f"{track.key}defenses"] if row["rank"] is not None]
-        points = [(row[prevented]["mean"], row[loss]["mean"]) for row in ranked] + [(0.0, 0.0)]
+        points = [(row[prevented]["mean"], row["paid"]["mean"]) for row in ranked] + [(0.0, 0.0)]
         front = {point for point, best in zip(points, pareto_front(points), strict=True) if best}
         out[f"{track.key}front"] = _plain(sorted((cost, gain) for gain, cost in front), shared)
     if (within := data.get("visual_attacks_within")) is not None:
@@ -140,14 +140,19 @@ def _ranked(rows: Sequence[Mapping[str, Any]], kind: str, pairs: Sequence[Mappin
 
 
 def _under(row: Mapping[str, Any], track: Track, shared: Shared) -> dict[str, Any]:
-    """An attack's row of the heat map; ``under``: by defense, what is left, what the defense costs, its net and its runs."""
+    """An attack's row of the heat map; ``under``: by defense, what is left, its cost, its net, its runs, and HR@K."""
     left, cost = ("er", "loss") if track.exposes else ("left", "cost")
     return {
         "attack": row["attack"],
         "left": _plain(row[left], shared),
+        "hr": _plain(row["hr"], shared),
         "scenarios": row["scenarios"],
         "under": {
-            name: [*(_plain(each[key], shared) for key in (left, cost, "net")), _plain(each["runs"], shared, "runs")]
+            name: [
+                *(_plain(each[key], shared) for key in (left, cost, "net")),
+                _plain(each["runs"], shared, "runs"),
+                _plain(each["hr"], shared),
+            ]
             for name, each in row["under"].items()
         },
     }

@@ -82,10 +82,11 @@ function entry(kind, row, name, columns) {
   };
 }
 
-function pair(track, [attack, defense], [left, cost, net, list]) {
+function pair(track, [attack, defense], [left, cost, net, list, hr]) {
   const words = track.words(state.k, DATA.options.h[state.k]);
   const columns = [
     { key: "left", label: words.left, kind: "estimate", within: track.exposes ? SHARE : LOST, of: () => left },
+    { key: "hr", label: words.hr, kind: "number", digits: track.exposes ? 1 : 2, of: () => hr },
     { key: "cost", label: words.cost, kind: "number", signed: true, of: () => cost },
     { key: "net", label: "Net", kind: "number", signed: true, of: () => net },
   ];

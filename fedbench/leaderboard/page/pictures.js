@@ -132,14 +132,14 @@ function heat(track, board, caption, open) {
   if (!kept.length || !columns.length) return undefined;
   const values = kept.flatMap((row) => [row.left[0], ...Object.values(row.under).map(([left]) => left[0])]);
   const high = track.exposes ? 100 : Math.max(...values, 1);
-  const cell = (value, label, opened) => el("td", { class: `heat heat-${Math.max(0, Math.min(9, Math.floor((10 * value[0]) / high)))}` },
-    el("button", { type: "button", "aria-label": `${label}: ${num(value[0])}`, title: label, onclick: opened }, num(value[0])));
+  const cell = (value, hr, label, opened) => el("td", { class: `heat heat-${Math.max(0, Math.min(9, Math.floor((10 * value[0]) / high)))}` },
+    el("button", { type: "button", "aria-label": `${label}: ${num(value[0])}, HR ${num(hr)}`, title: `${label}, HR ${num(hr)}`, onclick: opened }, num(value[0]), track.exposes && el("small", {}, `HR\u00a0${num(hr)}`)));
   const body = kept.map((row) => el("tr", {},
     el("th", { scope: "row", class: "name" }, el("button", { type: "button", class: "open", onclick: () => open.attack(row) }, row.attack)),
-    cell(row.left, `${row.attack}, no defense`, () => open.attack(row)),
+    cell(row.left, row.hr, `${row.attack}, no defense`, () => open.attack(row)),
     columns.map(({ defense }) => {
       if (!Object.hasOwn(row.under, defense)) return el("td", { class: "heat none", title: `${row.attack} under ${defense}: not all of the compared scenarios were run` }, "–");
-      return cell(row.under[defense][0], `${row.attack} under ${defense}`, () => open.pair(row, defense));
+      return cell(row.under[defense][0], row.under[defense][4], `${row.attack} under ${defense}`, () => open.pair(row, defense));
     })));
   const heads = ["none", ...columns.map((row) => row.defense)].map((name) => el("th", { scope: "col", class: "turned" }, el("span", {}, el("span", {}, name))));
   return el("div", {},

@@ -6,14 +6,14 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 // The tracks, and the names that their fields have in the data.
 const TRACKS = {
   targeted: {
-    prefix: "", exposes: true, left: "er", prevented: "reduction", cost: "loss", ms: "cost", value: "er",
+    prefix: "", exposes: true, left: "er", prevented: "reduction", cost: "paid", ms: "cost", value: "er",
     words: (k, h) => ({
       attacks: `Attacks by ER@${k}, without a defense`,
       defenses: `Defenses by ER@${k} reduction minus HR@${h} loss`,
       heat: `ER@${k} that is left, attack by defense`,
       cells: `ER@${k} by dataset, model and share of malicious clients`,
-      left: `ER@${k} left`, prevented: `ER@${k} reduction`, cost: `HR@${h} loss`, least: "least prevented",
-      x: `HR@${h} loss without an attack (points)`, y: `ER@${k} reduction (points)`,
+      left: `ER@${k} left`, hr: `HR@${h}`, prevented: `ER@${k} reduction`, cost: `HR@${h} loss charged`, clean: `HR@${h} loss clean`, attacked: `HR@${h} loss attacked`, least: "least prevented",
+      x: `HR@${h} loss, the larger of clean and attacked (points)`, y: `ER@${k} reduction (points)`,
     }),
   },
   untargeted: {
@@ -23,19 +23,19 @@ const TRACKS = {
       defenses: `Defenses by HR@${h} recovered minus cost`,
       heat: `HR@${h} loss that is left, attack by defense`,
       cells: `HR@${h} loss by dataset, model and share of malicious clients`,
-      left: `HR@${h} loss left %`, prevented: "Recovered %", cost: "Cost %", least: "least recovered",
+      left: `HR@${h} loss left %`, hr: `HR@${h}`, prevented: "Recovered %", cost: "Cost %", least: "least recovered",
       x: `cost: HR@${h} lost without an attack (% of the baseline)`, y: `recovered HR@${h} (% of the baseline)`,
     }),
   },
   visual: {
-    prefix: "visual_", exposes: true, left: "er", prevented: "reduction", cost: "loss", ms: "cost", value: "er",
-    words: (k) => ({
+    prefix: "visual_", exposes: true, left: "er", prevented: "reduction", cost: "paid", ms: "cost", value: "er",
+    words: (k, h) => ({
       attacks: `Attacks by ER@${k} at equal eps, without a defense`,
       defenses: `Defenses by ER@${k} reduction minus NDCG@20 loss %`,
       heat: `ER@${k} that is left, attack by defense`,
       cells: `ER@${k} by dataset, model, share of malicious clients and eps`,
-      left: `ER@${k} left`, prevented: `ER@${k} reduction`, cost: "NDCG@20 loss %", least: "least prevented",
-      x: "NDCG@20 lost without an attack (% of the baseline)", y: `ER@${k} reduction (points)`,
+      left: `ER@${k} left`, hr: `HR@${h}`, prevented: `ER@${k} reduction`, cost: "NDCG@20 loss charged %", clean: "NDCG@20 loss clean %", attacked: "NDCG@20 loss attacked %", least: "least prevented",
+      x: "NDCG@20 lost, the larger of clean and attacked (% of the baseline)", y: `ER@${k} reduction (points)`,
     }),
   },
 };

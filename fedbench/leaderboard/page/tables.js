@@ -3,7 +3,7 @@
 // A column: key, label, help, kind ("text" | "number" | "estimate" | "count" | "name"), of (value of a row), and
 // for numbers digits and signed; `within` is what is possible: an interval is shown inside of it, and of a share all of it.
 const SHARE = [0, 100], POINTS = [-100, 100], LOST = [-Infinity, 100];
-const rankColumn = { key: "rank", label: "Rank", kind: "rank", of: (row) => row.rank, help: "The places that the runs leave open; none when a scenario of the comparison is missing" };
+const rankColumn = { key: "rank", label: "Rank", kind: "rank", of: (row) => row.rank, help: "The places that the runs leave open; none when a scenario of the comparison is missing, or for an entry of which runs are not isolated" };
 const beatsColumn = { key: "beats", label: "Beats", kind: "number", digits: 0, of: (row) => row.beats, help: "How many entries it is significantly better than: paired tests with Holm's correction, 5 %" };
 const averageColumn = { key: "average_rank", label: "Mean rank", kind: "number", of: (row) => row.average_rank, help: "Over scenarios" };
 
@@ -16,6 +16,7 @@ function attackColumns(track, k, h) {
   if (track.exposes) {
     columns.push(
       { key: "er", label: `ER@${k}`, kind: "estimate", within: SHARE, of: (row) => row.er, help: "Share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean over seeds" },
+      { key: "hr", label: `HR@${h}`, kind: "number", of: (row) => row.hr, help: "Under the attack" },
       { key: "peak", label: "Peak", kind: "number", of: (row) => row.peak, help: "Highest value during training" },
       { key: "tail", label: "Tail", kind: "number", of: (row) => row.tail, help: "Mean over the last quarter of training" },
     );
@@ -44,9 +45,11 @@ function counts() {
   return [
     { key: "scenarios", label: "Scenarios", kind: "count", of: (row) => row.scenarios, help: "Of those that are compared" },
     { key: "runs", label: "Runs", kind: "count", of: (row) => DATA.lists[row.runs].length },
-    { key: "diverged", label: "Diverged", kind: "bad", of: (row) => row.diverged },
+    { key: "broken", label: "Broken", kind: "bad", of: (row) => row.broken, help: "Runs that diverged, or whose HR@10 fell below that of recommending by popularity" },
     { key: "failed", label: "Failed", kind: "bad", of: (row) => row.failed },
     { key: "missing", label: "Missing", kind: "bad", of: (row) => DATA.texts[row.missing].length, help: "Scenarios of the comparison that it lacks" },
+    { key: "refused", label: "Refused", kind: "bad", of: (row) => row.refused, help: "Uploads that were not finite, which no server takes" },
+    { key: "warned", label: "Warned", kind: "bad", of: (row) => row.warned, help: "Runs that carry a warning" },
   ];
 }
 
@@ -56,12 +59,17 @@ function defenseColumns(track, words) {
     { key: "defense", label: "Defense", kind: "name", of: (row) => row.defense },
     { key: "family", label: "Family", kind: "text", of: (row) => row.family || "–" },
     { key: "prevented", label: words.prevented, kind: "estimate", signed: true, within: track.exposes ? POINTS : undefined, of: (row) => row[track.prevented] },
-    { key: "cost", label: words.cost, kind: "estimate", signed: true, within: track === TRACKS.targeted ? POINTS : LOST, of: (row) => row[track.cost], help: "What it costs without an attack" },
+    { key: "cost", label: words.cost, kind: "estimate", signed: true, within: track === TRACKS.targeted ? POINTS : LOST, of: (row) => row[track.cost], help: track.exposes ? "What it costs: the larger of the losses without an attack and under one" : "What it costs without an attack" },
+    ...(track.exposes ? [
+      { key: "clean", label: words.clean, kind: "number", signed: true, of: (row) => row.loss?.[0] ?? null, help: "Without an attack" },
+      { key: "attacked", label: words.attacked, kind: "number", signed: true, of: (row) => row.loss_attacked?.[0] ?? null, help: "Under attack, against the run without the defense" },
+    ] : []),
     { key: "net", label: "Net", kind: "number", signed: true, of: (row) => row.net, help: "What it prevents minus what it costs" },
     beatsColumn,
     averageColumn,
     { key: "front", label: "Front", kind: "text", of: (row) => (row.front === null ? "–" : row.front ? "yes" : "no"), help: "No ranked defense, nor having none, is as good in both and better in one" },
     { key: "left", label: words.left, kind: "number", of: (row) => row[track.left] },
+    { key: "hr", label: words.hr, kind: "number", digits: track.exposes ? 1 : 2, of: (row) => row.hr, help: "Under attack" },
     ...(track.exposes ? [{ key: "peak", label: "At peak", kind: "number", of: (row) => row.peak, help: "Highest value during training: a defense that ends near 0 after a high peak was overrun early" }] : []),
     ...(track === TRACKS.untargeted ? [
       { key: "net_end", label: "Net at\u00a0the\u00a0end", kind: "number", signed: true, of: (row) => row.net_end, help: "At the last evaluation" },
@@ -91,6 +99,7 @@ function cellColumns(track, k, h) {
     { key: "malicious_ratio", label: "Malicious", kind: "number", of: (row) => row.malicious_ratio, text: (row) => percent(row.malicious_ratio) },
     ...(visual ? [{ key: "eps", label: "Eps", kind: "number", digits: 0, of: (row) => row.eps, text: (row) => (row.eps === null ? "no image" : String(row.eps)), help: "How far the images may lie from the original ones, in steps of 8-bit pixels" }] : []),
     { key: "value", label: exposes ? `ER@${k}` : `HR@${h} loss %`, kind: "estimate", within: exposes ? SHARE : LOST, signed: !exposes, of: (row) => row[track.value] },
+    ...(visual ? [{ key: "hr", label: `HR@${h}`, kind: "number", digits: 2, of: (row) => row.hr }] : []),
     visual ? { key: "ndcg", label: "NDCG@20", kind: "number", digits: 2, of: (row) => row.ndcg } : { key: "hr", label: `HR@${h}`, kind: "number", digits: exposes ? 1 : 2, of: (row) => row.hr },
     { key: "runs", label: "Runs", kind: "count", of: (row) => DATA.lists[row.runs].length },
   ];
@@ -162,7 +171,7 @@ function content(column, row, domains) {
   switch (column.kind) {
     case "estimate": return estimate(value, column, domains[column.key]);
     case "number": return num(value, column);
-    case "rank": return value === null ? el("span", { title: "no rank: it lacks scenarios of the comparison" }, "–") : row.place.replace("-", "–");
+    case "rank": return value === null ? row.unverified ? el("span", { title: "no rank: it does not come with fedbench, and has runs in process" }, "unverified") : el("span", { title: "no rank: it lacks scenarios of the comparison" }, "–") : row.place.replace("-", "–");
     case "bad": return value ? el("b", {}, String(value)) : el("span", { class: "zero" }, "0");
     default: return String(value);
   }

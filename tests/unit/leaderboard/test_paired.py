@@ -45,26 +45,35 @@ def test_one_scenario_is_the_paired_t_test() -> None:
     assert (ours.scenarios, ours.runs) == (1, 4)
 
 
-def test_several_scenarios_are_strata() -> None:
-    """Differences 1, 3 and 10, 14, 18: means 2 and 14, variances 2 and 16, of the means 1 and 16/3, quartered 1/4 and 4/3."""
-    estimate, se, df, p = known(contrast([array([1, 3, NAN], [10, 14, 18])]))
-    assert estimate == 8
-    assert se == pytest.approx(math.sqrt(1 / 4 + 4 / 3))
-    assert df == pytest.approx((1 / 4 + 4 / 3) ** 2 / (1 / 16 / 1 + 16 / 9 / 2))
-    assert p == pytest.approx(2 * stats.t.sf(8 / se, df))
+def test_several_scenarios_are_one_draw_a_seed() -> None:
+    """The paired t test over the means of the seeds, whatever moves them in one scenario and in the other."""
+    part = array([1, 3, 8], [10, 14, 18], [-5, 0, 2])
+    ours, scipy = contrast([part]), stats.ttest_1samp(part.mean(0), 0)
+    low, high = scipy.confidence_interval(0.95)
+    assert known(ours) == pytest.approx((part.mean(), stats.sem(part.mean(0)), 2, scipy.pvalue))
+    assert (ours.low, ours.high, ours.scenarios, ours.runs) == (pytest.approx(low), pytest.approx(high), 3, 9)
+    twice = contrast([np.concatenate([part, part])])
+    assert known(twice) == pytest.approx(known(ours)), "the same scenarios again are no further proof"
 
 
-def test_scenarios_of_equal_spread_have_all_degrees_of_freedom() -> None:
-    estimate, se, df, _ = known(contrast([array([-1, 0, 1], [4, 5, 6], [9, 10, 11], [-11, -10, -9])]))
-    assert (estimate, se, df) == (1.25, pytest.approx(math.sqrt(4 / 3) / 4), pytest.approx(8))
+def test_where_runs_are_missing_the_variance_is_that_of_seeds_that_move_all_scenarios_alike() -> None:
+    """Seeds of variance 1 in both scenarios, two of three in the first: weights 5/12, 5/12 and 1/6 on them."""
+    rng = np.random.default_rng(0)
+    found = []
+    for drawn in rng.normal(0, 1, (4000, 3)):
+        found.append(known(contrast([array([drawn[0], drawn[1], NAN], list(drawn))])))
+    estimates, errors, freedoms, ps = np.array(found).T
+    assert (errors**2).mean() == pytest.approx(2 * (5 / 12) ** 2 + 1 / 36, rel=0.05)
+    assert estimates.var() == pytest.approx(2 * (5 / 12) ** 2 + 1 / 36, rel=0.05)
+    assert 1 < freedoms[0] < 2
+    assert (ps <= 0.05).mean() <= 0.06
 
 
-def test_two_parts_add_their_variances_as_in_the_test_of_welch() -> None:
-    a, b = array([1.0, 4.0, 4.0]), array([3.0, 8.0, 1.0, 2.0])
-    ours, scipy = contrast([a, -b]), stats.ttest_ind(a[0], b[0], equal_var=False)
-    estimate, _, df, p = known(ours)
-    assert (estimate, df, p) == (pytest.approx(-0.5), pytest.approx(scipy.df), pytest.approx(scipy.pvalue))
-    assert (ours.scenarios, ours.runs) == (2, 7)
+def test_parts_that_share_a_seed_share_its_draw() -> None:
+    gains, costs = array([1.0, 4.0, 4.0], [2.0, 2.0, 8.0]), array([3.0, 8.0, 1.0])
+    ours, scipy = contrast([gains, -costs]), stats.ttest_1samp(gains.mean(0) - costs[0], 0)
+    assert known(ours) == pytest.approx((gains.mean() - 4, stats.sem(gains.mean(0) - costs[0]), 2, scipy.pvalue))
+    assert (ours.scenarios, ours.runs) == (3, 9)
 
 
 def test_a_scenario_with_one_seed_does_not_count_beside_others_with_several() -> None:
@@ -86,13 +95,11 @@ def test_a_loud_scenario_with_one_seed_borrows_no_calm() -> None:
     assert found <= 32, "5 % of 400 and three standard deviations"
 
 
-def test_without_two_seeds_anywhere_the_scenarios_are_the_units() -> None:
-    a, b = array([3, NAN], [NAN, 5], [9, NAN]), array([1, 7], [4, 6], [5, NAN])
-    ours, scipy = paired_difference(a, b), stats.ttest_rel([3, 5, 9], [1, 6, 5])
-    assert (ours.df, ours.p) == (2, pytest.approx(scipy.pvalue))
+def test_without_two_seeds_anywhere_there_is_no_test() -> None:
+    """Twelve scenarios of one seed share its draws: nothing shows how far seeds differ."""
+    ours = paired_difference(array([3, NAN], [NAN, 5], [9, NAN]), array([1, 7], [4, 6], [5, NAN]))
+    assert (ours.estimate, ours.se, ours.p, ours.low) == (pytest.approx(5 / 3), None, None, None)
     assert (ours.scenarios, ours.runs) == (3, 3)
-    alone = paired_difference(array([3.0]), array([1.0]))
-    assert (alone.estimate, alone.se, alone.p, alone.low) == (2, None, None, None)
     nothing = paired_difference(array([3, NAN]), array([NAN, 1]))
     assert (nothing.estimate, nothing.p, nothing.runs) == (None, None, 0)
 
@@ -102,46 +109,14 @@ def test_only_what_both_have_counts() -> None:
     assert paired_difference(a, b) == paired_difference(a[:1, :3], b[:1, :3])
 
 
-def test_without_variation_the_runs_are_coins() -> None:
+def test_without_variation_every_seed_is_a_draw_of_one_in_four() -> None:
     same = array([50, 50, 50], [0.1 + 0.2, 0.3, 0.3])
     ours = paired_difference(same, array([50, 50, 50], [0.3, 0.3, 0.3]))
     assert (ours.estimate, ours.p, ours.low, ours.high) == (0, 1, 0, 0)
     saturated = paired_difference(array([100] * 3, [100] * 3, [0] * 3), np.zeros((3, 3)))
-    assert saturated.estimate == pytest.approx(200 / 3)
-    assert saturated.p == 2.0**-4, "two scenarios differ; each has two seeds that agree with the first"
-    assert contrast([array([5], [5], [5])]).p == 2.0**-2, "scenarios as units: two that agree with the first"
+    assert (saturated.estimate, saturated.p) == (pytest.approx(200 / 3), 2 / 4**3)
     assert contrast([array([1, 1], [-1, -1])]).p == 1
-    assert contrast([array([3, NAN], [0, 0])]).p == 1, "the seeds that could vary say nothing of the one that differs"
-
-
-@pytest.mark.parametrize("noise", [1e-6, 1e-2, 0.5])
-def test_what_varies_a_little_makes_no_proof_of_saturated_runs(noise: float) -> None:
-    """Two scenarios that agree in three seeds are four coins, and one that varies is two more at the most."""
-    jitter = [noise, -noise, noise / 2]
-    two = contrast([array([100] * 3, [100] * 3, jitter)])
-    assert two.p == pytest.approx(2.0**-6)
-    assert contrast([array([100] * 3, jitter)]).p == pytest.approx(2.0**-4)
-    estimate, se, df, p = known(two)
-    assert 2 * stats.t.sf(estimate / se, df) == pytest.approx(p), "p, standard error and interval say the same"
-    calm = contrast([array([0] * 3, jitter)])
-    assert calm.p == pytest.approx(contrast([array(jitter)]).p), "where both are at 0, nothing is saturated"
-    parts = contrast([array(jitter), array([20], [20], [20])])
-    assert parts.p == pytest.approx(2.0**-4), "three scenarios as units agree, too"
-
-
-def test_equal_attacks_with_saturated_and_quiet_scenarios_share_a_rank() -> None:
-    """Ten equal entries: two scenarios in which each seed is at 0 or 100 %, and one near 0 with noise of 0.1."""
-    rng = np.random.default_rng(1)
-    apart = 0
-    for _ in range(40):
-        draw = np.concatenate([100.0 * (rng.random((10, 2, 3)) < 0.5), np.abs(rng.normal(0, 0.1, (10, 1, 3)))], axis=1)
-        apart += any(told({str(n): each for n, each in enumerate(draw)}).beats.values())
-    assert apart <= 4
-
-
-def test_the_degrees_of_freedom_are_those_of_the_scenarios_that_vary() -> None:
-    _, _, df, _ = known(contrast([array([1, 2, 4], [0, 0, 0], [7, 7, 7])]))
-    assert df == 2
+    assert contrast([array([3, 3]), array([4, 4])]).p == 2 / 4**2
 
 
 def test_holm_by_hand() -> None:
@@ -195,47 +170,25 @@ def test_the_resolution_is_what_a_typical_pair_needs() -> None:
 
 def test_a_difference_of_the_resolution_is_found_in_about_80_of_100() -> None:
     rng = np.random.default_rng(4)
-    noise = rng.normal(0, 1, (300, 12, 3))
+    noise = rng.normal(0, 1, (300, 3, 8))
     level = 0.05 / 10
-    need = float(np.median([(stats.t.ppf(1 - level / 2, 24) + stats.t.ppf(0.8, 24)) / math.sqrt(36)]))
-    typical = resolution([contrast([each]) for each in noise[:10]])
-    assert typical == pytest.approx(need, rel=0.25)
+    need = float((stats.t.ppf(1 - level / 2, 7) + stats.t.ppf(0.8, 7)) / math.sqrt(24))
+    assert resolution([contrast([each]) for each in noise[:10]]) == pytest.approx(need, rel=0.4)
     found = sum((contrast([each + need]).p or 1) <= level for each in noise)
-    assert 220 <= found <= 270
+    assert 215 <= found <= 275
 
 
 def test_average_ranks_by_hand() -> None:
-    """Ranks 1 2 3, 2 1 3, 1.5 1.5 3 and 1 3 2; with Friedman's statistic corrected for the tie of two."""
-    means = array([9, 5, 1], [5, 9, 1], [7, 7, 1], [9, 1, 5])
-    ranks, p, _ = average_ranks(means)
-    assert ranks == [5.5 / 4, 7.5 / 4, 11 / 4]
-    plain = 12 / (4 * 3 * 4) * (5.5**2 + 7.5**2 + 11**2) - 3 * 4 * 4
-    assert p == pytest.approx(stats.chi2.sf(plain / (1 - 6 / (4 * (27 - 3))), 2))
-    assert p == pytest.approx(float(stats.friedmanchisquare(*means.T).pvalue))
-
-
-def test_the_critical_difference_is_that_of_the_paper() -> None:
-    """Four classifiers on 14 data sets: 1.25 with q = 2.569; ten: q = 3.164 (Demšar 2006, section 3.2.2 and table 5)."""
-    rng = np.random.default_rng(0)
-    assert average_ranks(rng.random((14, 4)))[2] == pytest.approx(1.25, abs=5e-3)
-    assert average_ranks(rng.random((6, 10)))[2] == pytest.approx(3.164 * math.sqrt(110 / 36), abs=2e-3)
-
-
-def test_average_ranks_where_little_can_be_said() -> None:
-    assert average_ranks(array([3, 3, 1])) == ([1.5, 1.5, 3], None, None)
-    ranks, p, critical = average_ranks(array([1, 1, 1], [2, 2, 2]))
-    assert (ranks, p) == ([2, 2, 2], 1)
-    assert critical is not None
-    two = average_ranks(array([1, 2], [1, 2]))
-    assert two[:2] == ([2, 1], None)
-    assert two[2] == pytest.approx(1.96 * math.sqrt(2 * 3 / 12), abs=1e-3)
-    assert average_ranks(np.zeros((0, 3))) == ([], None, None)
+    """Ranks 1 2 3, 2 1 3, 1.5 1.5 3 and 1 3 2."""
+    assert average_ranks(array([9, 5, 1], [5, 9, 1], [7, 7, 1], [9, 1, 5])) == [5.5 / 4, 7.5 / 4, 11 / 4]
+    assert average_ranks(np.zeros((0, 3))) == []
 
 
 def test_values_are_laid_out_by_scenario_and_seed() -> None:
     arrays = aligned({"a": {("x", 1): 1.0, ("y", 0): 2.0}, "b": {("x", 0): 3.0, ("z", 1): 4.0}})
     np.testing.assert_array_equal(arrays["a"], [[NAN, 1], [2, NAN], [NAN, NAN]])
     np.testing.assert_array_equal(arrays["b"], [[3, NAN], [NAN, NAN], [NAN, 4]])
+    np.testing.assert_array_equal(aligned({"a": {("x", 1): 1.0}}, [1, 0, 5])["a"], [[NAN, 1, NAN]])
 
 
 def told(values: dict[str, Values]) -> Separation:
@@ -248,38 +201,19 @@ def test_entries_that_cannot_be_tested_share_a_rank() -> None:
     found = told({"a": array([90.0]), "b": array([10.0]), "c": array([0.0])})
     assert found.ranks == dict.fromkeys("abc", (1, 3))
     assert found.beats == {"a": [], "b": [], "c": []}
-    assert (found.resolution, found.friedman) == (None, None)
+    assert found.resolution is None
     assert found.average_ranks == {"a": 1, "b": 2, "c": 3}
     empty = separate({}, lambda one, other: contrast([]), {})
     assert (empty.ranks, empty.average_ranks, empty.scenarios) == ({}, {}, 0)
-
-
-@pytest.mark.parametrize("seeds", [3, 2, 1])
-def test_two_equal_attacks_share_a_rank_in_95_of_100_leaderboards(seeds: int) -> None:
-    """Twelve scenarios that differ in level and noise; seeds that move all alike; "x" and "y" are equal by construction."""
-    rng = np.random.default_rng(20)
-    shared, apart, boards = 0, 0, 100
-    for _ in range(boards):
-        level = rng.uniform(10, 60, (12, 1))
-        noise = rng.uniform(0.2, 3, (12, 1))
-        moved = rng.normal(0, 5, (12, seeds))
-        true = {"best": 30.0, "x": 15.0, "y": 15.0, "worse": 9.0, "worst": -9.0}
-        values = {name: level + mean + moved + noise * rng.normal(size=(12, seeds)) for name, mean in true.items()}
-        found = told(values)
-        shared += found.ranks["x"] == found.ranks["y"]
-        apart += found.ranks["best"] == (1, 1) and found.ranks["worst"] == (5, 5)
-    assert shared >= 95
-    assert apart >= 95
 
 
 def test_equal_attacks_that_succeed_wholly_or_not_at_all_share_a_rank() -> None:
     """ER@K is often 0 or 100 %: three seeds that agree by chance must not pass for certainty."""
     rng = np.random.default_rng(21)
     for chance in (0.1, 0.5):
-        for scenarios in (1, 4, 12):
+        for scenarios in (1, 4):
             shared = 0
             for _ in range(100):
                 draw = 100.0 * (rng.random((2, scenarios, 3)) < chance)
-                ranks = told({"x": draw[0], "y": draw[1], "none": np.full((scenarios, 3), -50.0)}).ranks
-                shared += ranks["x"] == ranks["y"]
-            assert shared >= 95, (chance, scenarios)
+                shared += not any(told({"x": draw[0], "y": draw[1]}).beats.values())
+            assert shared >= 90, (chance, scenarios)

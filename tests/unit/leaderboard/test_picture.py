@@ -38,7 +38,7 @@ def test_a_picture_names_every_ranked_defense(ranked: list[DefenseRow], tmp_path
     assert all(f"<!-- {number}  {row.defense} -->" in first for number, row in enumerate(ranked, 1))
     assert "<!-- filter+aggregation -->" in first
     assert "<!-- ER@30 reduction (points) -->" in first
-    assert "<!-- HR@20 loss without an attack (points) -->" in first
+    assert "<!-- HR@20 loss, the larger of clean and attacked (points) -->" in first
     draw_defenses(ranked, svg, 30)
     assert svg.read_text(encoding="utf-8") == first
 

@@ -5,49 +5,42 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from records import record, scenario, write
+from records import interval, record, scenario, write
 from scipy import stats
 
 from fedbench.comparison import compare_entries
 from fedbench.errors import ResultsError, UserError
 from fedbench.leaderboard import Database, rank_attacks, rank_defenses
 from fedbench.leaderboard.board import make_board
-from fedbench.leaderboard.ranking import clustered, interval
+from fedbench.leaderboard.ranking import clustered
 from fedbench.leaderboard.ranking_attacks import attack_cells
 from fedbench.leaderboard.render import markdown
 
 
-def test_the_t_interval_agrees_with_scipy() -> None:
+def test_one_scenario_has_the_t_interval_of_scipy() -> None:
     values = [1.0, 2.5, 4.0, 7.0]
-    ours = interval(values)
+    ours = clustered({("x", seed): value for seed, value in enumerate(values)})
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     assert (ours.mean, ours.n) == (3.625, 4)
     assert ours.low == pytest.approx(low)
     assert ours.high == pytest.approx(high)
-    assert interval([5.0]).low is None
+    assert clustered({("x", 0): 5.0}).low is None
 
 
-def test_the_mean_is_over_scenarios_whatever_their_number_of_seeds() -> None:
-    assert clustered([[10.0, 20.0, 30.0], [40.0]]).mean == 30.0
-    assert clustered([[10.0, 20.0]]) == interval([10.0, 20.0])
-
-
-def test_the_bootstrap_covers_scenarios_and_seeds() -> None:
-    flat = clustered([[50.0, 50.0], [50.0, 50.0]])
-    assert (flat.low, flat.high) == (50.0, 50.0)
-    seeds_only = clustered([[40.0, 60.0], [40.0, 60.0], [40.0, 60.0]])
-    assert seeds_only.low is not None
-    assert 15 <= seeds_only.low < 50
-    rng = np.random.default_rng(1)
-    hits = 0
-    for _ in range(60):
-        true_means = rng.normal(50, 10, 30)
-        estimate = clustered([list(rng.normal(mean, 5, 3)) for mean in true_means])
-        assert estimate.low is not None
-        assert estimate.high is not None
-        hits += estimate.low <= 50 <= estimate.high
-    assert 50 <= hits < 60
-    assert clustered([[1.0, 2.0], [3.0]]) == clustered([[1.0, 2.0], [3.0]])
+def test_the_interval_is_over_the_means_of_seeds() -> None:
+    """Scenarios that share their seeds are no further draws: two that move alike have the interval of one."""
+    one = {("x", 0): 10.0, ("x", 1): 20.0, ("x", 2): 60.0}
+    both = one | {("y", seed): value + 30 for (_, seed), value in one.items()}
+    alone, together = clustered(one), clustered(both)
+    assert together.mean == alone.mean + 15
+    assert (together.low, together.high) == (
+        pytest.approx((alone.low or 0) + 15),
+        pytest.approx((alone.high or 0) + 15),
+    )
+    against = one | {("z", seed): -value for (_, seed), value in one.items()}
+    assert clustered(against).high == pytest.approx(0)
+    assert clustered({("x", 0): 10.0, ("x", 1): 30.0, ("y", 0): 40.0}).mean == 30, "whatever their number of seeds"
+    assert clustered({("x", 0): 10.0, ("y", 0): 40.0}).low is None
 
 
 def two_attacks(folder: Path) -> Path:
@@ -94,7 +87,7 @@ def test_what_the_seeds_cannot_tell_apart_shares_a_rank(tmp_path: Path) -> None:
     ((difference, p),) = [found.separation.pairs["a-hum", "random"]]
     assert difference.estimate == pytest.approx(41)
     assert (difference.scenarios, difference.runs) == (1, 8)
-    assert p == pytest.approx(3 * 2.0**-7), "all eight seeds differ by the same, and it is the fourth of six tests"
+    assert p == pytest.approx(4 * 2 / 4**8), "all eight seeds differ by the same, and it is the third of six tests"
     board = make_board(Database([tmp_path]))
     assert board.data["resolution"]["attacks"] == told.resolution
     assert board.data["attacks"][0]["beats"] == 2
@@ -211,7 +204,7 @@ def test_a_seed_that_diverged_counts_as_no_exposure(tmp_path: Path) -> None:
     ((difference, _),) = found.separation.pairs.values()
     assert (difference.estimate, difference.runs) == (pytest.approx(50 / 3), 3)
     (cell,) = [cell for cell in attack_cells(database) if cell.attack == "a-ra"]
-    assert (cell.er, cell.hr) == (found[1].er, pytest.approx(50))
+    assert (cell.er, cell.hr) == (found[1].er, pytest.approx(50 / 3))
     compared = compare_entries(database, "a-ra", "a-hum", "attack").contrasts[0]
     assert (compared.a, compared.difference.estimate) == (pytest.approx(100 / 3), pytest.approx(-50 / 3))
 

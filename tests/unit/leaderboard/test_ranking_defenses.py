@@ -5,15 +5,17 @@ import random
 import statistics
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from records import defended, record, scenario, write
+from records import defended, interval, record, scenario, write
 
-from fedbench.leaderboard import Database, DefenseRow, rank_defenses
+from fedbench.comparison import compare_entries
+from fedbench.errors import ResultsError
+from fedbench.leaderboard import Database, DefenseRow, rank_attacks, rank_defenses
 from fedbench.leaderboard.board import make_board
-from fedbench.leaderboard.ranking import interval
 from fedbench.leaderboard.ranking_defenses import pareto_front
 from fedbench.leaderboard.render import markdown
 from fedbench.leaderboard.under_defenses import attacks_under_defenses
@@ -144,7 +146,7 @@ def test_an_unranked_defense_dominates_nobody(tmp_path: Path) -> None:
     assert by_name(tmp_path)["half"].front is None
 
 
-def test_a_diverged_attack_is_no_exposure_and_a_diverged_clean_run_a_whole_loss(tmp_path: Path) -> None:
+def test_a_diverged_attack_prevents_nothing_and_a_diverged_clean_run_is_a_whole_loss(tmp_path: Path) -> None:
     """Of a run that diverged, the last evaluation before that is in the record; it is not the end."""
     ended = [defended("wild", attack, 0, er=[0.6, 0.4]) for attack in ("a-ra", "a-hum")]
     diverged = [replace(defended("wild", attack, 1, er=[0.8, 0.7]), status="diverged") for attack in ("a-ra", "a-hum")]
@@ -159,11 +161,13 @@ def test_a_diverged_attack_is_no_exposure_and_a_diverged_clean_run_a_whole_loss(
     wild = by_name(tmp_path)["wild"]
     assert wild.reduction is not None
     assert wild.loss is not None
-    assert wild.er == pytest.approx(20)
+    assert wild.er == pytest.approx((40 + 80) / 2)
     assert wild.peak == pytest.approx((60 + 80) / 2)
-    assert wild.reduction.mean == pytest.approx(60)
+    assert wild.reduction.mean == pytest.approx(40 / 2)
     assert wild.loss.mean == pytest.approx((10 + 60) / 2)
-    assert (wild.diverged, wild.clean_diverged, wild.unpaired, wild.rank) == (2, 1, 0, 1)
+    assert wild.loss_attacked is not None
+    assert (wild.loss_attacked.mean, wild.paid) == (pytest.approx((0 + 50) / 2), wild.loss)
+    assert (wild.diverged, wild.clean_broken, wild.unpaired, wild.rank) == (2, 1, 0, 1)
     text = markdown(make_board(Database([tmp_path])))
     assert "diverged: 1 of a-ra under wild on longtail-small mf at 5 %" in text
     assert "counts as a loss of the whole HR@10" in text
@@ -282,7 +286,8 @@ def test_missing_seeds_of_a_defense_are_named_with_an_attack_and_without(tmp_pat
 
 
 def test_an_interval_of_points_ends_at_100(tmp_path: Path) -> None:
-    write(tmp_path, *undefended(), *under("half", 0.8, 0.0, 0.6))
+    half = [defended("half", attack, seed, er=0.8 - 0.8 * seed) for attack in ("a-ra", "a-hum") for seed in (0, 1)]
+    write(tmp_path, *undefended(), *half, *(defended("half", seed=seed, hr=0.6) for seed in (0, 1)))
     sheet = next(s for s in make_board(Database([tmp_path])).sheets if s.headings[1] == "defense")
     assert sheet.rows[0][sheet.headings.index("ER@10 reduction")] == "+40.0 [-100.0, +100.0]"
 
@@ -394,3 +399,107 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     assert row["worst"] == ["a-hum", pytest.approx(30)]
     assert row["front"] is True
     assert "attacks_under_defenses" in data
+
+
+POPULAR = {"popularity_hr_10": 0.4}
+
+
+def wrecked(name: str, seed: int, **values: Any) -> list[RunRecord]:
+    """A defense that costs nothing without an attack, and its run under one."""
+    return [defended(name, seed=seed, hr=0.6, **POPULAR), defended(name, "a-ra", seed, **POPULAR | values)]
+
+
+def test_what_a_wrecked_recommender_earns(tmp_path: Path) -> None:
+    """A median that keeps HR and most of the prevention stands above three ways to show the target to nobody."""
+    for seed in range(3):
+        wave = 0.01 * seed
+        write(
+            tmp_path,
+            record(scenario(), seed, hr=0.6, **POPULAR),
+            record(scenario("a-ra"), seed, er=0.9 + wave, hr=0.58, **POPULAR),
+            *wrecked("median-like", seed, er=0.05 + wave, hr=0.57),
+            *wrecked("diverging", seed, status="diverged"),
+            *wrecked("nothing-left", seed, er=0.0, hr=0.0),
+            *wrecked("below-popularity", seed, er=0.0, hr=0.39),
+        )
+    found = rank_defenses(Database([tmp_path]))
+    assert found[0].defense == "median-like"
+    assert {row.defense: (row.broken, round(row.net or 0, 6)) for row in found} == {
+        "median-like": (0, 84),  # 85 prevented, and a point of HR
+        "below-popularity": (3, -19),
+        "nothing-left": (3, -58),
+        "diverging": (3, -58),
+    }
+    rows = {row.defense: row for row in found}
+    assert (rows["diverging"].hr, rows["nothing-left"].hr) == (0, 0)
+    assert [name for name, row in rows.items() if row.front] == ["median-like"]
+    nothing = rows["nothing-left"]
+    assert nothing.paid is not None
+    assert nothing.loss is not None
+    assert (nothing.er, nothing.paid.mean) == (pytest.approx(91), pytest.approx(58))
+    assert nothing.loss.mean == 0, "without an attack it costs nothing"
+    text = markdown(make_board(Database([tmp_path])))
+    assert "broken: 3 runs of a-ra under nothing-left on longtail-small mf at 5 %" in text
+    (row,) = attacks_under_defenses(Database([tmp_path]))
+    assert row.best is not None
+    assert row.best.defense == "median-like"
+    compared = compare_entries(Database([tmp_path]), "median-like", "nothing-left", "defense")
+    (er, *_) = [each for each in compared.contrasts if each.measure == "ER@10"]
+    assert (er.a, er.b) == (pytest.approx(6), pytest.approx(91)), "and comparing two tells the same"
+    assert any("3 broken" in text for text in compared.lost)
+
+
+def test_where_popularity_is_not_known_or_not_reached_half_of_the_baseline_must_be_left(tmp_path: Path) -> None:
+    for seed, popular in ((0, None), (1, 0.7)):
+        known = {"popularity_hr_10": popular}
+        write(
+            tmp_path,
+            record(scenario(), seed, hr=0.6, **known),
+            record(scenario("a-ra"), seed, er=0.9, hr=0.58, **known),
+            *(defended(name, seed=seed, hr=0.6, **known) for name in ("half", "less")),
+            defended("half", "a-ra", seed, er=0.0, hr=0.3, **known),
+            defended("less", "a-ra", seed, er=0.0, hr=0.29, **known),
+        )
+    rows = by_name(tmp_path)
+    assert (rows["half"].broken, rows["less"].broken) == (0, 2)
+    assert "popularity: of 6 runs it is not known" in markdown(make_board(Database([tmp_path])))
+    (tmp_path / "popularity.csv").write_text(
+        f"run,popularity_hr_10,popularity_hr_full_10\n{record(scenario(), 0).run_id},0.5,\n"
+    )
+    assert by_name(tmp_path)["half"].broken == 1, "a file beside the records says it"
+    (tmp_path / "popularity.csv").write_text("run,popularity_hr_10,popularity_hr_full_10\nx,much,\n")
+    with pytest.raises(ResultsError, match=r"cannot read .*popularity\.csv"):
+        Database([tmp_path])
+
+
+def test_where_the_undefended_run_is_broken_there_is_nothing_to_prevent(tmp_path: Path) -> None:
+    """And the attack has earned nothing: nobody is shown its target by a recommender that is worse than popularity."""
+    for seed in range(2):
+        write(
+            tmp_path,
+            record(scenario(), seed, hr=0.6, **POPULAR),
+            record(scenario("a-ra"), seed, er=0.9, hr=0.39 if seed else 0.5, **POPULAR),
+            *wrecked("any", seed, er=0.1, hr=0.5),
+        )
+    row = by_name(tmp_path)["any"]
+    assert row.reduction is not None
+    assert (row.reduction.mean, row.reduction.n, row.unpaired) == (pytest.approx(80), 1, 1)
+    (attack,) = rank_attacks(Database([tmp_path]))
+    assert attack.er is not None
+    assert (attack.er.mean, attack.hr, attack.broken) == (pytest.approx(45), pytest.approx(44.5), 1)
+
+
+def test_an_entry_of_ones_own_is_ranked_by_isolated_runs_only(tmp_path: Path) -> None:
+    write(tmp_path, *undefended(), *under("ours", 0.1, 0.1, 0.6), *under("other", 0.2, 0.2, 0.6))
+    own = [replace(each, isolation="none", warnings=["looks odd"]) for each in under("in-process", 0.0, 0.0, 0.6)]
+    write(tmp_path, *own, *(replace(each, isolation="none", defense="median") for each in under("b", 0.3, 0.3, 0.6)))
+    board = make_board(Database([tmp_path]))
+    rows = {row.defense: row for row in board.defenses}
+    assert rows["in-process"].rank is None
+    assert rows["in-process"].reduction is not None, "it is shown"
+    assert (rows["in-process"].unverified, rows["in-process"].warned) == (True, 4)
+    assert [rows[name].rank for name in ("ours", "other", "median")] == [1, 1, 1], "median comes with fedbench"
+    text = markdown(board)
+    assert "| unverified | in-process |" in text
+    assert "in-process does not come with fedbench and has runs in process" in text
+    assert "warning of 2 runs of a-ra under in-process on longtail-small mf at 5 %: looks odd" in text

@@ -100,7 +100,7 @@ def test_defenses_that_share_no_scenario_are_not_compared(tmp_path: Path) -> Non
     assert row.er.mean == pytest.approx(40)
 
 
-def test_a_diverged_run_leaves_no_exposure_but_a_ruined_recommender_is_not_best(tmp_path: Path) -> None:
+def test_a_diverged_run_leaves_all_exposure_and_has_lost_the_recommender(tmp_path: Path) -> None:
     write(
         tmp_path,
         record(scenario(), hr=0.6),
@@ -109,8 +109,9 @@ def test_a_diverged_run_leaves_no_exposure_but_a_ruined_recommender_is_not_best(
         *(defended("wild", attack, status="diverged") for attack in ("none", "a-ra")),
     )
     row = rows(tmp_path)["a-ra"]
-    assert row.under["wild"].er.mean == 0
-    assert row.under["wild"].net == pytest.approx(50 - 60)
+    assert row.under["wild"].er.mean == pytest.approx(50)
+    assert row.under["wild"].net == pytest.approx(0 - 60)
+    assert (row.under["wild"].hr, row.under["mean"].hr, row.hr) == (0, pytest.approx(60), pytest.approx(50))
     assert row.best is not None
     assert row.best.defense == "mean"
 

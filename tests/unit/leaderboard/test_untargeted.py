@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from records import record, scenario, untargeted, write
+from records import interval, record, scenario, untargeted, write
 from scipy import stats
 
 from fedbench.leaderboard import (
@@ -20,7 +20,6 @@ from fedbench.leaderboard import (
     rank_untargeted,
 )
 from fedbench.leaderboard.board import make_board
-from fedbench.leaderboard.ranking import interval
 from fedbench.leaderboard.ranking_untargeted import untargeted_cells
 from fedbench.leaderboard.render import headline, markdown
 
@@ -78,7 +77,7 @@ def test_a_protocol_that_ranks_against_sampled_items_is_measured_so_at_the_end(t
     assert (row.loss.mean, row.ndcg_loss) == (pytest.approx(20), None)
 
 
-def test_a_run_that_diverged_has_lost_everything_and_one_that_failed_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_run_that_diverged_has_earned_nothing_and_one_that_failed_does_not_count(tmp_path: Path) -> None:
     """Of a run that diverged the record holds what it reached before: that is not what is left."""
     write(
         tmp_path,
@@ -91,16 +90,12 @@ def test_a_run_that_diverged_has_lost_everything_and_one_that_failed_counts_for_
     )
     rows = rank_untargeted(Database([tmp_path], 5))
     assert [(row.attack, row.rank, row.diverged, row.failed) for row in rows] == [
-        ("a-ra", 1, 1, 0),
         ("random", 1, 0, 1),
         ("a-hum", 1, 0, 0),
+        ("a-ra", 1, 1, 0),
     ]
-    assert rows[0].loss is not None
-    assert (rows[0].loss.mean, rows[0].loss_end, rows[0].hr) == (
-        pytest.approx(50),
-        pytest.approx(50),
-        pytest.approx(2),
-    )
+    assert rows[2].loss is not None
+    assert (rows[2].loss.mean, rows[2].loss_end, rows[2].hr) == (0, 0, pytest.approx(2))
     assert "diverged: 1 of a-ra on longtail-small mf at 5 %" in markdown(make_board(Database([tmp_path], 5)))
 
 
@@ -146,8 +141,8 @@ def test_several_scenarios_have_a_clustered_interval(tmp_path: Path) -> None:
     assert (loss.mean, loss.n) == (pytest.approx(35), 2)
     assert loss.low is not None
     assert loss.high is not None
-    assert loss.low == pytest.approx(70 - loss.high), "two scenarios alone say next to nothing of others"
-    assert 100 < loss.high < 254, "the t interval of 15 and 55"
+    assert loss.low == pytest.approx(70 - loss.high)
+    assert loss.high == pytest.approx(interval([30, 40]).high), "of the means of two seeds"
     (cell, other) = untargeted_cells(Database([tmp_path], 5))
     assert {each.malicious_ratio: each.loss.mean for each in (cell, other)} == {
         0.01: pytest.approx(15),
@@ -239,7 +234,7 @@ def test_an_attack_whose_best_defense_leaves_less_than_nothing_is_before_those_w
     assert (second.attack, second.best) == ("a-hum", None)
 
 
-def test_a_defense_that_saves_a_run_from_diverging_recovers_all_that_it_keeps(tmp_path: Path) -> None:
+def test_where_the_undefended_run_diverged_there_is_nothing_to_recover(tmp_path: Path) -> None:
     write(
         tmp_path,
         untargeted("none", 0, 0.04),
@@ -248,10 +243,35 @@ def test_a_defense_that_saves_a_run_from_diverging_recovers_all_that_it_keeps(tm
         untargeted("a-ra", 0, 0.03, defense="good"),
         untargeted("none", 0, 0.04, defense="wild", status="diverged"),
         untargeted("a-ra", 0, 0.01, defense="wild"),
+        *(untargeted("a-hum", 0, hr, defense=name) for name, hr in (("none", 0.03), ("good", 0.036), ("wild", 0.01))),
     )
     rows = judged(tmp_path)
-    assert rows["good"].net == pytest.approx(75)
-    assert (rows["wild"].net, rows["wild"].clean_diverged) == (pytest.approx(25 - 100), 1)
+    assert (rows["good"].net, rows["good"].unpaired) == (pytest.approx(15), 1)
+    assert (rows["wild"].net, rows["wild"].clean_broken) == (pytest.approx(-50 - 100), 1)
+
+
+def test_an_upload_that_breaks_the_model_earns_an_untargeted_attack_nothing(tmp_path: Path) -> None:
+    """All runs of one diverged, one had its uploads refused, and one degrades: the last alone has a loss."""
+    for seed in range(3):
+        wave = 0.0001 * seed
+        write(
+            tmp_path,
+            untargeted("none", seed, 0.04),
+            untargeted("a-ra", seed, 0.04, status="diverged", error="parameters are not finite"),
+            untargeted("random", seed, 0.04, refused_uploads=30),
+            untargeted("a-hum", seed, 0.03 + wave),
+        )
+    board = make_board(Database([tmp_path], 5))
+    (table,) = [sheet for sheet in board.sheets if "attacks by loss" in sheet.title]
+    shown = {row[1]: dict(zip(table.headings, row, strict=True)) for row in table.rows}
+    assert list(shown) == ["a-hum", "a-ra", "random"]
+    assert [row["HR@5 loss %"] for row in shown.values()][1:] == ["+0.0 [+0.0, +0.0]"] * 2
+    assert (shown["a-hum"]["beats"], shown["a-ra"]["rank"]) == ("2", "2-3")
+    assert [row["broken"] for row in shown.values()] == ["0", "3", "0"]
+    assert shown["random"]["refused uploads"] == "90"
+    assert (
+        "refused: 90 uploads that were not finite, in 3 runs of random on longtail-small mf at 5 %." in board.warnings
+    )
 
 
 @pytest.mark.parametrize("lost", ["none", "a-ra"])
@@ -301,13 +321,13 @@ def test_the_untargeted_tables(tmp_path: Path) -> None:
     assert len(attacks.headings) == len(attacks.rows[0])
     assert "at peak" not in defenses.headings
     assert dict(zip(defenses.headings, defenses.rows[0], strict=True)) | {
-        "recovered %": "+22.5 [-137.9, +182.9]", "cost %": "+5.0", "net": "+17.5", "HR@5 loss left %": "15.0",
+        "recovered %": "+22.5", "cost %": "+5.0", "net": "+17.5", "HR@5 loss left %": "15.0",
         "worst attack": "a-hum 20.0", "least recovered": "a-hum +5.0", "family": "filter", "assumes": "nothing",
     } == dict(zip(defenses.headings, defenses.rows[0], strict=True))  # fmt: skip
     assert matrix.headings == ("attack", "none", "good", "ruin", "poor")
     assert sorted(matrix.rows) == [
-        ("a-hum", "25.0", "20.0", "0.0", "37.5"),
-        ("a-ra", "50.0", "10.0", "100.0", "37.5"),
+        ("a-hum", "25.0 (HR 3.0)", "20.0 (HR 3.2)", "0.0 (HR 4.0)", "37.5 (HR 2.5)"),
+        ("a-ra", "50.0 (HR 2.0)", "10.0 (HR 3.6)", "100.0 (HR 0.0)", "37.5 (HR 2.5)"),
     ]
 
 

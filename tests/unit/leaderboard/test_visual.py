@@ -113,7 +113,7 @@ def test_a_purifier_that_diverges_without_an_attack_has_lost_everything(tmp_path
     )
     (row,) = rank_defenses(Database([tmp_path], 5), None, VISUAL)
     assert row.loss is not None
-    assert (row.loss.mean, row.clean_diverged) == (100, 1)
+    assert (row.loss.mean, row.clean_broken) == (100, 1)
 
 
 def test_a_run_that_failed_before_it_had_an_extractor_stays_in_the_track(tmp_path: Path) -> None:
