@@ -111,6 +111,7 @@ def _table(
         "defense_assumes": ["nothing"] * rows,
         "target_items": [[7]] * rows,
         "warnings": [[]] * rows,
+        "isolation": ["sandbox"] * rows,
         "checksum": pa.nulls(rows, pa.string()),
         "uploads": [None] * rows,
         "extractor": pa.nulls(rows, pa.string()),

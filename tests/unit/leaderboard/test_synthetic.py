@@ -9,9 +9,9 @@ from fedbench.leaderboard.board import make_board
 
 
 def test_a_board_of_invented_records_has_all_its_parts(tmp_path: Path) -> None:
-    """Four attacks, two of each goal, two defenses, ten places, three seeds; clean runs are shared by the places."""
-    count = write_synthetic(tmp_path / "all.parquet", attacks=4, defenses=2, places=10, seeds=3, points=4)
-    assert count == 4 * 3 * 10 * 3 + 3 * 3
+    """Four attacks, two of each goal, two defenses, ten places, five seeds; clean runs are shared by the places."""
+    count = write_synthetic(tmp_path / "all.parquet", attacks=4, defenses=2, places=10, seeds=5, points=4)
+    assert count == 4 * 3 * 10 * 5 + 3 * 5
     database = Database([tmp_path], curves=False)
     assert database.rows("select count(*) as n from curves") == [{"n": 0}]
     board = make_board(database)
