@@ -247,7 +247,8 @@ def test_details_open_by_key_and_lead_to_every_run(visit: Any, database: Databas
 def test_each_cell_of_the_heat_map_leads_to_its_runs(visit: Any) -> None:
     browser = visit()
     cell = browser.find_element(By.CSS_SELECTOR, '#heat button[aria-label^="a-ra under drop"]')
-    shown = cell.text
+    shown, hit_ratio = cell.text.split("\n")
+    assert hit_ratio.startswith("HR")
     cell.send_keys(Keys.ENTER)
     panel = browser.find_element(By.ID, "details")
     assert panel.find_element(By.ID, "details-title").text == "a-ra under drop"
