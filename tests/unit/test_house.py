@@ -17,8 +17,8 @@ BY_NAME = {
     "cli/lazy.py", "entries/registry.py", "isolation/entries.py", "isolation/serving.py", "plugins/moved.py",
     "runs/worker.py",
 }  # fmt: skip
-"""Who imports what is named at run time: torch, entries and what they derive from, what has moved, what runs a run or checks a
-file."""
+"""Who imports what is named at run time: torch, entries and what they derive from, what has moved, what runs a run or checks
+a file."""
 
 
 def test_no_module_reaches_itself() -> None:
