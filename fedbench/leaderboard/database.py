@@ -330,9 +330,9 @@ def of_one_data(records: pa.Table) -> tuple[pa.Table, list[str]]:
             if others:
                 out.update(others)
                 told.append(
-                    f"{count(len(others), 'run')} on {dataset} ({split}) do not count: made on other data"
+                    f"{count(len(others), 'run')} on {dataset} ({split}) left out: made on other data"
                     f" ({', '.join(sorted({rows[n][4][:8] for n in others}))}) than the newest ({newest[:8]});"
-                    f" `fedbench run` runs them again."
+                    f" `fedbench run` runs such again."
                 )
     kept = pa.array([number not in out for number in range(len(rows))], pa.bool_())
     return (records.filter(kept) if out else records), told

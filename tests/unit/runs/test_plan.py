@@ -59,6 +59,14 @@ def test_a_truncated_record_is_named_and_does_not_count(record: RunRecord, tmp_p
     assert list(plan.damaged) == [str(path)]
 
 
+def test_runs_on_other_data_of_the_same_name_are_run_again(record: RunRecord, tmp_path: Path) -> None:
+    write_record(dataclasses.replace(record, dataset_fingerprint="0" * 64), tmp_path)
+    plan = make_plan([Planned(CLEAN, (0,))], tmp_path)
+    assert (plan.kept, plan.todo, plan.moved) == ([], [Run(CLEAN, 0)], [Run(CLEAN, 0)])
+    write_record(record, tmp_path)
+    assert make_plan([Planned(CLEAN, (0,))], tmp_path).kept == [Run(CLEAN, 0)]
+
+
 def test_runs_of_other_images_are_run_again(record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a model that looks at them, once the record says which; the images are read once for a dataset and split."""
     sighted = Scenario("longtail-small", "vncf", model_params={"extractor": "random-conv"}, protocol_params=SHORT)
