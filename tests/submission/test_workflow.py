@@ -88,6 +88,18 @@ def test_the_code_of_a_contribution_runs_only_after_it_was_read(workflow: dict[A
     assert "fedbench check" in scripts({"jobs": {"run": run}})
 
 
+SAYS = """
+case "$* $SAY" in
+  *" silent") exit ;;
+  *" refused") echo "refused: 1 reason" ;;
+  check*) echo "ok card"; echo "passed: attack x: 9 checks" ;;
+  *--no-rerun*) echo "read: whole" ;;
+  *) echo "verified: 1 of 1 run repeated" ;;
+esac
+exit "${CODE:-0}"
+"""
+
+
 class Theirs:
     """A repository as the workflow finds it, and a command in fedbench's place that notes how it is called."""
 
@@ -96,7 +108,7 @@ class Theirs:
         self.root.mkdir()
         tools = folder / "tools"
         tools.mkdir()
-        (tools / "fedbench").write_text('#!/bin/sh\necho "$@" >>calls\n')
+        (tools / "fedbench").write_text(f'#!/bin/sh\necho "$@" >>calls\n{SAYS}')
         (tools / "fedbench").chmod(0o755)
         monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
         self.git("init", "-q")
@@ -118,8 +130,14 @@ class Theirs:
 
     def calls(self, script: str) -> list[str]:
         (self.folder / "calls").unlink(missing_ok=True)
-        subprocess.run(["bash", "-c", script], cwd=self.folder, check=True)
+        assert self.run(script) == 0
         return (self.folder / "calls").read_text().splitlines()
+
+    def run(self, script: str, **variables: str) -> int:
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=self.folder, env=os.environ | variables, capture_output=True, check=False
+        )
+        return done.returncode
 
 
 def test_a_bundle_that_is_renamed_or_turned_into_a_link_is_judged_too(
@@ -163,8 +181,28 @@ def test_new_entries_of_every_kind_are_checked_and_no_other_file(
     assert theirs.calls(script) == [f"check theirs/fedbench/{folder}/my_own.py" for folder in sorted(templates)]
 
 
+def test_a_command_counts_by_its_verdict_and_its_code(
+    workflow: dict[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Theirs(tmp_path, monkeypatch)
+    theirs.write("fedbench/attacks/old.py", "")
+    monkeypatch.setenv("BASE", theirs.commit())
+    theirs.write("fedbench/attacks/mine.py", (TEMPLATES / "attack_promote.py.txt").read_text(encoding="utf-8"))
+    theirs.write("fedbench/defenses/mine.py", (TEMPLATES / "defense.py.txt").read_text(encoding="utf-8"))
+    for name in ("a", "b"):
+        theirs.write(f"leaderboard/submissions/{name}.zip", name)
+    theirs.commit()
+    judging = [step["run"] for step in steps(workflow) if re.search("fedbench (check|verify)", step.get("run", ""))]
+    assert len(judging) == 3
+    for script in judging:
+        assert theirs.run(script) == 0
+        assert theirs.run(script, SAY="silent") != 0
+        assert theirs.run(script, SAY="refused") != 0
+        assert theirs.run(script, CODE="1") != 0
+
+
 def test_its_commands_exist(workflow: dict[Any, Any]) -> None:
     group = typer.main.get_command(app)
-    used = set(re.findall(r"^\s*fedbench ([a-z]+)", scripts(workflow), re.MULTILINE))
+    used = set(re.findall(r"(?:^\s*|\()fedbench ([a-z]+)", scripts(workflow), re.MULTILINE))
     assert used == {"check", "data", "verify"}
     assert used <= set(group.commands)  # type: ignore[attr-defined]
