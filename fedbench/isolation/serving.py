@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fedbench.entries.cards import Parameters, parse_parameters
+from fedbench.entries.cards import AttackCard, Parameters, declared, parse_parameters
 from fedbench.errors import FedbenchError, ThreatModelViolation, UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.batch import Batch
@@ -103,7 +103,8 @@ class _Host:
         else:
             source = source.numpy().tobytes()
             kind, cls = class_in(FILE, source, hashlib.sha256(source).hexdigest(), kind)
-        self.cls, self._card, self._kind = cls, cls.card, kind
+        self.cls, self._kind = cls, kind
+        self._card = declared(cls, AttackCard) if kind == "attack" else cls.card  # as it is now, whatever becomes of it
         if kind not in ("attack", "defense"):
             return json.dumps({"kind": kind, "card": {"name": cls.card.name}})
         bases = [base.__module__ for base in cls.__mro__ if base is not object]

@@ -157,7 +157,9 @@ class Line:
             return {"dense": self._dense(value, arrays)}
         name = type(value).__name__
         if PASSING.get(name) is not type(value):
-            if isinstance(value, rows.Rows):  # of a class that only one side knows: as it is written out
+            if isinstance(value, rows.Rows):  # of a model that brings its own: as it is written out
+                if not type(value).__module__.startswith("fedbench."):
+                    raise TypeError("rows of a class that the engine does not know; use FullRows(client, item, values)")
                 return self._plain(rows.FullRows(value.client, value.item, value.grad()), arrays)
             raise TypeError(f"{name} is none of what an entry may return")
         content = {each.name: self._plain(getattr(value, each.name), arrays) for each in dataclasses.fields(value)}
