@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +44,9 @@ def run(
     dataset: Dataset = None,
     isolated: Annotated[
         bool,
-        typer.Option("--isolated", help="Let the file of --attack run in a confined process of its own, on the CPU."),
+        typer.Option(
+            "--isolated", help="Run the files of --attack and --defense in confined processes of their own, on the CPU."
+        ),
     ] = False,
     only: Only = None,
     seeds: Seeds = None,
@@ -81,7 +83,7 @@ def run(
     loaded = load_suite(suite)
     entries = {"attack": attack, "defense": defense, "model": model, "dataset": dataset}
     if isolated:
-        _load_isolated(attack, where)
+        _load_isolated(entries, where)
     if any(entries.values()):
         from fedbench.scenarios.substitution import chosen, substituted
 
@@ -124,18 +126,27 @@ def run(
     speak(_verdict(summary, results), summary.exit_code == 0, summary.exit_code)
 
 
-def _load_isolated(attack: str | None, device: str) -> None:
-    """Make the file an entry without importing it here."""
+def _load_isolated(entries: Mapping[str, str | None], device: str) -> None:
+    """Make the files entries without importing them here."""
     from fedbench.errors import UserError
     from fedbench.isolation.entries import load_isolated
     from fedbench.isolation.nursery import close
     from fedbench.plugins import is_file
 
-    if attack is None or not is_file(attack):
-        raise UserError("--isolated confines the attack of a file: give it as --attack ./my_attack.py.")
+    files = {kind: each for kind, each in entries.items() if each is not None and is_file(each)}
+    for kind in ("model", "dataset"):
+        if kind in files:
+            raise UserError(
+                f"--isolated: the {kind} of a file cannot be confined; leave out --{kind} {files[kind]} or this."
+            )
+    if not files:
+        raise UserError("--isolated confines the attack or the defense of a file: give it as --attack ./my_attack.py.")
     if device != "cpu":
         raise UserError("--isolated computes on the CPU, where every device draws the same; leave out --device.")
-    load_isolated(attack, "attack")
+    if "attack" in files:
+        load_isolated(files["attack"], "attack")
+    if "defense" in files:
+        load_isolated(files["defense"], "defense")
     close()  # workers have processes of their own
 
 

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from fedbench.errors import FedbenchError, ThreatModelViolation, UserError
-from fedbench.federation.view import AttackerView
 from fedbench.isolation.limits import Limits
 from fedbench.isolation.nursery import nursery
 from fedbench.isolation.wire import LATE, Broken, Line
@@ -22,6 +21,14 @@ from fedbench.texts import visible
 
 _FINDINGS = 1_000
 """Most that a process may find."""
+
+
+class Drawing(Protocol):
+    """What an entry is shown: whatever it is, it has a random stream for it."""
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The stream."""
 
 
 class EntryFailed(FedbenchError):
@@ -93,7 +100,7 @@ class Process:
         method: str,
         content: Any,
         answer: Callable[[str, tuple[Any, ...]], Any] | None = None,
-        view: AttackerView | None = None,
+        view: Drawing | None = None,
         seconds: float | None = None,
     ) -> Any:
         """What a method of the entry returns.
@@ -175,7 +182,7 @@ class Process:
         with contextlib.suppress(Exception):
             self.close()
 
-    def _answered(self, said: dict[str, Any], answer: Any, view: AttackerView | None) -> dict[str, Any]:
+    def _answered(self, said: dict[str, Any], answer: Any, view: Drawing | None) -> dict[str, Any]:
         if answer is None or view is None or not isinstance(said.get("values"), tuple):
             raise Broken("it asked out of turn")
         _move(view.generator, said.get("draws"))
@@ -186,7 +193,7 @@ class Process:
             return {"refused": str(error), "draws": view.generator.get_state()}
         return {"answer": found, "draws": view.generator.get_state()}
 
-    def _done(self, said: dict[str, Any], view: AttackerView | None) -> Any:
+    def _done(self, said: dict[str, Any], view: Drawing | None) -> Any:
         if set(said) != {"done", "draws", "refused", "noted"}:
             raise Broken("it sent something that is no answer")
         if isinstance(said["refused"], tuple) and said["refused"]:

@@ -17,8 +17,13 @@ from fedbench.entries.cards import AttackCard, Parameters, declared, parse_param
 from fedbench.errors import FedbenchError, ThreatModelViolation, UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.batch import Batch
+from fedbench.federation.defense import Defense, ServerView
+from fedbench.federation.defense import Notes as RoundNotes
+from fedbench.federation.model import PublicParams
+from fedbench.federation.optimizers import ServerOptimizer
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, HonestStep, RoundState, Surroundings
+from fedbench.isolation.defense import HOOKS
 from fedbench.isolation.limits import Limits
 from fedbench.isolation.watching import Notes, Untouched, WatchedView, global_state, moved
 from fedbench.isolation.wire import Broken, Line
@@ -36,6 +41,7 @@ def serve(connected: socket.socket, limits: Limits, level: str) -> None:
     host = _Host(connected, limits)
     host.line.send(level)
     while True:
+        host.line.forget_lent()
         try:
             what, content = host.line.receive()
         except Broken:
@@ -70,6 +76,8 @@ class _Host:
             return self._check(content["checks"], content["seal"])
         if what == "make":
             return self._make(content)
+        if isinstance(self.entry, Defense):
+            return self._defend(what, content)
         assert isinstance(self.entry, Attack)
         self._see(content["static"], content["draws"])
         assert self._view is not None
@@ -132,7 +140,28 @@ class _Host:
         assert self.cls is not None
         params: Parameters = parse_parameters(self.cls.Params, json.loads(content["params"]), content["where"])
         self.entry = self.cls(params)
+        if isinstance(self.entry, Defense):
+            return {"on_flag": str(self.entry.on_flag)}
         return {"public_fraction": float(getattr(self.entry, "public_fraction", 0.0))}
+
+    def _defend(self, hook: str, content: Any) -> Any:
+        """What a hook of a defense returns; of rounds, what it notes is noted."""
+        values = list(content["values"])
+        if "draws" in content:
+            self._generator.set_state(content["draws"])
+        if "server" not in content:
+            made = getattr(self.entry, hook)(*values, *([self._generator] if hook == "purify" else []))
+            return list(map(str, made)) if hook == "warnings" else made
+        seen = dict(content["server"])
+        notes = RoundNotes() if seen.pop("notes") else None
+        optimizer = _Optimizer(self.ask) if seen.pop("optimizer") else None
+        server = ServerView(generator=self._generator, optimizer=optimizer, notes=notes, **seen)
+        if hook in ("regularize", "client_update"):  # they are shown the parameters before the users
+            values.insert(len(values) - 2, server.params)
+        made = getattr(self.entry, hook)(*values, server)
+        if notes is not None:
+            self.noted = {"left_out": [list(each) for each in notes.left_out], "uniformity": notes.uniformity}
+        return made
 
     def _see(self, static: Any, draws: torch.Tensor) -> None:
         self._generator.set_state(draws)
@@ -160,7 +189,21 @@ class _Host:
 
 STATIC = ("own_data", "item_popularity", "public_interactions", "cohort_size", "malicious_per_round")
 """What of a view stays the same from round to round."""
-_HOOKS = ("start", "profiles", "craft", "perturb")
+_HOOKS = ("start", "profiles", "craft", "perturb", *HOOKS)
+
+
+class _Optimizer(ServerOptimizer):
+    """How the server steps, which the run knows."""
+
+    def __init__(self, ask: Any) -> None:
+        self._ask = ask
+
+    def step(self, params: PublicParams, gradient: PublicParams) -> PublicParams:
+        raise ThreatModelViolation("a defense may ask how the server would step; it does not step.")
+
+    def peek(self, params: PublicParams, ids: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self._ask("peek", ids, gradient)
+        return found
 
 
 class _OwnSteps:

@@ -3,8 +3,9 @@
 Nothing that arrives is executed or unpickled. A message is a length, a line of JSON in which arrays are numbers, and the
 arrays' bytes. Objects that may travel are named in :data:`PASSING`; what arrives has exactly their fields, of their types.
 
-Dense gradients are functions. The run lends them: the other process asks for their values when it needs them, and one that
-comes back untouched is the run's own again. What an entry makes itself travels as arrays.
+An array that comes back untouched is the run's own again, and is not sent. Dense gradients are functions. The run lends
+them: the other process asks for their values when it needs them, and one that comes back untouched is the run's own again.
+What an entry makes itself travels as arrays.
 """
 
 from __future__ import annotations
@@ -68,12 +69,14 @@ class Line:
 
     def __init__(self, connected: socket.socket, most: int, ask: Callable[..., Any] | None = None) -> None:
         self._socket, self._most, self._ask = connected, most, ask
-        self._lent: list[DenseGradients] = []
-        self._borrowed: dict[int, tuple[int, DenseGradients]] = {}
+        self.forget_lent()
 
     def forget_lent(self) -> None:
         """A new call begins: what was lent in the one before is no longer answered for."""
-        self._lent, self._borrowed = [], {}
+        self._lent: list[DenseGradients] = []
+        self._borrowed: dict[int, tuple[int, DenseGradients]] = {}
+        self._shown: list[torch.Tensor] = []
+        self._seen: dict[int, tuple[int, int, torch.Tensor]] = {}
 
     def lent(self, number: object, form: object, factor: object) -> Mapping[str, torch.Tensor]:
         """What the other side asks of dense gradients that it was lent."""
@@ -116,7 +119,11 @@ class Line:
         text, content = self._exactly(length, deadline), self._exactly(size, deadline)
         try:
             tree, described = json.loads(bytes(text))
-            return self._value(tree, _arrays(described, content))
+            arrays = _arrays(described, content)
+            if self._ask is not None:  # the end of the entry
+                for each in arrays:
+                    self._seen[id(each)] = len(self._seen), each._version, each
+            return self._value(tree, arrays)
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError, RuntimeError, AttributeError) as error:
             raise Broken(f"it sent something that is no answer ({type(error).__name__})") from None
 
@@ -145,6 +152,11 @@ class Line:
         if value is None or type(value) in (bool, int, float, str):
             return value
         if isinstance(value, torch.Tensor):
+            number, version, _ = self._seen.get(id(value), (-1, -1, None))
+            if number >= 0 and version == value._version:
+                return {"seen": number}
+            if self._ask is None:
+                self._shown.append(value)
             if value.layout != torch.strided:
                 value = value.to_dense()
             arrays.append(value.detach().cpu().contiguous())
@@ -185,6 +197,8 @@ class Line:
         match tree:
             case {"array": int(number)} if 0 <= number < len(arrays):
                 return arrays[number]
+            case {"seen": int(number)} if 0 <= number < len(self._shown):
+                return self._shown[number]
             case {"map": dict(content)}:
                 return {key: self._value(each, arrays) for key, each in content.items()}
             case {"dense": dict(content)}:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedbench.entries.cards import AttackCard, declared, identifying
 from fedbench.federation.defense import card_of
-from fedbench.isolation.attack import RemoteAttack
+from fedbench.isolation.entries import REMOTE
 from fedbench.plugins import module_source
 from fedbench.scenarios.scenario import Scenario
 
@@ -61,8 +61,8 @@ def source_hash(*classes: type) -> str:
 
     Of a class that is in no file, as in a notebook, the text of its methods; at a prompt that keeps none, their code.
     """
-    bases = {base for cls in classes if not issubclass(cls, RemoteAttack) for base in cls.__mro__ if base is not object}
-    texts = {pair for cls in classes if issubclass(cls, RemoteAttack) for pair in cls.sources}
+    bases = {base for cls in classes if not issubclass(cls, REMOTE) for base in cls.__mro__ if base is not object}
+    texts = {pair for cls in classes if issubclass(cls, REMOTE) for pair in cls.sources}
     sources = sorted(texts | {(base.__module__, _source(base)) for base in bases})
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 

@@ -20,9 +20,11 @@ from fedbench.defenses.chain import Chain
 from fedbench.defenses.purifier import Purifier
 from fedbench.errors import Diverged, ThreatModelViolation, UserError
 from fedbench.evaluation.measurement import Measurement
+from fedbench.federation.attack import Attack
+from fedbench.federation.defense import Defense
 from fedbench.federation.population import Task
 from fedbench.federation.simulation import Federation
-from fedbench.isolation.attack import RemoteAttack
+from fedbench.isolation.entries import REMOTE
 from fedbench.runs.code import Code
 from fedbench.runs.environment import environment
 from fedbench.runs.identity import identity
@@ -80,7 +82,7 @@ def run(
     attack, defense = resolved.attack(), resolved.defense()
     tell = _counter(on_images)
     task = task_of(scenario, split, where, tell("features"))
-    for part in defense.parts if isinstance(defense, Chain) else [defense]:
+    for part in _parts(defense):
         if isinstance(part, Purifier):
             part.progress = tell("purified")
     curve: list[dict[str, float]] = []
@@ -137,12 +139,22 @@ def run(
         seconds_attack=federation.seconds.attack if federation else 0.0,
         seconds_evaluate=federation.seconds.evaluate if federation else 0.0,
         **image_columns(federation, split),
-        isolation=attack.isolation if isinstance(attack, RemoteAttack) else "none",
+        isolation=_isolation(attack, *_parts(defense)),
         peak_gpu_bytes=torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
         started_at=started,
         **environment(device),
         **_sanity(scenario, split, task, federation, measure, curve),
     )
+
+
+def _parts(defense: Defense) -> list[Defense]:
+    return defense.parts if isinstance(defense, Chain) else [defense]
+
+
+def _isolation(*entries: Attack | Defense) -> str:
+    """How those are confined that live in processes of their own; ``none``: there are no such."""
+    levels = sorted(each.isolation for each in entries if isinstance(each, REMOTE))
+    return levels[0] if levels else "none"
 
 
 def _sanity(
@@ -167,8 +179,7 @@ def _sanity(
             said.append(f"every round has all clients: there are {cohort:,}, clients_per_round = {wanted:g}")
         if federation.refused:
             said.append(f"uploads were refused, as they were not finite: {federation.refused:,}")
-        defense = federation.defense
-        for part in defense.parts if isinstance(defense, Chain) else [defense]:
+        for part in _parts(federation.defense):
             said += part.warnings()
     popular = measure.popularity if measure is not None else {}
     shown = "hr_10" if federation is not None and federation.protocol.ranking == "sampled" else "hr_full_10"

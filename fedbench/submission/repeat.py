@@ -95,7 +95,7 @@ def isolated(found: Verified) -> bool:
     """Whether the entry is run again in a confined process, by ``--isolated``; otherwise it shares one with the run."""
     if found.manifest is None or found.cls is None or "/" in found.manifest.name:
         return False
-    return isinstance(found.card, AttackData) and not found.card.channel.shows_images
+    return not isinstance(found.card, AttackData) or not found.card.channel.shows_images
 
 
 def _fedbench() -> list[str]:

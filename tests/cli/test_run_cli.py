@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -145,3 +146,40 @@ def test_help_imports_nothing_heavy() -> None:
 def test_python_dash_m() -> None:
     result = subprocess.run([sys.executable, "-m", "fedbench", "--version"], capture_output=True, text=True, check=True)
     assert result.stdout == f"fedbench {__version__}\n"
+
+
+MINE = """
+from fedbench import Defense, DefenseCard, DefenseFamily, NoParameters
+
+class Mine(Defense):
+    card = DefenseCard("mine", "Mine", "none", DefenseFamily.FILTER)
+    class Params(NoParameters):
+        pass
+    def filter(self, updates, server):
+        return updates.keep(updates.weights > 0)
+"""
+
+
+@pytest.mark.slow
+def test_the_file_of_a_defense_is_isolated(suite: Path, tmp_path: Path) -> None:
+    file, results = tmp_path / "mine.py", tmp_path / "results"
+    file.write_text(MINE)
+    arguments = ["run", str(suite), "--isolated", "--defense", str(file), "--only", "attack=explicit-boost"]
+    done = CliRunner().invoke(app, [*arguments, "--jobs", "1", "--results", str(results)])
+    assert done.exit_code == 0, done.output
+    found = pq.read_table(results).to_pylist()  # type: ignore[no-untyped-call]
+    assert {row["defense"] for row in found} == {"none", "mine"}
+    assert all((row["isolation"] == "none") == (row["defense"] == "none") for row in found)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--model", "./mine.py"], "the model of a file cannot be confined; leave out --model ./mine.py"),
+        (["--attack", "a-ra"], "confines the attack or the defense of a file"),
+    ],
+)
+def test_what_cannot_be_isolated_is_said(suite: Path, options: list[str], why: str) -> None:
+    refused = CliRunner().invoke(app, ["run", str(suite), "--isolated", *options])
+    assert refused.exit_code == 2
+    assert why in refused.stderr
