@@ -34,6 +34,7 @@ def check(
     from fedbench.cli.verdict import speak
     from fedbench.errors import unknown
     from fedbench.plugins import KINDS, is_file
+    from fedbench.testing.finding import Finding
     from fedbench.testing.judging import LIMITS, Examined
 
     if kind is not None and kind not in KINDS:
@@ -47,6 +48,8 @@ def check(
         if not as_json:
             _print(out, finding)
     what = f"{examined.kind or 'entry'} {examined.name or entry}"
+    if all(each.ok for each in findings) and not any(each.status == "ok" for each in findings):
+        findings.append(Finding("checks", "failed", "none was made and passed"))
     failed = [each for each in findings if not each.ok]
     verdict = _verdict(what, findings)
     if as_json:

@@ -42,6 +42,8 @@ class Home:
     Attributes:
         path: of the file, for messages. source: its bytes, or the name of an entry of a package. kind: what its class is.
         limits: of each process. free: whether it may read and write as this process may, as a dataset must.
+        checks: ``module:function`` of the kind of an entry and its class, for :meth:`Process.findings`; it is looked up
+            before the entry is imported.
         began: when, in seconds of ``time.monotonic``; from then on the time for everything runs.
     """
 
@@ -50,6 +52,7 @@ class Home:
     kind: str | None
     limits: Limits = field(default_factory=Limits)
     free: bool = False
+    checks: str = ""
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -65,7 +68,7 @@ class Home:
         """
         process = Process(self)
         try:
-            content: dict[str, Any] = {"source": self.source, "kind": self.kind}
+            content: dict[str, Any] = {"source": self.source, "kind": self.kind, "checks": self.checks}
             if isinstance(self.source, bytes):
                 content["source"] = torch.frombuffer(bytearray(self.source), dtype=torch.uint8)
             process.described = process.call("load", content, seconds=self.limits.start)
@@ -132,22 +135,19 @@ class Process:
         except Broken as error:
             raise self._failed(error, seconds) from None
 
-    def findings(self, checks: str) -> Iterator[tuple[str, ...]]:
+    def findings(self) -> Iterator[tuple[str, ...]]:
         """What the process finds when it checks its own entry: tuples of texts, as they come.
 
         It is believed to be at the end only when it repeats a number that is drawn here, once the entry has been
-        imported. Whoever looks for that number in the process that it shares with the checks finds it: this holds against
-        exits, not against forgery.
-
-        Args:
-            checks: ``module:function`` of the kind of an entry and its class.
+        imported. Whoever looks for that number, or changes the checks, in the process that it shares with them, succeeds:
+        this holds against exits, not against forgery.
 
         Raises:
             EntryFailed: it did not come to an end.
         """
         seal, found = secrets.token_hex(), 0
         try:
-            self._line.send(["check", {"checks": checks, "seal": seal}], self._home.ends)
+            self._line.send(["check", {"seal": seal}], self._home.ends)
             while True:
                 said = self._line.receive(self._home.ends)
                 match said:

@@ -66,6 +66,7 @@ class _Host:
         self._view: AttackerView | None = None
         self._card: Any = None
         self._kind: Any = None
+        self._checks: Any = None
 
     def serve(self, what: str, content: Any) -> Any:
         self.refused.clear()
@@ -73,7 +74,7 @@ class _Host:
         if what == "load":
             return self._load(content)
         if what == "check":
-            return self._check(content["checks"], content["seal"])
+            return self._check(content["seal"])
         if what == "make":
             return self._make(content)
         if isinstance(self.entry, Defense):
@@ -106,6 +107,10 @@ class _Host:
 
     def _load(self, content: Any) -> str:
         kind, source = content["kind"], content["source"]
+        if content["checks"]:
+            module, _, function = content["checks"].partition(":")
+            self._checks = getattr(importlib.import_module(module), function)
+            importlib.import_module("fedbench.testing.finding").peak = self._peak  # type: ignore[attr-defined]
         if isinstance(source, str):
             cls = registry_of(kind).get(source)
         else:
@@ -122,11 +127,9 @@ class _Host:
         found = {"card": card_data(cls), "doc": own[:1000], "modules": bases, "required": required, "hooks": hooks}
         return json.dumps(found | {"kind": kind})
 
-    def _check(self, checks: str, seal: str) -> str:
+    def _check(self, seal: str) -> str:
         """Check the entry in this process, send what is found, and say that this is all."""
-        module, _, function = checks.partition(":")
-        importlib.import_module("fedbench.testing.finding").peak = self._peak  # type: ignore[attr-defined]
-        for each in getattr(importlib.import_module(module), function)(self._kind, self.cls):
+        for each in self._checks(self._kind, self.cls):
             self.line.send({"finding": [each.name, each.status, each.what, each.todo]})
         return seal
 

@@ -64,7 +64,7 @@ class Examined:
                 process.close()
                 yield from check_attack(isolated_class(path, source, sha256, self.limits))
             else:
-                yield from map(_finding, process.findings(_CHECKS))
+                yield from map(_finding, process.findings())
         except FedbenchError as error:
             yield Finding(
                 "process", "failed", str(error), "It must be importable, and let its checks come to their end."
@@ -78,7 +78,7 @@ class Examined:
     def _started(self, source: bytes | str) -> Process:
         """The process of the entry, which has said what it is."""
         free = self.kind == "dataset"
-        process = Home(Path(self.path), source, self.kind, self.limits, free).start()
+        process = Home(Path(self.path), source, self.kind, self.limits, free, _CHECKS).start()
         try:
             said = json.loads(process.described)
             kind, self.name = said["kind"], visible(str(said["card"]["name"]), 100)

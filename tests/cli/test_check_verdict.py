@@ -132,3 +132,13 @@ def test_a_verdict_that_nobody_can_read_is_none(stdout: str, tmp_path: Path) -> 
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "error: " in done.stderr
+
+
+def test_checks_are_looked_up_before_the_entry_is_imported(tmp_path: Path) -> None:
+    source = (TEMPLATES / "dataset.py.txt").read_text(encoding="utf-8")
+    source = source.replace("$name", "x-own").replace("$title", "Own").replace("$classname", "Own")
+    path = tmp_path / "own.py"
+    path.write_text(source + "\nfrom fedbench.testing import checking\nchecking.check_entry = lambda kind, cls: []\n")
+    exit_code, verdict = check(path)
+    assert exit_code == 0
+    assert verdict.startswith("passed: dataset x-own: 10 checks")
