@@ -27,7 +27,7 @@ def top_place(folders: Sequence[Path], kind: str, name: str, suite: str) -> str 
                 if sheet.headings[:2] != ("rank", kind):
                     continue
                 for rank, entry, *_ in sheet.rows:
-                    first = rank.partition("-")[0]  # of the places that are open
-                    if first and int(first) <= TOP and name in entry.partition(" (")[0].split("+"):
+                    first = rank.partition("-")[0]  # of the places that are open; an entry without a rank has none
+                    if first.isdecimal() and int(first) <= TOP and name in entry.partition(" (")[0].split("+"):
                         return sheet.title
     return None

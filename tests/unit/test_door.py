@@ -172,7 +172,7 @@ def test_results_are_one_table_with_every_run_once(tmp_path: Path) -> None:
     assert runs == sorted(set(runs))
     assert table.num_rows > 100
     (tmp_path / "foreign.parquet").write_bytes(b"not a record")
-    with warnings.catch_warnings(), pytest.raises(fedbench.ResultsError, match="no results in"):
+    with warnings.catch_warnings(), pytest.raises(fedbench.ResultsError, match="no whole result file"):
         fedbench.load_results(tmp_path)
     with pytest.warns(RuntimeWarning, match=r"foreign\.parquet is left out"):
         assert fedbench.load_results(tmp_path, records).num_rows == table.num_rows

@@ -24,6 +24,7 @@ SCENARIO = Scenario(
 PLANNED = [Planned(SCENARIO, (0,))]
 
 
+@pytest.mark.slow
 def test_diagnostics_lie_beside_the_record(tmp_path: Path) -> None:
     record, rounds = path_of(tmp_path, SCENARIO.id, 0), tmp_path / f"{SCENARIO.id}-s0.rounds.parquet"
     assert run_suite(PLANNED, results=tmp_path, jobs=1).exit_code == 0
