@@ -29,7 +29,7 @@ format: .venv/.installed-dev  ## put the code in order
 	$(BIN)/ruff check -q --fix .
 
 benchmarks: .venv/.installed-dev  ## speed beside the plain per-client loops, on one core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/benchmarks --benchmark-only --benchmark-columns=min,median,rounds
 
 # The reproductions of defenses are left out: their readings of each rule would be entries of their own.
 page: .venv/.installed  ## the leaderboard of the published results as one page: build/page/index.html
