@@ -131,7 +131,6 @@ def test_copies_and_checks(benchmark: Any, model: str, attack: str, dataset: str
     benchmark.pedantic(both, rounds=EPOCHS, warmup_rounds=2)
     cost = (min(guarded.parts) - min(unguarded.parts)) / min(unguarded.rounds)
     benchmark.extra_info["share of a round"] = round(cost, 3)
-    print(f"\n{benchmark.name}: {cost:.1%} of a round")
     print(f"\n{model}, {attack}, {dataset}: copies and checks take {cost:.1%} of a round")
     assert cost <= MOST.get(attack, 3 * CHECKS)
 
@@ -156,6 +155,5 @@ def test_a_process_of_its_own(benchmark: Any, kind: str, name: str) -> None:
     close()
     ratio = min(there.passed) / min(here.passed)
     benchmark.extra_info["times the time in this process"] = round(ratio, 2)
-    print(f"\n{benchmark.name}: {ratio:.2f} times the time in this process")
     print(f"\n{kind} {name}: isolated, a round takes {ratio:.2f} times as long")
     assert ratio <= ISOLATION
