@@ -10,11 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pytest
+
 from fedbench.leaderboard.ranking import Estimate, clustered
+from fedbench.runs.checksum import checksums
 from fedbench.runs.environment import environment
 from fedbench.runs.identity import identity
-from fedbench.runs.record import RunRecord, summarize_curve
-from fedbench.runs.results import write_record
+from fedbench.runs.record import RunRecord, schema, summarize_curve
+from fedbench.runs.results import write_record, write_whole
 from fedbench.scenarios.scenario import Scenario
 
 DATA: dict[str, Any] = {
@@ -172,10 +176,22 @@ def visual(
 
 
 def write(folder: Path, *records: RunRecord) -> Path:
-    """Write the records into ``folder``."""
-    for each in records:
-        write_record(each, folder)
+    """Write the records into ``folder``: few as runs do, many in one file, as ``fedbench pack`` does."""
+    if len(records) < 4:
+        for each in records:
+            write_record(each, folder)
+    else:
+        write_whole(_table(records), folder / f"{len(list(folder.glob('*.parquet')))}.parquet")
     return folder
+
+
+def _table(records: Sequence[RunRecord]) -> pa.Table:
+    """The rows of records; their checksums are made all at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedbench.runs.record.checksum", lambda row: None)
+        table = pa.Table.from_pylist([each.row() for each in records], schema=schema())
+    sums = checksums(table.drop_columns("checksum"))
+    return table.set_column(table.schema.get_field_index("checksum"), "checksum", pa.array(sums))
 
 
 def interval(values: Sequence[float]) -> Estimate:

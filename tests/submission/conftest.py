@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import plugin_files
 import pytest
 from bundles import ONLY, Submitted, make
+from filelock import FileLock
 
 import fedbench
 from fedbench import plugins
@@ -19,10 +23,37 @@ from fedbench.submission.repeat import repeat
 from fedbench.submission.report import Check
 from fedbench.submission.verify import Verified, verify
 
+T = TypeVar("T")
+
 
 @pytest.fixture(scope="session")
-def submitted(tmp_path_factory: pytest.TempPathFactory) -> Submitted:
-    folder = tmp_path_factory.mktemp("submitted")
+def once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Once:
+    """What one of the processes of the tests makes in a folder, for all of them."""
+    workers = hasattr(request.config, "workerinput")
+    base = tmp_path_factory.getbasetemp()
+    return Once(base.parent if workers else base)
+
+
+class Once:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, name: str, make: Callable[[], T]) -> T:
+        kept = self.folder / f"{name}.pickle"
+        with FileLock(kept.with_suffix(".lock")):
+            if not kept.exists():
+                kept.write_bytes(pickle.dumps(make()))
+            made: T = pickle.loads(kept.read_bytes())
+        return made
+
+
+@pytest.fixture(scope="session")
+def submitted(once: Once) -> Submitted:
+    return once("submitted", lambda: _submitted(once.folder / "submitted"))
+
+
+def _submitted(folder: Path) -> Submitted:
+    folder.mkdir()
     file, results = folder / "my_attack.py", folder / "results"
     file.write_text(plugin_files.ATTACK)
     of = entry("attack", str(file))
@@ -49,8 +80,12 @@ def fresh() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def repetitions(submitted: Submitted) -> Mapping[str, Row]:
+def repetitions(submitted: Submitted, once: Once) -> Mapping[str, Row]:
     """The runs of the good bundle as `verify` repeats them: run id -> record."""
+    return once("repetitions", lambda: _repeated(submitted))
+
+
+def _repeated(submitted: Submitted) -> Mapping[str, Row]:
     found, check = verify(submitted.data), Check("re-run")
     records = repeat(found, found.rows, "", check)
     assert not check.reasons
