@@ -1,9 +1,10 @@
-"""Gaussian, LIE and Fang: uploads made of the mean and the spread of colluding clients' honest ones."""
+"""Gaussian, LIE, Fang and IPM: uploads made of the mean and the spread of colluding clients' honest ones."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Literal, Self
 
@@ -20,16 +21,12 @@ from fedbench.federation.view import AttackerView, Profiles
 PUBLISHED_Z = 1.5
 
 
-class StatisticalAttack(Attack, ABC):
-    """What the three share: they know mu and sigma [M, d] of the honest uploads of S of the attacker's own clients.
+class ColludingAttack(Attack, ABC):
+    """What attacks share that make their uploads of the honest uploads of S of the attacker's own clients.
 
     The S clients are drawn anew in every attacked round from all malicious ones, sampled or not; they are honest at the
-    current parameters, as AAAI'23's code has it for its own attack. The same is done coordinate by coordinate for the
-    dense parameters. Uploads have a row for every item, reported numbers of samples are honest, and
-    the clients' own embeddings follow their data.
-
-    Most of the S clients do not touch an item, so sigma is much larger than mu there: with k of S clients that do, mu is
-    about k/S and sigma about sqrt(k/S) of a row. Items that none touches get their mean, with sigma 0.
+    current parameters, as AAAI'23's code has it for its own attack. Uploads have a row for every item, reported numbers
+    of samples are honest, and the clients' own embeddings follow their data.
     """
 
     class Params(Parameters):
@@ -42,18 +39,36 @@ class StatisticalAttack(Attack, ABC):
             30, ge=1, description="items of an injected client's random profile [ours, as p2: 30]"
         )
 
-    params: StatisticalAttack.Params
+    params: ColludingAttack.Params
 
     def profiles(self, view: AttackerView) -> Profiles:
         return random_profiles(view, self.params.profile_size)
 
     def craft(self, view: AttackerView) -> Updates:
-        # Statistics first: the honest step moves the clients' own embeddings under gradient descent.
-        seen = clean_statistics(view.colluding(self.params.colluders), view.num_items)
-        weights = view.honest().updates.weights
+        # Uploads first: the honest step moves the clients' own embeddings under gradient descent.
+        items, dense = self.made_of(view, view.colluding(self.params.colluders))
+        return upload_of_all_items(view, items, dense, view.honest().updates.weights)
+
+    @abstractmethod
+    def made_of(self, view: AttackerView, clean: Updates) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """What is sent, given the colluders' honest uploads ``clean``.
+
+        Returns:
+            float32 [M, d] for all clients alike or [m, M, d], and name -> float32 [*shape] or [m, *shape].
+        """
+
+
+class StatisticalAttack(ColludingAttack):
+    """Attacks that know mu and sigma [M, d] of those uploads, and the same of each dense parameter, by coordinate.
+
+    Most of the S clients do not touch an item, so sigma is much larger than mu there: with k of S clients that do, mu is
+    about k/S and sigma about sqrt(k/S) of a row. Items that none touches get their mean, with sigma 0.
+    """
+
+    def made_of(self, view: AttackerView, clean: Updates) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        seen = clean_statistics(clean, view.num_items)
         items = self.poisoned(view, seen.items)
-        dense = {name: self.poisoned(view, each) for name, each in seen.dense.items()}
-        return upload_of_all_items(view, items, dense, weights)
+        return items, {name: self.poisoned(view, each) for name, each in seen.dense.items()}
 
     @abstractmethod
     def poisoned(self, view: AttackerView, seen: Spread) -> torch.Tensor:
@@ -182,3 +197,39 @@ class Fang(StatisticalAttack):
         reach = torch.rand(shape, generator=view.generator, device=view.device).mul_(high - low).add_(low)
         toward = seen.std * seen.mean.sign()
         return seen.mean + (toward if self.params.side == "along" else -toward) * reach
+
+
+class InnerProduct(StatisticalAttack):
+    """``-epsilon mu``, the same for every client: inner product manipulation (Xie et al., UAI 2019, section 4).
+
+    The attack wins where the server's result has a negative inner product with the honest mean. A plain mean of n uploads, m
+    of them malicious, becomes ``(1 - (1 + epsilon) m / n)`` times it, so epsilon must exceed ``n / m - 1`` there; robust
+    rules fall to less. Small epsilons are for rules that choose clients by distance (Krum), large ones for medians.
+
+    The original's attacker is omniscient: mu is over the honest clients of the round. Here it is over the attacker's own, as
+    for the other attacks of this kind.
+    """
+
+    card = AttackCard(
+        name="ipm",
+        title="Inner product manipulation (IPM)",
+        paper="Xie et al., UAI 2019",
+        goal=Goal.DEGRADE,
+        channel=Channel.GRADIENT,
+        knowledge=frozenset({Knowledge.OWN_DATA}),
+        notes="With the default epsilon, made against rules that choose clients, next to no attack on a plain sum or mean.",
+    )
+
+    class Params(StatisticalAttack.Params):
+        """Parameters."""
+
+        epsilon: float = Field(
+            0.1,
+            ge=0,
+            description="length of the upload in honest means [usual against Krum: 0.1; against medians: above 1]",
+        )
+
+    params: InnerProduct.Params
+
+    def poisoned(self, view: AttackerView, seen: Spread) -> torch.Tensor:
+        return seen.mean * -self.params.epsilon

@@ -84,8 +84,12 @@ def test_ten_rounds(benchmark: Any, dataset: str, model: str, least: float) -> N
     assert ratio > least
 
 
-@pytest.mark.parametrize("defense", ["none", "multi-krum", "union+multi-krum"])
-def test_ten_attacked_rounds_of_mf(benchmark: Any, defense: str) -> None:
-    federation = build("longtail-1m", "cluster-attack", defense)
-    benchmark.group = "ten rounds of aaai23, mf, longtail-1m, cluster-attack"
+@pytest.mark.parametrize(
+    ("attack", "defense"),
+    [("cluster-attack", "none"), ("cluster-attack", "multi-krum"), ("cluster-attack", "union+multi-krum"),
+     ("sign-flip", "none"), ("ipm", "none"), ("min-max", "none")],
+)  # fmt: skip
+def test_ten_attacked_rounds_of_mf(benchmark: Any, attack: str, defense: str) -> None:
+    federation = build("longtail-1m", attack, defense)
+    benchmark.group = f"ten rounds of aaai23, mf, longtail-1m, {attack}"
     benchmark(federation.train_epoch)

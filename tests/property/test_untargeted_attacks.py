@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedbench.attacks.clean_statistics import CleanStatistics, Spread, clean_statistics, upload_of_all_items
+from fedbench.attacks.distance_bounded import DistanceBounded, MinMax, MinSum
 from fedbench.attacks.fed_attack import FedAttack, hardest
 from fedbench.attacks.label_flip import flipped
-from fedbench.attacks.statistical import Fang, Gaussian, Lie
+from fedbench.attacks.statistical import Fang, Gaussian, InnerProduct, Lie
 from fedbench.attacks.ua_fedrec import extremes, similarity_gradient
 from fedbench.entries.cards import AttackCard
 from fedbench.federation.batch import Batch
@@ -120,6 +121,52 @@ def test_fang_lies_on_the_far_side_of_zero_by_three_to_four_sigma(case: tuple[in
         assert not sent[~held].any()
         beyond = held & (seen.mean.abs() < 3 * seen.std * 0.99)
         assert bool((sent.sign() == -seen.mean.sign())[beyond].all())
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=uploads(), epsilon=st.floats(0.01, 100))
+def test_the_inner_product_of_ipm_with_the_mean_is_negative(case: tuple[int, Updates], epsilon: float) -> None:
+    num_items, updates = case
+    for seen in parts(clean_statistics(updates, num_items)):
+        sent = InnerProduct(InnerProduct.Params(epsilon=epsilon)).poisoned(view(InnerProduct.card, num_items), seen)
+        length = seen.mean.double().square().sum()
+        assert torch.allclose((sent.double() * seen.mean.double()).sum(), -epsilon * length, rtol=1e-4)
+
+
+def laid_out(updates: Updates, num_items: int) -> torch.Tensor:
+    """float64 [n, M d + ...]: whole uploads."""
+    explicit = updates.explicit()
+    table = torch.zeros(len(updates.clients), num_items, SIZE)
+    rows = explicit.all_rows()
+    table[rows.client, rows.item] = rows.values
+    return torch.cat([table.flatten(1), explicit.dense.stacked()["W"].flatten(1)], 1).double()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    case=uploads(),
+    cls=st.sampled_from([MinMax, MinSum]),
+    direction=st.sampled_from(["std", "unit", "sign"]),
+)
+def test_bounded_uploads_are_as_far_out_as_they_may_be(
+    case: tuple[int, Updates], cls: type[DistanceBounded], direction: str
+) -> None:
+    num_items, updates = case
+    made = cls(cls.Params(direction=direction))
+    items, dense = made.made_of(view(cls.card, num_items), updates)
+    sent = torch.cat([items.flatten(), dense["W"].flatten()]).double()
+    x = laid_out(updates, num_items)
+    mean = x.mean(0)
+
+    def farness(upload: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(x, upload[None]).max() if cls is MinMax else (upload - mean).norm()
+
+    most = torch.cdist(x, x).max() if cls is MinMax else (x - mean).norm(dim=1).max()
+    assert bool(torch.isfinite(sent).all())
+    room = 1e-5 * (sent.norm() + most)
+    assert farness(sent) <= most + room
+    if (sent - mean).norm() > room:
+        assert farness(mean + 1.1 * (sent - mean)) > most - room
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,4 +1,4 @@
-"""Gaussian, LIE and Fang."""
+"""Gaussian, LIE, Fang and IPM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedbench.attacks.clean_statistics import Spread
-from fedbench.attacks.statistical import PUBLISHED_Z, Fang, Gaussian, Lie, StatisticalAttack, rule_z
+from fedbench.attacks.statistical import PUBLISHED_Z, Fang, Gaussian, InnerProduct, Lie, StatisticalAttack, rule_z
 from fedbench.entries.cards import parse_parameters
 from fedbench.errors import UserError
 from fedbench.federation.view import AttackerView
@@ -34,6 +34,10 @@ def test_fang_by_hand(make_view: MakeView) -> None:
     view = make_view(Fang.card)
     fixed = of(Fang, low=3.0, high=3.0)
     assert fixed.poisoned(view, SEEN).tolist() == [2 - 1.5, -1 + 3.0, 0.0]
+
+
+def test_ipm_by_hand(make_view: MakeView) -> None:
+    assert of(InnerProduct, epsilon=0.5).poisoned(make_view(InnerProduct.card), SEEN).tolist() == [-1.0, 0.5, 0.0]
 
 
 def test_factors_of_fang_fill_their_range_coordinate_by_coordinate(make_view: MakeView) -> None:
@@ -83,7 +87,7 @@ def test_a_range_that_is_upside_down_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
-@pytest.mark.parametrize("cls", [Gaussian, Lie, Fang])
+@pytest.mark.parametrize("cls", [Gaussian, Lie, Fang, InnerProduct])
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("colluders", [1, 3, 50])
 def test_uploads_agree_with_a_loop_over_clients_and_coordinates(
@@ -113,6 +117,8 @@ def test_uploads_agree_with_a_loop_over_clients_and_coordinates(
                         expected = mu - 1.5 * sigma
                     case "fang":
                         expected = mu - ((mu > 0) - (mu < 0)) * 3 * sigma
+                    case "ipm":
+                        expected = -0.1 * mu
                     case _:
                         assert noise is not None
                         expected = mu + sigma * float(noise[c, k])
