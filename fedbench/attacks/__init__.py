@@ -41,6 +41,7 @@ ATTACKS: Registry[Attack] = Registry(
         "ipm": "fedbench.attacks.statistical:InnerProduct",
         "min-max": "fedbench.attacks.distance_bounded:MinMax",
         "min-sum": "fedbench.attacks.distance_bounded:MinSum",
+        "frecattack2": "fedbench.attacks.frecattack2:FRecAttack2",
         "ua-fedrec": "fedbench.attacks.ua_fedrec:UAFedRec",
     },
     group="fedbench.attacks",

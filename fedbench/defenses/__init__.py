@@ -23,6 +23,7 @@ DEFENSES: Registry[Defense] = Registry(
         "pieck-regularizer": "fedbench.defenses.pieck_regularizer:PieckRegularizer",
         "fl-wbc": "fedbench.defenses.fl_wbc:WhiteBloodCells",
         "union": "fedbench.defenses.union:Union",
+        "guardcq": "fedbench.defenses.guardcq:GuardCQ",
         "jpeg": "fedbench.defenses.jpeg:Jpeg",
         "bit-depth": "fedbench.defenses.bit_depth:BitDepth",
         "blur": "fedbench.defenses.blur:Blur",

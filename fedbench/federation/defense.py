@@ -10,7 +10,7 @@ import torch
 
 from fedbench.entries.cards import DefenseCard, NoParameters, Parameters, declared, plain_card
 from fedbench.federation.batch import Batch
-from fedbench.federation.model import LocalStep, PublicParams
+from fedbench.federation.model import LocalStep, PublicParams, Recommender
 from fedbench.federation.optimizers import ServerOptimizer
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import Updates
@@ -46,6 +46,8 @@ class ServerView:
         generator: the defense's own random stream.
         optimizer: how the server steps, with its state; None: gradient descent.
         notes: where a defense may note what it did, in rounds whose diagnostics are kept.
+        model: the recommender's structure; None only where a view is made by hand, or to a defense in a process of its own
+            when the model is not one of fedbench's.
     """
 
     params: PublicParams
@@ -57,6 +59,7 @@ class ServerView:
     generator: torch.Generator
     optimizer: ServerOptimizer | None = None
     notes: Notes | None = None
+    model: Recommender | None = None
 
 
 @dataclass(frozen=True)

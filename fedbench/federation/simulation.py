@@ -154,6 +154,7 @@ class Federation:
             self._defense_draws,
             self.optimizer,
             Notes() if self.observer is not None and self.observer.wants(self.round) else None,
+            self.model,
         )
 
     def _initial_params(self) -> PublicParams:

@@ -12,9 +12,9 @@ from fedbench.federation.attack import Attack
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
+from fedbench.isolation import structure
 from fedbench.isolation.home import Home, Process
 from fedbench.isolation.wire import Broken
-from fedbench.models import MODELS
 from fedbench.texts import visible
 
 
@@ -97,12 +97,11 @@ class RemoteAttack(Attack):
 def _static(view: AttackerView) -> dict[str, Any]:
     """What of the view stays the same from round to round, as far as the card grants it."""
     model = view.model
-    name = MODELS.name_of(type(model))
-    if name is None or not MODELS.builtin(name):
+    described = structure.told(model)
+    if described is None:
         raise UserError(f"model {model.card.name!r} is not one of fedbench's; isolated entries run with these alone.")
     return {
-        "model": name,
-        "model_params": json.dumps(model.params.model_dump(mode="json")),
+        "model": described,
         "num_items": view.num_items,
         "num_malicious": view.num_malicious,
         "learning_rate": view.learning_rate,

@@ -15,6 +15,7 @@ from fedbench.federation.batch import Batch
 from fedbench.federation.defense import ClientRegularization, Defense, Notes, OnFlag, ServerView
 from fedbench.federation.model import LocalStep, PublicParams
 from fedbench.federation.updates import Updates
+from fedbench.isolation import structure
 from fedbench.isolation.home import Home, Process
 from fedbench.isolation.wire import Broken
 from fedbench.texts import visible
@@ -59,6 +60,7 @@ class RemoteDefense(Defense):
             "round": server.round,
             "optimizer": server.optimizer is not None,
             "notes": server.notes is not None,
+            "model": structure.told(server.model),
         }
         content = {"values": list(values), "server": shown, "draws": server.generator.get_state()}
         made = self._process.call(hook, content, lambda name, asked: _asked(server, name, asked), server)

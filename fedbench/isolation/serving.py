@@ -23,11 +23,11 @@ from fedbench.federation.model import PublicParams
 from fedbench.federation.optimizers import ServerOptimizer
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, HonestStep, RoundState, Surroundings
+from fedbench.isolation import structure
 from fedbench.isolation.defense import HOOKS
 from fedbench.isolation.limits import Limits
 from fedbench.isolation.watching import Notes, Untouched, WatchedView, global_state, moved
 from fedbench.isolation.wire import Broken, Line
-from fedbench.models import MODELS
 from fedbench.plugins import registry_of
 from fedbench.plugins.card_data import card_data
 from fedbench.plugins.files import class_in
@@ -158,7 +158,9 @@ class _Host:
         seen = dict(content["server"])
         notes = RoundNotes() if seen.pop("notes") else None
         optimizer = _Optimizer(self.ask) if seen.pop("optimizer") else None
-        server = ServerView(generator=self._generator, optimizer=optimizer, notes=notes, **seen)
+        described = seen.pop("model")
+        model = None if described is None else structure.made(*described)
+        server = ServerView(generator=self._generator, optimizer=optimizer, notes=notes, model=model, **seen)
         if hook in ("regularize", "client_update"):  # they are shown the parameters before the users
             values.insert(len(values) - 2, server.params)
         made = getattr(self.entry, hook)(*values, server)
@@ -170,9 +172,8 @@ class _Host:
         self._generator.set_state(draws)
         if static is None:
             return
-        model = MODELS.get(static["model"])
         surroundings = Surroundings(
-            model(model.Params(**json.loads(static["model_params"]))),
+            structure.made(*static["model"]),
             static["num_items"],
             static["num_malicious"],
             static["learning_rate"],

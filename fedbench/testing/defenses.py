@@ -237,7 +237,7 @@ def _aggregated(
     updates = Updates(batch.clients, step.rows, step.dense, federation.model.samples(batch))
     generator = torch.Generator().manual_seed(0)
     ratio = RATIO if "malicious_ratio" in cls.card.knowledge else None
-    view = ServerView(federation.params, 0.1, "sum", ratio, 1, 0, generator)
+    view = ServerView(federation.params, 0.1, "sum", ratio, 1, 0, generator, model=federation.model)
     kept = defense.filter(updates, view)
     gradient = defense.aggregate(kept, view)
     if gradient is None:

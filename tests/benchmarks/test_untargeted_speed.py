@@ -87,7 +87,7 @@ def test_ten_rounds(benchmark: Any, dataset: str, model: str, least: float) -> N
 @pytest.mark.parametrize(
     ("attack", "defense"),
     [("cluster-attack", "none"), ("cluster-attack", "multi-krum"), ("cluster-attack", "union+multi-krum"),
-     ("sign-flip", "none"), ("ipm", "none"), ("min-max", "none")],
+     ("cluster-attack", "guardcq"), ("sign-flip", "none"), ("ipm", "none"), ("min-max", "none"), ("frecattack2", "none")],
 )  # fmt: skip
 def test_ten_attacked_rounds_of_mf(benchmark: Any, attack: str, defense: str) -> None:
     federation = build("longtail-1m", attack, defense)

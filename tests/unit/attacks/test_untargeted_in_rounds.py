@@ -24,7 +24,7 @@ MakeView = Callable[..., AttackerView]
 
 COLLUDING = ["gaussian", "lie", "fang", "ipm", "min-sum", "min-max"]
 """They share the making of their uploads: the last one, which uses all of it, is tried under every protocol."""
-NAMES = ["label-flip", "fed-attack", "sign-flip", *COLLUDING, "ua-fedrec"]
+NAMES = ["label-flip", "fed-attack", "sign-flip", *COLLUDING, "ua-fedrec", "frecattack2"]
 
 AAAI23: dict[str, Any] = {
     "loss": "bpr",

@@ -99,7 +99,7 @@ def test_what_an_isolated_defense_cannot_do(trick: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "model"),
-    [("norm-bound", "mf"), ("dnc", "mf"), ("pieck-regularizer", "mf"), ("fl-wbc", "ncf")],
+    [("norm-bound", "mf"), ("dnc", "mf"), ("pieck-regularizer", "mf"), ("fl-wbc", "ncf"), ("guardcq", "ncf")],
 )
 def test_the_same_record_as_in_this_process(name: str, model: str) -> None:
     """Filters, rules, regularizers and noise of clients, with draws of their own."""
