@@ -54,13 +54,22 @@ class LocalTraining:
             users = torch.cat([users, model.init_users(extra, population.stream("init", "malicious"))])
         self.users = users.to(population.device)
         self.moves_late = p.user_optimizer != "sgd"
-        self._adam = Adam(p.learning_rate, fused=True)
+        self._rate = self._client_rates()
+        self._adam = Adam(self._rate if isinstance(self._rate, float) else p.learning_rate, fused=True)
         self._moves: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._batch_draws: dict[Who, torch.Generator] = {
             "honest": population.stream("local batch", "honest"),
             "malicious": population.stream("local batch", "malicious"),
         }
         self._dropout: dict[Who, torch.Generator] = {}
+
+    def _client_rates(self) -> float | torch.Tensor:
+        """The rate at which private embeddings move: one for all, or float32 [num_clients, 1]."""
+        rate = self.protocol.client_learning_rate
+        if not isinstance(rate, tuple):
+            return self.protocol.learning_rate if rate is None else rate
+        drawn = torch.rand(len(self.users), 1, generator=self._population.stream("client learning rate"))
+        return (rate[0] + (rate[1] - rate[0]) * drawn).to(self._population.device)
 
     def begin_round(self, params: PublicParams, number: int) -> None:
         """Hand the public parameters out to the clients of a round.
@@ -131,7 +140,8 @@ class LocalTraining:
         if self.moves_late:
             self._moves.append((clients, gradient))
         else:
-            self.users.index_copy_(0, clients, users - self.protocol.learning_rate * gradient)
+            rate = self._rate if isinstance(self._rate, float) else self._rate.index_select(0, clients)
+            self.users.index_copy_(0, clients, users - rate * gradient)
 
     def end_round(self) -> None:
         """The step of the embeddings that move late."""

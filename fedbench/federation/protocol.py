@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from fedbench.entries.cards import LATER, Parameters
+
+PositiveRate = Annotated[float, Field(gt=0)]
 
 
 class Protocol(Parameters):
@@ -48,6 +51,12 @@ class Protocol(Parameters):
         json_schema_extra=LATER,
     )
     learning_rate: float = Field(1.0, gt=0, description="eta of clients and server")
+    client_learning_rate: PositiveRate | tuple[PositiveRate, PositiveRate] | None = Field(
+        None,
+        description="of the clients' private embeddings where it is not the server's; two: each client has its own for the"
+        " whole training, drawn uniformly between them [ICDE'24 Table X]",
+        json_schema_extra=LATER,
+    )
 
     # Rounds.
     clients_per_round: int | float = Field(
@@ -117,3 +126,10 @@ class Protocol(Parameters):
         json_schema_extra=LATER,
     )
     evaluate_every: int = Field(10, ge=1, description="epochs between evaluations; the last epoch is always evaluated")
+
+    @field_validator("client_learning_rate")
+    @classmethod
+    def _from_low_to_high(cls, value: float | tuple[float, float] | None) -> float | tuple[float, float] | None:
+        if isinstance(value, tuple) and value[0] > value[1]:
+            raise PydanticCustomError("order", "the lower of the two comes first")
+        return value

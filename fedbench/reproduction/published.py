@@ -12,7 +12,7 @@ from scipy import stats
 
 from fedbench.leaderboard.database import Row
 from fedbench.scenarios.suite import Expected
-from fedbench.scenarios.suite_file import DEGRADATION, ONSET, is_degradation, is_share
+from fedbench.scenarios.suite_file import DEGRADATION, ONSET, SECONDS, is_degradation, is_share
 
 EVERYBODY = 0.99
 """The ER@K from which on a target is shown to all."""
@@ -101,7 +101,7 @@ def cell_of(expected: Expected, rows: Sequence[Row], runs: Mapping[str, Sequence
     values = [unit * value for row in ended if (value := _value(expected, row, runs)) is not None]
     if not values or (len(values) < len(ended) and expected.metric.endswith(ONSET)):
         state = "diverged" if any(row["status"] == "diverged" for row in rows) else "not run"
-        if ended and is_degradation(expected.metric):
+        if ended and (is_degradation(expected.metric) or expected.metric == SECONDS):
             state = "without twin"
         if ended and expected.metric.endswith(ONSET):
             state = f"never in {len(ended) - len(values)} of {len(ended)}"
@@ -122,16 +122,31 @@ def cell_of(expected: Expected, rows: Sequence[Row], runs: Mapping[str, Sequence
 
 
 def _value(expected: Expected, row: Row, runs: Mapping[str, Sequence[Row]]) -> float | None:
-    """What a run has of a published value; a degradation is relative to the clean twin of the same seed."""
+    """What a run has of a published value; a degradation is relative to the clean twin of the same seed.
+
+    The seconds of a defense are those of a round beyond the undefended twin's.
+    """
     name, _, k = expected.metric.rpartition("_")
     if expected.metric.endswith(ONSET):
         return _onset(name, row)
+    if expected.metric == SECONDS:
+        seconds = [_round_seconds(each) for each in (row, _twin(row, "undefended_id", runs))]
+        return None if seconds[1] is None or seconds[0] is None else seconds[0] - seconds[1]
     if name not in DEGRADATION:
         return _statistic(expected, expected.metric, row)
-    twins = (each for each in runs.get(row["clean_id"], ()) if each["seed"] == row["seed"] and each["status"] == "ok")
-    twin, metric = next(twins, None), f"{DEGRADATION[name]}_{k}"
+    twin, metric = _twin(row, "clean_id", runs), f"{DEGRADATION[name]}_{k}"
     attacked, clean = (None if each is None else _statistic(expected, metric, each) for each in (row, twin))
     return 1 - attacked / clean if attacked is not None and clean else None
+
+
+def _twin(row: Row, which: str, runs: Mapping[str, Sequence[Row]]) -> Row | None:
+    """The finished run of the same seed of a twin, ``"clean_id"`` or ``"undefended_id"``."""
+    twins = (each for each in runs.get(row[which], ()) if each["seed"] == row["seed"] and each["status"] == "ok")
+    return next(twins, None)
+
+
+def _round_seconds(row: Row | None) -> float | None:
+    return row["seconds_train"] / row["rounds"] if row is not None and row["rounds"] else None
 
 
 def _onset(metric: str, row: Row) -> float | None:

@@ -73,7 +73,7 @@ def compare(
     if k != database.k:
         database = database.at(k)
     runs: dict[str, list[Row]] = {}
-    ids = list({own.id for each in planned for own in (each.scenario, each.scenario.clean)})
+    ids = list({own.id for p in planned for own in (p.scenario, p.scenario.clean, p.scenario.undefended)})
     query = (
         "select h.*, r.curve from headline h join runs r using (run_id) where list_contains(?, h.scenario_id)"
         " order by h.seed"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from fedbench.leaderboard.render import escape
 from fedbench.reproduction.report import Report
-from fedbench.scenarios.suite_file import ONSET, is_degradation, is_share
+from fedbench.scenarios.suite_file import ONSET, SECONDS, is_degradation, is_share
 
 BARS = "▁▂▃▄▅▆▇█"
 CELL_HEADINGS = ("where", "metric", "published", "ours", "95 % of one run", "n", "difference", "verdict")
@@ -22,6 +22,7 @@ def cell_rows(report: Report) -> list[tuple[str, ...]]:
         statistic = "" if plain else f" {cell.expected.statistic}"
         share = is_share(cell.expected.metric)
         digits = 2 if share and cell.expected.near is not None and cell.expected.near < 0.01 else 1
+        digits = 4 if cell.expected.metric.endswith(("_kl", SECONDS)) else digits
         band = ""
         if cell.low is not None and cell.high is not None:
             low = cell.low if is_degradation(cell.expected.metric) else max(cell.low, 0)
@@ -151,10 +152,14 @@ def _units(metrics: Iterable[str]) -> str:
     """What is not in percent, in words."""
     onsets = ["onsets, the epochs that the attack needs to show a target to 99 % of the users"]
     spreads = ["standard deviations over the images (blur, brisque)"]
+    seconds = ["seconds of a round (defense_seconds)"]
+    divergences = ["divergences (embedding_kl, gradient_kl)"]
     there = [metric for metric in metrics if not is_share(metric)]
     return " and ".join(
         onsets * any(metric.endswith(ONSET) for metric in there)
         + spreads * any(metric.endswith("_std") for metric in there)
+        + seconds * any(metric == SECONDS for metric in there)
+        + divergences * any(metric.endswith("_kl") for metric in there)
     )
 
 
@@ -188,4 +193,4 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> li
 
 
 def _percent(value: float, digits: int) -> str:
-    return f"{value:.2f}" if abs(value) < 1 else f"{value:.{digits}f}"
+    return f"{value:.{max(2, digits) if abs(value) < 1 else digits}f}"

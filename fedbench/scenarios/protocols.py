@@ -169,6 +169,11 @@ def preset(name: str, model: str, dataset: str, overrides: Mapping[str, Any] | N
     protocol = parse_parameters(Protocol, values | dict(overrides or {}), f"protocol {name!r}")
     if protocol.local_batch is not None and protocol.loss == "bpr":
         raise UserError(f"protocol {name!r}: local_batch samples rows, which loss = 'bpr' has in pairs; leave it out.")
+    if isinstance(protocol.client_learning_rate, tuple) and protocol.user_optimizer != "sgd":
+        raise UserError(
+            f"protocol {name!r}: Adam moves all private embeddings at one rate; give client_learning_rate as one number, or"
+            " user_optimizer = 'sgd'."
+        )
     return protocol
 
 

@@ -18,8 +18,10 @@ A metric of an expected value is a column of the records (``hr_10``, ``hr_full_5
 ``ndcg_degradation_K``: the share of HR@K or NDCG@K by full ranking that the attack takes, 1 - attacked / clean, from the
 clean twin of the same seed (the suite needs ``twins = true``); or ``er_K_onset``, the number of the attack's epoch in
 which ER@K first reaches 99 %; or ``detection_recall``, ``detection_false_positive_rate`` (of the defense's own threshold),
-``detection_recall_zero_fp`` and ``detection_auc``; or ``blur_std`` and ``brisque_std``, the spread of the images' quality.
-Onsets and spreads are no shares: their values and tolerances are in units of their own.
+``detection_recall_zero_fp`` and ``detection_auc``; or ``blur_std`` and ``brisque_std``, the spread of the images' quality; or
+``defense_seconds``, by how much a round is longer than that of the undefended twin of the same seed. Onsets, spreads and
+seconds are no shares: their values and tolerances are in units of their own. Of what no record has, :data:`UNRECORDED`, a
+value can only be stated with ``absent``.
 
 With ``absent``, the reason why it cannot be run here, a published value stands for itself: no scenario need have it.
 
@@ -30,9 +32,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from fedbench.errors import UserError, unknown
@@ -51,11 +61,16 @@ Metric = Annotated[
     str,
     Field(
         pattern=r"^(er_30|(er|hr|ndcg|hr_full|ndcg_full|recall|precision|degradation|ndcg_degradation)_(5|10|20)"
-        r"|er_(5|10|20|30)_onset|(blur|brisque)_std|detection_(recall_zero_fp|auc|recall|false_positive_rate))$"
+        r"|er_(5|10|20|30)_onset|(blur|brisque)_std|detection_(recall_zero_fp|auc|recall|false_positive_rate)"
+        r"|defense_seconds|embedding_kl|gradient_kl|user_coverage)$"
     ),
 ]
 ONSET = "_onset"
 """Ends the name of a metric that is a number of epochs."""
+SECONDS = "defense_seconds"
+UNRECORDED = ("embedding_kl", "gradient_kl", "user_coverage")
+"""Divergence of the embeddings of users from those of popular items, or of malicious gradients from honest ones, and the
+share of users who have one of the popular items."""
 DEGRADATION = {"degradation": "hr_full", "ndcg_degradation": "ndcg_full"}
 """Metrics that are a relative loss, and of what."""
 Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT)]
@@ -73,7 +88,7 @@ def is_degradation(metric: str) -> bool:
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a fraction, which is shown in percent."""
-    return not metric.endswith((ONSET, "_std"))
+    return not metric.endswith((ONSET, "_std", "_kl", SECONDS))
 
 
 class _Strict(BaseModel):
@@ -123,6 +138,12 @@ class Expected(_Strict):
     absent: str = ""
     """Why it cannot be run here; empty where it can."""
 
+    @model_validator(mode="after")
+    def _is_recorded(self) -> Self:
+        if self.metric in UNRECORDED and not self.absent:
+            raise PydanticCustomError("unrecorded", f"no record has {self.metric}: say why in absent")
+        return self
+
     @field_validator("value", "band", "near")
     @classmethod
     def _within_what_is_possible(
@@ -145,8 +166,8 @@ class Expected(_Strict):
     def _a_loss_has_no_peak(cls, value: str, info: ValidationInfo) -> str:
         if value in ("peak", "tail") and is_degradation(info.data.get("metric", "")):
             raise PydanticCustomError("degradation", "a degradation is measured at the end or at best-validation")
-        if value != "end" and info.data.get("metric", "").startswith(("blur", "brisque", "detection")):
-            raise PydanticCustomError("once", "what is measured of images is measured at the end")
+        if value != "end" and info.data.get("metric", "").startswith(("blur", "brisque", "detection", SECONDS)):
+            raise PydanticCustomError("once", "what is measured of images, and seconds, are measured at the end")
         return value
 
 
@@ -225,6 +246,8 @@ def explain(error: ValidationError, owner: type[BaseModel]) -> str:
         place, owner = f"{path[0]} {path[1] + 1}: ", parts[str(path[0])]
         path = path[2:]
     key = str(path[0]) if path else ""
+    if not key and first["type"] == "unrecorded":
+        return place + str(first["msg"]) + "."
     if first["type"] == "extra_forbidden":
         names = [info.alias or name for name, info in owner.model_fields.items()]
         return place + lowered(str(unknown("key", key, names)))

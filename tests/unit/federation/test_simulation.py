@@ -313,3 +313,21 @@ def test_pairwise_loss_and_regularisation_follow_autograd() -> None:
     gradient = torch.autograd.grad(loss, [items, own])
     assert torch.allclose(federation.params.items, start - 0.05 * gradient[0], atol=1e-5)
     assert torch.allclose(federation.users, users - 0.05 * gradient[1], atol=1e-5)
+
+
+def test_private_embeddings_move_at_a_rate_of_their_own() -> None:
+    """A round with the clients' rate is one with the server's, but for the length of the private steps."""
+    same, slow, each = (
+        small_federation(clients_per_round=30, learning_rate=0.5, client_learning_rate=rate)
+        for rate in (None, 0.05, (0.0001, 1.0))
+    )
+    start = same.users.clone()
+    for federation in (same, slow, each):
+        assert torch.equal(federation.users, start)
+        federation.train_epoch()
+    assert torch.equal(same.params.items, slow.params.items)
+    assert torch.equal(same.params.items, each.params.items)
+    assert torch.allclose(slow.users - start, 0.1 * (same.users - start), atol=1e-6)
+    rates = 0.5 * (each.users - start).norm(dim=1) / (same.users - start).norm(dim=1)
+    assert 0.0001 <= rates.min() < 0.2
+    assert 0.8 < rates.max() <= 1.0001

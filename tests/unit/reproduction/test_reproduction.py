@@ -314,9 +314,28 @@ def test_a_value_that_cannot_be_run_here_is_shown_and_not_counted(tmp_path: Path
     assert report.tally() == "1 of 1 published values agree; 1 more cannot be run here"
 
 
+def test_the_seconds_of_a_defense_are_those_of_a_round_beyond_the_undefended(tmp_path: Path) -> None:
+    defended = scenario("a-ra", defense="median")
+    write(
+        tmp_path,
+        record(defended, seconds_train=30.0, rounds=100),
+        record(scenario("a-ra"), seconds_train=5.0, rounds=20),
+    )
+    values = [expected("defense_seconds", 0.054), expected("defense_seconds", 1.13)]
+    report = compare("", "", planned(defended, seeds=1), values, Database([tmp_path]))
+    assert [(cell.mean, cell.verdict) for cell in report.cells] == [
+        (pytest.approx(0.05), "agrees"), (pytest.approx(0.05), "differs"),
+    ]  # fmt: skip
+    assert cell_rows(report)[0][2:4] == ("0.0540", "0.0500")
+    assert "Percent but for seconds of a round (defense_seconds)." in markdown(report)
+    alone = compare("", "", planned(scenario("a-ra", defense="krum"), seeds=1), values[:1], Database([tmp_path]))
+    assert alone.cells[0].verdict == "not run"
+
+
 @pytest.mark.parametrize(
     ("metric", "more", "says"),
     [
+        ("embedding_kl", {"value": 0.1}, "no record has embedding_kl: say why in absent"),
         ("er_10", {"value": 1.1}, "less than or equal to 1"),
         ("er_10", {"value": 0.5, "near": 1.5}, "less than or equal to 1"),
         ("blur_std", {"value": -1.0}, "greater than or equal to 0"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fedbench.errors import UserError
 from fedbench.federation.protocol import Protocol
 from fedbench.models import MODELS
 from fedbench.scenarios import protocols
@@ -40,3 +41,15 @@ def test_all_models_of_tois_have_the_same_sizes(name: str) -> None:
     cls = MODELS.get(name)
     params = cls.Params(**protocols.method_preset("tois", "model", name, name, "ml-1m")).model_dump()
     assert (params["embedding_size"], params["hidden"]) == (32, (32, 16))
+
+
+def test_a_rate_of_the_clients_is_one_number_or_two_in_order() -> None:
+    assert protocols.preset("icde24", "mf", "ml-100k").client_learning_rate is None
+    assert protocols.preset("icde24", "mf", "ml-100k", {"client_learning_rate": [0.01, 1]}).client_learning_rate == (
+        0.01,
+        1,
+    )
+    with pytest.raises(UserError, match="the lower of the two comes first"):
+        protocols.preset("icde24", "mf", "ml-100k", {"client_learning_rate": [1, 0.01]})
+    with pytest.raises(UserError, match="Adam moves all private embeddings at one rate"):
+        protocols.preset("aaai23", "mf", "ml-1m", {"client_learning_rate": [0.01, 1]})

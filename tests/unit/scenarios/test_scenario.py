@@ -45,6 +45,7 @@ PROTOCOL_CHANGES_NUMBERS: dict[str, Any] = {
     "reduction": "sum",
     "regularization": 0.1,
     "learning_rate": 0.5,
+    "client_learning_rate": (0.01, 1.0),
     "clients_per_round": 128,
     "schedule": "independent",
     "epochs": 7,
