@@ -103,6 +103,10 @@ def geometric_median(x: Vectors, f: int, steps: int = 3, nu: float = 1e-6) -> np
     return len(x) * middle
 
 
+def mixed(x: Vectors, f: int) -> np.ndarray:
+    return 0.7 * geometric_median(x, f, 4, 1e-5) + 0.3 * sum(x)
+
+
 def foolsgold_factors(x: Vectors) -> list[float]:
     cosines = np.zeros((len(x), len(x)))
     for i in range(len(x)):
@@ -147,6 +151,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("rfa", ""): geometric_median,
     ("foolsgold", ""): foolsgold,
     ("dnc", ""): dnc,
+    ("mixed", ""): mixed,
 }
 """Every rule with its variants."""
 

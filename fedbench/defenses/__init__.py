@@ -20,6 +20,7 @@ DEFENSES: Registry[Defense] = Registry(
         "rfa": "fedbench.defenses.rfa:GeometricMedian",
         "foolsgold": "fedbench.defenses.foolsgold:FoolsGold",
         "dnc": "fedbench.defenses.dnc:DivideAndConquer",
+        "mixed": "fedbench.defenses.mixed:MixedAggregation",
         "pieck-regularizer": "fedbench.defenses.pieck_regularizer:PieckRegularizer",
         "fl-wbc": "fedbench.defenses.fl_wbc:WhiteBloodCells",
         "union": "fedbench.defenses.union:Union",

@@ -113,7 +113,8 @@ def _aaai23() -> Iterator[MethodPreset]:
     yield MethodPreset("model", "sasrec", {"max_length": 100}, dataset="gowalla")
     for attack in ("cluster-attack", "cluster-attack-cl"):
         yield MethodPreset("attack", attack, {"initial_clusters": 8}, dataset="gowalla")
-    for rule in ("median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc"):
+    rules = ("median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc")
+    for rule in (*rules, "mixed"):
         yield MethodPreset("defense", rule, {"scope": "client"})
     yield MethodPreset("defense", "norm-bound", {"scope": "client", "bound": 0.1})
     yield MethodPreset("defense", "norm-bound", {"bound": 1.5}, model="sasrec")

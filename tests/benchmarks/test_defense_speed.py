@@ -68,7 +68,9 @@ def received(federation: Federation) -> tuple[Updates, ServerView]:
 
 
 @pytest.mark.parametrize("scope", ["item", "client"])
-@pytest.mark.parametrize("name", ["median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc"])
+@pytest.mark.parametrize(
+    "name", ["median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc", "mixed"]
+)
 def test_an_epoch_of_990_clients(benchmark: Any, name: str, scope: str) -> None:
     """Training with the defense. Target in item scope: 100 times the published loops."""
     federation = build(name, scope=scope)
@@ -89,7 +91,9 @@ def test_an_epoch_of_990_clients_with_other_defenses(benchmark: Any, name: str) 
 
 
 @pytest.mark.parametrize("scope", ["item", "client"])
-@pytest.mark.parametrize("name", ["median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc"])
+@pytest.mark.parametrize(
+    "name", ["median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc", "mixed"]
+)
 def test_a_round_beside_the_oracle(benchmark: Any, name: str, scope: str) -> None:
     """The rule alone. Target: 100 times the oracle.
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from federations import small_federation
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from robust_oracles import RULES, aggregated, by_client, by_item, make_updates, server_of, variant_of
 
 from fedbench.defenses import DEFENSES
@@ -18,7 +20,7 @@ from fedbench.federation.model import PublicParams
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Updates
 
-ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc")
+ROBUST = ("median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc", "mixed")
 every_rule = pytest.mark.parametrize(("name", "variant"), [pytest.param(*key, id="-".join(key)) for key in RULES])
 both_scopes = pytest.mark.parametrize("scope", ["item", "client"])
 
@@ -67,6 +69,21 @@ def test_the_geometric_median_of_three_corners_is_the_right_one() -> None:
     assert one("rfa", column(0.0, 0.0, 0.0, 0.0, 100.0), iterations=50) == pytest.approx(0.0, abs=1e-2)
     # From the mean 20: weights 1/20 four times and 1/80: z = (100/80) / (4/20 + 1/80) = 5.882.
     assert one("rfa", column(0.0, 0.0, 0.0, 0.0, 100.0), iterations=1) == pytest.approx(5 * 100 / 17, rel=1e-5)
+
+
+@both_scopes
+@given(share=st.floats(0, 1), seed=st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
+def test_mixed_aggregation_lies_between_the_geometric_median_and_the_mean(scope: str, share: float, seed: int) -> None:
+    """By hand one step from the mean 20 leads to 100 / 17, as for rfa; then 0.7 and 0.3 of the two."""
+    outlier = column(0.0, 0.0, 0.0, 0.0, 100.0)
+    expected = 5 * (0.7 * 100 / 17 + 0.3 * 20)
+    assert one("mixed", outlier, scope=scope, iterations=1) == pytest.approx(expected, rel=1e-5)
+    updates = make_updates(9, 4, 3, seed)
+    found = aggregated("mixed", updates, 4, 3, scope=scope, median_share=share)
+    median = aggregated("rfa", updates, 4, 3, scope=scope, iterations=4, smoothing=1e-5)
+    for key, mean in {"items": updates.sum_rows(4, 3), **updates.dense.total()}.items():
+        np.testing.assert_allclose(found[key], share * median[key] + (1 - share) * mean.numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_foolsgold_by_hand() -> None:
@@ -120,7 +137,7 @@ def test_client_scope_agrees_with_the_oracle(name: str, variant: str, share: flo
 
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [key for key in RULES if key[1] != "icde24-code" and key[0] not in ("rfa", "foolsgold", "dnc")],
+    [key for key in RULES if key[1] != "icde24-code" and key[0] not in ("rfa", "foolsgold", "dnc", "mixed")],
 )
 @both_scopes
 @pytest.mark.parametrize("seed", range(4))
