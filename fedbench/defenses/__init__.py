@@ -21,6 +21,7 @@ DEFENSES: Registry[Defense] = Registry(
         "foolsgold": "fedbench.defenses.foolsgold:FoolsGold",
         "dnc": "fedbench.defenses.dnc:DivideAndConquer",
         "mixed": "fedbench.defenses.mixed:MixedAggregation",
+        "centered-clipping": "fedbench.defenses.centered_clipping:CenteredClipping",
         "pieck-regularizer": "fedbench.defenses.pieck_regularizer:PieckRegularizer",
         "fl-wbc": "fedbench.defenses.fl_wbc:WhiteBloodCells",
         "union": "fedbench.defenses.union:Union",
