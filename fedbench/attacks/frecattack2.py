@@ -46,10 +46,10 @@ class FRecAttack2(Attack):
     3. Upload: the gradients, by those items' rows and by the dense parameters, of the virtual users' mean cross-entropy. It
        counts as that many samples [code]. An item may be at both ends, as the ends are taken at different times.
 
-    The clients' own embeddings follow their own data, one honest step a participation, as those of all attacks here do. The
-    code moves them 20 steps where it is independent, and those of all colluders once in each of its epochs, a tenth of a
-    pass over the users; it finds its clusters anew as often. Here that is once an epoch, among the embeddings that the
-    attacker's clients had when they last took part, and in between whenever twice as many have taken part.
+    The clients' own embeddings p follow their own data as honest ones do, one step a participation. The code moves
+    independent clients' 20 steps (``own_steps``), and those of all colluders one step in each of its epochs, of which there
+    are ten to a pass over the users; it finds its clusters anew as often. Here that is once an epoch, among the embeddings
+    that the attacker's clients had when they last took part, and in between whenever twice as many have taken part.
 
     The paper's other two settings, where users' embeddings are public under differential privacy, are of models of graphs
     that there are not here.
@@ -83,6 +83,13 @@ class FRecAttack2(Attack):
         patience: int = Field(6, ge=1, description="looks in vain before it turns [code: 6]")
         later_patience: int = Field(3, ge=1, description="looks in vain before guesses are taken anew [code: 3]")
         memory: int = Field(6, ge=1, description="M, looks of which a majority counts [not stated; ours: as patience]")
+        own_steps: int | None = Field(
+            None,
+            ge=1,
+            le=1_000,
+            description="steps of plain descent on its own data that a client's p takes after a participation [code: 20"
+            " independent, about 10 colluding]; None: as the protocol has it for an honest client [ours]",
+        )
         profile_size: int = Field(30, ge=1, description="positives of an injected client's profile [ours; as RA: 30]")
 
     params: FRecAttack2.Params
@@ -102,7 +109,9 @@ class FRecAttack2(Attack):
         p = self.params
         count = max(1, int(p.share * view.num_items + 1e-9))
         users = self._virtual(view)
-        view.honest()  # the clients' own embeddings follow their own data
+        if p.own_steps is not None:
+            self._embeddings[view.clients] = descended(view, self._embeddings[view.clients], p.own_steps)
+        view.honest()  # what the federation holds of the clients follows their own data, whatever they make of it
         shown = looked_at(view.model, view.params)
         index, items, rows, dense = [], [], [], []
         # Client by client: each is a hundred users, whose gradients are cheapest where they are added up at once.
@@ -124,18 +133,29 @@ class FRecAttack2(Attack):
 
     def _virtual(self, view: AttackerView) -> torch.Tensor:
         """float32 [m, k, d]: the virtual users of each client."""
-        p, own = self.params, view.own_users
-        if p.collusion == "independent":
-            shape = (len(own), p.virtual_users, own.shape[1])
-            return own[:, None] + p.sigma * torch.randn(shape, generator=view.generator, device=view.device)
-        self._embeddings[view.clients] = own
+        p, fresh = self.params, view.own_users
+        if p.own_steps is not None:
+            fresh = torch.where(self._met[view.clients, None], self._embeddings[view.clients], fresh)
+        self._embeddings[view.clients] = fresh
         self._met[view.clients] = True
+        if p.collusion == "independent":
+            shape = (len(fresh), p.virtual_users, fresh.shape[1])
+            return fresh[:, None] + p.sigma * torch.randn(shape, generator=view.generator, device=view.device)
         known = self._embeddings[self._met]
         if self._clusters is None or view.epoch != self._when[0] or len(known) >= 2 * self._when[1]:
             self._clusters, self._when = clusters(known, view.generator), (view.epoch, len(known))
         center, spread = self._clusters.users(p.virtual_users, p.sigma)
-        shape = (len(own), *center.shape)
+        shape = (len(fresh), *center.shape)
         return center + spread[:, None] * torch.randn(shape, generator=view.generator, device=view.device)
+
+
+def descended(view: AttackerView, users: torch.Tensor, steps: int) -> torch.Tensor:
+    """float32 [m, d]: the ``users`` of the sampled clients after steps of descent on the cross-entropy of their own data."""
+    batch = view.own_batch
+    loss, batch = Taught(labels=batch.positive), replace(batch, positive=torch.zeros_like(batch.positive))
+    for _ in range(steps):
+        users = users - view.learning_rate * view.model.local_step(view.params, users, batch, loss).users
+    return users
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,29 @@ def test_colluding_clients_share_clusters_of_their_embeddings(make_view: MakeVie
     assert centers([4], epoch=3) == [[0.05, 0.0]] * 4 + [[8.1, 8.0]] * 6
 
 
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+def test_own_embeddings_may_take_steps_of_their_own(make_view: MakeView, model: str) -> None:
+    """Two participations, three steps after each; what the federation holds of the client is looked at once."""
+    attack = FRecAttack2(FRecAttack2.Params(virtual_users=2, sigma=1e-9, own_steps=3))
+    options: dict[str, Any] = {"targets": (), "num_malicious": 2, "clients": [1]}
+    attack.start(make_view(FRecAttack2.card, model, in_round=False, **options))
+    expected = make_view(FRecAttack2.card, model, **options).own_users
+    for seed in (0, 0, 1):
+        view = make_view(FRecAttack2.card, model, seed=seed, **options)
+        torch.testing.assert_close(attack._virtual(view), expected[:, None].expand(1, 2, -1))
+        attack.craft(view)
+        batch = view.own_batch
+        for _ in range(3):
+            user = expected.clone().requires_grad_()
+            logits = view.model.logits(
+                view.params.dense, user.expand(len(batch.item), -1), view.params.items[batch.item]
+            )
+            terms = batch.positive * torch.nn.functional.softplus(-logits)
+            terms = terms + (batch.weight - batch.positive) * torch.nn.functional.softplus(logits)
+            (gradient,) = torch.autograd.grad(terms.sum() / batch.size, user)
+            expected = expected - 0.5 * gradient
+
+
 def test_virtual_users_of_clusters_by_hand() -> None:
     found = Clusters(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([5, 3, 2]))
     center, spread = found.users(10, 0.5)
