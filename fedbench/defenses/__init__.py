@@ -22,6 +22,8 @@ DEFENSES: Registry[Defense] = Registry(
         "dnc": "fedbench.defenses.dnc:DivideAndConquer",
         "mixed": "fedbench.defenses.mixed:MixedAggregation",
         "centered-clipping": "fedbench.defenses.centered_clipping:CenteredClipping",
+        "nnm": "fedbench.defenses.nnm:NearestNeighbourMixing",
+        "bucketing": "fedbench.defenses.bucketing:Bucketing",
         "pieck-regularizer": "fedbench.defenses.pieck_regularizer:PieckRegularizer",
         "fl-wbc": "fedbench.defenses.fl_wbc:WhiteBloodCells",
         "union": "fedbench.defenses.union:Union",

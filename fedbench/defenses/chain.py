@@ -24,6 +24,8 @@ class Chain(Defense):
     def __init__(self, parts: list[Defense]) -> None:
         super().__init__(NoParameters())
         self.parts = parts
+        for part in parts:
+            part.joined(parts)
         strict = [part.on_flag for part in parts if part.on_flag != "use-purified"]
         self.on_flag = strict[-1] if strict else "use-purified"
         cards = [card_of(part) for part in parts]

@@ -99,7 +99,7 @@ class RobustAggregation(Defense):
         )
         if not n:
             return empty
-        share = self.share(server)
+        share = self.share(server) * (updates.mixed or 1)
         self._count(n, share)
         shared, updates = updates.common, replace(updates, common=None)
         # A number of samples that is negative would turn the mean around.
@@ -111,7 +111,8 @@ class RobustAggregation(Defense):
             seen = replace(updates, rows=())
         if self.params.scope == "client":
             f = min(math.ceil(n * share - 1e-9), (n - 1) // 2)
-            total = self.over_clients(seen, empty, f, weights, server.notes)
+            # Of uploads that were mixed, those left out are nobody's.
+            total = self.over_clients(seen, empty, f, weights, server.notes if updates.mixed is None else None)
         else:
             total = self.over_items(seen, empty, share)
         # The rest is summed or averaged as without a rule.

@@ -90,6 +90,9 @@ class Defense:
     def __init__(self, params: Parameters) -> None:
         self.params = params
 
+    def joined(self, parts: Sequence[Defense]) -> None:
+        """Before a run, when it is one of the ``parts`` of a chain."""
+
     def regularize(
         self, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
     ) -> ClientRegularization | None:

@@ -94,6 +94,7 @@ def filtered(made: object, received: Updates, params: PublicParams, source: str)
             arrays.array(made.weights, "filter(): weights", torch.float32, (n,)),
             common,
             rejected,
+            received.mixed,
         )
 
 

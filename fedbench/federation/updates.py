@@ -75,6 +75,8 @@ class Updates:
         common: a gradient of all items that comes to the rows: client i uploads ``rows_i + share_i gradient``.
         rejected: bool [n], clients that a filter has dropped and whose uploads a later rule still looks at (UNION's
             parallel order); None: nobody.
+        mixed: None: every upload is one client's own. Otherwise the server has mixed them (nnm, bucketing), so that whoever
+            stands for an upload has not sent it; malicious clients have a part in so many times their share of the uploads.
     """
 
     clients: torch.Tensor
@@ -83,6 +85,7 @@ class Updates:
     weights: torch.Tensor
     common: Common | None = None
     rejected: torch.Tensor | None = None
+    mixed: int | None = None
 
     def sum_rows(self, num_items: int, size: int) -> torch.Tensor:
         """float32 [num_items, size]: for every item the sum of what all clients send for it."""
@@ -210,6 +213,7 @@ class Updates:
             self.weights[kept],
             None if self.common is None else replace(self.common, share=self.common.share[kept]),
             None if self.rejected is None else self.rejected[kept],
+            self.mixed,
         )
 
 

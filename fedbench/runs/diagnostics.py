@@ -278,7 +278,9 @@ def _chooses(part: Defense) -> bool:
 
 
 def _present(clients: torch.Tensor, updates: Updates) -> torch.Tensor:
-    """Bool [n]: which of ``clients`` still count."""
+    """Bool [n]: which of ``clients`` still count; all, once uploads have been mixed."""
+    if updates.mixed is not None:
+        return torch.ones_like(clients, dtype=torch.bool)
     there = updates.clients
     if updates.rejected is not None and not bool(updates.rejected.all()):
         there = there[~updates.rejected]

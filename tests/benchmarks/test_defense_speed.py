@@ -82,7 +82,20 @@ def test_an_epoch_of_990_clients(benchmark: Any, name: str, scope: str) -> None:
         print(f"\n{name}: {ratio:.0f} times faster than the published loop")
 
 
-@pytest.mark.parametrize("name", ["centered-clipping", "hics", "norm-bound", "pieck-regularizer", "fl-wbc", "union"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "centered-clipping",
+        "nnm+median",
+        "nnm+rfa",
+        "bucketing+krum",
+        "hics",
+        "norm-bound",
+        "pieck-regularizer",
+        "fl-wbc",
+        "union",
+    ],
+)
 def test_an_epoch_of_990_clients_with_other_defenses(benchmark: Any, name: str) -> None:
     """Training with the defense."""
     federation = build(name)

@@ -102,6 +102,8 @@ def test_every_attack_that_degrades_runs_and_changes_something(model: str, attac
         ("union", {"distance": "squared", "negatives_per": "client", "dropout": 0.0, "order": "sequential"}),
         ("union+multi-krum", {}),
         ("union+norm-bound", {}),
+        ("nnm+median", {}),
+        ("bucketing+krum", {}),
     ],
 )
 def test_every_defense_runs(model: str, defense: str, params: dict[str, Any]) -> None:
