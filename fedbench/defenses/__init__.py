@@ -22,6 +22,7 @@ DEFENSES: Registry[Defense] = Registry(
         "dnc": "fedbench.defenses.dnc:DivideAndConquer",
         "mixed": "fedbench.defenses.mixed:MixedAggregation",
         "centered-clipping": "fedbench.defenses.centered_clipping:CenteredClipping",
+        "flame": "fedbench.defenses.flame:Flame",
         "nnm": "fedbench.defenses.nnm:NearestNeighbourMixing",
         "bucketing": "fedbench.defenses.bucketing:Bucketing",
         "pieck-regularizer": "fedbench.defenses.pieck_regularizer:PieckRegularizer",

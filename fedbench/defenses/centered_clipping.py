@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from fedbench.defenses.grouped import RowsByItem
-from fedbench.defenses.robust import RobustAggregation, ScopeParameters, flat_dense, weighted_sum
+from fedbench.defenses.robust import RobustAggregation, ScopeParameters, flat_dense, products, weighted_sum
 from fedbench.entries.cards import DefenseCard, DefenseFamily, Parameters
 from fedbench.federation.defense import Notes, ServerView
 from fedbench.federation.model import PublicParams
@@ -95,7 +95,7 @@ class CenteredClipping(RobustAggregation):
         centre, own = self._centre or empty, updates.square_norms().double()
         for _ in range(self.params.iterations):
             # |x - v|^2 = |x|^2 - 2 x v + |v|^2: no update is laid out over all items.
-            distance = (own - 2 * _products(updates, centre) + _products_of(centre, centre)).clamp(min=0).sqrt()
+            distance = (own - 2 * products(updates, centre) + _products_of(centre, centre)).clamp(min=0).sqrt()
             factors = parts * clip_factor(distance, self._radius).to(parts.dtype)
             towards, left = weighted_sum(updates, factors, empty), 1 - factors.sum()
             centre = PublicParams(
@@ -104,16 +104,6 @@ class CenteredClipping(RobustAggregation):
             )
         self._centre = centre
         return PublicParams(centre.items * n, {name: value * n for name, value in centre.dense.items()})
-
-
-def _products(updates: Updates, centre: PublicParams) -> torch.Tensor:
-    """float64 [n]: inner products of whole updates with ``centre``."""
-    inner = torch.zeros_like(updates.weights, dtype=torch.float64)
-    for block in updates.rows:
-        inner.index_add_(0, block.client, (block.grad() * centre.items.index_select(0, block.item)).sum(1).double())
-    for name, value in updates.dense.stacked().items():
-        inner += (value.flatten(1) @ centre.dense[name].flatten()).double()
-    return inner
 
 
 def _products_of(one: PublicParams, two: PublicParams) -> torch.Tensor:

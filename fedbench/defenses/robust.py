@@ -273,16 +273,21 @@ def client_gram(updates: Updates, num_items: int) -> torch.Tensor:
     """float64 [n, n]: inner products of whole updates, by ascending client id, so that ties go to the lowest one.
 
     No update is ever laid out over all items. Only pairs of clients that touched the same item contribute: the sum over items
-    of c_j^2 products instead of n^2 M d.
+    of c_j^2 products instead of n^2 M d. Of mixed updates, which all have the same items, a piece of items is one product.
     """
     n = len(updates.clients)
     gram = torch.zeros(n * n, dtype=torch.float64, device=updates.clients.device)
+    together = torch.zeros(n, n, dtype=torch.float64, device=gram.device)
     for group in RowsByItem(updates, num_items).groups(pairwise=True):
+        if updates.mixed is not None and bool((group.count == n).all()):
+            flat = group.values.transpose(0, 1).flatten(1)
+            together += flat @ flat.T
+            continue
         products = torch.bmm(group.values, group.values.transpose(1, 2))
         pair = group.client[:, :, None] * n + group.client[:, None, :]
         gram.index_add_(0, pair.flatten(), products.flatten().double())
     order = torch.argsort(updates.clients)
-    gram = gram.view(n, n).index_select(0, order).index_select(1, order)
+    gram = gram.view(n, n).index_select(0, order).index_select(1, order) + together
     for flat in flat_dense(updates).values():
         exact = flat.double()
         gram += exact @ exact.T
@@ -307,6 +312,16 @@ def weighted_sum(updates: Updates, factors: torch.Tensor, empty: PublicParams) -
     """The sum of all updates, each times its client's factor, float32 [n]."""
     chosen = updates.scaled(factors)
     return PublicParams(chosen.sum_rows(*empty.items.shape), dict(chosen.dense.total()))
+
+
+def products(updates: Updates, params: PublicParams) -> torch.Tensor:
+    """float64 [n]: inner products of whole updates with ``params``."""
+    inner = torch.zeros_like(updates.weights, dtype=torch.float64)
+    for block in updates.rows:
+        inner.index_add_(0, block.client, (block.grad() * params.items.index_select(0, block.item)).sum(1).double())
+    for name, value in updates.dense.stacked().items():
+        inner += (value.flatten(1) @ params.dense[name].flatten()).double()
+    return inner
 
 
 def square_distances(gram: torch.Tensor) -> torch.Tensor:

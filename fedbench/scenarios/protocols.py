@@ -114,7 +114,7 @@ def _aaai23() -> Iterator[MethodPreset]:
     for attack in ("cluster-attack", "cluster-attack-cl"):
         yield MethodPreset("attack", attack, {"initial_clusters": 8}, dataset="gowalla")
     rules = ("median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "foolsgold", "dnc")
-    for rule in (*rules, "mixed", "centered-clipping"):
+    for rule in (*rules, "mixed", "centered-clipping", "flame"):
         yield MethodPreset("defense", rule, {"scope": "client"})
     yield MethodPreset("defense", "norm-bound", {"scope": "client", "bound": 0.1})
     yield MethodPreset("defense", "norm-bound", {"bound": 1.5}, model="sasrec")

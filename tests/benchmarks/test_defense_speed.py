@@ -86,6 +86,7 @@ def test_an_epoch_of_990_clients(benchmark: Any, name: str, scope: str) -> None:
     "name",
     [
         "centered-clipping",
+        "flame",
         "nnm+median",
         "nnm+rfa",
         "bucketing+krum",

@@ -97,6 +97,7 @@ def test_every_attack_that_degrades_runs_and_changes_something(model: str, attac
         ("dnc", {}),
         ("mixed", {}),
         ("centered-clipping", {}),
+        ("flame", {}),
         ("hics", {}),
         ("fl-wbc", {"scale": 0.001}),
         ("union", {"distance": "squared", "negatives_per": "client", "dropout": 0.0, "order": "sequential"}),
