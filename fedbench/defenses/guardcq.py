@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -19,8 +19,6 @@ from fedbench.federation.updates import Updates
 
 VIEWS = 3
 """Guesses of what is popular."""
-PAIRS = 2**16
-"""Pairs of a user and an item that are scored at once, at least those of one client."""
 ROUNDING = 1e-12
 """Of sums of scores in float64, of at most 10,000 users: a smaller change is none."""
 
@@ -101,8 +99,8 @@ class GuardCQ(Defense):
         model, params, generator = server.model, in_float64(server.params), server.generator
         shape = (self.params.users, model.embedding_size)
         users = self.params.user_std * torch.randn(shape, generator=generator, device=generator.device).to(params.items)
-        popular = self._popular(model, params, users)
         before = liking(model, params, users, params.items)
+        popular = self._popular(model, params, users, before)
         rows = stated(updates, popular.any(0))
         after = self._alone(model, params, users, updates, rows, server.learning_rate)
         of_guess = popular[:, rows.item].T
@@ -124,16 +122,20 @@ class GuardCQ(Defense):
         for block in updates.rows:
             self._uploads += torch.bincount(block.item, minlength=len(self._uploads))
 
-    def _popular(self, model: Recommender, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
-        """Bool [3, M]: popular by score, by its change, by uploads."""
-        num_items = len(params.items)
-        count = max(1, int(self.params.share * num_items + 1e-9))
+    def _popular(
+        self, model: Recommender, params: PublicParams, users: torch.Tensor, scores: torch.Tensor
+    ) -> torch.Tensor:
+        """Bool [3, M]: popular by the ``scores`` of now, by their change, by uploads."""
+        count = max(1, int(self.params.share * len(scores) + 1e-9))
         if self._trend is None:
             self._trend = ScoreTrend(count, by_score=self.params.velocity == "score")
-        scores = functools.partial(liking, model, params, users)
-        by_change = self._trend.look(params.items, scores)[0]
+
+        def with_table(items: torch.Tensor) -> torch.Tensor:
+            return scores if items is params.items else liking(model, params, users, items)
+
+        by_change = self._trend.look(params.items, with_table)[0]
         uploaded = int(self.params.share * int((self._uploads > 0).sum()) + 1e-9)
-        return torch.stack([highest(scores(params.items), count), by_change, highest(self._uploads, uploaded)])
+        return torch.stack([highest(scores, count), by_change, highest(self._uploads, uploaded)])
 
     def _alone(
         self,
@@ -151,22 +153,20 @@ class GuardCQ(Defense):
         """
         if not len(rows.item):
             return params.items.new_zeros(0)
-        length = torch.bincount(rows.client, minlength=len(updates.clients))
-        starts, longest = length.cumsum(0) - length, int(length.max())
-        place = torch.arange(len(rows.client), device=length.device) - starts[rows.client]
-        items = params.items.new_zeros(len(length), longest, params.described(rows.item[:1]).shape[-1])
-        described = params.described(rows.item)
-        described[:, : users.shape[1]] -= learning_rate * rows.values
-        items[rows.client, place] = described
-        stacked = updates.dense.stacked()
-        scores = items.new_zeros(len(length), longest)
-        few = max(1, PAIRS // (len(users) * longest))
-        for some in torch.arange(len(length), device=length.device).split(few):
-            dense = {name: params.dense[name] - learning_rate * value[some].double() for name, value in stacked.items()}
-            shape = (len(some), len(users), longest)
-            pairs = [each.expand(*shape, -1).flatten(1, 2) for each in (users[None, :, None], items[some][:, None])]
-            scores[some] = model.logits(dense, *pairs).view(shape).sigmoid().sum(1)
-        return scores[rows.client, place]
+        items = params.items[rows.item] - learning_rate * rows.values
+        features = None if params.features is None else params.features[rows.item]
+        if not params.dense:
+            return liking(model, PublicParams(items, {}, features), users, items)
+        stacked, length = updates.dense.stacked(), torch.bincount(rows.client, minlength=len(updates.clients)).tolist()
+        scores = []
+        # Client by client, each with a network of its own: a dozen matrix products.
+        for i, (own, looks) in enumerate(zip(items.split(length), _split(features, length), strict=True)):
+            if len(own):
+                dense = {
+                    name: value - learning_rate * stacked[name][i].double() for name, value in params.dense.items()
+                }
+                scores.append(liking(model, PublicParams(own, dense, looks), users, own))
+        return torch.cat(scores)
 
     def _remembered(self, clients: torch.Tensor, raised: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
         """float32 [n, 3]: each client's contributions, with those of this round.
@@ -182,6 +182,10 @@ class GuardCQ(Defense):
         self._seen[clients] += 1
         total = self._history[clients].sum(1)
         return total[:, :, 0] / total[:, :, 1]
+
+
+def _split(values: torch.Tensor | None, length: list[int]) -> Sequence[torch.Tensor | None]:
+    return [None] * len(length) if values is None else values.split(length)
 
 
 def in_float64(params: PublicParams) -> PublicParams:
