@@ -51,6 +51,10 @@ class FRecAttack2(Attack):
     are ten to a pass over the users; it finds its clusters anew as often. Here that is once an epoch, among the embeddings
     that the attacker's clients had when they last took part, and in between whenever twice as many have taken part.
 
+    Published for 16 clients a round, the mean weighted by numbers of samples, learning rate 0.005, 36 passes, HR@10 by full
+    ranking of one random held-out item of each user [code]. Its FedMLP is ``ncf`` with d = 16 and hidden sizes 64, 32, 16, 8;
+    its FedNCF has a product of embeddings beside the perceptron, which no model here has.
+
     The paper's other two settings, where users' embeddings are public under differential privacy, are of models of graphs
     that there are not here.
     """
