@@ -93,7 +93,7 @@ def cell_of(expected: Expected, rows: Sequence[Row], runs: Mapping[str, Sequence
     """A published value, compared.
 
     Args:
-        expected: the value. rows: the runs that it is about. runs: all runs of each scenario, for their clean twins.
+        expected: the value. rows: the runs that it is about. runs: all runs of each scenario, for their twins.
     """
     where = {key: value for key, value in expected.where.items() if not (key == "defense" and value == "none")}
     label = " ".join(str(value) for value in where.values() if not isinstance(value, dict | list))
@@ -122,9 +122,10 @@ def cell_of(expected: Expected, rows: Sequence[Row], runs: Mapping[str, Sequence
 
 
 def _value(expected: Expected, row: Row, runs: Mapping[str, Sequence[Row]]) -> float | None:
-    """What a run has of a published value; a degradation is relative to the clean twin of the same seed.
+    """What a run has of a published value.
 
-    The seconds of a defense are those of a round beyond the undefended twin's.
+    A degradation is relative to the run of the same seed without attack and defense; the seconds of a defense are those of a
+    round beyond the undefended twin's.
     """
     name, _, k = expected.metric.rpartition("_")
     if expected.metric.endswith(ONSET):
@@ -134,13 +135,13 @@ def _value(expected: Expected, row: Row, runs: Mapping[str, Sequence[Row]]) -> f
         return None if seconds[1] is None or seconds[0] is None else seconds[0] - seconds[1]
     if name not in DEGRADATION:
         return _statistic(expected, expected.metric, row)
-    twin, metric = _twin(row, "clean_id", runs), f"{DEGRADATION[name]}_{k}"
+    twin, metric = _twin(row, "baseline_id", runs), f"{DEGRADATION[name]}_{k}"
     attacked, clean = (None if each is None else _statistic(expected, metric, each) for each in (row, twin))
     return 1 - attacked / clean if attacked is not None and clean else None
 
 
 def _twin(row: Row, which: str, runs: Mapping[str, Sequence[Row]]) -> Row | None:
-    """The finished run of the same seed of a twin, ``"clean_id"`` or ``"undefended_id"``."""
+    """The finished run of the same seed of a twin, ``"baseline_id"`` or ``"undefended_id"``."""
     twins = (each for each in runs.get(row[which], ()) if each["seed"] == row["seed"] and each["status"] == "ok")
     return next(twins, None)
 

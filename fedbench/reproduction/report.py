@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -71,9 +72,9 @@ def compare(
     lengths = {part for value in expected for part in value.metric.split("_") if part.isdigit()}
     k = int(lengths.pop()) if len(lengths) == 1 else DEFAULT_K
     if k != database.k:
-        database = database.at(k)
+        database = database.kept(("lists of", k), functools.partial(database.at, k))
     runs: dict[str, list[Row]] = {}
-    ids = list({own.id for p in planned for own in (p.scenario, p.scenario.clean, p.scenario.undefended)})
+    ids = list({own.id for p in planned for own in (p.scenario, p.scenario.undefended, p.scenario.clean.undefended)})
     query = (
         "select h.*, r.curve from headline h join runs r using (run_id) where list_contains(?, h.scenario_id)"
         " order by h.seed"

@@ -13,15 +13,16 @@ The file, from top to bottom::
     [[exclude]]  when
     [[expected]] where, metric, value, source, band, near, at_epoch, statistic, note, absent
     [[expected_table]]              # the same for a whole printed table: columns and rows
+    [[reason]] where, metric, why, run  # of published values that differ from the published records
 
 A metric of an expected value is a column of the records (``hr_10``, ``hr_full_5`` ...), or ``degradation_K`` or
-``ndcg_degradation_K``: the share of HR@K or NDCG@K by full ranking that the attack takes, 1 - attacked / clean, from the
-clean twin of the same seed (the suite needs ``twins = true``); or ``er_K_onset``, the number of the attack's epoch in
-which ER@K first reaches 99 %; or ``detection_recall``, ``detection_false_positive_rate`` (of the defense's own threshold),
-``detection_recall_zero_fp`` and ``detection_auc``; or ``blur_std`` and ``brisque_std``, the spread of the images' quality; or
-``defense_seconds``, by how much a round is longer than that of the undefended twin of the same seed. Onsets, spreads and
-seconds are no shares: their values and tolerances are in units of their own. Of what no record has, :data:`UNRECORDED`, a
-value can only be stated with ``absent``.
+``ndcg_degradation_K``: the share of HR@K or NDCG@K by full ranking that the attack takes, 1 - attacked / clean, clean being
+the run of the same seed without attack and defense (the suite needs ``twins = true``); or ``er_K_onset``, the number of the
+attack's epoch in which ER@K first reaches 99 %; or ``detection_recall``, ``detection_false_positive_rate`` (of the defense's
+own threshold), ``detection_recall_zero_fp`` and ``detection_auc``; or ``blur_std`` and ``brisque_std``, the spread of the
+images' quality; or ``defense_seconds``, by how much a round is longer than that of the undefended twin of the same seed.
+Onsets, spreads and seconds are no shares: their values and tolerances are in units of their own. Of what no record has,
+:data:`UNRECORDED`, a value can only be stated with ``absent``.
 
 With ``absent``, the reason why it cannot be run here, a published value stands for itself: no scenario need have it.
 
@@ -82,7 +83,7 @@ Matrix = dict[str, Annotated[list[Any], Field(min_length=1)]]
 
 
 def is_degradation(metric: str) -> bool:
-    """Whether a metric is a loss relative to the clean twin."""
+    """Whether a metric is a loss relative to the run without attack and defense."""
     return metric.rpartition("_")[0] in DEGRADATION
 
 
@@ -171,6 +172,18 @@ class Expected(_Strict):
         return value
 
 
+class Reason(_Strict):
+    """Why published values differ from the records that fedbench publishes."""
+
+    where: dict[str, Any] = {}
+    """Which values: what their own ``where`` must have."""
+    metric: str = "*"
+    """A glob."""
+    why: str
+    run: Annotated[str, Field(pattern=r"^[0-9a-f]{16}-s[0-9]+$")]
+    """The id of a run that shows it."""
+
+
 class ExpectedTable(_Strict):
     """A printed table: the columns are fields of scenarios and metrics; a cell is a value or {value, band, near, note}.
 
@@ -224,6 +237,7 @@ class SuiteFile(_Strict):
     exclude: Annotated[list[Exclude], Field(max_length=MOST_RULES)] = []
     expected: Annotated[list[Expected], Field(max_length=MOST_RULES)] = []
     expected_table: Annotated[list[ExpectedTable], Field(max_length=MOST_RULES)] = []
+    reason: Annotated[list[Reason], Field(max_length=MOST_RULES)] = []
 
 
 def explain(error: ValidationError, owner: type[BaseModel]) -> str:
@@ -240,6 +254,7 @@ def explain(error: ValidationError, owner: type[BaseModel]) -> str:
         "exclude": Exclude,
         "expected": Expected,
         "expected_table": ExpectedTable,
+        "reason": Reason,
     }
     place = ""
     if len(path) > 1 and path[0] in parts and isinstance(path[1], int):
@@ -279,6 +294,8 @@ def check_names(file: SuiteFile) -> None:
         _check(expected.where, f"expected {i}: where", with_variant)
     for i, table in enumerate(file.expected_table, 1):
         _check(table.where, f"expected_table {i}: where", with_variant)
+    for i, reason in enumerate(file.reason, 1):
+        _check(reason.where, f"reason {i}: where", with_variant)
 
 
 def _check(keys: Iterable[str], place: str, known: Collection[str] = FIELDS) -> None:
