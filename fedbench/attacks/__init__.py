@@ -22,6 +22,7 @@ ATTACKS: Registry[Attack] = Registry(
         "a-hum": "fedbench.attacks.approximation:HardUserMining",
         "pieck-ipe": "fedbench.attacks.pieck_ipe:PieckIPE",
         "pieck-uea": "fedbench.attacks.pieck_uea:PieckUEA",
+        "poisonfrs": "fedbench.attacks.poisonfrs:PoisonFRS",
         "psmu": "fedbench.attacks.psmu:SyntheticMaliciousUsers",
         "psmu-popular": "fedbench.attacks.psmu:PopularSyntheticUsers",
         "psmu-v": "fedbench.attacks.psmu_v:SyntheticUserImages",

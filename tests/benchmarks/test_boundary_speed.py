@@ -117,7 +117,7 @@ def build(dataset: str, model: str, attack: str, guarded: bool) -> Timed:
 
 
 @pytest.mark.parametrize("dataset", ["longtail-100k", "ml-100k"])
-@pytest.mark.parametrize("attack", ["explicit-boost", "a-hum", "label-flip", "pieck-uea"])
+@pytest.mark.parametrize("attack", ["explicit-boost", "a-hum", "label-flip", "pieck-uea", "poisonfrs"])
 @pytest.mark.parametrize("model", ["mf", "ncf"])
 def test_copies_and_checks(benchmark: Any, model: str, attack: str, dataset: str) -> None:
     """What they take of a round in which 5 % of the users are malicious."""

@@ -14,6 +14,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "explicit-boost": {"negatives": 2},
     "a-ra": {},
     "a-hum": {},
+    "poisonfrs": {"wait_rounds": 0, "items_per_client": 6},
     "psmu": {"profile_size": 6, "fit_steps": 5},
 }
 
