@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from fedbench.entries.cards import Knowledge
 from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
@@ -14,6 +16,7 @@ from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 from fedbench.isolation import structure
 from fedbench.isolation.home import Home, Process
+from fedbench.isolation.looking import Looking
 from fedbench.isolation.wire import Broken
 from fedbench.texts import visible
 
@@ -62,6 +65,7 @@ class RemoteAttack(Attack):
             raise UserError(f"attack {self.card.name!r}: public_fraction must be a number.")
         self.public_fraction = made["public_fraction"]
         self._known: tuple[object, object] = (None, None)
+        self._images: ItemImages | None = None
         self.told = Told()
 
     def start(self, view: AttackerView) -> None:
@@ -76,16 +80,19 @@ class RemoteAttack(Attack):
         return made
 
     def perturb(self, images: ItemImages, view: AttackerView) -> ReplacedImages | None:
-        raise UserError(
-            f"attack {self.card.name!r} shows images, which only attacks in this process can; leave out --isolated."
-        )
+        made: ReplacedImages | None = self._call("perturb", view, images)
+        return made
 
-    def _call(self, method: str, view: AttackerView) -> Any:
-        content = {"draws": view.generator.get_state(), "round": _round(view), "static": None}
+    def _call(self, method: str, view: AttackerView, images: ItemImages | None = None) -> Any:
+        content: dict[str, Any] = {"draws": view.generator.get_state(), "round": _round(view), "static": None}
         seen: tuple[object, object] = (view._surroundings, view._own_data)
         if any(now is not then for now, then in zip(seen, self._known, strict=True)):
             content["static"], self._known = _static(view), seen
-        made = self._process.call(method, content, lambda name, values: _asked(view, name, values), view)
+        if images is not None and images is not self._images:
+            content["images"] = {"pixels": images.pixels, "there": images.there, "missing": images.missing}
+            self._images = images
+        looking = None if images is None else Looking(images)
+        made = self._process.call(method, content, lambda name, values: _asked(view, looking, name, values), view)
         self.told = Told.read(self._process.noted)
         return made
 
@@ -126,10 +133,11 @@ def _round(view: AttackerView) -> dict[str, Any] | None:
         "round": state.round,
         "own": state.own is not None,
         "honest_updates": state.honest_updates,
+        "purify": state.purify is not None,
     }
 
 
-def _asked(view: AttackerView, name: str, values: tuple[Any, ...]) -> Any:
+def _asked(view: AttackerView, looking: Looking | None, name: str, values: tuple[Any, ...]) -> Any:
     """What the view answers to a question; it refuses what the card does not declare."""
     match name, values:
         case "honest", ():
@@ -142,4 +150,10 @@ def _asked(view: AttackerView, name: str, values: tuple[Any, ...]) -> Any:
             return view.trained(batch, move)
         case "colluding", (int(count),) if type(count) is int and 0 <= count < 1 << 31:
             return view.colluding(count)
+        case "purify", (torch.Tensor() as pixels,):
+            return view.purify(looking.checked(pixels, torch.uint8) if looking else pixels)
+        case "features", (torch.Tensor() as pixels, bool(more)) if looking:
+            return looking.features(pixels, more)
+        case "pull", (torch.Tensor() as pixels, torch.Tensor() as gradient) if looking:
+            return looking.pull(pixels, gradient)
     raise Broken("it asked for what there is not")

@@ -19,6 +19,7 @@ from fedbench.federation.attack import Attack
 from fedbench.federation.batch import Batch
 from fedbench.federation.defense import Defense, ServerView
 from fedbench.federation.defense import Notes as RoundNotes
+from fedbench.federation.images import ItemImages
 from fedbench.federation.model import PublicParams
 from fedbench.federation.optimizers import ServerOptimizer
 from fedbench.federation.updates import Updates
@@ -26,6 +27,7 @@ from fedbench.federation.view import AttackerView, HonestStep, RoundState, Surro
 from fedbench.isolation import structure
 from fedbench.isolation.defense import HOOKS
 from fedbench.isolation.limits import Limits
+from fedbench.isolation.looking import Asking
 from fedbench.isolation.watching import Notes, Untouched, WatchedView, global_state, moved
 from fedbench.isolation.wire import Broken, Line
 from fedbench.plugins import registry_of
@@ -64,6 +66,7 @@ class _Host:
         self.noted: dict[str, Any] = {}
         self._generator = torch.Generator()
         self._view: AttackerView | None = None
+        self._images: Any = None
         self._card: Any = None
         self._kind: Any = None
         self._checks: Any = None
@@ -84,7 +87,14 @@ class _Host:
         assert self._view is not None
         view = self._view if content["round"] is None else self._view.in_round(self._state(content["round"]))
         notes, untouched, before = Notes(), Untouched(), global_state()
-        made = getattr(self.entry, what)(WatchedView.of(view, notes, untouched))
+        watched = WatchedView.of(view, notes, untouched)
+        if "images" in content:
+            self._images = ItemImages(extract=Asking(self.ask), **content["images"])
+        if what == "perturb":
+            untouched.add("images", self._images)
+            made = self.entry.perturb(self._images, watched)
+        else:
+            made = getattr(self.entry, what)(watched)
         self.noted = {
             "used": sorted(each.value for each in notes.used),
             "changed": untouched.changed(),
@@ -188,7 +198,10 @@ class _Host:
 
     def _state(self, seen: Any) -> RoundState:
         own = _OwnSteps(self.ask) if seen["own"] else None
-        return RoundState(seen["params"], seen["clients"], seen["epoch"], seen["round"], own, seen["honest_updates"])
+        purify = functools.partial(self.ask, "purify") if seen["purify"] else None
+        return RoundState(
+            seen["params"], seen["clients"], seen["epoch"], seen["round"], own, seen["honest_updates"], purify
+        )
 
 
 STATIC = ("own_data", "item_popularity", "public_interactions", "cohort_size", "malicious_per_round")

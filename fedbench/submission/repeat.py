@@ -18,7 +18,6 @@ import fedbench
 from fedbench.data.home import cache_home
 from fedbench.errors import FedbenchError
 from fedbench.isolation.home import Home
-from fedbench.plugins.card_data import AttackData
 from fedbench.runs.record import schema
 from fedbench.runs.results import path_of, write_whole
 from fedbench.submission.container import CARD, SOURCE
@@ -93,9 +92,7 @@ def same_card(found: Verified, check: Check) -> None:
 
 def isolated(found: Verified) -> bool:
     """Whether the entry is run again in a confined process, by ``--isolated``; otherwise it shares one with the run."""
-    if found.manifest is None or found.cls is None or "/" in found.manifest.name:
-        return False
-    return not isinstance(found.card, AttackData) or not found.card.channel.shows_images
+    return found.manifest is not None and found.cls is not None and "/" not in found.manifest.name
 
 
 def _fedbench() -> list[str]:

@@ -1,9 +1,9 @@
 """The contract of an entry that this process does not trust, and never imports.
 
 Of an attack, the federations, the checks and what they find are this process's: only the attack is in another one, confined
-as in ``fedbench run --isolated``, and its answers are what is judged. Of a defense, a model, an attack that shows images and
-an entry of a package the checks are made in the confined process of the entry. It can exit, hang or take too much without
-being believed, but shares its memory with what judges it. A dataset is made in a process that reads what its user may read.
+as in ``fedbench run --isolated``, and its answers are what is judged. Of a defense, a model and an entry of a package
+the checks are made in the confined process of the entry. It can exit, hang or take too much without being believed, but
+shares its memory with what judges it. A dataset is made in a process that reads what its user may read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from fedbench.entries.cards import Channel
 from fedbench.errors import FedbenchError, UserError
 from fedbench.isolation.entries import isolated_class
 from fedbench.isolation.home import Home, Process
@@ -44,7 +43,6 @@ class Examined:
     kind: Kind | None = None
     limits: Limits = LIMITS
     name: str = ""
-    _shows_images: bool = False
 
     def findings(self) -> Iterator[Finding]:
         """Every check, as it is made; the last one says so if the entry could not be imported, or came to no end.
@@ -73,7 +71,7 @@ class Examined:
     @property
     def _apart(self) -> bool:
         """Whether its checks are made here, and only the entry is elsewhere."""
-        return self.kind == "attack" and is_file(self.path) and not self._shows_images
+        return self.kind == "attack" and is_file(self.path)
 
     def _started(self, source: bytes | str) -> Process:
         """The process of the entry, which has said what it is."""
@@ -82,7 +80,6 @@ class Examined:
         try:
             said = json.loads(process.described)
             kind, self.name = said["kind"], visible(str(said["card"]["name"]), 100)
-            self._shows_images = kind == "attack" and Channel(said["card"]["channel"]).shows_images
         except (ValueError, TypeError, KeyError, RecursionError):
             kind = None
         if kind not in KINDS or self.kind not in (None, kind):

@@ -108,3 +108,73 @@ def test_the_same_record_as_in_this_process(name: str) -> None:
     for field in ("metrics", "curve", "attack_knowledge", "attack_params", "scenario_id", "rounds"):
         assert getattr(there, field) == getattr(here, field), field
     assert here.isolation == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "defense"), [("psmu-pp", "none"), ("popularity-image", "none"), ("psmu-v-adaptive", "blur")]
+)
+def test_the_same_images_as_in_this_process(name: str, defense: str) -> None:
+    """The network that looks at them stays here, and so does what purifies them."""
+    source = inspect.getsource(inspect.getmodule(ATTACKS.get(name)) or object)
+    here = run(painted(name, defense), 0)
+    content = source.encode()
+    cls = isolated_class(Path("painter.py"), content, hashlib.sha256(content).hexdigest(), Limits(seconds=60))
+    with ATTACKS.lent(name, cls):
+        there = run(painted(name, defense), 0)
+    assert (here.status, there.status) == ("ok", "ok"), there.error
+    assert there.isolation != "none"
+    assert here.uploads
+    for field in ("metrics", "curve", "uploads", "images", "attack_knowledge", "attack_params"):
+        assert getattr(there, field) == getattr(here, field), field
+
+
+def painted(name: str, defense: str) -> Scenario:
+    few = {"epochs": 3, "attack_start": 2, "evaluate_every": 3, "clients_per_round": 64, "learning_rate": 0.02}
+    return Scenario(
+        "longtail-small",
+        "vncf",
+        name,
+        defense=defense,
+        malicious_ratio=0.02,
+        protocol="tois",
+        protocol_params=few,
+        target="least-popular-with-image",
+        model_params={"extractor": "random-conv"},
+        attack_params={"eps": 16},
+    )
+
+
+LOOKS = {
+    "looks at no images": ("images.extract(torch.zeros(3, 4))", "are no images"),
+    "wants gradients of other features": (
+        "images.extract._ask('pull', images.pixels[:1].float(), torch.zeros(2, 2))",
+        "gradients of other features",
+    ),
+    "wants the purifier": ("view.purify(images.pixels[:1])", "card declares nothing"),
+    "goes too far": ("shown += 40", "more than its eps"),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_what_an_isolated_painter_cannot_do(look: str) -> None:
+    code, reason = LOOKS[look]
+    source = f"""
+import torch
+from fedbench import Attack, AttackCard, Channel, Goal, Parameters, ReplacedImages
+
+class Painter(Attack):
+    card = AttackCard("painter", "A painter", "none", Goal.PROMOTE, Channel.IMAGE)
+
+    class Params(Parameters):
+        eps: int = 8
+
+    def perturb(self, images, view):
+        shown = images.pixels[view.targets].clamp(0, 200)
+        {code}
+        return ReplacedImages(view.targets, shown)
+""".encode()
+    cls = isolated_class(Path("painter.py"), source, hashlib.sha256(source).hexdigest(), Limits(seconds=60))
+    with ATTACKS.lent("painter", cls):
+        record = run(painted("painter", "none"), 0)
+    assert record.status == "failed"
+    assert reason in (record.error or "")

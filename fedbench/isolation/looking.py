@@ -1,0 +1,79 @@
+"""The network that looks at images: it stays in the run, and an attack elsewhere asks it for features and for gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fedbench.federation.images import ItemImages
+from fedbench.isolation.wire import Broken
+
+
+class Looking:
+    """The end of the run: answers what one call of an attack asks.
+
+    Args:
+        images: those that the attack is shown.
+    """
+
+    def __init__(self, images: ItemImages) -> None:
+        self._images = images
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def features(self, pixels: torch.Tensor, more: bool) -> torch.Tensor:
+        """Features float32 [k, F] of images, uint8 or float32 [k, 3, H, W]; ``more``: gradients by them are asked for next."""
+        leaf = self.checked(pixels, torch.uint8, torch.float32)
+        if not more or leaf.dtype == torch.uint8:
+            with torch.no_grad():
+                return self._images.extract(leaf)
+        with torch.enable_grad():
+            leaf = leaf.detach().clone().requires_grad_(True)
+            self._last = leaf, self._images.extract(leaf)
+        return self._last[1].detach()
+
+    def pull(self, pixels: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """Gradient by images, float32 [k, 3, H, W], of a loss with ``gradient``, float32 [k, F], by their features."""
+        leaf = self.checked(pixels, torch.float32)
+        if self._last is None or not torch.equal(self._last[0], leaf):
+            self.features(pixels, True)
+        assert self._last is not None
+        leaf, found = self._last
+        if gradient.dtype != found.dtype or gradient.shape != found.shape:
+            raise Broken("it asked for gradients of other features")
+        (made,) = torch.autograd.grad(found, leaf, gradient.to(found.device), retain_graph=True)
+        return made
+
+    def checked(self, pixels: torch.Tensor, *kinds: torch.dtype) -> torch.Tensor:
+        """The images on the device of the run."""
+        if pixels.dtype not in kinds or pixels.dim() != 4 or pixels.shape[1] != 3 or 0 in pixels.shape[2:]:
+            raise Broken(f"it showed {pixels.dtype} {list(pixels.shape)}, which are no images")
+        return pixels.to(self._images.pixels.device)
+
+
+class Asking:
+    """The end of the attack: stands for :attr:`ItemImages.extract`."""
+
+    def __init__(self, ask: Callable[..., Any]) -> None:
+        self._ask = ask
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = _Features.apply(images, self._ask)  # type: ignore[no-untyped-call]
+        return found
+
+
+class _Features(torch.autograd.Function):
+    """Features of images, and the gradient by the images, as the run computes them."""
+
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, ask: Callable[..., Any]) -> torch.Tensor:
+        ctx.save_for_backward(images)
+        ctx.ask = ask
+        found: torch.Tensor = ask("features", images.detach(), images.requires_grad)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (images,) = ctx.saved_tensors
+        return ctx.ask("pull", images.detach(), gradients[0].contiguous()), None
