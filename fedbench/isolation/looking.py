@@ -23,7 +23,7 @@ class Looking:
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def features(self, pixels: torch.Tensor, more: bool) -> torch.Tensor:
-        """Features float32 [k, F] of images, uint8 or float32 [k, 3, H, W]; ``more``: gradients by them are asked for next."""
+        """Features float32 [k, F] of images, uint8 or float32 [k, 3, H, W]; ``more``: their gradients are next."""
         leaf = self.checked(pixels, torch.uint8, torch.float32)
         if not more or leaf.dtype == torch.uint8:
             with torch.no_grad():

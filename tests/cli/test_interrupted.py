@@ -174,8 +174,9 @@ def strike(suite: Path, results: Path, kind: signal.Signals, moment: str, rng: r
         time.sleep(rng.uniform(0, 0.1))
     running.signal(kind, group=rng.random() < 0.5)
     code, _ = running.end()
+    deadline = time.monotonic() + 120
     while alive(running.process.pid):  # workers notice when nobody is there any more
-        assert time.monotonic() < begin + 120
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     return code
 
