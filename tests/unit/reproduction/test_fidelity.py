@@ -77,9 +77,8 @@ def test_a_reason_that_cannot_be_read_is_refused(wrong: dict[str, object], says:
 
 def test_the_committed_page_is_of_the_committed_records_and_explains_all_that_differs() -> None:
     database = Database([BOARD / "results"])
-    files = sorted(suites_folder().glob("*.toml"))
-    with_values = [path.stem for path in files if "\n[[expected" in path.read_text(encoding="utf-8")]
-    found = [judged(load_suite(name), database) for name in with_values]
+    files = [path for path in suites_folder().glob("*.toml") if "\n[[expected" in path.read_text(encoding="utf-8")]
+    found = [judged(load_suite(name), database) for name in sorted(path.stem for path in files)]
     runs = {row["run_id"] for row in database.rows("select run_id from runs")}
     for suite, report in found:
         assert {reason.run for reason in suite.reason} <= runs
