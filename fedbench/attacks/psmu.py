@@ -47,7 +47,7 @@ class SyntheticMaliciousUsers(SyntheticUsers):
     card = AttackCard(
         name="psmu",
         title="Poisoning with synthetic malicious users (PSMU)",
-        paper="Yuan et al., 2023",
+        paper="Yuan et al., SIGIR 2023 (Manipulating Federated Recommender Systems)",
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
         invents_users=True,
@@ -81,7 +81,7 @@ class PopularSyntheticUsers(SyntheticMaliciousUsers):
         SyntheticMaliciousUsers.card,
         name="psmu-popular",
         title="PSMU with profiles drawn by popularity",
-        paper="fedbench, after Yuan et al., 2023",
+        paper="fedbench, after Yuan et al., SIGIR 2023",
         knowledge=frozenset({Knowledge.ITEM_POPULARITY}),
         notes="Not published: psmu, except that it draws a profile item in proportion to its interactions.",
     )

@@ -41,7 +41,7 @@ class HierarchicalClipping(Defense):
     card = DefenseCard(
         name="hics",
         title="HiCS: hierarchical gradient clipping with sparsified updating",
-        paper="Yuan et al., WWW 2023 (Manipulating Federated Recommender Systems)",
+        paper="Yuan et al., SIGIR 2023 (Manipulating Federated Recommender Systems)",
         family=DefenseFamily.CLIPPING,
         notes="A reconstruction: the two levels of clipping, the bank and the sparse updates are certain, their exact"
         " form is not (after SparseFed, Panda et al. 2022). Its numbers say nothing of the paper's.",
