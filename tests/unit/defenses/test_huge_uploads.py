@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fedbench.defenses import DEFENSES
+from fedbench.defenses.chain import Chain
 from fedbench.defenses.hics import HierarchicalClipping
 from fedbench.defenses.norm_bound import NormBound
 from fedbench.federation.defense import Defense, ServerView
@@ -88,7 +89,7 @@ def test_the_server_s_own_clipping_does_the_same(sent: float) -> None:
     assert torch.allclose(last, torch.full_like(last, 0.1 if math.isfinite(sent) else 0.0))
 
 
-RULES = ["median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "dnc"]
+RULES = ["median", "trimmed-mean", "krum", "multi-krum", "bulyan", "rfa", "dnc", "centered-clipping", "flame"]
 
 
 def rule(name: str, scope: str) -> Defense:
@@ -109,7 +110,7 @@ def test_robust_rules_are_not_carried_away_by_equal_huge_uploads(name: str, scop
 
 
 @pytest.mark.parametrize("weight", [-1e6, math.nan, -math.inf])
-@pytest.mark.parametrize("name", ["krum", "multi-krum", "rfa", "dnc"])
+@pytest.mark.parametrize("name", ["krum", "multi-krum", "rfa", "dnc", "mixed", "centered-clipping", "flame"])
 def test_numbers_of_samples_that_nobody_can_have_count_as_none(name: str, weight: float) -> None:
     found = rule(name, "client").aggregate(uploads(0.1, weight=weight), server("weighted"))
     expected = rule(name, "client").aggregate(uploads(0.1, weight=0.0), server("weighted"))
@@ -144,3 +145,15 @@ def test_too_few_clients_are_said(name: str, scope: str, n: int, ratio: float, s
         defense.aggregate(uploads(0.1, honest=n - 1), server(ratio=ratio))
     assert len(defense.warnings()) == bool(said)
     assert all(said in warning for warning in defense.warnings())
+
+
+@pytest.mark.parametrize("sent", [1.2e18, 6e18, HUGE[0], math.nan])
+@pytest.mark.parametrize("scope", ["item", "client"])
+@pytest.mark.parametrize("name", ["nnm", "bucketing"])
+def test_mixing_leaves_the_rule_what_it_can_tell_apart(name: str, scope: str, sent: float) -> None:
+    """Two of twenty; in buckets of two they spoil two of ten, among neighbours none but each other."""
+    made = Chain([rule(name, scope), rule("krum", scope)])
+    found = made.aggregate(made.filter(uploads(sent, attackers=2, honest=18), server(ratio=0.1)), server(ratio=0.1))
+    assert found is not None
+    assert found.items.abs().max().item() < 15
+    assert found.dense["W"].abs().max().item() < 15

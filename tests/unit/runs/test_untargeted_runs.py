@@ -95,8 +95,6 @@ def test_every_attack_that_degrades_runs_and_changes_something(model: str, attac
         ("rfa", {}),
         ("foolsgold", {}),
         ("dnc", {}),
-        ("mixed", {}),
-        ("centered-clipping", {}),
         ("flame", {}),
         ("hics", {}),
         ("fl-wbc", {"scale": 0.001}),
