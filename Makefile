@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS ?= results
-SUITES ?= icde24-table3 icde24-table4 icde24-table5 icde24-table6 icde24-table7 icde24-fig5 ijcai22 aaai23-table1 aaai23-table3 \
-          aaai23-table4 aaai23-table5
+SUITES ?= icde24-table3 icde24-table4 icde24-table5 icde24-table6 icde24-table7 icde24-table9 icde24-table10 \
+          icde24-table11 icde24-fig5 icde24-fig7 ijcai22 aaai23-table1 aaai23-table3 aaai23-table4 aaai23-table5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check format page reproduce benchmarks clean help
