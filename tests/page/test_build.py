@@ -86,7 +86,7 @@ def run_ids(data: dict[str, Any]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("k", [10, 30])
+@pytest.mark.parametrize("k", [pytest.param(10, marks=pytest.mark.slow), 30])
 def test_every_number_is_the_boards(folder: Path, data: dict[str, Any], k: int) -> None:
     ids = run_ids(data)
     compared = 0

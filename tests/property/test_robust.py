@@ -17,7 +17,7 @@ from fedbench.federation.updates import DenseGradients, Updates
 every_rule = pytest.mark.parametrize(("name", "variant"), [pytest.param(*key, id="-".join(key)) for key in RULES])
 both_scopes = pytest.mark.parametrize("scope", ["item", "client"])
 COORDINATEWISE = ("median", "trimmed-mean")
-ALWAYS_ACT = ("median", "krum", "rfa", "foolsgold")
+ALWAYS_ACT = ("median", "krum", "rfa", "mixed", "foolsgold")
 """Rules that are not the sum even where nobody is assumed to attack."""
 cases = given(
     n=st.integers(1, 13), density=st.sampled_from([0.2, 0.7, 1.0]), seed=st.integers(0, 2**16), share=st.floats(0, 0.45)

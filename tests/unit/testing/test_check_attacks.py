@@ -28,7 +28,9 @@ MB = 1 << 20
 
 
 @pytest.mark.parametrize("name", ATTACKS.names())
-def test_every_attack_that_comes_along_keeps_the_contract(name: str) -> None:
+def test_every_attack_that_comes_along_keeps_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, few in (("WHOLE", 3), ("ROUNDS", 1)):
+        monkeypatch.setattr(f"fedbench.testing.attacks.{number}", few)
     # One model here; tests/unit/attacks try the others.
     every = ["mf", "ncf", "sasrec", "lightvgcn"]  # the last has all that vncf and lightgcn have
     models = every if name in ("random", "label-flip", "explicit-boost") else ["mf"]
