@@ -122,15 +122,21 @@ class Running:
         return code, said
 
 
-@pytest.mark.slow
-def test_one_suite_and_all_that_can_happen_to_it(suite: Path, tmp_path: Path, uninterrupted: Rows) -> None:
-    results = tmp_path / "results"
+def killed(suite: Path, results: Path) -> Rows:
+    """What is there of a suite that was killed after its second record."""
     running = Running(suite, results)
     running.wait_until(lambda: running.records() >= 2)
     running.signal(signal.SIGKILL, group=True)
     running.end()
     there = contents(results)
     assert 2 <= len(there) < RUNS
+    return there
+
+
+@pytest.mark.slow
+def test_one_suite_and_all_that_can_happen_to_it(suite: Path, tmp_path: Path, uninterrupted: Rows) -> None:
+    results = tmp_path / "results"
+    there = killed(suite, results)
     stamps = {run: (results / f"{run}.parquet").stat().st_mtime_ns for run in there}
     victim = results / f"{sorted(there)[0]}.parquet"
     whole = victim.read_bytes()
@@ -163,12 +169,7 @@ def test_one_suite_and_all_that_can_happen_to_it(suite: Path, tmp_path: Path, un
 
 def test_a_suite_that_is_killed_goes_on(suite: Path, tmp_path: Path, uninterrupted: Rows) -> None:
     results = tmp_path / "results"
-    running = Running(suite, results)
-    running.wait_until(lambda: running.records() >= 2)
-    running.signal(signal.SIGKILL, group=True)
-    running.end()
-    there = contents(results)
-    assert 2 <= len(there) < RUNS
+    there = killed(suite, results)
     assert Running(suite, results).end()[0] == 0
     found = contents(results)
     assert complete(found, uninterrupted)
