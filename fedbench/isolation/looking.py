@@ -10,6 +10,9 @@ import torch
 from fedbench.federation.images import ItemImages
 from fedbench.isolation.wire import Broken
 
+MOST = 256
+"""Images that one question may show as floats: what they take in the network is memory of the run, not of the attack."""
+
 
 class Looking:
     """The end of the run: answers what one call of an attack asks.
@@ -46,10 +49,15 @@ class Looking:
         return made
 
     def checked(self, pixels: torch.Tensor, *kinds: torch.dtype) -> torch.Tensor:
-        """The images on the device of the run."""
-        if pixels.dtype not in kinds or pixels.dim() != 4 or pixels.shape[1] != 3 or 0 in pixels.shape[2:]:
-            raise Broken(f"it showed {pixels.dtype} {list(pixels.shape)}, which are no images")
-        return pixels.to(self._images.pixels.device)
+        """The images, of one of ``kinds`` and the catalogue's size and no more than allowed, on the device of the run."""
+        catalogue = self._images.pixels
+        if pixels.dtype not in kinds or pixels.dim() != 4 or pixels.shape[1:] != catalogue.shape[1:]:
+            raise Broken(f"it showed {pixels.dtype} {list(pixels.shape)}, which are no images of the catalogue's size")
+        if len(pixels) > (MOST if pixels.is_floating_point() else len(catalogue)):
+            raise Broken(
+                f"it showed {len(pixels):,} images at once; as floats {MOST} are allowed, else as many as items"
+            )
+        return pixels.to(catalogue.device)
 
 
 class Asking:

@@ -146,6 +146,11 @@ def painted(name: str, defense: str) -> Scenario:
 
 LOOKS = {
     "looks at no images": ("images.extract(torch.zeros(3, 4))", "are no images"),
+    "looks at larger images": ("images.extract(torch.zeros(1, 3, 4096, 4096))", "no images of the catalogue's size"),
+    "looks at too many": (
+        "images.extract(images.pixels[:1].float().expand(257, -1, -1, -1).clone())",
+        "257 images at once",
+    ),
     "wants gradients of other features": (
         "images.extract._ask('pull', images.pixels[:1].float(), torch.zeros(2, 2))",
         "gradients of other features",
