@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 
 from fedbench.attacks.batches import looked_at, only, regular_batch
+from fedbench.attacks.demotion import turned_round
 from fedbench.attacks.uploads import target_updates
 from fedbench.entries.cards import AttackCard, Channel, Goal, Parameters
 from fedbench.federation.attack import Attack
@@ -67,6 +68,8 @@ class RandomApproximation(Attack):
         )
 
     params: RandomApproximation.Params
+    wanted: ClassVar[Loss] = Liking()
+    """What pseudo-users are to think of the targets."""
 
     def craft(self, view: AttackerView) -> Updates:
         count = len(view.targets)
@@ -76,16 +79,16 @@ class RandomApproximation(Attack):
         return self._boost(view, pseudo.flatten(0, 1), item)
 
     def _boost(self, view: AttackerView, pseudo: torch.Tensor, item: torch.Tensor) -> Updates:
-        """What the clients upload: their pseudo-users' gradients, each of which likes the targets.
+        """What the clients upload: their pseudo-users' gradients, each of which likes (or dislikes) the targets.
 
         Args:
             pseudo: float32 [m k, d], k pseudo-users of the first client, then of the second, and so on.
-            item: int64 [m k, r], which targets (0 to T - 1) each of them is to like: all (r = T), or one (r = 1).
+            item: int64 [m k, r], which targets (0 to T - 1) each of them is to judge: all (r = T), or one (r = 1).
         """
         m, count = len(view.clients), len(view.targets)
         k = len(pseudo) // m
         batch = regular_batch(item, torch.zeros(item.shape, device=view.device))
-        step = view.model.local_step(only(view.params, view.targets), pseudo, batch, Liking())
+        step = view.model.local_step(only(view.params, view.targets), pseudo, batch, self.wanted)
         # Each pseudo-user's loss is a mean over its r targets; with the mean over k, 1/(k r) = 1/(n T) either way.
         share = self.params.strength / k
         rows, dense = torch.zeros(m * count, view.embedding_size, device=view.device), step.dense
@@ -143,6 +146,8 @@ class HardUserMining(RandomApproximation):
         )
 
     params: HardUserMining.Params
+    mined: ClassVar[Loss] = Loss()
+    """What those think of the targets who are hard to convince: -log(1 - sigma(s)), the cross-entropy of a negative."""
 
     def craft(self, view: AttackerView) -> Updates:
         m, n, count, d = len(view.clients), self.params.pseudo_users, len(view.targets), view.embedding_size
@@ -158,9 +163,26 @@ class HardUserMining(RandomApproximation):
         rate = self.params.mining_rate
         if rate is None:
             rate = MF_MINING_RATE if view.model.card.name == "mf" else view.learning_rate
-        # -log(1 - sigma(s)) is the cross-entropy of a negative.
         params = looked_at(view.model, only(view.params, view.targets))
         batch = regular_batch(item, torch.zeros(item.shape, device=view.device))
         for _ in range(self.params.mining_steps):
-            pseudo = pseudo - rate * view.model.local_step(params, pseudo, batch, Loss()).users
+            pseudo = pseudo - rate * view.model.local_step(params, pseudo, batch, self.mined).users
         return pseudo
+
+
+class RandomDemotion(RandomApproximation):
+    """``L_c = -(1/(n |T|)) sum_t sum_i log(1 - sigma(s(p_i, v_t)))``, p as in a-ra: random users who dislike the targets."""
+
+    card = turned_round(RandomApproximation.card)
+    wanted = Loss()
+
+
+class HardFanMining(HardUserMining):
+    """A-hum turned round: pseudo-users are mined to like the targets, and uploaded is that they dislike them.
+
+    A step of the mining is ``p <- p - xi d/dp [-log sigma(s(p, v_t))]``; for mf ``p <- p + xi (1 - sigma(p.v_t)) v_t``.
+    """
+
+    card = turned_round(HardUserMining.card)
+    wanted = Loss()
+    mined = Liking()

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 
 from fedbench.attacks.batches import regular_batch
+from fedbench.attacks.demotion import turned_round
 from fedbench.attacks.sampling import distinct, outside
 from fedbench.entries.cards import AttackCard, Channel, Goal, Parameters
 from fedbench.errors import UserError
@@ -81,6 +82,8 @@ class ExplicitBoost(Attack):
         self.items = torch.cat([targets, outside(targets, drawn)], dim=1)
         self.labels = torch.zeros(self.items.shape, device=view.device)
         self.labels[:, :count] = 1
+        if self.card.goal == Goal.DEMOTE:
+            self.labels = 1 - self.labels
 
     def craft(self, view: AttackerView) -> Updates:
         users = self.users.index_select(0, view.clients)
@@ -88,6 +91,15 @@ class ExplicitBoost(Attack):
         step = view.model.local_step(view.params, users, batch, Loss())
         self.users.index_copy_(0, view.clients, users - view.learning_rate * step.users)
         return scaled(Updates(view.clients, step.rows, step.dense, batch.size), self.params.strength)
+
+
+class ExplicitDemotion(ExplicitBoost):
+    """``L_c = -(1/|T|) sum_t log(1 - sigma(s(u_c, v_t)))``: every malicious client is a user who dislikes the targets.
+
+    For mf the row of t is ``(1/|T|) sigma(u.v_t) u`` [d]. ``negatives`` become positives, as all labels are turned round.
+    """
+
+    card = turned_round(ExplicitBoost.card)
 
 
 def scaled(updates: Updates, factor: float) -> Updates:

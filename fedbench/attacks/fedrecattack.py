@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 
 from fedbench.attacks.batches import described
+from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.uploads import target_updates
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.errors import UserError
@@ -152,7 +153,7 @@ class FedRecAttack(Attack):
                 view.model.logits(view.params.dense, own, described(view.params, rows, ids))
                 for rows, ids in ((above, rival), (target, targets[t]))
             )
-            x = first - second
+            x = wish(self) * (first - second)
             loss = torch.where(x >= 0, x, torch.expm1(x.clamp(max=0))).sum()
             of_rival, of_target = torch.autograd.grad(loss, [above, target])
         return torch.zeros_like(items).index_add_(0, rival, of_rival).index_add_(0, targets[t], of_target)
@@ -188,3 +189,9 @@ class FedRecAttack(Attack):
         dense = {name: value.new_zeros(len(held), *value.shape) for name, value in view.params.dense.items()}
         weights = (held >= 0).sum(1).float()
         return Updates(view.clients, (FullRows(client, item, rows),), DenseGradients.of(dense), weights)
+
+
+class DemotingRecAttack(FedRecAttack):
+    """fedrecattack with ``l(s_ut - s_ub)`` in step 3: a target is to fall behind the last items of the users' lists."""
+
+    card = turned_round(FedRecAttack.card)

@@ -80,14 +80,18 @@ def with_target_rows(
 
 
 def target_loss(
-    view: AttackerView, users: torch.Tensor, targets: torch.Tensor, dense: Mapping[str, torch.Tensor]
+    view: AttackerView,
+    users: torch.Tensor,
+    targets: torch.Tensor,
+    dense: Mapping[str, torch.Tensor],
+    sign: float = 1.0,
 ) -> torch.Tensor:
-    """``-(1/T) sum_t log sigma(s(u_c, v_ct))`` of each client c at parameters of its own: float32 [m].
+    """``-(1/T) sum_t log sigma(sign s(u_c, v_ct))`` of each client c at parameters of its own: float32 [m].
 
     Args:
         view: the round, for the model. users: float32 [m, d]. targets: float32 [m, T, d].
-        dense: name -> float32 [m, *shape].
+        dense: name -> float32 [m, *shape]. sign: 1 where users like the targets, -1 where they dislike them.
     """
     items = described(view.params, targets, view.targets)
     logits = view.model.logits(dense, users[:, None].expand_as(targets), items)
-    return -torch.nn.functional.logsigmoid(logits).mean(1)
+    return -torch.nn.functional.logsigmoid(sign * logits).mean(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.own_data import random_profiles, split_targets, target_loss, with_target_rows
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.federation.attack import Attack
@@ -59,7 +60,7 @@ class ModelReplacement(Attack):
             with torch.enable_grad():
                 leaf = targets.detach().requires_grad_()
                 leaves = {name: value.detach().requires_grad_() for name, value in dense.items()}
-                loss = target_loss(view, honest.users, leaf, leaves).sum()
+                loss = target_loss(view, honest.users, leaf, leaves, wish(self)).sum()
                 gradients = torch.autograd.grad(loss, [leaf, *leaves.values()])
             targets = targets - eta * gradients[0]
             dense = {name: dense[name] - eta * g for name, g in zip(leaves, gradients[1:], strict=True)}
@@ -74,3 +75,9 @@ class ModelReplacement(Attack):
             own_rows + factor * (start[0] - targets),
             {name: own_dense[name] + factor * (start[1][name] - value) for name, value in dense.items()},
         )
+
+
+class ModelReplacementDemoting(ModelReplacement):
+    """p1 with ``L_c = -(1/|T|) sum_t log(1 - sigma(s(u_c, v_t)))``: each client's own user dislikes the targets."""
+
+    card = turned_round(ModelReplacement.card)

@@ -8,6 +8,7 @@ from statistics import NormalDist
 import torch
 from pydantic import Field
 
+from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.own_data import random_profiles, split_targets, target_loss, with_target_rows
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.federation.attack import Attack
@@ -81,7 +82,7 @@ class LittleIsEnough(Attack):
             with torch.enable_grad():
                 leaves = [(value + delta).detach().requires_grad_() for value, delta in zip(start, change, strict=True)]
                 dense = dict(zip(view.params.dense, leaves[1:], strict=True))
-                loss = p.alpha * target_loss(view, honest.users, leaves[0], dense).sum()
+                loss = p.alpha * target_loss(view, honest.users, leaves[0], dense, wish(self)).sum()
                 gradients = torch.autograd.grad(loss, leaves)
             change = [
                 (delta - eta * g) / (1 + 2 * eta * (1 - p.alpha) / unit.square())
@@ -92,6 +93,12 @@ class LittleIsEnough(Attack):
         ]
         dense = dict(zip(own, crafted[1:], strict=True))
         return with_target_rows(view, honest, clamp_rows(rest, view.num_items, z), crafted[0], dense)
+
+
+class LittleIsEnoughDemoting(LittleIsEnough):
+    """p2 with ``L_c = -(1/|T|) sum_t log(1 - sigma(s(u_c, v_t)))``: each client's own user dislikes the targets."""
+
+    card = turned_round(LittleIsEnough.card)
 
 
 def width(cohort: int, malicious: float) -> float:

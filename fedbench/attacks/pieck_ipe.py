@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.popular_items import MiningParameters, Pieck
 from fedbench.entries.cards import LATER, AttackCard, Channel, Goal
 from fedbench.federation.view import AttackerView
@@ -100,7 +101,8 @@ class PieckIPE(Pieck):
         own = view.params.items[targets]
         length = own.norm(dim=1, keepdim=True).clamp(min=EPSILON)
         unit = own / length
-        others = torch.nn.functional.normalize(view.params.items[popular], dim=-1, eps=EPSILON)
+        ideal = wish(self) * view.params.items[popular]
+        others = torch.nn.functional.normalize(ideal, dim=-1, eps=EPSILON)
         cosine = torch.einsum("gnd,td->gnt", others, unit)
         positive = cosine > 0 if p.partition else torch.ones_like(cosine, dtype=torch.bool)
         falling = torch.arange(count, 0, -1, device=view.device, dtype=cosine.dtype)
@@ -118,7 +120,7 @@ class PieckIPE(Pieck):
         weight = strength * kappa / size / len(targets)
         if p.similarity == "kl":
             # d KL(p_k || softmax(v_t)) / d v_t = softmax(v_t) - p_k
-            theirs = torch.softmax(view.params.items[popular], dim=-1)
+            theirs = torch.softmax(ideal, dim=-1)
             return weight.sum(1)[:, :, None] * torch.softmax(own, dim=-1) - torch.einsum(
                 "gnt,gnd->gtd", weight, theirs
             ), None
@@ -131,3 +133,13 @@ class PieckIPE(Pieck):
             near = cosine.mean(1)[:, :, None] > boost_above
             rows = torch.where(near, -unit.expand_as(rows), rows)
         return rows, None
+
+
+class DemotingIPE(PieckIPE):
+    """pieck-ipe with ``-v_k`` in the place of every ``v_k``: targets are turned towards the opposite of popular items.
+
+    For the cosine this is the sign of the loss, with the sides of P exchanged. Raising the norm, which the targets do once
+    they lie there, then moves them further from all who like popular items.
+    """
+
+    card = turned_round(PieckIPE.card)

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from fedbench.attacks.batches import only, regular_batch
+from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.popular_items import MiningParameters, Pieck
 from fedbench.entries.cards import AttackCard, Channel, Goal
 from fedbench.federation.losses import Loss
@@ -82,20 +83,30 @@ class PieckUEA(Pieck):
         weights = torch.full((self.count, len(targets)), 1 / self.count)
         if published:
             weights = published_weights(self.count, len(targets), p.batches, p.repetitions)
-        return liking_gradients(
-            view, popular, targets, (weights * p.scale / len(targets)).to(view.device), p.poison_dense
-        )
+        weights = (weights * p.scale / len(targets)).to(view.device)
+        return judging_gradients(view, popular, targets, weights, p.poison_dense, likes=wish(self) > 0)
 
 
-def liking_gradients(
-    view: AttackerView, popular: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, dense: bool
+class DemotingUEA(PieckUEA):
+    """``L = -(1/(N |T|)) sum_{k in P} sum_t log(1 - sigma(s(v_k, v_t)))``: popular items are users who dislike the targets.
+
+    For mf the row of t is ``(1/(N |T|)) sum_k sigma(v_k.v_t) v_k``, with the weights of ``accumulation`` as in pieck-uea.
+    """
+
+    card = turned_round(PieckUEA.card)
+
+
+def judging_gradients(
+    view: AttackerView, popular: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, dense: bool, likes: bool
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
-    """Gradients of ``-sum_k sum_t w_kt log sigma(s(v_k, v_t))`` by the v_t and, if wanted, the dense parameters.
+    """Gradients of ``-sum_k sum_t w_kt log sigma(+-s(v_k, v_t))`` by the v_t and, if wanted, the dense parameters.
 
-    Each popular item of each client takes a user's place in the model's own local step, with the targets as positives.
+    Each popular item of each client takes a user's place in the model's own local step, with the targets as positives, or
+    as negatives.
 
     Args:
-        view: the round. popular: int64 [m, N]. targets: int64 [T]. weights: float32 [N, T].
+        view: the round. popular: int64 [m, N]. targets: int64 [T]. weights: float32 [N, T]. dense: whether they are wanted.
+        likes: the sign: whether popular items like the targets.
 
     Returns:
         rows float32 [m, T, d], and dense name -> float32 [m, *shape] or None.
@@ -104,7 +115,7 @@ def liking_gradients(
     count = len(targets)
     w = weights.repeat(m, 1)
     item = torch.arange(count, device=view.device).expand(m * n, count)
-    batch = replace(regular_batch(item, w), weight=w.reshape(-1))
+    batch = replace(regular_batch(item, w if likes else torch.zeros_like(w)), weight=w.reshape(-1))
     table = only(view.params, targets)
     users = view.params.items.index_select(0, popular.reshape(-1))
     step = view.model.local_step(table, users, batch, Loss(reduction="sum"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 
+from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.own_data import random_profiles, split_targets, target_loss, with_target_rows
 from fedbench.attacks.shilling import by_popularity
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
@@ -16,7 +17,7 @@ from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 
 HIDDEN = (32, 16, 8)
-HIGH = 2
+LOW, HIGH = 0, 2
 
 
 class PipAttack(Attack):
@@ -60,6 +61,8 @@ class PipAttack(Attack):
         profile_size: int = Field(30, ge=1, description="positives of an injected client's profile [as RA: 30]")
 
     params: PipAttack.Params
+    wanted: ClassVar[int] = HIGH
+    """The class that f is to take the targets for."""
 
     def start(self, view: AttackerView) -> None:
         self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -86,8 +89,8 @@ class PipAttack(Attack):
             with torch.enable_grad():
                 leaves = [value.detach().requires_grad_() for value in (users, *local)]
                 dense = dict(zip(names, leaves[2:], strict=True))
-                loss = on_exp * target_loss(view, leaves[0], leaves[1], dense).sum()
-                loss = loss - on_pop * self._log_classes(leaves[1])[..., HIGH].mean(1).sum()
+                loss = on_exp * target_loss(view, leaves[0], leaves[1], dense, wish(self)).sum()
+                loss = loss - on_pop * self._log_classes(leaves[1])[..., self.wanted].mean(1).sum()
                 crafted = _flat([(value - leaf) / eta for value, leaf in zip(start, leaves[1:], strict=True)])
                 loss = loss + p.gamma * _distances(crafted, goal).sum()
                 gradients = torch.autograd.grad(loss, leaves)
@@ -126,6 +129,15 @@ class PipAttack(Attack):
                 if since >= 20:
                     break
         return [(weight.detach(), bias.detach()) for weight, bias in layers]
+
+
+class PipDemotion(PipAttack):
+    """pipattack turned round: ``L_exp = -(1/|T|) sum_t log(1 - sigma(s(u_c, v_t)))``, and in ``L_pop`` f takes the targets
+    for unpopular items: ``-(1/|T|) sum_t log f(v_t)[low]``.
+    """
+
+    card = turned_round(PipAttack.card)
+    wanted = LOW
 
 
 def popularity_classes(popularity: torch.Tensor) -> torch.Tensor:

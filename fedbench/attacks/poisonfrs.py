@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.uploads import target_updates
 from fedbench.entries.cards import AttackCard, Channel, Goal, Parameters
 from fedbench.federation.attack import Attack
@@ -93,7 +94,7 @@ class PoisonFRS(Attack):
             return target_updates(view, items.new_zeros(m, len(targets), items.shape[1]))
         if self._before is None:
             self._before = items
-            self._popular = items.index_select(0, popular(items, p.popular_items, p.popular_by)).mean(0)
+            self._popular = wish(self) * items.index_select(0, popular(items, p.popular_items, p.popular_by)).mean(0)
         own = items.index_select(0, targets)
         if p.adapt and self._nearer < 2:
             self._adapt(float((self.scale * self._popular - own).norm()))
@@ -113,6 +114,15 @@ class PoisonFRS(Attack):
         self.scale = min(self.params.largest_scale, 2 * self.scale)
         self._nearer += self._distance is not None and distance < self._distance
         self._distance = distance
+
+
+class DemotingFRS(PoisonFRS):
+    """``v_t <- v_t + alpha (-Lambda p - v_t)``: the targets are pulled towards the opposite of what looks popular.
+
+    All else is as in poisonfrs. A target may be one of the k items that p is made of.
+    """
+
+    card = turned_round(PoisonFRS.card)
 
 
 def popular(items: torch.Tensor, count: int, by: str) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from fedbench.attacks.batches import described
+from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.synthetic_users import Margin, SyntheticUserParameters, SyntheticUsers, compared, lag
 from fedbench.attacks.uploads import target_updates
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge
@@ -68,7 +69,7 @@ class SyntheticMaliciousUsers(SyntheticUsers):
 
     def craft(self, view: AttackerView) -> Updates:
         users, listed = self.make_up(view, len(view.clients))
-        return lifted(view, users, listed, self.params.margin)
+        return lifted(view, users, listed, self.params.margin, wish(self))
 
 
 class PopularSyntheticUsers(SyntheticMaliciousUsers):
@@ -94,12 +95,21 @@ class PopularSyntheticUsers(SyntheticMaliciousUsers):
         )
 
 
-def lifted(view: AttackerView, users: torch.Tensor, listed: torch.Tensor, margin: Margin) -> Updates:
+class DemotingSyntheticUsers(SyntheticMaliciousUsers):
+    """``L_c = sum_t sum_(j in J) sigma(s_ut - s_uj)``: the targets are to fall behind the synthetic users' lists.
+
+    For mf the row of t is ``sum_j sigma(a_j) (1 - sigma(a_j)) u`` [d], with ``a_j = s_ut - s_uj``.
+    """
+
+    card = turned_round(SyntheticMaliciousUsers.card)
+
+
+def lifted(view: AttackerView, users: torch.Tensor, listed: torch.Tensor, margin: Margin, sign: float = 1.0) -> Updates:
     """The gradients of ``L_c`` (steps 4 and 5).
 
     Args:
         view: the round. users: float32 [m, d], one for each of its clients. listed: int64 [m, K], the recommended lists;
-            targets in them do not count. margin: as in the parameters.
+            targets in them do not count. margin: as in the parameters. sign: -1 where the targets are to fall behind.
     """
     (m, d), count, size = users.shape, len(view.targets), listed.shape[1]
     counted = ~torch.isin(listed, view.targets)
@@ -111,6 +121,6 @@ def lifted(view: AttackerView, users: torch.Tensor, listed: torch.Tensor, margin
         items = torch.cat([view.params.described(listed), described(view.params, target, view.targets)], dim=1)
         logits = view.model.logits(dense, users[:, None].expand(m, size + count, d), items)
         r = compared(logits, margin)
-        loss = (lag(r[:, :size, None] - r[:, None, size:], margin) * counted[:, :, None]).sum()
+        loss = (lag(sign * (r[:, :size, None] - r[:, None, size:]), margin) * counted[:, :, None]).sum()
         rows, *by_dense = torch.autograd.grad(loss, [target, *dense.values()])
     return target_updates(view, rows, dict(zip(dense, by_dense, strict=True)))

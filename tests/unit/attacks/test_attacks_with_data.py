@@ -11,10 +11,11 @@ import torch
 from federations import small_federation
 
 from fedbench.attacks import Attack
+from fedbench.attacks.demotion import wish
 from fedbench.attacks.own_data import random_profiles, split_targets
-from fedbench.attacks.p1 import ModelReplacement
-from fedbench.attacks.p2 import SMALLEST_Z, LittleIsEnough, clamp_rows, width
-from fedbench.attacks.pipattack import PipAttack, _distances, popularity_classes
+from fedbench.attacks.p1 import ModelReplacement, ModelReplacementDemoting
+from fedbench.attacks.p2 import SMALLEST_Z, LittleIsEnough, LittleIsEnoughDemoting, clamp_rows, width
+from fedbench.attacks.pipattack import PipAttack, PipDemotion, _distances, popularity_classes
 from fedbench.errors import UserError
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import Updates
@@ -37,11 +38,11 @@ def row_of(updates: Updates, client: int, item: int) -> torch.Tensor:
     return found[0] if len(found) else torch.zeros(rows.values.shape[1])
 
 
-def loss_of(view: AttackerView, user: torch.Tensor, targets: torch.Tensor, dense: Logits) -> torch.Tensor:
-    """-(1/T) sum_t log sigma(s(u, v_t)), one target after the other."""
+def loss_of(view: AttackerView, user: torch.Tensor, targets: torch.Tensor, dense: Logits, sign: float) -> torch.Tensor:
+    """-(1/T) sum_t log sigma(+-s(u, v_t)), one target after the other; the sign is - for an attack that demotes."""
     total = torch.zeros(())
     for target in targets:
-        total = total - torch.nn.functional.logsigmoid(view.model.logits(dense, user[None], target[None])).sum()
+        total = total - torch.nn.functional.logsigmoid(sign * view.model.logits(dense, user[None], target[None])).sum()
     return total / len(targets)
 
 
@@ -92,9 +93,13 @@ def test_p1_by_hand(make_view: MakeView) -> None:
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
 @pytest.mark.parametrize("targets", [(7,), (7, 2, 11)])
-@pytest.mark.parametrize("steps", [1, 3])
-def test_p1_equals_a_plain_loop(make_view: MakeView, model: str, targets: tuple[int, ...], steps: int) -> None:
-    attack = ModelReplacement(ModelReplacement.Params(boost=2.5, local_steps=steps))
+@pytest.mark.parametrize(
+    ("cls", "steps"), [(ModelReplacement, 1), (ModelReplacement, 3), (ModelReplacementDemoting, 2)]
+)
+def test_p1_equals_a_plain_loop(
+    make_view: MakeView, model: str, targets: tuple[int, ...], cls: type[ModelReplacement], steps: int
+) -> None:
+    attack = cls(cls.Params(boost=2.5, local_steps=steps))
     view = make_view(attack.card, model, m=3, targets=targets)
     updates = attack.craft(view)
     honest, eta = view.honest(), view.learning_rate
@@ -107,7 +112,9 @@ def test_p1_equals_a_plain_loop(make_view: MakeView, model: str, targets: tuple[
         for _ in range(steps):
             leaf = target.clone().requires_grad_()
             leaves = {name: value.clone().requires_grad_() for name, value in dense.items()}
-            grads = torch.autograd.grad(loss_of(view, honest.users[c], leaf, leaves), [leaf, *leaves.values()])
+            grads = torch.autograd.grad(
+                loss_of(view, honest.users[c], leaf, leaves, wish(attack)), [leaf, *leaves.values()]
+            )
             target = target - eta * grads[0]
             dense = {name: dense[name] - eta * g for name, g in zip(leaves, grads[1:], strict=True)}
         for t, item in enumerate(targets):
@@ -148,11 +155,15 @@ def test_rows_are_clamped_item_by_item() -> None:
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
-@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize(
+    ("cls", "scaled"), [(LittleIsEnough, True), (LittleIsEnough, False), (LittleIsEnoughDemoting, True)]
+)
 @pytest.mark.parametrize("targets", [(7,), (7, 2, 11)])
-def test_p2_equals_a_plain_loop(make_view: MakeView, model: str, scaled: bool, targets: tuple[int, ...]) -> None:
+def test_p2_equals_a_plain_loop(
+    make_view: MakeView, model: str, cls: type[LittleIsEnough], scaled: bool, targets: tuple[int, ...]
+) -> None:
     z, alpha, steps = 0.7, 0.4, 2
-    attack = LittleIsEnough(LittleIsEnough.Params(z=z, alpha=alpha, local_steps=steps, scaled_distance=scaled))
+    attack = cls(cls.Params(z=z, alpha=alpha, local_steps=steps, scaled_distance=scaled))
     view = make_view(attack.card, model, m=3, targets=targets)
     updates = attack.craft(view)
     honest, eta = view.honest(), view.learning_rate
@@ -169,7 +180,7 @@ def test_p2_equals_a_plain_loop(make_view: MakeView, model: str, scaled: bool, t
         change = {name: torch.zeros_like(value) for name, value in start.items()}
         for _ in range(steps):
             leaves = {name: (start[name] + change[name]).requires_grad_() for name in names}
-            loss = alpha * loss_of(view, honest.users[c], leaves[""], {n: leaves[n] for n in dense})
+            loss = alpha * loss_of(view, honest.users[c], leaves[""], {n: leaves[n] for n in dense}, wish(attack))
             grads = dict(zip(names, torch.autograd.grad(loss, list(leaves.values())), strict=True))
             for name in names:
                 unit = eta * torch.clamp(z * bounds[name][1], min=1e-5) if scaled else torch.tensor(1.0)
@@ -230,13 +241,13 @@ def test_distances_are_those_of_all_pairs_and_smooth_at_zero() -> None:
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
 @pytest.mark.parametrize("targets", [(7,), (7, 2, 11)])
-@pytest.mark.parametrize("alpha_on", ["pop", "exp"])
+@pytest.mark.parametrize(("cls", "alpha_on"), [(PipAttack, "pop"), (PipAttack, "exp"), (PipDemotion, "pop")])
 def test_pipattack_equals_a_plain_loop(
-    make_view: MakeView, model: str, targets: tuple[int, ...], alpha_on: str
+    make_view: MakeView, model: str, targets: tuple[int, ...], cls: type[PipAttack], alpha_on: str
 ) -> None:
     alpha, gamma, rate, steps = 3.0, 0.1, 0.05, 3
-    params = PipAttack.Params(alpha=alpha, alpha_on=alpha_on, gamma=gamma, local_rate=rate, local_steps=steps)  # type: ignore[arg-type]
-    attack = PipAttack(params)
+    values = {"alpha": alpha, "alpha_on": alpha_on, "gamma": gamma, "local_rate": rate, "local_steps": steps}
+    attack = cls(cls.Params(**values, estimator_steps=20))  # type: ignore[arg-type]
     view = started(attack, make_view, model=model, targets=targets, m=3)
     updates = attack.craft(view)
     honest, eta = view.honest(), view.learning_rate
@@ -252,14 +263,14 @@ def test_pipattack_equals_a_plain_loop(
         for _ in range(steps):
             leaves = {name: value.clone().requires_grad_() for name, value in now.items()}
             dense = {name: leaves[name] for name in view.params.dense}
-            explicit = loss_of(view, leaves["u"], leaves["v"], dense)
+            explicit = loss_of(view, leaves["u"], leaves["v"], dense, wish(attack))
             popular = torch.zeros(())
             for target in leaves["v"]:
                 x = target
                 for place, (weight, bias) in enumerate(attack._layers):
                     x = weight @ x + bias
                     x = torch.relu(x) if place < 3 else x
-                popular = popular - torch.log_softmax(x, 0)[2] / len(targets)
+                popular = popular - torch.log_softmax(x, 0)[0 if cls is PipDemotion else 2] / len(targets)
             crafted = torch.cat([((start[n] - leaves[n]) / eta).flatten() for n in ("v", *view.params.dense)])
             distance = sum((((crafted - goal) ** 2).sum() + 1e-12).sqrt() for goal in goals)
             loss = (alpha if alpha_on == "exp" else 1) * explicit + (alpha if alpha_on == "pop" else 1) * popular

@@ -8,7 +8,7 @@ import pytest
 import torch
 from federations import small_federation
 
-from fedbench.attacks.fedrecattack import NOISE_STD, FedRecAttack
+from fedbench.attacks.fedrecattack import NOISE_STD, DemotingRecAttack, FedRecAttack
 from fedbench.errors import UserError
 from fedbench.federation.view import AttackerView, PublicInteractions
 from fedbench.models import PublicParams
@@ -23,8 +23,8 @@ def started(attack: FedRecAttack, make_view: MakeView, **options: Any) -> Attack
     return make_view(attack.card, **options)
 
 
-def plain_gradient(view: AttackerView, users: torch.Tensor, public: PublicInteractions) -> torch.Tensor:
-    """dL~/dV, one user and one target after the other."""
+def plain_gradient(view: AttackerView, users: torch.Tensor, public: PublicInteractions, sign: float) -> torch.Tensor:
+    """dL~/dV, one user and one target after the other; the sign is - for the attack that demotes."""
     items = view.params.items.clone().requires_grad_()
     loss = torch.zeros(())
     for u in range(public.num_users):
@@ -37,18 +37,21 @@ def plain_gradient(view: AttackerView, users: torch.Tensor, public: PublicIntera
             logits = view.model.logits(
                 view.params.dense, users[u].expand(2, -1), items[[best[len(best) - 1 - place], t]]
             )
-            x = logits[0] - logits[1]
+            x = sign * (logits[0] - logits[1])
             loss = loss + (x if x >= 0 else torch.exp(x) - 1)
     return torch.autograd.grad(loss, items)[0]
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
 @pytest.mark.parametrize("targets", [(7,), (7, 2, 11)])
-def test_the_gradient_equals_a_plain_loop_over_users(make_view: MakeView, model: str, targets: tuple[int, ...]) -> None:
-    attack = FedRecAttack(FedRecAttack.Params())
+@pytest.mark.parametrize(("cls", "sign"), [(FedRecAttack, 1.0), (DemotingRecAttack, -1.0)])
+def test_the_gradient_equals_a_plain_loop_over_users(
+    make_view: MakeView, model: str, targets: tuple[int, ...], cls: type[FedRecAttack], sign: float
+) -> None:
+    attack = cls(cls.Params())
     view = started(attack, make_view, model=model, targets=targets)
     attack._users = torch.randn(5, 4, generator=torch.Generator().manual_seed(4))
-    assert torch.allclose(attack._gradient(view), plain_gradient(view, attack._users, PUBLIC), atol=1e-5)
+    assert torch.allclose(attack._gradient(view), plain_gradient(view, attack._users, PUBLIC, sign), atol=1e-5)
 
 
 def test_the_gradient_by_hand(make_view: MakeView) -> None:

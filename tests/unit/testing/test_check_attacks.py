@@ -39,10 +39,12 @@ def test_every_attack_that_comes_along_keeps_the_contract(name: str, monkeypatch
 
 def quicker(cls: type[Attack]) -> type[Attack]:
     """The same with fewer steps of fits by default, which the contract does not depend on."""
-    if "fit_steps" not in cls.Params.model_fields:
+    fits = ("fit_steps", "estimator_steps", "local_steps")
+    steps = {name: info for name, info in cls.Params.model_fields.items() if name in fits}
+    if not steps:
         return cls
-    few = Field(5, description=cls.Params.model_fields["fit_steps"].description)
-    params = create_model("Params", __base__=cls.Params, __doc__=cls.Params.__doc__, fit_steps=(int, few))
+    few: Any = {name: (int, Field(5, description=info.description)) for name, info in steps.items()}
+    params = create_model("Params", __base__=cls.Params, __doc__=cls.Params.__doc__, **few)
     return type(cls.__name__, (cls,), {"Params": params, "__module__": cls.__module__, "__doc__": inspect.getdoc(cls)})
 
 
