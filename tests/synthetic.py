@@ -114,6 +114,7 @@ def _table(
         "isolation": ["sandbox"] * rows,
         "checksum": pa.nulls(rows, pa.string()),
         "uploads": [None] * rows,
+        "target_places": [None] * rows,
         "extractor": pa.nulls(rows, pa.string()),
         "images_fingerprint": pa.nulls(rows, pa.string()),
         "started_at": [datetime(2026, 1, 2, tzinfo=UTC)] * rows,

@@ -99,7 +99,11 @@ class ExplicitDemotion(ExplicitBoost):
     For mf the row of t is ``(1/|T|) sigma(u.v_t) u`` [d]. ``negatives`` become positives, as all labels are turned round.
     """
 
-    card = turned_round(ExplicitBoost.card)
+    card = turned_round(
+        ExplicitBoost.card,
+        "Not published: explicit-boost with the sign of its objective changed. On mf it pushes the targets along one random"
+        " direction, which makes them longer and may well show them to more users.",
+    )
 
 
 def scaled(updates: Updates, factor: float) -> Updates:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 
 from fedbench.errors import Diverged, UserError
 from fedbench.evaluation import metrics
+from fedbench.evaluation.displacement import places_text
 from fedbench.federation.clients import ragged
 from fedbench.federation.model import PublicParams, Recommender
 
@@ -22,6 +24,9 @@ KEPT_PAIRS = 5_000_000
 
 BLOCK_SCORES = {"cpu": 2**19, "cuda": 2**26}
 """Scores made at a time: on a CPU 2 MiB of them, which stay in its cache."""
+
+MOST_PLACES = 2**22
+"""Places of targets in users' lists that a record keeps, one byte each."""
 
 FEWEST_USERS = 32
 """Users scored at a time, however many items there are: reading all items for one user alone is slow."""
@@ -85,6 +90,7 @@ class Evaluator:
         settings: EvaluationSettings,
         device: torch.device,
     ) -> None:
+        self.num_users = num_users
         self.users = evaluated_users.to(device).sort().values
         self.num_items = num_items
         self.settings = settings
@@ -117,6 +123,7 @@ class Evaluator:
             item = self.targets[~self._eligible.any(0)][0].item()
             raise UserError(f"target item {item}: every user has it already, so its exposure cannot be measured.")
         self._target_masked = torch.isin(shown, masked)
+        self._target_rank = torch.empty(0, len(self.targets), device=device)
 
         self._tested = (self._test.length > 0).nonzero().squeeze(1)
         self._single = bool((self._test.length <= 1).all())
@@ -175,7 +182,8 @@ class Evaluator:
         if not bool(finite):
             raise Diverged("scores are not finite")
         # A masked item that is itself measured was subtracted from its own rank.
-        result = self._exposure(target_rank + self._target_masked) if len(self.targets) else {}
+        self._target_rank = target_rank + self._target_masked
+        result = self._exposure(self._target_rank) if len(self.targets) else {}
         if len(self._tested) == 0:
             pass
         elif self._single:
@@ -183,6 +191,25 @@ class Evaluator:
         else:
             result |= self._several_items(torch.cat(ahead), torch.cat(held_out_scores))
         return _plain(result)
+
+    def target_places(self) -> list[str] | None:
+        """Of every target, who was shown it at the last call (see :mod:`~fedbench.evaluation.displacement`).
+
+        None before the first call, without targets, and where users and targets make more than :data:`MOST_PLACES`.
+        """
+        if not self._target_rank.numel() or self.num_users * len(self.targets) > MOST_PLACES:
+            return None
+        users, rank, eligible = (
+            self.users.cpu().numpy(),
+            self._target_rank.long().cpu().numpy(),
+            self._eligible.cpu().numpy(),
+        )
+        out = []
+        for t in range(len(self.targets)):
+            place, counted = np.zeros(self.num_users, np.int64), np.zeros(self.num_users, bool)
+            place[users], counted[users] = rank[:, t], eligible[:, t]
+            out.append(places_text(place, counted))
+        return out
 
     @property
     def num_tested(self) -> int:

@@ -57,6 +57,7 @@ class Measurement:
             known = torch.cat([train[0], valid[0]])[order], torch.cat([train[1], valid[1]])[order]
         test = evaluator(known, split.test, task.targets)
         self._add("", test, known)
+        self.target_places = test.target_places
         self._decided = test.decided()
         found = test.by_popularity()
         self.popularity = {k: found[k] for k in ("hr_10", "hr_full_10") if k in found and self._decided.get(k) != 1}

@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from fedbench.runs.checksum import checksums
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """What a version added is null in files of earlier ones.
 
 2: ``defense_family``, ``defense_knowledge``, ``defense_assumes``. 3: ``val_*`` in the points of the curve,
 ``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``. 4: ``model_version``, ``defense_version``; before it, all were 1.
 5: ``model_source_hash``. 6: ``extractor``, ``images_fingerprint``, ``uploads`` and :data:`IMAGE_MEASURES`.
-7: :data:`TRUST_COLUMNS` and ``checksum``, which is over all other values.
+7: :data:`TRUST_COLUMNS` and ``checksum``, which is over all other values. 8: ``target_places``.
 """
 
 EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
@@ -50,6 +50,8 @@ IMAGE_COLUMNS = ("extractor", "images_fingerprint", "uploads")
 """Further columns of runs with images."""
 TRUST_COLUMNS = ("isolation", "refused_uploads", "warnings", "popularity_hr_10", "popularity_hr_full_10")
 """How far the numbers of a run can be trusted."""
+ADDED = (*IMAGE_COLUMNS, *TRUST_COLUMNS, "target_places")
+"""Columns that later versions put behind the metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,9 @@ class RunRecord:
     """HR@10 of recommending the most popular unseen items, in the ranking and the split of ``hr_10``."""
     popularity_hr_full_10: float | None = None
     """The same of ``hr_full_10``."""
+    target_places: Sequence[str] | None = None
+    """Of every target, whom the last evaluation showed it, and in which place: see ``evaluation/displacement.py``; None
+    without targets or an evaluation, and where there are too many."""
 
     @property
     def run_id(self) -> str:
@@ -161,6 +166,7 @@ def schema() -> pa.Schema:
         "defense_knowledge": pa.list_(pa.string()),
         "warnings": pa.list_(pa.string()),
         "target_items": pa.list_(pa.int64()),
+        "target_places": pa.list_(pa.string()),
         "started_at": pa.timestamp("us", tz="UTC"),
         "curve": pa.list_(
             pa.struct([("epoch", pa.int32()), *((name, pa.float64()) for name in (*METRICS, *VALIDATION))])
@@ -170,7 +176,7 @@ def schema() -> pa.Schema:
         f.name: special.get(f.name) or kinds.get(str(f.type).partition(" ")[0]) for f in dataclasses.fields(RunRecord)
     }
     columns = [("schema_version", pa.int32()), ("run_id", pa.string())]
-    columns += [(n, kind) for n, kind in of.items() if n not in ("metrics", "images", *IMAGE_COLUMNS, *TRUST_COLUMNS)]
+    columns += [(n, kind) for n, kind in of.items() if n not in ("metrics", "images", *ADDED)]
     for name in METRICS:
         columns.append((name, pa.float64()))
     for name in EXPOSURE:
@@ -180,7 +186,7 @@ def schema() -> pa.Schema:
     upload = pa.struct([("epoch", pa.int32()), ("item", pa.int64()), *((n, pa.float64()) for n in UPLOAD_MEASURES)])
     columns += [("extractor", pa.string()), ("images_fingerprint", pa.string()), ("uploads", pa.list_(upload))]
     columns += [(name, pa.float64()) for name in IMAGE_MEASURES]
-    columns += [*((name, of[name]) for name in TRUST_COLUMNS), ("checksum", pa.string())]
+    columns += [*((name, of[name]) for name in (*TRUST_COLUMNS, "target_places")), ("checksum", pa.string())]
     return pa.schema(columns)
 
 

@@ -140,6 +140,7 @@ def run(
         seconds_evaluate=federation.seconds.evaluate if federation else 0.0,
         **image_columns(federation, split),
         isolation=_isolation(attack, *_parts(defense)),
+        target_places=measure.target_places() if measure and curve else None,
         peak_gpu_bytes=torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
         started_at=started,
         **environment(device),

@@ -19,6 +19,9 @@ from fedbench.randomness import derive_seed, generator
 from fedbench.scenarios.scenario import WITH_IMAGE, Scenario
 from fedbench.vision.features import feature_reader
 
+POPULAR_SHARE = 0.1
+"""Of the items, those that ``random-popular`` draws from."""
+
 
 def split_of(scenario: Scenario, seed: int) -> Split:
     """The data of a run, divided into training and test interactions."""
@@ -94,8 +97,9 @@ def choose_targets(scenario: Scenario, split: Split) -> torch.Tensor:
     """The target items, int64 [T], by the scenario's policy; the same for every seed.
 
     ``random:K``: the K-th fixed draw among the items that occur in the data, uniform, without repetition.
-    ``least-popular``: fewest interactions in train and test together, then the smallest id. Either with ``-with-image``:
-    among items that have an image. ``fixed``: as given. ``none``: no item, for attacks that promote none.
+    ``least-popular``, ``most-popular``: fewest, or most, interactions in train and test together, then the smallest id.
+    ``random-popular:K``: a draw among the most popular tenth of the items, rounded up. Any of them with ``-with-image``:
+    among items that have an image. ``fixed``: as given. ``none``: no item, for attacks that have none.
     """
     if scenario.target == "none":
         return torch.zeros(0, dtype=torch.int64)
@@ -114,10 +118,14 @@ def choose_targets(scenario: Scenario, split: Split) -> torch.Tensor:
         policy = policy.removesuffix(WITH_IMAGE)
         count *= torch.tensor(pictures_of(split).there)
     there = count.nonzero().squeeze(1)
+    if policy == "random-popular":
+        ranked = there[torch.argsort(count[there], descending=True, stable=True)]
+        there = ranked[: math.ceil(POPULAR_SHARE * len(there))]
     if scenario.num_targets > len(there):
         raise UserError(f"num_targets = {scenario.num_targets}: {scenario.dataset} has only {len(there)} such items.")
-    if policy == "least-popular":
-        return there[torch.argsort(count[there], stable=True)[: scenario.num_targets]]
+    if policy in ("least-popular", "most-popular"):
+        order = torch.argsort(count[there], descending=policy == "most-popular", stable=True)
+        return there[order[: scenario.num_targets]]
     order = torch.randperm(len(there), generator=generator(int(draw), "targets", scenario.dataset))
     return there[order[: scenario.num_targets]]
 

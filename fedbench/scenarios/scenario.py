@@ -34,11 +34,13 @@ ID_VERSION = 1
 WITH_IMAGE = "-with-image"
 """Ends the name of a policy that chooses among items that have an image."""
 TARGET_POLICIES = (
-    "'random:K' (the K-th fixed random draw, K at most 9999), 'least-popular', either with '-with-image',"
-    " 'fixed:ITEM[,ITEM...]', or 'none'"
+    "'random:K' (the K-th fixed random draw, K at most 9999), 'random-popular:K' (among the most popular tenth),"
+    " 'least-popular', 'most-popular', any of these with '-with-image' before the colon, 'fixed:ITEM[,ITEM...]', or 'none'"
 )
+POPULAR_TARGETS = ("most-popular", "random-popular")
+"""How the policies begin whose targets somebody is shown, attack or not: those for attacks that demote."""
 _TARGET = re.compile(
-    r"random(-with-image)?:[0-9]{1,4}|least-popular(-with-image)?|fixed:[0-9]{1,9}(,[0-9]{1,9}){,9999}|none"
+    r"random(-popular)?(-with-image)?:[0-9]{1,4}|(least|most)-popular(-with-image)?|fixed:[0-9]{1,9}(,[0-9]{1,9}){,9999}|none"
 )
 """Draws of targets are numbered like seeds, up to 9,999; a dataset has fewer than 10^9 items."""
 
@@ -59,10 +61,10 @@ class Scenario:
     """Malicious clients / genuine users of the dataset, 0 <= ratio < 1."""
     protocol: str = "icde24"
     target: str = "random:0"
-    """Which items are promoted: ``random:K``, ``least-popular``, either of them with ``-with-image`` (among items that have
-    one), ``fixed:ITEM[,ITEM...]``, or ``none``."""
+    """Which items are promoted or demoted: ``random:K``, ``random-popular:K``, ``least-popular``, ``most-popular``, any of
+    these with ``-with-image`` (among items that have one), ``fixed:ITEM[,ITEM...]``, or ``none``."""
     num_targets: int = 1
-    """How many targets ``random`` and ``least-popular`` choose."""
+    """How many targets a policy chooses."""
     model_params: Mapping[str, Any] = field(default_factory=dict)
     attack_params: Mapping[str, Any] = field(default_factory=dict)
     defense_params: Mapping[str, Any] = field(default_factory=dict)
@@ -143,6 +145,11 @@ class Scenario:
             raise UserError(f"attack {self.attack!r} replaces images, which model {self.model!r} does not look at.")
         if self.target == "none" and attack_cls.card.goal in (Goal.PROMOTE, Goal.DEMOTE):
             raise UserError(f"attack {self.attack!r} needs target items, but target = 'none'.")
+        if self.target.startswith("least-popular") and attack_cls.card.goal == Goal.DEMOTE:
+            raise UserError(
+                f"attack {self.attack!r} demotes what somebody is shown, which no item of target = {self.target!r} is; use"
+                " 'most-popular' or 'random-popular:K'."
+            )
         if self.attack != "none" and protocol.malicious_clients not in attack_cls.card.clients:
             raise UserError(
                 f"attack {self.attack!r} needs {' or '.join(sorted(attack_cls.card.clients))} clients, but protocol"

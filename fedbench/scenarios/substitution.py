@@ -12,7 +12,7 @@ from fedbench.entries.cards import Goal
 from fedbench.errors import UserError
 from fedbench.plugins import KINDS, Kind, is_file
 from fedbench.scenarios.given import entry_name
-from fedbench.scenarios.scenario import Scenario
+from fedbench.scenarios.scenario import POPULAR_TARGETS, Scenario
 from fedbench.scenarios.suite import Planned, Suite
 
 MOST_REASONS = 3
@@ -85,9 +85,19 @@ def _replaced(scenario: Scenario, instead: Mapping[Kind, str]) -> Scenario:
 
 
 def _check_goal(scenario: Scenario) -> None:
-    """An attack that degrades is measured where nothing is promoted; the other way round the scenario itself refuses."""
-    if ATTACKS.get(scenario.attack).card.goal == Goal.DEGRADE and scenario.target != "none":
-        raise UserError(f"attack {scenario.attack!r} degrades: it needs target = 'none', not {scenario.target!r}")
+    """An attack that degrades is measured where nothing is promoted (the other way round the scenario itself refuses), one
+    that demotes where the targets are popular, one that promotes where they are not; given items may be either.
+    """
+    goal, target = ATTACKS.get(scenario.attack).card.goal, scenario.target
+    if goal == Goal.DEGRADE and target != "none":
+        raise UserError(f"attack {scenario.attack!r} degrades: it needs target = 'none', not {target!r}")
+    popular = target.startswith(POPULAR_TARGETS)
+    if goal == Goal.DEMOTE and not popular and not target.startswith("fixed:"):
+        raise UserError(f"attack {scenario.attack!r} demotes: it needs targets that are popular, not {target!r}")
+    if goal == Goal.PROMOTE and popular:
+        raise UserError(
+            f"attack {scenario.attack!r} promotes: it needs targets that are not popular, unlike {target!r}"
+        )
 
 
 def _nothing_fits(suite: Suite, instead: Mapping[Kind, str], reasons: Iterable[str]) -> str:

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from fedbench.evaluation.displacement import shown_to
 from fedbench.runs.record import schema
 from fedbench.submission.records import Row
 from fedbench.submission.report import Check, brief
@@ -37,6 +40,8 @@ CLAIMED = (
 MEASURED = tuple(
     each.name for each in schema() if str(each.type) == "double" and each.name not in (*EQUAL, *CLAIMED)
 )  # fmt: skip
+PARTS = 8
+"""Parts of the users, by id, of which each is compared in whom it shows the targets to."""
 SHOWN = ("er_10", "hr_10", "ndcg_10", "hr_full_10", "ndcg_full_10")
 """The metrics that a table of the comparison has in any case."""
 
@@ -131,7 +136,10 @@ def compared(row: Row, again: Sequence[Row]) -> list[Compared]:
 
 
 def _numbers(row: Row, ended: bool) -> dict[str, float]:
-    """Name -> number: columns, the points of the curve as ``er_10@20``, of the uploads as ``psnr@20, item 7``."""
+    """Name -> number: columns, the points of the curve as ``er_10@20``, of the uploads as ``psnr@20, item 7``.
+
+    And as ``er_10, users 3 of 8, item 7`` the share of such a part of the users who are shown a target.
+    """
     names = (*COUNTS, *MEASURED) if ended else COUNTS
     out = {name: row[name] for name in names}
     for point in row["curve"]:
@@ -140,6 +148,9 @@ def _numbers(row: Row, ended: bool) -> dict[str, float]:
         place = f"@{upload['epoch']}, item {upload['item']}"
         out |= {f"{name}{place}": value for name, value in upload.items() if name not in ("epoch", "item")}
         out[f"upload{place}"] = 1
+    for item, places in zip(row["target_items"], row["target_places"] or (), strict=False):
+        for part, shown in enumerate(np.array_split(shown_to(places, 10), PARTS), 1):
+            out[f"er_10, users {part} of {PARTS}, item {item}"] = float(shown.mean()) if len(shown) else 0.0
     return {name: float(value) for name, value in out.items() if value is not None}
 
 

@@ -14,6 +14,8 @@ import pyarrow as pa
 from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
 from fedbench.entries.cards import Channel
 from fedbench.errors import UserError
+from fedbench.evaluation.displacement import SYMBOLS, counted, shown_to
+from fedbench.evaluation.evaluator import MOST_PLACES
 from fedbench.plugins.card_rules import LONGEST_NAME
 from fedbench.runs.checksum import checksums
 from fedbench.runs.identity import identity
@@ -218,6 +220,7 @@ def _course(row: Row, scenario: Scenario) -> Iterator[str]:
     if not (row["rounds"] == done * each if status == "ok" else (done - 1) * each <= row["rounds"] <= done * each):
         yield f"rounds = {row['rounds']}, but {done} epochs have {done * each}."
     yield from _curve(row, curve, p.evaluate_every, p.split == LEAVE_ONE_OUT_VALIDATION)
+    yield from _places(row, p.er_denominator == "all")
 
 
 def _targets(row: Row, scenario: Scenario) -> Iterator[str]:
@@ -272,6 +275,29 @@ def _curve(row: Row, curve: list[Mapping[str, Any]], every: int, validated: bool
     for name, value in summarize_curve(points, planned)["metrics"].items():
         if row[name] != value:
             yield f"{name} = {row[name]}, but its curve gives {value}."
+
+
+def _places(row: Row, everybody: bool) -> Iterator[str]:
+    """Whom the targets are shown to is of the right size, and makes the exposure at the end of the curve.
+
+    ``everybody``: exposure is a share of all users, and so smaller: some have the target.
+    """
+    places, targets, curve = row["target_places"], row["target_items"], row["curve"]
+    measured = bool(targets and curve) and row["num_users"] * len(targets) <= MOST_PLACES
+    if places is None or not measured:
+        if (places is not None) != measured:
+            yield f"target_places = {brief(places)}, of {len(targets)} targets and {row['num_users']:,} users."
+        return
+    if [len(each) for each in places] != [row["num_users"]] * len(targets) or not set("".join(places)) <= SYMBOLS:
+        yield f"target_places = {brief(places)} are not places of {len(targets)} targets in {row['num_users']:,} lists."
+        return
+    for k in (5, 10, 20, 30):
+        shown = [shown_to(each, k).sum() for each in places]
+        users = [counted(each).sum() for each in places]
+        found = sum(a / max(b, 1) for a, b in zip(shown, users, strict=True)) / len(targets)
+        stated = curve[-1][f"er_{k}"]
+        if stated is not None and abs(stated - found) > 1e-9 and not (everybody and stated < found):
+            yield f"er_{k} = {stated}, but target_places give {found}."
 
 
 def _check_between(rows: Sequence[Row], check: Check) -> None:

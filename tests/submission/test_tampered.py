@@ -263,7 +263,14 @@ def test_every_column_is_computed_compared_or_only_claimed() -> None:
     assert len(listed) == len(set(listed))
     # Beside these there are what is summed up of the curve, the points themselves, and whether it ended.
     others = set(schema().names) - set(listed)
-    assert others == {"status", "curve", "uploads", "best_epoch", *(f"er_{k}_peak_epoch" for k in (5, 10, 20, 30))}
+    assert others == {
+        "status",
+        "curve",
+        "uploads",
+        "target_places",
+        "best_epoch",
+        *(f"er_{k}_peak_epoch" for k in (5, 10, 20, 30)),
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)

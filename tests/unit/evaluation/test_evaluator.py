@@ -10,6 +10,7 @@ import torch
 from fedbench.data import load_split
 from fedbench.errors import DataError, Diverged, UserError
 from fedbench.evaluation import evaluator as module
+from fedbench.evaluation.displacement import counted, shown_to
 from fedbench.evaluation.evaluator import EvaluationSettings, Evaluator
 from fedbench.models import MODELS, PublicParams
 from fedbench.models.mf import MatrixFactorization
@@ -435,3 +436,22 @@ def test_what_no_model_can_get_wrong_is_known() -> None:
     worst = evaluate(made, -torch.eye(12)[torch.tensor([7, 7, 7])] - torch.eye(12)[torch.tensor([3, 4, 7])])
     for name, share in made.decided().items():
         assert (worst[name] == 1) == (share == 1)
+
+
+@pytest.mark.parametrize("eligible", PARTS)
+def test_places_say_whom_each_target_is_shown_to(eligible: Part) -> None:
+    """One character a user: exposure follows from them; whoever does not count has a dot."""
+    case = random_case(3, True, 4, 60)
+    settings = EvaluationSettings(er_eligible=eligible, er_mask=eligible)
+    made = evaluator((23, 60), case["train"], case["test"], case["targets"], case["users"], settings)
+    assert made.target_places() is None
+    found = evaluate(made, case["scores"])
+    places = made.target_places()
+    assert places is not None
+    assert [len(each) for each in places] == [23] * len(case["targets"])
+    for target, each in zip(case["targets"], places, strict=True):
+        have = {u for u, item in case["train"] + case["test"] * (eligible == "train+test") if item == target}
+        assert {u for u in range(23) if each[u] != "."} == set(case["users"]) - have
+    for k in (5, 10, 20, 30):
+        shares = [shown_to(each, k).sum() / counted(each).sum() for each in places]
+        assert found[f"er_{k}"] == pytest.approx(sum(shares) / len(shares))

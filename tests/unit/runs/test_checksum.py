@@ -55,7 +55,8 @@ def _others(kind: pa.DataType, value: Any) -> list[Any]:
         raised = [[first | {name: (old or 0) + 1}, *rest] for name, old in first.items()]
         return [*raised, *fewer, [*(value or []), {"epoch": 99}]]
     if pa.types.is_list(kind):
-        return [[*(value or []), (kind.value_type.id == pa.int64().id and 1) or "x"], None]
+        longer = [*(value or []), (kind.value_type.id == pa.int64().id and 1) or "x"]
+        return [longer] if value is None else [longer, None]
     if pa.types.is_boolean(kind):
         return [each for each in (True, False, None) if each is not value]
     if pa.types.is_string(kind):

@@ -208,38 +208,29 @@ def test_of_several_records_of_a_run_the_one_that_readers_take_is_packed(tmp_pat
 
 def test_results_of_every_past_schema_still_load() -> None:
     folder = Path(__file__).parents[2] / "historic_results"
-    versions = sorted(int(path.stem.removeprefix("v")) for path in folder.glob("v*.parquet"))
-    assert versions == list(range(1, SCHEMA_VERSION + 1))
+    schemas = sorted(int(path.stem.removeprefix("v")) for path in folder.glob("v*.parquet"))
+    assert schemas == list(range(1, SCHEMA_VERSION + 1))
     found = scan([folder])
     assert not found.damaged
     # Each by itself: they are of several data under one name, which a board never mixes.
-    files = [folder / f"v{version}.parquet" for version in versions]
+    files = [folder / f"v{version}.parquet" for version in schemas]
     rows = [row for file in files for row in Database([file]).rows("select *, len(curve) as points from runs")]
-    assert [row["schema_version"] for row in rows] == versions
+    assert [row["schema_version"] for row in rows] == schemas
     assert all(row["attack"] == "pieck-uea" and row["er_10"] > 0.5 and row["points"] > 0 for row in rows)
-    old, new, third, fourth, fifth, sixth, latest = rows
-    assert [row["best_epoch"] for row in rows] == [None, None, 20, None, None, None, None]
-    assert [[point["val_hr_full_5"] for point in row["curve"]][-1] for row in rows] == [
-        None,
-        None,
-        0.25,
-        None,
-        None,
-        None,
-        None,
-    ]
+    old, new, third, fourth, fifth, sixth, seventh, latest = rows
+    nothing = [None] * (SCHEMA_VERSION - 3)
+    assert [row["best_epoch"] for row in rows] == [None, None, 20, *nothing]
+    assert [row["curve"][-1]["val_hr_full_5"] for row in rows] == [None, None, 0.25, *nothing]
     assert (third["hr_full_5_best"], third["ndcg_full_20_best"], third["defense_family"]) == (0.125, 0.0625, "none")
-    assert [(row["model_version"], row["defense_version"]) for row in rows] == [(None, None)] * 3 + [
-        (1, 3),
-        (1, 1),
-        (1, 1),
-        (1, 1),
-    ]
+    versions = [(row["model_version"], row["defense_version"]) for row in rows]
+    assert versions == [(None, None)] * 3 + [(1, 3)] + [(1, 1)] * (SCHEMA_VERSION - 4)
     assert fourth["defense"] == "norm-bound"
     assert [row["model_source_hash"] for row in rows[:4]] == [None] * 4
     assert len(fifth["model_source_hash"]) == 64
     assert (sixth["extractor"], sixth["uploads"], sixth["image_psnr"], sixth["checksum"]) == (None, None, None, None)
-    assert (latest["isolation"], latest["refused_uploads"], latest["warnings"]) == ("none", 0, [])
+    assert (seventh["isolation"], seventh["refused_uploads"], seventh["warnings"]) == ("none", 0, [])
+    assert [row["target_places"] for row in rows[:7]] == [None] * 7
+    assert [len(each) for each in latest["target_places"]] == [latest["num_users"]]
     assert (old["defense_family"], old["defense_knowledge"], old["defense_assumes"]) == (None, None, None)
     assert (new["defense_family"], new["defense_knowledge"], new["defense_assumes"]) == ("clipping", [], "nothing")
 
@@ -257,7 +248,7 @@ def test_columns_that_an_old_file_lacks_are_null(tmp_path: Path) -> None:
     write(tmp_path, record(scenario("a-ra"), er=0.5))
     (path,) = tmp_path.iterdir()
     table = pq.read_table(path)
-    version = pa.array([SCHEMA_VERSION - 1], pa.int32())
+    version = pa.array([6], pa.int32())  # the last without a checksum
     pq.write_table(table.set_column(0, "schema_version", version).drop_columns(["er_30", "suite", "checksum"]), path)
     assert Database([tmp_path]).rows("select er_10, er_30, suite from runs") == [
         {"er_10": 0.5, "er_30": None, "suite": None}

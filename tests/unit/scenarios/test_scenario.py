@@ -156,7 +156,7 @@ def test_impossible_values_are_refused(values: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"attack": "explicit-bost"}, "Unknown attack 'explicit-bost'. Did you mean 'explicit-boost'?"),
+        ({"attack": "explicit-bost"}, "Unknown attack 'explicit-bost'. Did you mean 'explicit-boost' or"),
         ({"protocol": "icde"}, "Unknown protocol 'icde'. Did you mean 'icde24'?"),
         ({"defense": "norm-bound+krumm"}, "Unknown defense 'krumm'"),
         ({"defense": "norm-bound+norm-bound"}, "must join different defenses"),
