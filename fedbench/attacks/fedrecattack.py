@@ -8,7 +8,7 @@ from pydantic import Field
 from fedbench.attacks.batches import described
 from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.uploads import target_updates
-from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.entries.cards import LATER, AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.clients import draw_negatives
@@ -37,6 +37,10 @@ class FedRecAttack(Attack):
        client of a round that holds item j (k = 0, 1, ...) uploads ``G_j / |G_j| * clamp(|G_j| - k C, 0, C)`` plus noise: the
        clients share G out in pieces no longer than C. (The code subtracts what was uploaded with its noise of 3e-4; here the
        noise is left out of the remainder.)
+
+    Readings: in the code clients come one after the other, and a new one draws its items from what those before it have
+    left of G (``in_turn``); by default all draw from the whole of G. The code's noise has covariance 1e-7 I beside C = 1;
+    ``scaled_noise`` makes it C times as long.
 
     With ``public_fraction = 0`` there is no user to estimate and nothing is uploaded: the row "FedRecAttack" of ICDE'24.
     """
@@ -69,6 +73,15 @@ class FedRecAttack(Attack):
             0.01, gt=0, description="Adam's rate for the estimated users [ICDE'22: 0.01; ICDE'24: 0.1]"
         )
         user_batch: int = Field(256, ge=1, description="users in a batch of that training [ICDE'22: 256]")
+
+        in_turn: bool = Field(
+            False,
+            description="new clients draw items from what earlier ones left [ICDE'22 code: yes]",
+            json_schema_extra=LATER,
+        )
+        scaled_noise: bool = Field(
+            False, description="noise in proportion to C [the code has one C, 1.0]", json_schema_extra=LATER
+        )
 
     params: FedRecAttack.Params
 
@@ -160,21 +173,43 @@ class FedRecAttack(Attack):
 
     def _choose_items(self, view: AttackerView, gradient: torch.Tensor) -> None:
         """Each new client's items, fixed from now on."""
-        new = view.clients[self._items[view.clients, 0] < 0]
-        if not len(new):
+        new = self._items[view.clients, 0] < 0
+        if not bool(new.any()):
             return
+        self._items[view.clients[new], : len(view.targets)] = view.targets
         free = min(self.params.items_limit, view.num_items) - len(view.targets)
-        noise = torch.randn(gradient.shape, generator=view.generator, device=view.device) * NOISE_STD
-        chance = (gradient + noise).norm(dim=1).index_fill(0, view.targets, 0.0)
-        drawn = (
-            torch.multinomial(chance.expand(len(new), -1), max(free, 0), generator=view.generator) if free > 0 else None
-        )
-        self._items[new, : len(view.targets)] = view.targets
-        if drawn is not None:
-            self._items[new, len(view.targets) : len(view.targets) + free] = drawn
+        if free <= 0:
+            return
+        place = slice(len(view.targets), len(view.targets) + free)
+        if not self.params.in_turn:
+            chance = self._chance(view, gradient).expand(int(new.sum()), -1)
+            self._items[view.clients[new], place] = torch.multinomial(chance, free, generator=view.generator)
+            return
+        length, left = gradient.norm(dim=1), gradient.clone()
+        for client, fresh in zip(view.clients, new.tolist(), strict=True):
+            if fresh:
+                chance = self._chance(view, left)
+                self._items[client, place] = torch.multinomial(chance, free, generator=view.generator)
+            held = self._items[client]
+            held = held[held >= 0]
+            rest = (left[held].norm(dim=1) - self._limit(view)).clamp(min=0)
+            left[held] = gradient[held] * (rest / length[held].clamp(min=1e-12))[:, None]
+
+    def _chance(self, view: AttackerView, gradient: torch.Tensor) -> torch.Tensor:
+        """float32 [M], with which an item is drawn: ``|G_j + noise|``, 0 for targets."""
+        noise = torch.randn(gradient.shape, generator=view.generator, device=view.device) * self._noise(view)
+        return (gradient + noise).norm(dim=1).index_fill(0, view.targets, 0.0)
+
+    def _limit(self, view: AttackerView) -> float:
+        """C."""
+        return self.params.row_limit if self.params.row_limit is not None else 0.01 / view.learning_rate
+
+    def _noise(self, view: AttackerView) -> float:
+        """Standard deviation of every coordinate of the noise."""
+        return NOISE_STD * self._limit(view) if self.params.scaled_noise else NOISE_STD
 
     def _share_out(self, view: AttackerView, gradient: torch.Tensor) -> Updates:
-        limit = self.params.row_limit if self.params.row_limit is not None else 0.01 / view.learning_rate
+        limit = self._limit(view)
         held = self._items[view.clients]
         client, column = (held >= 0).nonzero(as_tuple=True)
         item = held[client, column]
@@ -185,7 +220,7 @@ class FedRecAttack(Attack):
         length = gradient.norm(dim=1)
         piece = (length[item] - turn * limit).clamp(0, limit) / length[item].clamp(min=1e-12)
         rows = gradient[item] * piece[:, None]
-        rows = rows + torch.randn(rows.shape, generator=view.generator, device=view.device) * NOISE_STD
+        rows = rows + torch.randn(rows.shape, generator=view.generator, device=view.device) * self._noise(view)
         dense = {name: value.new_zeros(len(held), *value.shape) for name, value in view.params.dense.items()}
         weights = (held >= 0).sum(1).float()
         return Updates(view.clients, (FullRows(client, item, rows),), DenseGradients.of(dense), weights)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pydantic import Field
 
+from fedbench.attacks.batches import of_client
 from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.own_data import random_profiles, split_targets, target_loss, with_target_rows
-from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
+from fedbench.entries.cards import LATER, AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.federation.attack import Attack
-from fedbench.federation.updates import Updates
-from fedbench.federation.view import AttackerView, Profiles
+from fedbench.federation.losses import Loss
+from fedbench.federation.model import PublicParams
+from fedbench.federation.updates import DenseGradients, Updates
+from fedbench.federation.view import AttackerView, HonestStep, Profiles
 
 
 class ModelReplacement(Attack):
     """Explicit boosting with alternating minimisation (Bhagoji et al., ICML 2019; baseline P1 of WSDM'22).
 
-    Each client takes an honest step on its own data, ``theta_1 = theta - eta g_honest``, then E steps of rate eta on
+    Each client takes ``honest_steps`` of rate eta on its own data, which lead from theta to theta_1, then E steps on
     ``L_c = -(1/|T|) sum_t log sigma(s(u_c, v_t))`` from there, u_c its own embedding, which leads to ``theta_2``. It uploads
-    ``g_honest + b (theta_1 - theta_2) / eta``: the honest gradient with only the malicious change boosted.
+    ``(theta - theta_1) / eta + b (theta_1 - theta_2) / eta``: honest work with only the malicious change boosted. u_c stays
+    as it is in all of them. The first honest step is what the client would upload; the attacker is told its rows and
+    not its loss, so further ones take the mean cross-entropy of these, or BPR where they are pairs.
 
     b undoes the server's average: n / m_expected under a mean (the inverse of the clients' share), 1 under a sum. How WSDM'22
     set it is not stated; mapping to recommenders from memory. The original's distance term to the global model is not
@@ -42,6 +49,9 @@ class ModelReplacement(Attack):
         boost: float | None = Field(None, gt=0, description="b; None: n / m_expected under a mean, 1 under a sum")
         local_steps: int = Field(1, ge=1, description="E, steps on the targets [original: 1 epoch]")
         profile_size: int = Field(30, ge=1, description="positives of an injected client's profile [as RA: 30]")
+        honest_steps: int = Field(
+            1, ge=1, description="steps on own data before it [a public library: 10 epochs]", json_schema_extra=LATER
+        )
 
     params: ModelReplacement.Params
 
@@ -49,7 +59,7 @@ class ModelReplacement(Attack):
         return random_profiles(view, self.params.profile_size)
 
     def craft(self, view: AttackerView) -> Updates:
-        honest = view.honest()
+        honest = after_steps(view, view.honest(), self.params.honest_steps)
         rest, own_rows = split_targets(view, honest)
         own_dense = honest.updates.dense.stacked()
         eta = view.learning_rate
@@ -81,3 +91,31 @@ class ModelReplacementDemoting(ModelReplacement):
     """p1 with ``L_c = -(1/|T|) sum_t log(1 - sigma(s(u_c, v_t)))``: each client's own user dislikes the targets."""
 
     card = turned_round(ModelReplacement.card)
+
+
+def after_steps(view: AttackerView, honest: HonestStep, steps: int) -> HonestStep:
+    """The same with ``(theta - theta_1) / eta`` as uploads, theta_1 where ``steps`` on own data lead; one client by one."""
+    if steps == 1:
+        return honest
+    eta, batch = view.learning_rate, view.own_batch
+    loss = Loss("bce" if batch.pair_positive is None else "bpr")
+    rows = honest.updates.all_rows()
+    values = rows.values.clone()
+    dense = {name: value.clone() for name, value in honest.updates.dense.stacked().items()}
+    for client in range(len(view.clients)):
+        own, users = of_client(batch, client), honest.users[client : client + 1]
+        mine = (rows.client == client).nonzero().squeeze(1)
+        item = rows.item[mine]
+        for _ in range(steps - 1):
+            moved = PublicParams(
+                view.params.items.index_add(0, item, values[mine], alpha=-eta),
+                {name: value - eta * dense[name][client] for name, value in view.params.dense.items()},
+                view.params.features,
+            )
+            step = view.model.local_step(moved, users, own, loss)
+            for block in step.rows:
+                values[mine] += block.sum(view.num_items)[item]
+            for name, value in step.dense.stacked().items():
+                dense[name][client] += value[0]
+    updates = Updates(view.clients, (replace(rows, values=values),), DenseGradients.of(dense), honest.updates.weights)
+    return HonestStep(updates, honest.users)

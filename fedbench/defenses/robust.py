@@ -248,10 +248,14 @@ class WeightingRule(RobustAggregation):
             for own, (name, value) in zip(factors, flat.items(), strict=True)
         }
 
+    def gram(self, updates: Updates, empty: PublicParams) -> torch.Tensor:
+        """float64 [n, n], by ascending client id: inner products of what the rule looks at in client scope."""
+        return client_gram(updates, len(empty.items))
+
     def over_clients(
         self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None, notes: Notes | None
     ) -> PublicParams:
-        gram = client_gram(updates, len(empty.items))
+        gram = self.gram(updates, empty)
         n = len(gram)
         there = torch.ones(1, n, dtype=torch.bool, device=gram.device)
         count, assumed_attackers = torch.tensor([[n], [f]], device=gram.device)

@@ -15,7 +15,7 @@ from fedbench.attacks.demotion import wish
 from fedbench.attacks.own_data import random_profiles, split_targets
 from fedbench.attacks.p1 import ModelReplacement, ModelReplacementDemoting
 from fedbench.attacks.p2 import SMALLEST_Z, LittleIsEnough, LittleIsEnoughDemoting, clamp_rows, width
-from fedbench.attacks.pipattack import PipAttack, PipDemotion, _distances, popularity_classes
+from fedbench.attacks.pipattack import PipAttack, PipDemotion, _distances, macro_f1, popularity_classes
 from fedbench.errors import UserError
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import Updates
@@ -125,6 +125,46 @@ def test_p1_equals_a_plain_loop(
             assert torch.allclose(stacked[name][c], expected, atol=1e-4)
         for item in set(honest.updates.all_rows().item.tolist()) - set(targets):
             assert torch.equal(row_of(updates, c, item), row_of(honest.updates, c, item))
+
+
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+@pytest.mark.parametrize("loss", ["bce", "bpr"])
+def test_p1_after_honest_steps_equals_a_plain_loop(make_view: MakeView, model: str, loss: str) -> None:
+    """Each client alone, on a copy of all parameters, by autograd: three honest steps, then one on the target."""
+    attack = ModelReplacement(ModelReplacement.Params(boost=2.5, honest_steps=3))
+    view = make_view(attack.card, model, m=3, targets=(7,), loss=loss)
+    updates, honest, batch, eta = attack.craft(view), view.honest(), view.own_batch, view.learning_rate
+    stacked = updates.dense.stacked()
+    for c in range(3):
+        mine = (batch.client == c).nonzero().squeeze(1)
+        begin = [view.params.items, *view.params.dense.values()]
+        now = [value.clone() for value in begin]
+        for _ in range(3):
+            leaves = [value.detach().requires_grad_() for value in now]
+            dense = dict(zip(view.params.dense, leaves[1:], strict=True))
+            users = honest.users[c].expand(len(batch.item), -1)
+            logits = view.model.logits(dense, users, leaves[0][batch.item])
+            if loss == "bce":
+                plus, minus = (torch.nn.functional.softplus(sign * logits[mine]) for sign in (-1, 1))
+                positive = batch.positive[mine]
+                own = (positive * plus + (batch.weight[mine] - positive) * minus).sum() / batch.size[c]
+            else:
+                assert batch.pair_positive is not None
+                assert batch.pair_negative is not None
+                pairs = batch.client[batch.pair_positive] == c
+                margin = logits[batch.pair_positive[pairs]] - logits[batch.pair_negative[pairs]]
+                own = torch.nn.functional.softplus(-margin).mean()
+            now = [value - eta * g for value, g in zip(now, torch.autograd.grad(own, leaves), strict=True)]
+        target = now[0][[7]].clone().requires_grad_()
+        leaves = [value.clone().requires_grad_() for value in now[1:]]
+        aim = loss_of(view, honest.users[c], target, dict(zip(view.params.dense, leaves, strict=True)), 1.0)
+        grads = torch.autograd.grad(aim, [target, *leaves])
+        for item in sorted({7, *batch.item[mine].tolist()}):
+            expected = (begin[0][item] - now[0][item]) / eta + (2.5 * grads[0][0] if item == 7 else 0)
+            assert torch.allclose(row_of(updates, c, item), expected, atol=2e-5)
+        for place, name in enumerate(view.params.dense, start=1):
+            expected = (begin[place] - now[place]) / eta + 2.5 * grads[place]
+            assert torch.allclose(stacked[name][c], expected, atol=2e-4)
 
 
 @pytest.mark.parametrize(("aggregation", "boost"), [("sum", 1.0), ("mean", 5.0), ("weighted", 5.0)])
@@ -295,6 +335,31 @@ def test_the_estimator_is_trained_once_and_users_are_remembered(make_view: MakeV
     assert attack._met.tolist() == [False, False, True, True]
     assert not users[:2].any()
     assert not torch.equal(attack._users[2:], users[2:])
+
+
+def test_macro_f1_by_hand() -> None:
+    label, told = torch.tensor([0, 0, 0, 0, 1, 1, 2]), torch.tensor([0, 0, 0, 0, 0, 1, 0])
+    # class 0: 4 right of 6 told and 4 there; class 1: 1 of 1 and 2; class 2: none
+    assert macro_f1(told, label) == pytest.approx((8 / 10 + 2 / 3 + 0) / 3)
+
+
+def test_the_attack_begins_when_the_estimator_tells_popularity(make_view: MakeView) -> None:
+    """Rows of noise say nothing, and the clients are honest; rows that lie by popularity do, and f is frozen."""
+    attack = PipAttack(PipAttack.Params(local_steps=2, least_f1=0.9, estimator_rate=0.02))
+    popularity = torch.arange(20)
+    noise = PublicParams(torch.zeros(20, 4), {})
+    view = started(attack, make_view, m=2, params=noise, item_popularity=popularity)
+    assert torch.equal(attack.craft(view).all_rows().values, view.honest().updates.all_rows().values)
+    assert not attack._layers
+    told = PublicParams(torch.nn.functional.one_hot(popularity_classes(popularity), 4).float(), {})
+    options: dict[str, Any] = {"m": 2, "params": told, "item_popularity": popularity}
+    attack.craft(make_view(attack.card, **options))
+    assert not attack._layers  # once an epoch
+    attack.craft(make_view(attack.card, epoch=2, **options))
+    assert attack._layers
+    frozen = attack._layers
+    attack.craft(make_view(attack.card, epoch=3, **options))
+    assert attack._layers is frozen
 
 
 def test_a_larger_distance_weight_keeps_crafted_gradients_nearer_to_honest_ones(make_view: MakeView) -> None:

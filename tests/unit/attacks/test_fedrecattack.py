@@ -118,6 +118,45 @@ def test_clients_share_the_gradient_out_in_pieces(make_view: MakeView, limit: fl
     assert (rows.item == 7).sum() == 4
 
 
+def test_in_turn_a_new_client_draws_from_what_earlier_ones_left(make_view: MakeView) -> None:
+    # C is longer than any row: who holds an item takes all of it, so nobody after draws it again. 3 x 5 + target = 16 of 20.
+    attack = FedRecAttack(FedRecAttack.Params(row_limit=100.0, items_limit=6, in_turn=True))
+    view = started(attack, make_view, m=3)
+    attack._choose_items(view, torch.randn(20, 4, generator=torch.Generator().manual_seed(3)))
+    drawn = attack._items[view.clients, 1:].flatten().tolist()
+    assert len(set(drawn)) == len(drawn) == 15
+    assert 7 not in drawn
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.4, 100.0])
+def test_in_turn_agrees_with_clients_one_by_one(make_view: MakeView, limit: float) -> None:
+    """What is left of the gradient when a client draws: the gradient less the pieces of those before it."""
+    attack = FedRecAttack(FedRecAttack.Params(row_limit=limit, items_limit=8, in_turn=True))
+    view = started(attack, make_view, m=4)
+    gradient = torch.randn(20, 4, generator=torch.Generator().manual_seed(3))
+    seen: list[torch.Tensor] = []
+    chance = attack._chance
+    attack._chance = lambda view, left: (seen.append(left.clone()), chance(view, left))[1]  # type: ignore[method-assign, func-returns-value]
+    attack._choose_items(view, gradient)
+    assert len(seen) == 4
+    left = gradient.clone()
+    for before, items in zip(seen, attack._items[view.clients].tolist(), strict=True):
+        assert torch.allclose(before, left, atol=1e-6)
+        for item in items:
+            left[item] -= left[item] * min(1.0, limit / max(float(left[item].norm()), 1e-12))
+
+
+def test_noise_that_is_scaled_is_c_times_as_long(make_view: MakeView) -> None:
+    spreads = []
+    for scaled in (False, True):
+        attack = FedRecAttack(FedRecAttack.Params(row_limit=0.01, items_limit=20, scaled_noise=scaled))
+        view = started(attack, make_view, m=4)
+        attack._choose_items(view, torch.zeros(20, 4))
+        spreads.append(float(attack._share_out(view, torch.zeros(20, 4)).all_rows().values.std()))
+    assert spreads[0] == pytest.approx(NOISE_STD, rel=0.2)
+    assert spreads[1] == pytest.approx(NOISE_STD * 0.01, rel=0.2)
+
+
 def test_items_are_fixed_from_a_clients_first_round(make_view: MakeView) -> None:
     attack = FedRecAttack(FedRecAttack.Params(items_limit=6))
     options: dict[str, Any] = {"num_malicious": 5}
@@ -159,7 +198,7 @@ def test_the_longest_row_follows_the_learning_rate(make_view: MakeView) -> None:
 @pytest.mark.parametrize("model", ["mf", "ncf"])
 @pytest.mark.parametrize("clients", ["injected", "compromised"])
 def test_it_runs_and_stays_finite(model: str, clients: str) -> None:
-    attack = FedRecAttack(FedRecAttack.Params(public_fraction=0.2, items_limit=10))
+    attack = FedRecAttack(FedRecAttack.Params(public_fraction=0.2, items_limit=10, in_turn=clients == "compromised"))
     federation = small_federation(model, attack, num_malicious=5, malicious_clients=clients, learning_rate=0.1)
     for _ in range(3):
         federation.train_epoch()

@@ -11,11 +11,14 @@ import torch
 from federations import small_federation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from robust_oracles import RULES, aggregated, by_client, by_item, make_updates, server_of, variant_of
+from pydantic import ValidationError
+from robust_oracles import RULES, aggregated, by_client, by_item, foolsgold_factors, make_updates, server_of, variant_of
 
 from fedbench.defenses import DEFENSES
+from fedbench.defenses.foolsgold import FoolsGold
 from fedbench.defenses.grouped import RowsByItem
 from fedbench.defenses.robust import weighted_sum
+from fedbench.errors import UserError
 from fedbench.federation.model import PublicParams
 from fedbench.federation.rows import FullRows
 from fedbench.federation.updates import DenseGradients, Updates
@@ -101,6 +104,55 @@ def test_foolsgold_by_hand() -> None:
     both = FullRows(torch.tensor([0, 1]), torch.zeros(2, dtype=torch.int64), torch.tensor([[1.0, 0], [0.6, 0.8]]))
     pair = Updates(torch.arange(2), (both,), DenseGradients.of({}), torch.ones(2))
     np.testing.assert_allclose(aggregated("foolsgold", pair, 1, 2)["items"], [[1.6, 0.8]], atol=1e-6)
+
+
+def test_foolsgold_that_remembers_by_hand() -> None:
+    """Clients 5 and 3 send x, then y, then apart: their sums (2, 1) and (1, 2) have cosine .8, and they count nothing.
+
+    ``1 - .8`` is .2 of the honest client's 1, and ``ln(.2 / .8) + .5 < 0``. Without memory all three count fully.
+    """
+    remembering, forgetful = (FoolsGold(FoolsGold.Params(memory=memory)) for memory in (True, False))
+    x, y, z = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
+    for first, second, without in ((x, x, z), (y, y, z), (x, y, [1.0, 1.0, 1.0])):
+        rows = FullRows(torch.arange(3), torch.zeros(3, dtype=torch.int64), torch.tensor([first, second, z]))
+        updates = Updates(torch.tensor([5, 3, 9]), (rows,), DenseGradients.of({}), torch.ones(3))
+        server = server_of(updates, 1, 3)
+        assert remembering.aggregate(updates, server).items[0].tolist() == z
+        assert forgetful.aggregate(updates, server).items[0].tolist() == without
+
+
+def remember(sums: dict[int, np.ndarray], clients: list[int], x: list[np.ndarray]) -> np.ndarray:
+    for client, vector in zip(clients, x, strict=True):
+        sums[client] = sums.get(client, np.zeros_like(vector)) + vector
+    return x[0]
+
+
+@given(seed=st.integers(0, 1000), dense=st.booleans())
+@settings(max_examples=6, deadline=None)
+def test_foolsgold_that_remembers_agrees_with_the_oracle(seed: int, dense: bool) -> None:
+    """Four rounds of changing cohorts: the factors are the oracle's for each client's sum, laid out in full."""
+    rule = FoolsGold(FoolsGold.Params(memory=True))
+    sums: dict[int, np.ndarray] = {}
+    for number in range(4):
+        ids = torch.randperm(20, generator=torch.Generator().manual_seed(seed + number))[:12]
+        updates = replace(make_updates(12, 7, 4, seed + number, density=0.5, dense=dense), clients=ids)
+
+        own = sorted(ids.tolist())
+        by_client(updates, 7, 4, 0.0, lambda x, f, own=own: remember(sums, own, x))
+        factors = foolsgold_factors([sums[client] for client in own])
+        weighted = lambda x, f, factors=factors: sum(a * each for a, each in zip(factors, x, strict=True))  # noqa: E731
+        expected = by_client(updates, 7, 4, 0.0, weighted)
+        found = rule.aggregate(updates, server_of(updates, 7, 4))
+        for key, value in {"items": found.items, **found.dense}.items():
+            np.testing.assert_allclose(value.numpy(), expected[key], rtol=1e-3, atol=1e-3)
+
+
+def test_foolsgold_with_too_much_to_remember_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedbench.defenses.foolsgold.MOST", 100)
+    with pytest.raises(UserError, match="use memory = false"):
+        aggregated("foolsgold", make_updates(12, 7, 4, 0), 7, 4, memory=True)
+    with pytest.raises(ValidationError, match="scope = 'client'"):
+        aggregated("foolsgold", make_updates(12, 7, 4, 0), 7, 4, memory=True, scope="item")
 
 
 @both_scopes
