@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fedbench.entries.cards import DefenseCard, DefenseFamily, Parameters
+from fedbench.defenses.norm_bound import clip_clients
+from fedbench.entries.cards import LATER, DefenseCard, DefenseFamily, Parameters
 from fedbench.federation.defense import Defense, ServerView
 from fedbench.federation.model import PublicParams
 from fedbench.federation.server import clip_factor, clip_rows, clipped
@@ -30,6 +32,9 @@ class HierarchicalClipping(Defense):
 
     Gradients of dense parameters: (1) for every client and tensor (a whole matrix or bias is one vector), then their
     sum or mean; they have no bank.
+
+    A second reading, ``unit = "client"``: in (1) g is a client's whole upload, item rows and dense gradients as one vector.
+    A later abstract of the same group speaks of user-level clipping with sparsified updating.
 
     What is certain: that there are two levels of clipping, a bank, and sparse updates. No text or code of the paper was
     at hand; order, the choice of J, c2 and what becomes of the dense parameters are a reconstruction after its title,
@@ -60,12 +65,23 @@ class HierarchicalClipping(Defense):
             description=f"c1; None: {MF_CLIP:g} for models without dense parameters (mf), else {NCF_CLIP:g} (ncf) [ours]",
         )
         share: float = Field(0.1, gt=0, le=1, description="k, share of the items that a round updates [ours]")
+        unit: Literal["row", "client"] = Field(
+            "row",
+            description="what (1) clips: each row, or a client's whole upload; the latter needs clip [not known]",
+            json_schema_extra=LATER,
+        )
         quantile: float | None = Field(
             None,
             ge=0,
             le=1,
             description="c2 as this quantile of the norms over the updated items; 1: not clipped again; None: their mean",
         )
+
+        @model_validator(mode="after")
+        def _bound_of_clients(self) -> HierarchicalClipping.Params:
+            if self.unit == "client" and self.clip is None:
+                raise ValueError("unit = 'client' needs clip: the bounds that None stands for are those of rows")
+            return self
 
     params: HierarchicalClipping.Params
 
@@ -78,7 +94,9 @@ class HierarchicalClipping(Defense):
         bound = self._bound(server)
         share = 1.0 if server.aggregation == "sum" else 1.0 / max(len(updates.clients), 1)
         num_items, size = server.params.items.shape
-        total = clip_rows(updates, bound).sum_rows(num_items, size)
+        whole = self.params.unit == "client"
+        updates = clip_clients(updates, bound) if whole else clip_rows(updates, bound)
+        total = updates.sum_rows(num_items, size)
         bank = total * share if self.bank is None else self.bank + total * share
 
         norms = bank.norm(dim=1)
@@ -89,7 +107,11 @@ class HierarchicalClipping(Defense):
         factor = (self._second(largest) / largest.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
         applied = torch.zeros_like(bank).index_copy_(0, chosen, taken * factor[:, None])
         self.bank = bank.index_fill(0, chosen, 0.0)
-        return PublicParams(applied, self._dense(updates, bound, share) if server.params.dense else {})
+        if whole:
+            dense = {name: share * value for name, value in updates.dense.total().items()}
+        else:
+            dense = {name: share * _clipped_sum(value, bound) for name, value in updates.dense.stacked().items()}
+        return PublicParams(applied, dense if server.params.dense else {})
 
     def _bound(self, server: ServerView) -> float:
         if self.params.clip is not None:
@@ -99,9 +121,6 @@ class HierarchicalClipping(Defense):
     def _second(self, norms: torch.Tensor) -> torch.Tensor:
         """c2, a scalar, from the norms of the items that are updated."""
         return norms.mean() if self.params.quantile is None else torch.quantile(norms, self.params.quantile)
-
-    def _dense(self, updates: Updates, bound: float, share: float) -> dict[str, torch.Tensor]:
-        return {name: share * _clipped_sum(value, bound) for name, value in updates.dense.stacked().items()}
 
 
 def _clipped_sum(value: torch.Tensor, bound: float) -> torch.Tensor:

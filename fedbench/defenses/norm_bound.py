@@ -53,7 +53,7 @@ class NormBound(Defense):
         if bound is None:
             mf, others = (1e-3, 0.5) if self.params.preset == "published" else (2e-4, 0.02)
             bound = others if server.params.dense else mf
-        return _clip_clients(updates, bound) if self.params.scope == "client" else _clip_each_row(updates, bound)
+        return clip_clients(updates, bound) if self.params.scope == "client" else _clip_each_row(updates, bound)
 
 
 def _clip_each_row(updates: Updates, bound: float) -> Updates:
@@ -67,7 +67,8 @@ def _clip_each_row(updates: Updates, bound: float) -> Updates:
     )
 
 
-def _clip_clients(updates: Updates, bound: float) -> Updates:
+def clip_clients(updates: Updates, bound: float) -> Updates:
+    """Every client's whole upload x as ``x min(1, bound / |x|)``; whoever sends what is not finite is left out."""
     norms = updates.square_norms().sqrt()
     factor = clip_factor(norms, bound)
     if not bool(norms.isfinite().all()):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from federations import small_federation
+from pydantic import ValidationError
 
 from fedbench.defenses import DEFENSES, ServerView
 from fedbench.defenses.hics import HierarchicalClipping
@@ -130,6 +132,39 @@ def test_dense_gradients_are_clipped_for_each_client_and_tensor_and_never_kept()
             assert torch.allclose(found.dense["W1"], share * torch.tensor([[0.9, 0], [0, 0.8]]))
             assert torch.allclose(found.dense["b1"], share * torch.tensor([0.5, 1.0]))
             assert torch.equal(found.items, torch.zeros(4, 2))
+
+
+def test_whole_uploads_by_hand() -> None:
+    """Client 0 sends (3, 0), (0, 4) and (12) densely, norm 13, and is halved to 6.5; client 1, of norm 5, is let through."""
+    defense = make(clip=6.5, share=0.5, quantile=1.0, unit="client")
+    rows = uploads([(0, 0, [3.0, 0.0]), (0, 1, [0.0, 4.0]), (1, 2, [3.0, 4.0])], 2)
+    updates = replace(rows, dense=DenseGradients.of({"w": torch.tensor([[12.0], [0.0]])}))
+    found = defense.aggregate(updates, server(dense={"w": torch.zeros(1)}))
+    # Norms 1.5, 2 and 5: items 2 and 1 are applied, item 0 waits.
+    assert torch.allclose(found.items, torch.tensor([[0.0, 0], [0, 2], [3, 4], [0, 0]]))
+    assert torch.allclose(found.dense["w"], torch.tensor([6.0]))
+    assert defense.bank is not None
+    assert torch.allclose(defense.bank[0], torch.tensor([1.5, 0.0]))
+
+
+def test_whole_uploads_need_a_bound_of_their_own() -> None:
+    with pytest.raises(ValidationError, match="needs clip"):
+        make(unit="client")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whole_uploads_agree_with_rows_that_were_clipped_before(seed: int) -> None:
+    """Clipped client by client in plain Python, then through the same rule without a first bound."""
+    g = torch.Generator().manual_seed(seed)
+    second_reading, plain = make(clip=1.5, share=0.4, unit="client"), make(clip=1e9, share=0.4)
+    for _ in range(3):
+        entries = [
+            (c, j, torch.randn(2, generator=g).tolist()) for c in range(5) for j in range(4) if (c + j + seed) % 3
+        ]
+        lengths = [math.sqrt(sum(v * v for c, _, row in entries if c == client for v in row)) for client in range(5)]
+        clipped = [(c, j, [v * min(1.0, 1.5 / lengths[c]) for v in row]) for c, j, row in entries]
+        found = second_reading.aggregate(uploads(entries, 5), server()).items
+        assert torch.allclose(found, plain.aggregate(uploads(clipped, 5), server()).items, atol=1e-6)
 
 
 def test_a_round_without_uploads_works_the_bank_off() -> None:
