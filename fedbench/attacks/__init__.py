@@ -13,6 +13,7 @@ ATTACKS: Registry[Attack] = Registry(
         "random": "fedbench.attacks.shilling:RandomProfiles",
         "popular": "fedbench.attacks.shilling:PopularProfiles",
         "bandwagon": "fedbench.attacks.shilling:BandwagonProfiles",
+        "dv-fsr": "fedbench.attacks.dv_fsr:DualView",
         "explicit-boost": "fedbench.attacks.explicit_boost:ExplicitBoost",
         "p1": "fedbench.attacks.p1:ModelReplacement",
         "p2": "fedbench.attacks.p2:LittleIsEnough",

@@ -19,9 +19,16 @@ from fedbench.runs.task import task_of
 from fedbench.scenarios.scenario import Scenario
 
 
-def build(dataset: str, attack: str = "none", defense: str = "none", model: str = "mf") -> Federation:
+def build(
+    dataset: str,
+    attack: str = "none",
+    defense: str = "none",
+    model: str = "mf",
+    ratio: float = 0.01,
+    target: str = "none",
+) -> Federation:
     keep_freed_memory()  # as every run does
-    ratio = 0.0 if attack == "none" else 0.01
+    ratio = 0.0 if attack == "none" else ratio
     scenario = Scenario(
         dataset,
         model,
@@ -29,7 +36,7 @@ def build(dataset: str, attack: str = "none", defense: str = "none", model: str 
         defense,
         ratio,
         "aaai23",
-        "none",
+        target,
         protocol_params={"rounds_per_epoch": 10},
     )
     r = scenario.resolved
@@ -93,3 +100,10 @@ def test_ten_attacked_rounds_of_mf(benchmark: Any, attack: str, defense: str) ->
     federation = build("longtail-1m", attack, defense)
     benchmark.group = f"ten rounds of aaai23, mf, longtail-1m, {attack}"
     benchmark(federation.train_epoch)
+
+
+def test_ten_rounds_of_sasrec_whose_targets_are_promoted(benchmark: Any) -> None:
+    """dv-fsr of 5 % compromised users: two or three of a round's 50 clients try a hundred sequences each."""
+    federation = build("longtail-small", "dv-fsr", model="sasrec", ratio=0.05, target="random:0")
+    benchmark.group = "ten rounds of aaai23, sasrec, longtail-small, dv-fsr"
+    benchmark.pedantic(federation.train_epoch, rounds=3, warmup_rounds=1)

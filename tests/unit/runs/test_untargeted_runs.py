@@ -139,13 +139,6 @@ def test_the_papers_readings_are_defaults_of_the_protocol() -> None:
     assert elsewhere.scope == "item"
 
 
-@pytest.mark.parametrize("attack", ["p1", "pipattack", "pieck-uea", "a-ra", "explicit-boost"])
-def test_attacks_that_make_up_users_refuse_models_without_embeddings_of_users(attack: str) -> None:
-    scenario = Scenario("longtail-small", "sasrec", attack, malicious_ratio=0.05, protocol="aaai23")
-    with pytest.raises(UserError, match="does not apply to model 'sasrec', which has no embeddings of users"):
-        _ = scenario.id
-
-
 def test_local_batches_of_pairs_are_refused() -> None:
     scenario = Scenario("longtail-small", "mf", protocol="wsdm22", protocol_params={"loss": "bpr"})
     with pytest.raises(UserError, match="local_batch samples rows"):

@@ -38,8 +38,8 @@ def test_every_attack_that_comes_along_keeps_the_contract(name: str, monkeypatch
 
 
 def quicker(cls: type[Attack]) -> type[Attack]:
-    """The same with fewer steps of fits by default, which the contract does not depend on."""
-    fits = ("fit_steps", "estimator_steps", "local_steps")
+    """The same with fewer steps of fits and repeats by default, which the contract does not depend on."""
+    fits = ("fit_steps", "estimator_steps", "local_steps", "repeats")
     steps = {name: info for name, info in cls.Params.model_fields.items() if name in fits}
     if not steps:
         return cls
