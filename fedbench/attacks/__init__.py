@@ -55,6 +55,7 @@ ATTACKS: Registry[Attack] = Registry(
         "min-max": "fedbench.attacks.distance_bounded:MinMax",
         "min-sum": "fedbench.attacks.distance_bounded:MinSum",
         "frecattack2": "fedbench.attacks.frecattack2:FRecAttack2",
+        "adaptive": "fedbench.attacks.adaptive:Adaptive",
         "ua-fedrec": "fedbench.attacks.ua_fedrec:UAFedRec",
     },
     group="fedbench.attacks",

@@ -38,6 +38,9 @@ class Chain(Defense):
             assumes="; ".join(dict.fromkeys(card.assumes for card in cards if card.assumes != "nothing")) or "nothing",
         )
 
+    def fresh(self) -> Chain:
+        return Chain([part.fresh() for part in self.parts])
+
     def regularize(
         self, params: PublicParams, users: torch.Tensor, batch: Batch, server: ServerView
     ) -> ClientRegularization | None:

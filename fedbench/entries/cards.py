@@ -82,6 +82,11 @@ class Channel(enum.StrEnum):
         """Whether images are replaced."""
         return self in (Channel.IMAGE, Channel.IMAGE_AND_GRADIENT)
 
+    @property
+    def sends_gradients(self) -> bool:
+        """Whether its clients' uploads are made by the attack."""
+        return self in (Channel.GRADIENT, Channel.IMAGE_AND_GRADIENT)
+
 
 class Knowledge(enum.StrEnum):
     """What an attacker may know beyond the public parameters of the rounds in which its clients were sampled."""
@@ -97,7 +102,8 @@ class Knowledge(enum.StrEnum):
     HONEST_UPDATES = "honest_updates"
     """What the honest clients of the round upload, before it is made: an omniscient attacker."""
     DEFENSE = "defense"
-    """How the server purifies images: it can be run on images of the attacker's own, with other random draws."""
+    """The server's defense and its parameters: another one like it, with no memory of the real rounds and other random draws,
+    can be run on the attacker's own images and on uploads of its own clients."""
 
 
 class DefenseFamily(enum.StrEnum):

@@ -21,6 +21,7 @@ from fedbench.federation.model import PublicParams
 from fedbench.federation.modes import Modes
 from fedbench.federation.own_work import LentWork, OwnData, OwnWork
 from fedbench.federation.population import Population
+from fedbench.federation.simulated_server import SimulatedRound, SimulatedServer
 from fedbench.federation.updates import Updates, no_updates
 from fedbench.federation.view import AttackerView, Profiles, PublicInteractions, RoundState, Surroundings
 
@@ -43,7 +44,8 @@ class Adversary:
 
     Args:
         attack: a fresh one. population: the clients, none of them malicious where it only shows images.
-        training: their devices.
+        training: their devices. simulated: a server of its own, for an attack that knows the real one's rule; None: there is
+            none.
 
     Attributes:
         card: of the attack. eps: how far its images may be from the original ones.
@@ -51,7 +53,13 @@ class Adversary:
         refused: how many uploads the server has refused so far since they were not finite.
     """
 
-    def __init__(self, attack: Attack, population: Population, training: LocalTraining) -> None:
+    def __init__(
+        self,
+        attack: Attack,
+        population: Population,
+        training: LocalTraining,
+        simulated: Callable[[], SimulatedServer] | None = None,
+    ) -> None:
         self.attack, self.card = attack, declared(type(attack), AttackCard)
         self._source = f"attack {self.card.name!r}"
         if plain_card(type(attack).card, AttackCard, "attack") != self.card:
@@ -64,6 +72,8 @@ class Adversary:
         self.eps = float(Attack.eps.fget(attack)) if self.card.channel.shows_images else 0.0  # type: ignore[attr-defined]
         self._public_fraction = _fraction(attack)
         self._model = copy.deepcopy(training.model)
+        simulates = Knowledge.DEFENSE in self.card.knowledge and self.card.channel.sends_gradients
+        self._simulated = simulated() if simulated is not None and simulates else None
         self._features: tuple[torch.Tensor, torch.Tensor] | None = None
         self._images: tuple[ItemImages, ItemImages] | None = None
         self.fakes: OwnData | None = None
@@ -106,7 +116,13 @@ class Adversary:
         lent = None if work is None else LentWork(work, self._source, t.num_items)
         shown = honest.disclosed() if Knowledge.HONEST_UPDATES in self.card.knowledge else None
         params = self._copied(training.params)
-        state = RoundState(params, index.to(population.device, copy=True), epoch, number, lent, shown)
+        simulated = self._simulated
+        simulation = None
+        if simulated is not None:
+            known = (work, lent) if Knowledge.OWN_DATA in self.card.knowledge else (None, None)
+            simulation = SimulatedRound(simulated, *known, index, epoch, number)
+        sampled = index.to(population.device, copy=True)
+        state = RoundState(params, sampled, epoch, number, lent, shown, simulation=simulation)
         versions = _versions(params)
         with self._calling():
             crafted = self.attack.craft(self.view.in_round(state))

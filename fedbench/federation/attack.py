@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fedbench.entries.cards import AttackCard, NoParameters, Parameters
 from fedbench.errors import UserError
@@ -27,6 +27,19 @@ class Attack:
 
     def __init__(self, params: Parameters) -> None:
         self.params = params
+
+    tunes: ClassVar[type[Attack] | None] = None
+    """The class of another attack whose uploads it is made of."""
+
+    @classmethod
+    def for_params(cls, params: Any) -> type[Attack]:
+        """The class that a run with these parameters makes: another than this one where the card depends on them."""
+        return cls
+
+    @classmethod
+    def tuned(cls, params: Any) -> list[Any]:
+        """Version and parameters of the attack that it tunes: they tell experiments apart, too."""
+        return []
 
     public_fraction: float = 0.0
     """Share of every user's training interactions that is public, for attacks that know ``public_interactions``."""

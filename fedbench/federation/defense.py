@@ -90,6 +90,10 @@ class Defense:
     def __init__(self, params: Parameters) -> None:
         self.params = params
 
+    def fresh(self) -> Defense:
+        """Another of the same parameters, with no memory: what an attacker can make who knows the defense."""
+        return type(self)(self.params)
+
     def joined(self, parts: Sequence[Defense]) -> None:
         """Before a run, when it is one of the ``parts`` of a chain."""
 

@@ -101,8 +101,7 @@ class LocalTraining:
         batch = self.batch(rows, clients, "honest")
         users = self.users.index_select(0, batch.clients)
         local = self.gradients(users, batch, self.loss, "honest")
-        local = self._regularized(local, users, batch, defense, server)
-        local = defense.client_update(local, self.params, users, batch, server)
+        local = self.defended(local, users, batch, defense, server)
         upload, gradient = self.uploaded(local, users, batch, self.l2)
         self.move(batch.clients, users, gradient)
         return upload
@@ -155,6 +154,13 @@ class LocalTraining:
             self.users = self._adam.move("users", self.users, full)
         else:
             self.users = self._adam.move_rows("users", self.users, clients, gradient)
+
+    def defended(
+        self, local: LocalStep, users: torch.Tensor, batch: Batch, defense: Defense, server: ServerView
+    ) -> LocalStep:
+        """What becomes of local gradients where a defense has hooks on the client's side."""
+        local = self._regularized(local, users, batch, defense, server)
+        return defense.client_update(local, self.params, users, batch, server)
 
     def _regularized(
         self, local: LocalStep, users: torch.Tensor, batch: Batch, defense: Defense, server: ServerView

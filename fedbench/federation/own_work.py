@@ -6,6 +6,7 @@ have copies of what it makes (:class:`LentWork`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,11 +15,12 @@ from fedbench.errors import ThreatModelViolation
 from fedbench.federation import boundary
 from fedbench.federation.batch import Batch
 from fedbench.federation.clients import TrainingRows, ragged
+from fedbench.federation.defense import Defense, ServerView
 from fedbench.federation.local_training import LocalTraining
 from fedbench.federation.losses import Loss
 from fedbench.federation.model import Histories
 from fedbench.federation.rows import copied
-from fedbench.federation.updates import Common, DenseGradients, Tensors, Updates
+from fedbench.federation.updates import Common, DenseGradients, Tensors, Updates, concat
 from fedbench.federation.view import HonestStep
 
 
@@ -108,6 +110,36 @@ class OwnWork:
         some = torch.randperm(len(self._malicious), generator=self._collusion)[:count]
         return self._work(self._clients(some), self._rows_of(some))[0]
 
+    def defended(self, defense: Defense, server: ServerView) -> Updates:
+        """The honest uploads of the sampled clients where ``defense`` has its hooks on the clients' side."""
+        return self._work(self._clients(self._index), self.batch(), (defense, server))[0]
+
+    def stand_ins(
+        self,
+        count: int,
+        defense: Defense,
+        server: ServerView,
+        rows: Callable[[OwnData, int], TrainingRows],
+        draws: torch.Generator,
+    ) -> Updates:
+        """What ``count`` honest clients would upload, on whose devices ``defense`` is: all malicious ones, over and over.
+
+        Each time with other negatives. The k-th of the malicious clients has the id k, then ``m_tot + k`` and so on.
+
+        Args:
+            count: how many. defense, server: for its hooks on the client's side. draws: who comes first.
+            rows: training rows of the n-th time, from 1.
+        """
+        everybody, parts = len(self._malicious), []
+        for number in range(-(-count // everybody)):
+            some = torch.randperm(everybody, generator=draws)[: count - number * everybody]
+            batch = self._rows_of(some)
+            if number:
+                batch = self._training.batch(rows(self._data, number), some, "malicious")
+            upload = self._work(self._clients(some), batch, (defense, server))[0]
+            parts.append(replace(upload, clients=(some + number * everybody).to(upload.clients.device)))
+        return concat(parts)
+
     def _move(self, clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> None:
         self._moved = True
         self._training.move(clients, users, gradient)
@@ -118,10 +150,14 @@ class OwnWork:
     def _rows_of(self, index: torch.Tensor) -> Batch:
         return self._training.batch(self._data.rows, self._data.owner[index], "malicious")
 
-    def _work(self, clients: torch.Tensor, batch: Batch) -> tuple[Updates, torch.Tensor, torch.Tensor]:
-        """Honest uploads on ``batch``, the gradient by the clients' embeddings, and these."""
+    def _work(
+        self, clients: torch.Tensor, batch: Batch, defended: tuple[Defense, ServerView] | None = None
+    ) -> tuple[Updates, torch.Tensor, torch.Tensor]:
+        """Honest uploads on ``batch``, with a defense on the clients' side or none, their embeddings' gradient, and these."""
         users = self._training.users.index_select(0, clients)
         local = self._training.gradients(users, batch, self._data.loss, "malicious")
+        if defended is not None:
+            local = self._training.defended(local, users, batch, *defended)
         updates, gradient = self._training.uploaded(local, users, batch, self._data.l2)
         return replace(updates, clients=clients), gradient, users
 
@@ -148,7 +184,7 @@ class LentWork:
     def step(self) -> HonestStep:
         if self._step is None:
             made = self._work.step()
-            self._step = HonestStep(self._lent(made.updates), made.users.clone())
+            self._step = HonestStep(self.lent(made.updates), made.users.clone())
         return self._step
 
     def batch(self) -> Batch:
@@ -161,12 +197,13 @@ class LentWork:
 
     def trained(self, batch: Batch, move: bool = False) -> Updates:
         rows = boundary.batch(batch, self._work.batch(), self._source, self._num_items)
-        return self._lent(self._work.trained(rows, move is True))
+        return self.lent(self._work.trained(rows, move is True))
 
     def colluding(self, count: int) -> Updates:
-        return self._lent(self._work.colluding(count))
+        return self.lent(self._work.colluding(count))
 
-    def _lent(self, updates: Updates) -> Updates:
+    def lent(self, updates: Updates) -> Updates:
+        """A copy of what the attacker's clients made."""
         dense, common = updates.dense, updates.common
 
         def copies(tensors: Tensors) -> Tensors:

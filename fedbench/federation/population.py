@@ -137,6 +137,14 @@ class Population:
         """
         return self._draw(user, item, self.task.num_malicious, "negatives of fakes", 0, None)
 
+    def rows_of_stand_ins(self, user: torch.Tensor, item: torch.Tensor, number: int) -> TrainingRows:
+        """Training rows with negatives of their own of who stands for honest clients in an attacker's simulation.
+
+        Args:
+            user: int64 [P], index among the malicious clients, ascending. item: int64 [P]. number: of the draw.
+        """
+        return self._draw(user, item, self.task.num_malicious, "negatives of stand-ins", number, None)
+
     def interactions_of_malicious(self, user: torch.Tensor, item: torch.Tensor) -> UserItem:
         """Of pairs of genuine users and items those of compromised users: index among the malicious clients, and item."""
         place = self._malicious_index.to(self.device)[user]

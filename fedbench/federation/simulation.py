@@ -11,6 +11,7 @@ A cohort is one batch: no loop over clients, items or samples. Before an epoch, 
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, replace
 from typing import Protocol as Interface
@@ -29,6 +30,7 @@ from fedbench.federation.model import PublicParams, Recommender
 from fedbench.federation.optimizers import optimizer
 from fedbench.federation.population import Population, Task
 from fedbench.federation.protocol import Protocol
+from fedbench.federation.simulated_server import SimulatedServer
 from fedbench.federation.updates import Updates, concat
 
 
@@ -92,7 +94,10 @@ class Federation:
         self.params = self._initial_params()
         self.training = LocalTraining(model, self.population)
         self.training.begin_round(self.params, self.round)  # a federation can be looked at before its first round
-        self.adversary = Adversary(attack, self.population, self.training) if task.num_malicious else None
+        self.adversary = None
+        if task.num_malicious:
+            simulated = functools.partial(SimulatedServer, defense, self._told_ratio, self.population, self.training)
+            self.adversary = Adversary(attack, self.population, self.training, simulated)
 
     @property
     def users(self) -> torch.Tensor:

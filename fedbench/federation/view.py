@@ -114,6 +114,8 @@ class RoundState:
         honest_updates: a copy of what the honest clients of the round upload; None unless the card declares that
             knowledge.
         purify: what the server makes of images, uint8 [k, 3, H, W]; None unless the card declares that knowledge.
+        simulation: of the server's rule; None unless the card declares that knowledge, and to an attack in a process of its
+            own.
     """
 
     params: PublicParams
@@ -123,14 +125,36 @@ class RoundState:
     own: OwnSteps | None = None
     honest_updates: Updates | None = None
     purify: Callable[[torch.Tensor], torch.Tensor] | None = None
+    simulation: Simulation | None = None
+
+
+class Simulation(Protocol):
+    """A round of a server of the attacker's own that has the rule of the real one (knowledge ``defense``).
+
+    Rules with a memory remember the simulated rounds alone that they were told to remember.
+    """
+
+    def honest(self) -> Updates:
+        """What the sampled clients would upload honestly where the defense has hooks on the clients' side, too."""
+
+    def begin(self, honest: int) -> None:
+        """Draw the honest clients of the simulated cohort, for whom the attacker's own stand."""
+
+    def gradient(self, crafted: Updates | None, *, ruled: bool = True, remembered: bool = False) -> PublicParams:
+        """What the server makes of the uploads of the honest clients and ``crafted`` ones.
+
+        Args:
+            crafted: of some of the sampled clients, in order from the first; None: of nobody.
+            ruled: whether there is a defense; else the server's own sum or mean. remembered: by a rule with a memory.
+        """
 
 
 class AttackerView:
     """The eyes of an attack. Always granted: ``model``, ``num_items``, ``num_malicious``, ``learning_rate``,
     ``aggregation``, ``targets``, ``device``, ``generator``, ``embedding_size``; in a round also ``params``,
     ``clients``, ``epoch``, ``round``. Only with the knowledge of the same name on the card: ``item_popularity``,
-    ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, ``honest_updates``, ``purify`` (knowledge
-    ``defense``), and ``own_data`` with ``honest``, ``own_batch``, ``own_users``, ``trained`` and ``colluding``.
+    ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, ``honest_updates``, ``purify`` and ``simulation``
+    (knowledge ``defense``), and ``own_data`` with ``honest``, ``own_batch``, ``own_users``, ``trained`` and ``colluding``.
     """
 
     def __init__(
@@ -160,6 +184,7 @@ class AttackerView:
                 own=state.own if Knowledge.OWN_DATA in knows else None,
                 honest_updates=state.honest_updates if Knowledge.HONEST_UPDATES in knows else None,
                 purify=state.purify if Knowledge.DEFENSE in knows else None,
+                simulation=state.simulation if Knowledge.DEFENSE in knows else None,
             )
 
     def in_round(self, state: RoundState) -> AttackerView:
@@ -173,6 +198,21 @@ class AttackerView:
             cohort_size=self._cohort_size,
             malicious_per_round=self._malicious_per_round,
             state=state,
+        )
+
+    def narrowed(self, card: AttackCard) -> AttackerView:
+        """What another attack sees of it, by its ``card``, which may declare no more than this one's does."""
+        for knowledge in card.knowledge:
+            self._needs(knowledge, f"the knowledge of attack {card.name!r}")
+        return AttackerView(
+            card,
+            self._surroundings,
+            own_data=self._own_data,
+            item_popularity=self._item_popularity,
+            public_interactions=self._public_interactions,
+            cohort_size=self._cohort_size,
+            malicious_per_round=self._malicious_per_round,
+            state=self._state,
         )
 
     # Always granted.
@@ -289,6 +329,15 @@ class AttackerView:
         if purify is None:
             self._refuse("asked for purify where no images are shown")
         return purify(pixels)
+
+    @property
+    def simulation(self) -> Simulation:
+        """A round of a server of the attacker's own that has the rule of the real one."""
+        self._needs(Knowledge.DEFENSE, "simulation")
+        simulation = self._round("simulation").simulation
+        if simulation is None:
+            self._refuse("asked for a simulation of the server's rule, which is not given to it here")
+        return simulation
 
     @property
     def item_popularity(self) -> torch.Tensor:

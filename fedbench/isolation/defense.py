@@ -46,6 +46,11 @@ class RemoteDefense(Defense):
             raise UserError(f"{self._source}: on_flag must be one of {', '.join(_ON_FLAG)}.")
         self.on_flag: OnFlag = on_flag
 
+    def fresh(self) -> Defense:
+        raise UserError(
+            f"{self._source} lives in a process of its own, so that no attack can simulate it; run it without --isolated."
+        )
+
     def _call(self, hook: str, *values: Any) -> Any:
         return self._process.call(hook, {"values": list(values)})
 

@@ -39,7 +39,7 @@ def identity(scenario: Scenario, seed: int, suite: str | None) -> dict[str, Any]
         "attack_channel": str(card.channel),
         "attack_knowledge": sorted(card.knowledge),
         "attack_params": _json(identifying(r.attack_params)),
-        "attack_source_hash": source_hash(r.attack_class),
+        "attack_source_hash": source_hash(*filter(None, (r.attack_class, r.attack_class.tunes))),
         "defense": scenario.defense,
         # A chain's rises with that of any of its parts.
         "defense_version": 1 + sum(cls.card.version - 1 for cls, _ in r.defenses),

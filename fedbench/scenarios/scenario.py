@@ -111,6 +111,9 @@ class Scenario:
         defense_names = self.defense.split("+")
         defense_classes = [DEFENSES.get(name) for name in defense_names]
         protocol = protocols.preset(self.protocol, self.model, self.dataset, self.protocol_params)
+        attack_values = self._given("attack", self.attack, self.attack_params)
+        attack_params = parse_parameters(attack_cls.Params, attack_values, f"attack {self.attack!r}")
+        attack_cls = attack_cls.for_params(attack_params)
         if attack_cls.card.models is not None and self.model not in attack_cls.card.models:
             raise UserError(
                 f"attack {self.attack!r} does not apply to model {self.model!r}; it applies to"
@@ -190,24 +193,24 @@ class Scenario:
         else:
             parts = [self.defense_params]
 
-        def given(kind: str, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
-            if not isinstance(own, Mapping):
-                raise UserError(f"scenario: {kind}_params = {own!r} must be a table of parameters.")
-            return protocols.method_preset(self.protocol, kind, name, self.model, self.dataset) | dict(own)
-
-        parts = [given("defense", name, values) for name, values in zip(defense_names, parts, strict=True)]
-        model_values = given("model", self.model, self.model_params)
-        attack_values = given("attack", self.attack, self.attack_params)
+        parts = [self._given("defense", name, values) for name, values in zip(defense_names, parts, strict=True)]
+        model_values = self._given("model", self.model, self.model_params)
         return Resolved(
             protocol=protocol,
             model=model_cls(parse_parameters(model_cls.Params, model_values, f"model {self.model!r}")),
             attack_class=attack_cls,
-            attack_params=parse_parameters(attack_cls.Params, attack_values, f"attack {self.attack!r}"),
+            attack_params=attack_params,
             defenses=[
                 (cls, parse_parameters(cls.Params, values, f"defense {cls.card.name!r}"))
                 for cls, values in zip(defense_classes, parts, strict=True)
             ],
         )
+
+    def _given(self, kind: str, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of a method as the scenario has them, on top of the protocol's."""
+        if not isinstance(own, Mapping):
+            raise UserError(f"scenario: {kind}_params = {own!r} must be a table of parameters.")
+        return protocols.method_preset(self.protocol, kind, name, self.model, self.dataset) | dict(own)
 
     @functools.cached_property
     def id(self) -> str:
@@ -217,7 +220,12 @@ class Scenario:
             "id_version": ID_VERSION,
             "dataset": self.dataset,
             "model": [self.model, r.model.card.version, identifying(r.model.params), *frozen_parts(r.model.params)],
-            "attack": [self.attack, r.attack_class.card.version, identifying(r.attack_params)],
+            "attack": [
+                self.attack,
+                r.attack_class.card.version,
+                identifying(r.attack_params),
+                *r.attack_class.tuned(r.attack_params),
+            ],
             "defense": [
                 [name, cls.card.version, identifying(params), *frozen_parts(params)]
                 for name, (cls, params) in zip(self.defense.split("+"), r.defenses, strict=True)

@@ -93,6 +93,13 @@ def test_what_an_isolated_attack_cannot_do(trick: str) -> None:
     assert record.isolation.startswith("sandbox:") or record.isolation == "process"
 
 
+def test_it_is_not_given_the_rule_that_its_card_declares() -> None:
+    knows = BODY.replace("Channel.GRADIENT)", "Channel.GRADIENT, frozenset({{Knowledge.DEFENSE}}))")
+    record = attacked(HEAD + knows.format(trick="view.simulation.begin(3)"))
+    assert record.status == "failed"
+    assert "asked for a simulation of the server's rule, which is not given to it here" in (record.error or "")
+
+
 @pytest.mark.parametrize("at_import", ["raise SystemExit(0)", "import os; os._exit(0)", "while True: pass"])
 def test_a_file_that_does_so_when_it_is_imported(at_import: str) -> None:
     with pytest.raises(UserError, match=r"trick\.py:.*(SystemExit|ended by itself|within 3 s)"):

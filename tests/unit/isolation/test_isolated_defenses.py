@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fedbench.defenses import DEFENSES
+from fedbench.errors import UserError
 from fedbench.isolation.entries import isolated_class
 from fedbench.isolation.limits import Limits
 from fedbench.isolation.nursery import close
@@ -110,6 +111,17 @@ def test_the_same_record_as_in_this_process(name: str, model: str) -> None:
         assert getattr(there, field) == getattr(here, field), field
     assert there.isolation.startswith("sandbox:") or there.isolation == "process"
     assert here.isolation == "none"
+
+
+def test_nobody_simulates_it() -> None:
+    content = f"{HEAD}\n    on_flag = 'drop'\n".encode()
+    cls = isolated_class(Path("trick.py"), content, hashlib.sha256(content).hexdigest(), Limits(seconds=30), "defense")
+    told = Scenario("longtail-small", "mf", "adaptive", "trick", 0.05, protocol_params={"epochs": 1})
+    with (
+        DEFENSES.lent("trick", cls),
+        pytest.raises(UserError, match="defense 'trick' lives in a process of its own, so that no attack can simulate"),
+    ):
+        run(told, 0)
 
 
 def test_it_may_ask_how_the_server_would_step() -> None:
