@@ -73,7 +73,8 @@ def targeted_notes(k: int, defended: bool) -> list[str]:
             "front: no other ranked defense, nor having none (0 reduction at 0 loss), is at least as good in both and better"
             " in one, by the means.",
             f"ER@{k} left: at the end of training; at peak: the highest ER@{k} during training. A defense that ends near 0"
-            " after a high peak was overrun early. worst attack: the one that keeps the most; least prevented: the one whose"
+            " after a high peak was overrun early. worst attack: the one that keeps the most (fixed: of those that do not"
+            " know the defense; adaptive: of those that do); least prevented: the one whose"
             f" ER@{k} falls least.",
             "ms a round: extra training time of a round against the undefended twin on the same hardware, median over pairs.",
             "Attacks under defenses: all numbers of a row are over the same scenarios, those that at least half of the"

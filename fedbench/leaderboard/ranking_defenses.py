@@ -6,12 +6,12 @@ All numbers here are percent (points for differences).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any
 
-from fedbench.entries.cards import DefenseFamily, Goal
+from fedbench.entries.cards import DefenseFamily, Goal, Knowledge
 from fedbench.leaderboard.clean_twins import clean_losses, mean_loss, quality_loss, unjudged
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.paired import Difference, aligned, contrast
@@ -57,8 +57,9 @@ class DefenseRow:
             of the two better); None without a rank.
         er: what is left. net_end, er_end: net and what is left at the end of training; None in the targeted track,
             which measures nowhere else. peak: the highest ER@K of its runs, over all their evaluations.
-        worst: the attack that keeps the highest mean ER@K, and that ER@K. least: the attack of which it prevents least, and
-            the reduction.
+        worst: the attack that keeps the highest mean ER@K, and that ER@K. worst_fixed, worst_adaptive: the same of those
+            that do not know the defense, and of those that do. least: the attack of which it prevents least, and the
+            reduction.
         cost: extra milliseconds of training a round, against the undefended twin on the same hardware; median over pairs.
         runs: ids behind the numbers. scenarios: how many of the comparison. diverged, failed: attacked runs that did not
             end well. broken: those that diverged or fell below popularity. clean_broken: likewise clean scenarios and seeds.
@@ -105,6 +106,8 @@ class DefenseRow:
     net_end: float | None = None
     er_end: float | None = None
     lacking: list[str] = field(default_factory=list)
+    worst_fixed: tuple[str, float] | None = None
+    worst_adaptive: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -316,9 +319,11 @@ def _row(
     own = [row for row in everything if row["facing"] in compared or not paired(row, track)]
     pairs = [row for row in own if row["facing"] in compared and paired(row, track)]
     reduction, loss = scenario_estimate(pairs, track.prevented), quality_loss(pairs, track.loss)
-    left, prevented = {}, {}
+    left, prevented, adaptive = {}, {}, set()
     for group in grouped(pairs, attack_of):
         attack = attack_of(group[0])
+        if Knowledge.DEFENSE in group[0]["knowledge"].split(", "):
+            adaptive.add(attack)
         left[attack] = scenario_mean(group, track.left) or 0.0
         prevented[attack] = scenario_mean(group, track.prevented) or 0.0
     loss_attacked = scenario_estimate(pairs, track.loss_attacked) if track.loss_attacked else None
@@ -348,7 +353,9 @@ def _row(
         front=None,
         er=scenario_mean(pairs, track.left),
         peak=scenario_mean(pairs, track.peak) if track.peak else None,
-        worst=max(left.items(), key=lambda item: item[1], default=None),
+        worst=_most(left.items()),
+        worst_fixed=_most(item for item in left.items() if item[0] not in adaptive),
+        worst_adaptive=_most(item for item in left.items() if item[0] in adaptive),
         least=min(prevented.items(), key=lambda item: item[1], default=None),
         cost=statistics.median(costs) if costs else None,
         runs=[row["run_id"] for row in own],
@@ -368,6 +375,10 @@ def _row(
         er_end=scenario_mean(pairs, track.left_end) if track.left_end else None,
         **seen,
     )
+
+
+def _most(left: Iterable[tuple[str, float]]) -> tuple[str, float] | None:
+    return max(left, key=itemgetter(1), default=None)
 
 
 def _seen(pairs: Sequence[Row], family: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Sheet:
     """Whether it is left out on a screen."""
     text: frozenset[str] = frozenset(
         {"attack", "knows", "defense", "family", "assumes", "worst attack", "least prevented", "least recovered"}
+        | {"worst fixed", "worst adaptive"}
     )
     """Headings of the columns that hold words: they are set flush left."""
     spare: tuple[str, ...] = ()
@@ -273,11 +274,13 @@ def defense_sheet(
     else:
         prevented, loss, left, least = "recovered %", "cost %", f"HR@{hit_cut(k)} loss left %", "least recovered"
         attacked = ()
+    told = any(row.worst_adaptive for row in rows)
+    worst = ("worst fixed", "worst adaptive") if told else ("worst attack",)
     headings = (
         "rank", "defense", "family", prevented, loss, *attacked, "net", "beats", "mean rank", "front", left,
         f"HR@{hit_cut(k)}",
         *(("at peak",) if track.peak else ()), *(("net at the end", "left at the end %") if track.left_end else ()),
-        "worst attack", least, *(DETECTION if track == VISUAL else ()), "ms a round", "knows", "assumes",
+        *worst, least, *(DETECTION if track == VISUAL else ()), "ms a round", "knows", "assumes",
         "scenarios", "runs", "broken", "broken clean", "failed", "without twin", "missing", *_doubts(rows),
     )  # fmt: skip
     lines = [
@@ -295,7 +298,7 @@ def defense_sheet(
             _number(row.hr),
             *((_number(row.peak),) if track.peak else ()),
             *((_number(row.net_end, signed=True), _number(row.er_end)) if track.left_end else ()),
-            f"{row.worst[0]} {_number(row.worst[1])}" if row.worst else "-",
+            *(f"{each[0]} {_number(each[1])}" if each else "-" for each in _worst(row, len(worst))),
             f"{row.least[0]} {_number(row.least[1], signed=True)}" if row.least else "-",
             *_detection(row),
             _number(row.cost, signed=True),
@@ -325,7 +328,7 @@ def defense_sheet(
         "at peak",
         "left at the end %",
         "family",
-        "worst attack",
+        *worst,
         "front",
         left,
         "net at the end",
@@ -336,6 +339,11 @@ def defense_sheet(
     if attacked:
         text = f"net: reduction minus the larger of the two losses. {text}".rstrip()
     return Sheet(title, headings, lines, runs, spare=spare, caption=text)
+
+
+def _worst(row: DefenseRow, columns: int) -> tuple[tuple[str, float] | None, ...]:
+    """The worst attack, or, in two columns, the worst of those that do not know the defense and of those that do."""
+    return (row.worst,) if columns == 1 else (row.worst_fixed, row.worst_adaptive)
 
 
 def _detection(row: DefenseRow) -> tuple[str, ...]:

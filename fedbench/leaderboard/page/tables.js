@@ -76,6 +76,7 @@ function defenseColumns(track, words) {
       { key: "left_end", label: "Left at\u00a0the\u00a0end\u00a0%", kind: "number", of: (row) => row.left_end, help: "At the last evaluation" },
     ] : []),
     { key: "worst", label: "Worst attack", kind: "text", of: (row) => (row.worst ? `${row.worst[0]} ${num(row.worst[1])}` : "–"), help: "The one that keeps the most" },
+    { key: "adaptive", label: "Worst adaptive", kind: "text", of: (row) => (row.worst_adaptive ? `${row.worst_adaptive[0]} ${num(row.worst_adaptive[1])}` : "–"), help: "Of the attacks that know the defense" },
     ...(track === TRACKS.visual ? [
       { key: "similarity", label: "Clean cosine", kind: "number", digits: 2, of: (row) => row.similarity, help: "Of the features of clean images before and after the defense, mean over the images" },
       { key: "least_similarity", label: "Least clean cosine", kind: "number", digits: 2, of: (row) => row.least_similarity, help: "Of the clean image that it changes most" },

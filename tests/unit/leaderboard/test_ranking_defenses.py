@@ -73,6 +73,23 @@ def test_defenses_are_ranked_by_net_and_judged_by_the_front(tmp_path: Path) -> N
     assert (good.scenarios, len(good.runs)) == (2, 4)
 
 
+def test_attacks_that_know_the_defense_have_a_worst_of_their_own(tmp_path: Path) -> None:
+    plain = [*undefended(), *under("good", 0.1, 0.3, 0.58)]
+    write(tmp_path, *plain)
+    before = by_name(tmp_path)["good"]
+    assert (before.worst_fixed, before.worst_adaptive) == (before.worst, None)
+    assert "worst attack" in markdown(make_board(Database([tmp_path])))
+    told = [record(scenario("adaptive"), seed, er=0.8) for seed in (0, 1)]
+    told += [defended("good", "adaptive", seed, er=er) for seed, er in enumerate((0.2, 0.9))]
+    write(tmp_path, *plain, *told)
+    row = by_name(tmp_path)["good"]
+    assert row.worst_fixed == ("a-hum", pytest.approx(30))
+    assert row.worst == row.worst_adaptive == ("adaptive", pytest.approx(55))
+    text = markdown(make_board(Database([tmp_path])))
+    assert "| worst fixed | worst adaptive |" in text
+    assert "| a-hum 30.0 | adaptive 55.0 |" in text
+
+
 def test_a_defense_that_was_overrun_early_shows_at_the_peak(tmp_path: Path) -> None:
     write(
         tmp_path,
