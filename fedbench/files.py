@@ -129,6 +129,16 @@ def occupied(folder: Path) -> Iterator[Place]:
         yield place
 
 
+def others_in(folder: Path, marker: Path) -> bool:
+    """Whether somebody else than the holder of ``marker`` has the folder :func:`occupied`."""
+    for path in _temporaries(folder):
+        if path.name != marker.name and path.name.startswith(_PREFIX):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                if not _lock(file):
+                    return True
+    return False
+
+
 def _reachable(path: Path, stack: contextlib.ExitStack) -> tuple[str | Path, int | None]:
     """A file's name and its opened folder, which may be renamed; where folders cannot be opened, its path alone."""
     if os.unlink not in os.supports_dir_fd:

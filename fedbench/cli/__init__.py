@@ -25,6 +25,7 @@ from fedbench.cli.pages import pages
 from fedbench.cli.plot import plot_app
 from fedbench.cli.reproduce import reproduce
 from fedbench.cli.run import run
+from fedbench.cli.status import status
 from fedbench.cli.submit import submit, verify
 from fedbench.cli.vision import vision_app
 from fedbench.errors import FedbenchError
@@ -138,6 +139,10 @@ app.command(
         "fedbench run smoke --diagnostics --diagnose-every 5",
     ),
 )(run)
+app.command(
+    "status",
+    epilog=_examples("fedbench status core", "fedbench status core --only dataset=ml-1m --results shared/results"),
+)(status)
 app.command(
     "leaderboard",
     epilog=_examples(

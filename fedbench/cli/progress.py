@@ -83,6 +83,8 @@ class _Lines:
         what = outcome.status
         if outcome.status == "ok":
             what += f"  {headline(run, outcome.metrics)}"
+        elif outcome.status == "elsewhere":
+            what = "another process has run it"
         elif outcome.error:
             what += f": {outcome.error.splitlines()[0]}"
         rest = f", {self._left}" if self._done < self._total else ""
@@ -114,7 +116,7 @@ class _Live:
     def finished(self, run: Run, outcome: Outcome) -> None:
         self._running.pop(run, None)
         self._left.finished(run, outcome)
-        self._bad += outcome.status != "ok"
+        self._bad += outcome.status not in ("ok", "elsewhere")
         bad = f", {self._bad} not ok" if self._bad else ""
         self._bar.update(self._task, advance=1, left=f"{self._left}{bad}")
 

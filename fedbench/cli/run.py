@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,9 @@ Defense = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(metavar="FILE|NAME", help="This model instead of the suite's.")]
 Dataset = Annotated[str | None, typer.Option(metavar="FILE|NAME", help="This dataset instead of the suite's.")]
+Shard = Annotated[
+    str | None, typer.Option(metavar="I/N", help="Only the I-th of N equal parts of the runs, for as many machines.")
+]
 Results = Annotated[Path, typer.Option(envvar="FEDBENCH_RESULTS", help="Folder of the records.")]
 
 
@@ -52,6 +56,7 @@ def run(
     seeds: Seeds = None,
     device: Device = "auto",
     jobs: Jobs = None,
+    shard: Shard = None,
     results: Results = DEFAULT_RESULTS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run everything again, also what is there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and for how long.")] = False,
@@ -90,7 +95,7 @@ def run(
         loaded = substituted(loaded, chosen(**entries))
     planned = loaded.plan(only or (), seeds)
     every = choose_every(diagnostics, diagnose_every)
-    plan = make_plan(planned, results, fresh, every is not None)
+    plan = make_plan(planned, results, fresh, every is not None, choose_shard(shard))
     for name, reason in plan.damaged.items():
         console(err=True).print(f"warning: {name} is no whole record and does not count: {reason}", soft_wrap=True)
     for warning in loaded.warnings(planned):
@@ -117,6 +122,7 @@ def run(
         options += ["--seeds", seeds] if seeds else []
         options += ["--device", device] if device != "auto" else []
         options += ["--jobs", str(jobs)] if jobs else []
+        options += ["--shard", shard] if shard else []
         options += ["--results", str(results)] if results != DEFAULT_RESULTS else []
         options += ["--diagnostics"] if diagnostics else []
         options += ["--diagnose-every", str(diagnose_every)] if diagnose_every is not None else []
@@ -196,6 +202,18 @@ def choose_jobs(jobs: int | None) -> int | None:
     return jobs
 
 
+def choose_shard(shard: str | None) -> tuple[int, int]:
+    """(i, n) of ``i/n``."""
+    from fedbench.errors import UserError
+
+    if shard is None:
+        return 1, 1
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"--shard {shard!r} must be I/N, the I-th of N parts, such as 1/4.")
+    return int(found[1]), int(found[2])
+
+
 def choose_every(diagnostics: bool, every: int | None) -> int | None:
     """Every how many rounds diagnostics are kept; None: never."""
     from fedbench.errors import UserError
@@ -234,7 +252,7 @@ def _verdict(summary: Summary, results: Path) -> str:
     """The last line: done, failed or interrupted, how many runs ended how, the first that failed, and where records are."""
     from fedbench.cli.output import count
 
-    states = ["ok", "diverged", "failed"] + (["refused"] if summary.count("refused") else [])
+    states = ["ok", "diverged", "failed"] + [each for each in ("refused", "elsewhere") if summary.count(each)]
     counts = ", ".join(f"{summary.count(status)} {status}" for status in states)
     kept = f"; {summary.kept} there before" if summary.kept else ""
     left = f"; {summary.left} left" if summary.interrupted else ""

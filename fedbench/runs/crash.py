@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from fedbench.errors import ResultsError
+from fedbench.runs.claims import claim
 from fedbench.runs.diagnostics import discard
 from fedbench.runs.environment import environment
 from fedbench.runs.identity import identity
@@ -57,3 +58,6 @@ def record_crash(order: Order, error: str, seconds: float) -> None:
     discard(order.results, record.run_id)
     keep_uploaded(None, order.results, record.run_id)
     write_record(record, order.results)
+    with claim(order.results, order.run_id) as mine:
+        if mine is not None:
+            mine.end()

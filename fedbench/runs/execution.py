@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedbench.errors import UserError
 from fedbench.files import occupied
+from fedbench.runs.claims import clear
 from fedbench.runs.local import default_jobs, run_local
 from fedbench.runs.plan import Plan, Run, make_plan, obstacles
 from fedbench.runs.reporting import Outcome, Reporter, Silent, Summary
@@ -92,15 +93,19 @@ def run_plan(
     if not plan.todo:
         return Summary(total=0, kept=len(plan.kept))
     with occupied(results) as place:
-        summary = run_local(
-            plan.todo,
-            results=results,
-            suite=suite,
-            device=device,
-            jobs=jobs or default_jobs(device),
-            reporter=reporter or Silent(),
-            execute=execute,
-            diagnose_every=diagnose_every,
-            place=place,
-        )
+        try:
+            summary = run_local(
+                plan.todo,
+                results=results,
+                suite=suite,
+                device=device,
+                jobs=jobs or default_jobs(device),
+                reporter=reporter or Silent(),
+                execute=execute,
+                diagnose_every=diagnose_every,
+                place=place,
+                ended=plan.ended,
+            )
+        finally:
+            clear(results, place.marker)
     return dataclasses.replace(summary, kept=len(plan.kept))

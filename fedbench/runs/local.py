@@ -9,8 +9,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -21,9 +21,11 @@ from fedbench.files import Place
 from fedbench.plugins import given
 from fedbench.runs.crash import record_crash
 from fedbench.runs.plan import Run
-from fedbench.runs.reporting import Outcome, Reporter, Summary
-from fedbench.runs.worker import EXECUTE, STOPPED, Done, Message, Order, Ready, Refused, Step, work
+from fedbench.runs.reporting import BY_OTHERS, Outcome, Reporter, Summary
+from fedbench.runs.worker import EXECUTE, STOPPED, Began, Done, Elsewhere, Message, Order, Ready, Refused, Step, work
 
+ELSEWHERE = 2.0
+"""Seconds that an idle worker waits for a run that somebody else is running before it looks at the next."""
 PATIENCE = 30.0
 """Seconds that interrupted workers get to finish writing before they are killed."""
 
@@ -48,10 +50,12 @@ def run_local(
     execute: str = EXECUTE,
     diagnose_every: int | None = None,
     place: Place | None = None,
+    ended: Mapping[str, str] | None = None,
 ) -> Summary:
     """Run everything in ``jobs`` worker processes; each record is written by its worker as soon as it is there.
 
-    A run that fails, or whose process dies, does not stop the others. Workers use one thread each on the CPU, whatever
+    A run that fails, or whose process dies, does not stop the others. What somebody else is running in the same folder
+    comes last; what they have run since ``ended`` was read is kept. Workers use one thread each on the CPU, whatever
     ``jobs`` is: the numbers of a run do not depend on it.
 
     Raises:
@@ -59,13 +63,17 @@ def run_local(
         FedbenchError: worker processes cannot start.
     """
     files = given()
+    ended = ended or {}
     orders = {
-        run: Order(run.scenario.key, run.seed, suite, device, results, execute, diagnose_every, place, files)
+        run: Order(
+            run.id, run.scenario.key, run.seed, suite, device, results, execute, diagnose_every, place, files,
+            ended=ended.get(run.id, ""),
+        )
         for run in runs
-    }
+    }  # fmt: skip
     pool = _Pool(1 if device == "cpu" else None)
     summary = Summary(total=len(runs))
-    waiting = deque(runs)
+    waiting, elsewhere = deque(runs), deque[Run]()
     try:
         with _Stop() as stop:
             try:
@@ -78,6 +86,16 @@ def run_local(
                         if isinstance(message, Step) and run is not None:
                             reporter.evaluated(run, message)
                             continue
+                        if isinstance(message, Began) and run is not None:
+                            reporter.started(run)
+                            continue
+                        if isinstance(message, Elsewhere) and run is not None:
+                            if message.ended:
+                                summary.enter(run, BY_OTHERS)
+                                reporter.finished(run, BY_OTHERS)
+                            else:
+                                elsewhere.append(run)
+                            worker.run = run = None
                         if message is None and worker.stopped() and stop.asked_soon():
                             break
                         if message is None and run is None:
@@ -87,12 +105,14 @@ def run_local(
                             _finish(run, message, worker, orders[run], summary, reporter)
                         if message is None:
                             pool.remove(worker)
-                            if waiting:
+                            if waiting or elsewhere:
                                 pool.add()
                         elif waiting:
                             worker.run = waiting.popleft()
-                            reporter.started(worker.run)
                             worker.give(orders[worker.run])
+                        elif elsewhere:
+                            worker.run = elsewhere.popleft()
+                            worker.give(replace(orders[worker.run], patience=ELSEWHERE))
                         else:
                             pool.dismiss(worker)
                 if stop.asked and pool.workers:

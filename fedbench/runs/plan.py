@@ -6,7 +6,7 @@ import functools
 import itertools
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
 from fedbench.errors import DataError, ResultsError, UserError
 from fedbench.files import probe
 from fedbench.plugins import loaded_files
+from fedbench.runs.claims import ends
 from fedbench.runs.diagnostics import rounds_path
 from fedbench.runs.identity import source_hash
 from fedbench.runs.results import scan
@@ -58,6 +59,7 @@ class Plan:
         changed: those of ``todo`` whose results are there, but were made by another source of a loaded file; replaced: or of
             other images than those that are here.
         seconds: expected seconds of each run of ``todo`` by past timing, None where there is none.
+        ended: run id -> what stood in its claim before the records were read (:func:`fedbench.runs.claims.ends`).
     """
 
     todo: Sequence[Run]
@@ -67,9 +69,16 @@ class Plan:
     changed: Sequence[Run] = ()
     replaced: Sequence[Run] = ()
     moved: Sequence[Run] = ()
+    ended: Mapping[str, str] = field(default_factory=dict)
 
 
-def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, diagnostics: bool = False) -> Plan:
+def make_plan(
+    planned: Iterable[Planned],
+    results: Path,
+    fresh: bool = False,
+    diagnostics: bool = False,
+    shard: tuple[int, int] = (1, 1),
+) -> Plan:
     """Sort the runs of ``planned`` into those to run and those that are there.
 
     The order: one dataset after the other, so that its parsed data stay warm; within a dataset all scenarios with the
@@ -77,11 +86,13 @@ def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, di
 
     Args:
         planned: the scenarios and their seeds. results: the folder of the records. fresh: run everything again.
-        diagnostics: run again what has none.
+        diagnostics: run again what has none. shard: (i, n): the i-th of n parts, from 1, whatever is there.
     """
     _check_folder(results)
+    ended = ends(results)
     found = scan([results], curves=False)
-    runs = in_order(planned)
+    part, parts = shard
+    runs = in_order(planned)[part - 1 :: parts]
     kept = [] if fresh else [run for run in runs if found.status.get((run.scenario.id, run.seed)) in KEPT]
     if diagnostics:
         kept = [run for run in kept if rounds_path(results, run.id).exists()]
@@ -91,7 +102,7 @@ def make_plan(planned: Iterable[Planned], results: Path, fresh: bool = False, di
     skip = set(kept).difference(changed, replaced, moved)
     kept = [run for run in kept if run in skip]
     todo = [run for run in runs if run not in skip]
-    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.table), changed, replaced, moved)
+    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.table), changed, replaced, moved, ended)
 
 
 def _of_another_source(runs: Sequence[Run], records: pa.Table) -> list[Run]:

@@ -15,8 +15,9 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        status: ``ok``, ``diverged``, ``failed``, or ``refused``: it could not begin, by a mistake of the user's, and
-            has no record. error: why, unless ok. seconds: wall time. metrics: at the end, as in the record.
+        status: ``ok``, ``diverged``, ``failed``; ``refused``: it could not begin, by a mistake of the user's, and has no
+            record; ``elsewhere``: another process has run it in the meantime.
+        error: why, unless ok. seconds: wall time. metrics: at the end, as in the record.
         warnings: what may mislead in its numbers.
     """
 
@@ -27,11 +28,14 @@ class Outcome:
     warnings: Sequence[str] = ()
 
 
+BY_OTHERS = Outcome("elsewhere", None, 0.0, {})
+
+
 class Reporter(Protocol):
     """Is told what happens, from the one process that runs the suite."""
 
     def started(self, run: Run) -> None:
-        """A worker begins with a run."""
+        """A worker begins with a run; it never does with one that others run."""
 
     def evaluated(self, run: Run, step: Step) -> None:
         """A run reached an evaluation."""

@@ -22,6 +22,7 @@ from fedbench.scenarios.scenario import Scenario
 
 if TYPE_CHECKING:
     from fedbench.federation.simulation import Federation
+    from fedbench.runs.claims import Claim
 
 EXECUTE = "fedbench.runs.run:run"
 """``module:function`` that turns a scenario and a seed into a record."""
@@ -31,6 +32,7 @@ EXECUTE = "fedbench.runs.run:run"
 class Order:
     """What a worker is asked to run; plain values, so that it can travel anywhere."""
 
+    run_id: str
     scenario: str
     """Its canonical JSON."""
     seed: int
@@ -44,11 +46,27 @@ class Order:
     """The folder of the results, marked; None: it is not watched."""
     files: tuple[Given, ...] = ()
     """Files with entries that the scenario may name; one whose content has changed is refused."""
+    ended: str = ""
+    """What stood in the claim on the run when it was planned; if that has changed, somebody else has run it since."""
+    patience: float = 0.0
+    """Seconds to wait for somebody else who is running it."""
 
 
 @dataclass(frozen=True)
 class Ready:
     """The worker waits for an order."""
+
+
+@dataclass(frozen=True)
+class Began:
+    """A run begins: nobody else is running it."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Somebody else is running this, in the same folder; with ``ended``, has run it."""
+
+    ended: bool
 
 
 @dataclass(frozen=True)
@@ -80,7 +98,7 @@ class Refused:
     fatal: bool = False
 
 
-Message = Ready | Step | Done | Refused
+Message = Ready | Began | Elsewhere | Step | Done | Refused
 
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a worker that was told to stop."""
@@ -155,7 +173,23 @@ def _isolated(path: str, kind: Any) -> Any:
 
 
 def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
-    """Execute one run, write its record and say how it ended."""
+    """Execute one run, unless somebody else does, write its record and say how it ended."""
+    from fedbench.runs.claims import claim
+
+    try:
+        load_given(order.files, _isolated)
+    except UserError as error:
+        connection.send(Refused(str(error), fatal=True))
+        return
+    with claim(order.results, order.run_id, order.patience) as mine:
+        if mine is None or mine.ended != order.ended:
+            connection.send(Elsewhere(mine is not None))
+            return
+        connection.send(Began())
+        _execute(order, mine, connection, keeper)
+
+
+def _execute(order: Order, mine: Claim, connection: Connection, keeper: _Keeper) -> None:
     from fedbench.runs.diagnostics import Diagnostics, discard
     from fedbench.runs.results import write_record
     from fedbench.runs.uploaded import keep_uploaded
@@ -181,11 +215,6 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
             sys.exit(1)
 
     begin = time.perf_counter()
-    try:
-        load_given(order.files, _isolated)
-    except UserError as error:
-        connection.send(Refused(str(error), fatal=True))
-        return
     module, _, name = order.execute.partition(":")
     execute = getattr(importlib.import_module(module), name)
     scenario = Scenario(**json.loads(order.scenario))
@@ -208,6 +237,7 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
                 discard(folder, record.run_id)
             keep_uploaded(federation, folder, record.run_id)
             write_record(record, folder)
+            mine.end()
             if folder != order.results:
                 raise ResultsError(f"{gone(order)} What ended since is in {str(folder)!r}.")
         except ResultsError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,10 @@ from typer.testing import CliRunner
 
 from fedbench import __version__
 from fedbench.cli import app
+from fedbench.runs.claims import claim
+from fedbench.runs.execution import make_plan
 from fedbench.runs.results import scan
+from fedbench.scenarios.suite import load_suite
 
 SUITE = """
 name = "tiny"
@@ -114,14 +119,32 @@ def test_filters_and_seeds_reach_the_plan(suite: Path, tmp_path: Path) -> None:
     assert "4 runs: 4 to run" in CliRunner().invoke(app, [*arguments, "--seeds", "0,7"]).stdout
 
 
-def test_results_folder_from_the_environment(suite: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        app,
-        ["run", str(suite), "--only", "attack=none", "--jobs", "1"],
-        env={"FEDBENCH_RESULTS": str(tmp_path / "elsewhere")},
-    )
-    assert result.exit_code == 0
-    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
+def test_one_part_of_a_suite_and_what_is_left_of_it(suite: Path, tmp_path: Path) -> None:
+    """The first of two parts, into the folder of the environment; then what `status` says while somebody runs the other."""
+    results = tmp_path / "elsewhere"
+
+    def said(*arguments: str) -> str:
+        done = CliRunner().invoke(app, list(arguments), env={"FEDBENCH_RESULTS": str(results)})
+        assert done.exit_code == 0
+        return done.stdout
+
+    assert said("status", str(suite)) == "tiny: 2 runs: 0 ok, 0 diverged, 0 failed, 0 running, 2 missing.\n"
+    assert said("run", str(suite), "--shard", "1/2", "--jobs", "1").startswith("done: 1 run: 1 ok")
+    assert len(list(results.iterdir())) == 1
+    plan = make_plan(load_suite(str(suite)).plan((), None), results)
+    with claim(results, plan.todo[0].id):
+        words = said("status", str(suite)).split()
+        assert " ".join(words[:13]) == "tiny: 2 runs: 1 ok, 0 diverged, 0 failed, 1 running, 0 missing."
+        assert socket.gethostname() in words
+        assert str(os.getpid()) in words
+    assert "1 missing." in said("status", str(suite))
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+def test_a_part_that_there_is_not(suite: Path, shard: str) -> None:
+    done = CliRunner().invoke(app, ["run", str(suite), "--dry-run", f"--shard={shard}"])
+    assert done.exit_code == 2
+    assert done.stderr == f"error: --shard {shard!r} must be I/N, the I-th of N parts, such as 1/4.\n"
 
 
 def test_version_and_help() -> None:

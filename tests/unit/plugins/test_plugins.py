@@ -212,7 +212,7 @@ def test_workers_load_the_file_too(attack_file: Path, tmp_path: Path) -> None:
 
 def test_a_worker_refuses_another_content(attack_file: Path, tmp_path: Path) -> None:
     plugins.load_file(attack_file)
-    order = Order(Scenario(**SCENARIO).key, 0, None, "cpu", tmp_path / "results", files=plugins.given())
+    order = Order("x-s0", Scenario(**SCENARIO).key, 0, None, "cpu", tmp_path / "results", files=plugins.given())
     attack_file.write_text(plugin_files.ATTACK.replace("0.1", "0.2"))
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

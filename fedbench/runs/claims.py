@@ -1,0 +1,174 @@
+"""Who runs a run, where several processes on one machine or many share a results folder.
+
+Whoever runs a run holds the lock of a file of its id, in the folder :data:`FOLDER` beside the records. A lock ends with the
+process that holds it, however that ends, so a lost machine keeps no run from the others (on NFS its server gives the lock
+back). In the file stands when the run last ended: a run that has ended since a plan was made is not run again, also where
+the record itself is not seen yet, as on NFS, whose folders are read late while locks and what lies behind them are not.
+
+Where files cannot be locked everybody runs everything, and each record is the last one's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from fedbench.files import others_in
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+FOLDER = ".fedbench-claims"
+_PAUSE = 0.1
+"""Seconds between two tries."""
+
+
+@dataclass
+class Claim:
+    """The right to run a run.
+
+    Attributes:
+        ended: of whoever ended it last, a word of its own; ``""``: nobody has.
+    """
+
+    ended: str
+    _file: IO[bytes] | None = None
+
+    def end(self) -> None:
+        """Say that the run has ended and its record is there."""
+        self.ended = secrets.token_hex(8)
+        self._write()
+
+    def _write(self) -> None:
+        if self._file is not None:
+            began = datetime.now(UTC).isoformat(timespec="seconds")
+            content = {"ended": self.ended, "host": socket.gethostname(), "process": os.getpid(), "began": began}
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(json.dumps(content).encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+
+@dataclass(frozen=True)
+class Running:
+    """A run under way: its id, where, and since when."""
+
+    run_id: str
+    host: str
+    process: int
+    began: str
+
+
+@contextlib.contextmanager
+def claim(results: Path, run_id: str, patience: float = 0.0) -> Iterator[Claim | None]:
+    """The right to run a run as long as the block lasts; None: after ``patience`` seconds another process still has it."""
+    deadline = time.monotonic() + patience
+    while True:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(_opened(results / FOLDER / run_id))
+                free = _lock(file)
+            except OSError:  # nothing can be locked here: whatever keeps records from being written is told then
+                yield Claim("")
+                return
+            if free and _is_at(file, results / FOLDER / run_id):
+                found = Claim(_read(file).get("ended", ""), file)
+                found._write()
+                yield found
+                return
+            if not free and time.monotonic() >= deadline:
+                yield None
+                return
+        time.sleep(_PAUSE)
+
+
+def ends(results: Path) -> Mapping[str, str]:
+    """Of every run what stands in its file: :attr:`Claim.ended`."""
+    return {name: found.get("ended", "") for name, found, _ in _claims(results)}
+
+
+def running(results: Path) -> list[Running]:
+    """The runs under way, by id."""
+    return [
+        Running(name, str(found.get("host", "?")), int(found.get("process", 0)), str(found.get("began", "?")))
+        for name, found, held in _claims(results)
+        if held
+    ]
+
+
+def clear(results: Path, marker: Path) -> None:
+    """Remove the files, if nobody else runs anything in the folder; ``marker``: of whoever asks."""
+    folder = results / FOLDER
+    if not folder.is_dir() or others_in(results, marker):
+        return
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with path.open("rb") as file:
+                if _lock(file):
+                    path.unlink()
+        folder.rmdir()
+
+
+def _claims(results: Path) -> Iterator[tuple[str, dict[str, str], bool]]:
+    """Name, content, and whether somebody holds it."""
+    try:
+        paths = sorted((results / FOLDER).iterdir())
+    except OSError:
+        return
+    for path in paths:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            held = not _lock(file)
+            yield path.name, _read(file), held
+
+
+def _opened(path: Path) -> IO[bytes]:
+    for _ in range(3):
+        path.parent.mkdir(exist_ok=True)  # not the results folder itself: it may have been renamed
+        with contextlib.suppress(FileNotFoundError):  # whoever ended last has just removed the folder
+            return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    raise FileNotFoundError(path)
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether a file that was opened is still the one of that name."""
+    try:
+        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
+    except OSError:
+        return False
+
+
+def _read(file: IO[bytes]) -> dict[str, str]:
+    file.seek(0)
+    try:
+        found = json.loads(file.read(1 << 12) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Whether nobody else has the file locked; now it is ours until it is closed.
+
+    Raises:
+        OSError: files cannot be locked here.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, "no locks")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
