@@ -12,7 +12,7 @@ def new(
     kind: Annotated[str, typer.Argument(metavar="attack|defense|model|dataset", help="What to begin.")],
     name: Annotated[str, typer.Argument(help="Its name, such as my-attack.")],
     goal: Annotated[
-        str | None, typer.Option(metavar="promote|degrade", help="What an attack wants. [default: promote]")
+        str | None, typer.Option(metavar="promote|demote|degrade", help="What an attack wants. [default: promote]")
     ] = None,
     channel: Annotated[
         str | None,
@@ -45,9 +45,13 @@ def new(
             raise unknown(option, value, known)
     if goal == "degrade" and channel == "image":
         raise UserError("--channel image shows other images of targets, which an attack that degrades has none of.")
+    if goal == "demote" and channel == "image":
+        raise UserError(
+            "--channel image begins an attack that promotes; change its goal, or begin with --channel gradient."
+        )
     entry, test = write_entry(kind, name, folder, goal or "promote", channel or "gradient", hook or "filter")
     shown = entry if entry.is_absolute() else f"./{entry}"
-    smoke = "smoke-untargeted" if goal == "degrade" else "smoke"
+    smoke = {"degrade": "smoke-untargeted", "demote": "smoke-demote"}.get(goal or "", "smoke")
     if channel == "image" or hook == "purify":
         smoke = "smoke-visual"
     typer.echo(f"Wrote {entry} and {test}. It works as it is; now make it yours:")

@@ -20,10 +20,11 @@ from fedbench.runs.record import EXPOSURE, METRICS, SELECTED
 
 KINDS = ("attack", "defense")
 Key = tuple[Any, ...]
+_PROMOTE, _DEMOTE = frozenset({str(Goal.PROMOTE)}), frozenset({str(Goal.DEMOTE)})
 
 # What a run is measured by, beside its clean twin and the baseline (no attack, no defense) of the same seed. As in the
 # rankings, a run that diverged has no hit ratio left, one that failed has no number, and a broken one is no triumph of an
-# attack (er_earned) and no success of a defense (er_left).
+# attack (er_earned, dr_earned) and no success of a defense (er_left, dr_left).
 _RUNS = """
 select r.run_id, r.scenario_id, r.dataset_fingerprint, r.seed, r.status, r.dataset, r.model, r.protocol, r.malicious_ratio,
        r.target, r.num_targets,
@@ -31,6 +32,9 @@ select r.run_id, r.scenario_id, r.dataset_fingerprint, r.seed, r.status, r.datas
        case r.status when 'ok' then r.er when 'diverged' then 0 end as er,
        case when r.broken then 0 when r.status = 'ok' then r.er end as er_earned,
        case when r.broken then greatest(u.er, r.er) when r.status = 'ok' then r.er end as er_left,
+       case when r.broken then 0 when r.status = 'ok' then r.dr end as dr_earned,
+       case when r.broken then greatest(u.dr, r.dr) when r.status = 'ok' then r.dr end as dr_left,
+       case r.status when 'ok' then r.dr when 'diverged' then 0 end as dr,
        r.hr, c.hr as clean_hr, r.broken, r.warnings,
        cast(r.status = 'ok' as int) * (1 - r.hr_chosen / nullif(c.hr_chosen, 0)) as loss,
        1 - r.hr_chosen / nullif(b.hr_chosen, 0) as baseline_loss
@@ -112,16 +116,17 @@ def compare_entries(database: Database, a: str, b: str, kind: str) -> Comparison
         return (row["dataset"], row["model"], None, "")
 
     k, h = database.k, hit_cut(database.k)
-    promoting = frozenset({str(Goal.PROMOTE), str(Goal.DEMOTE)})
+    left = "earned" if kind == "attack" else "left"
     measures = [
-        _Measure(f"ER@{k}", "er_earned" if kind == "attack" else "er_left", promoting, scenario, cell),
-        _Measure(f"HR@{h}", "hr", promoting, scenario, cell),
+        _Measure(f"ER@{k}", f"er_{left}", _PROMOTE, scenario, cell),
+        _Measure(f"DR@{k}", f"dr_{left}", _DEMOTE, scenario, cell),
+        _Measure(f"HR@{h}", "hr", _PROMOTE | _DEMOTE, scenario, cell),
         _Measure(
             f"HR@{h} loss", "loss" if kind == "attack" else "baseline_loss", frozenset({Goal.DEGRADE}), scenario, cell
         ),
     ]
     if kind == "defense":
-        goals_of_all = promoting | {str(Goal.DEGRADE)}
+        goals_of_all = _PROMOTE | _DEMOTE | {str(Goal.DEGRADE)}
         measures.append(_Measure(f"HR@{h} without an attack", "clean_hr", goals_of_all, clean, everywhere))
 
     def say(row: Row) -> str:
@@ -151,10 +156,10 @@ def compare_results(first: Database, second: Database, a: str, b: str) -> Compar
         return (row["dataset"], row["model"], row["malicious_ratio"], row["defense"])
 
     k, h = first.k, hit_cut(first.k)
-    promoting = frozenset({str(Goal.PROMOTE), str(Goal.DEMOTE)})
     measures = [
-        _Measure(f"ER@{k}", "er", promoting, scenario, cell),
-        _Measure(f"HR@{h}", "hr", promoting | {str(Goal.NONE)}, scenario, cell),
+        _Measure(f"ER@{k}", "er", _PROMOTE, scenario, cell),
+        _Measure(f"DR@{k}", "dr", _DEMOTE, scenario, cell),
+        _Measure(f"HR@{h}", "hr", _PROMOTE | _DEMOTE | {str(Goal.NONE)}, scenario, cell),
         _Measure(f"HR@{h} loss", "loss", frozenset({Goal.DEGRADE}), scenario, cell),
     ]
     about = [f"{side}: {_where(database)}." for side, database in (("A", first), ("B", second))]

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedbench.entries.cards import Goal
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.notes import targeted_notes, untargeted_notes, visual_notes
+from fedbench.leaderboard.notes import demotion_notes, targeted_notes, untargeted_notes, visual_notes
 from fedbench.leaderboard.ranking_attacks import AttackRow, S, Standing, attack_cells, rank_attacks
 from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
+from fedbench.leaderboard.ranking_demotion import demotion_cells, rank_demotion
 from fedbench.leaderboard.ranking_untargeted import rank_untargeted, untargeted_cells
 from fedbench.leaderboard.ranking_visual import rank_visual, visual_bounds, visual_cells
 from fedbench.leaderboard.separation import Ranking, Separation
@@ -21,6 +23,7 @@ from fedbench.leaderboard.sheets import (
     cell_sheets,
     change,
     defense_sheet,
+    demotion_sheet,
     hit_cut,
     matrix_sheet,
     share,
@@ -28,7 +31,7 @@ from fedbench.leaderboard.sheets import (
     untargeted_sheet,
     visual_sheet,
 )
-from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, VISUAL, Track
+from fedbench.leaderboard.tracks import DEMOTION, TARGETED, UNTARGETED, VISUAL, Track
 from fedbench.leaderboard.under_defenses import attacks_under_defenses
 
 WITHIN = "Visual: attacks within eps "
@@ -58,7 +61,11 @@ def make_board(database: Database, by_model: bool = True) -> Board:
     (head,) = database.rows("select count(*) n, string_agg(distinct dataset, ', ' order by dataset) d from runs")
     data: dict[str, Any] = {"k": database.k, "records": head["n"]}
     targeted = _targeted(database, data, by_model)
-    others = [_untargeted(database, data, by_model), _visual(database, data, by_model)]
+    others = [
+        _untargeted(database, data, by_model),
+        _visual(database, data, by_model),
+        _demotion(database, data, by_model),
+    ]
     # Without any attack it is a board of the targeted track, as it always was.
     parts = [part for part in (targeted, *others) if part.sheets] or [targeted]
     notes = list(dict.fromkeys(note for part in parts for note in part.notes)) + _without_popularity(database)
@@ -87,7 +94,7 @@ class _Part:
 
 
 def _targeted(database: Database, data: dict[str, Any], by_model: bool) -> _Part:
-    k, h, models = database.k, hit_cut(database.k), _models(database, "<>") if by_model else []
+    k, h, models = database.k, hit_cut(database.k), _models(database, Goal.PROMOTE) if by_model else []
     title = f"Attacks by ER@{k}, without a defense"
     attacks, sheets = _attack_sheets(
         TARGETED,
@@ -107,7 +114,7 @@ def _targeted(database: Database, data: dict[str, Any], by_model: bool) -> _Part
 
 
 def _untargeted(database: Database, data: dict[str, Any], by_model: bool) -> _Part:
-    k, h, models = database.k, hit_cut(database.k), _models(database, "=") if by_model else []
+    k, h, models = database.k, hit_cut(database.k), _models(database, Goal.DEGRADE) if by_model else []
     title = f"Untargeted: attacks by loss of HR@{h}, without a defense"
     attacks, sheets = _attack_sheets(
         UNTARGETED, models, data, lambda model: rank_untargeted(database, model), title,
@@ -164,10 +171,31 @@ def _visual(database: Database, data: dict[str, Any], by_model: bool) -> _Part:
     return _Part(VISUAL, attacks, defenses, sheets + more, visual_notes(k, bool(defenses)))
 
 
-def _models(database: Database, compared: str) -> list[str]:
-    """Models that were attacked with an aim that is, or is not, to degrade; ``compared``: ``=`` or ``<>``."""
-    query = f"select distinct model from attacks where attack_goal {compared} 'degrade' order by model"
-    return [row["model"] for row in database.rows(query)]
+def _demotion(database: Database, data: dict[str, Any], by_model: bool) -> _Part:
+    """The track of attacks that demote; without runs of it the plain data are as they were before there was one."""
+    k, h, models = database.k, hit_cut(database.k), _models(database, Goal.DEMOTE)
+    if not models:
+        return _Part(DEMOTION, [], [], [], [])
+    attacks, sheets = _attack_sheets(
+        DEMOTION,
+        models if by_model else [],
+        data,
+        lambda model: rank_demotion(database, model),
+        f"Demotion: attacks by DR@{k}, without a defense",
+        lambda name, rows: demotion_sheet(name, rows, k),
+    )
+    cells = demotion_cells(database)
+    data["demotion_cells"] = _plain(cells)
+    sheets += cell_sheets(cells, lambda cell: beside(share(cell.dr), cell.hr), f"Demotion: DR@{k}")
+    title = f"Demotion: defenses by DR@{k} reduction minus HR@{h} loss"
+    defenses, more = _defense_sheets(database, DEMOTION, models if by_model else [], data, title, f"DR@{k}")
+    return _Part(DEMOTION, attacks, defenses, sheets + more, demotion_notes(k, bool(defenses)))
+
+
+def _models(database: Database, goal: Goal) -> list[str]:
+    """Models that were attacked with that aim."""
+    query = "select distinct model from attacks where attack_goal = ? order by model"
+    return [row["model"] for row in database.rows(query, [str(goal)])]
 
 
 def _attack_sheets(

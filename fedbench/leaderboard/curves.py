@@ -53,7 +53,7 @@ class Panel:
 
 
 def curve_panels(database: Database, defense: str = "none") -> list[Panel]:
-    """Panels of the attacks under one defense, each with its clean twins; those that promote before those that degrade.
+    """Panels of the attacks under one defense, each with its clean twins; by what they want, those that promote first.
 
     Args:
         database: the records. defense: its name on the leaderboard.
@@ -69,8 +69,7 @@ def curve_panels(database: Database, defense: str = "none") -> list[Panel]:
     clean_runs = {own[0]["scenario_id"]: own for own in of_scenario}
 
     def place(row: Row) -> Cell:
-        degrades = row["attack_goal"] == Goal.DEGRADE
-        return (degrades, *cell_of(row, CLEAN_PLACE), row["malicious_ratio"])
+        return (list(Goal).index(row["attack_goal"]), *cell_of(row, CLEAN_PLACE), row["malicious_ratio"])
 
     panels = grouped(sorted(attacked, key=place), place)
     titles = _titles([own[0] for own in panels])

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedbench.errors import UserError, unknown
+from fedbench.leaderboard.displaced import with_displacement
 from fedbench.leaderboard.popularity import popularity_beside
 from fedbench.runs.record import schema
 from fedbench.runs.results import Found, no_results, scan
@@ -26,7 +27,7 @@ _QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 T = TypeVar("T")
 VIEWS = (
     "runs", "headline", "curves", "attacks", "defenses", "quality", "untargeted_attacks", "untargeted_defenses",
-    "visual_attacks", "visual_defenses",
+    "visual_attacks", "visual_defenses", "demotion_attacks", "demotion_defenses",
 )  # fmt: skip
 MEMORY = "4GB"
 """What a query may take."""
@@ -38,7 +39,8 @@ LENGTHS = (5, 10, 20, 30)
 
 class Database:
     """All whole records as the views ``runs``, ``headline``, ``curves``, ``attacks``, ``defenses``, ``quality``,
-    ``untargeted_attacks``, ``untargeted_defenses``, ``visual_attacks`` and ``visual_defenses``.
+    ``untargeted_attacks``, ``untargeted_defenses``, ``visual_attacks``, ``visual_defenses``, ``demotion_attacks`` and
+    ``demotion_defenses``.
 
     Everything is read into memory first; after that the connection can neither read nor write a file. A run that several
     files hold counts once: the newest record that did not fail.
@@ -85,7 +87,7 @@ class Database:
 
     def _load(self, records: pa.Table) -> None:
         """The table ``runs``."""
-        self.connection.register("records", records)
+        self.connection.register("records", with_displacement(records, LENGTHS))
         types = self.connection.execute("select column_name, column_type from (describe records)").fetchall()
         self.connection.execute(
             f"create table runs as select {', '.join(_column(*each) for each in types)} from records"
@@ -169,7 +171,11 @@ class Database:
     @functools.cached_property
     def _ranked(self) -> dict[str, pa.Table]:
         """What rankings read."""
-        views = [f"{track}{kind}" for track in ("", "untargeted_", "visual_") for kind in ("attacks", "defenses")]
+        views = [
+            f"{track}{kind}"
+            for track in ("", "untargeted_", "visual_", "demotion_")
+            for kind in ("attacks", "defenses")
+        ]
         tables = {name: self.table(f"select * from {name} order by run_id") for name in views}
         return tables | {"headline": self.table("select * from headline order by run_id")}
 
@@ -186,7 +192,8 @@ class Database:
         columns = [
             name
             for name in schema().names
-            if name not in ("curve", "uploads", "target_items", "attack_knowledge", "defense_knowledge")
+            if name
+            not in ("curve", "uploads", "target_items", "target_places", "attack_knowledge", "defense_knowledge")
         ]
         for key, _ in pairs:
             if key not in columns:

@@ -39,8 +39,9 @@ class Grid:
 def heat_grids(database: Database) -> list[Grid]:
     """One grid for each track and model; values as in the leaderboard's tables "attack by defense".
 
-    ER@K that is left of a targeted attack; of an untargeted one the share of the baseline's HR@K that is lost. A row's values
-    are over the same scenarios. Columns are in the order of the ranking of defenses, rows by what the attack does undefended.
+    ER@K that is left of an attack that promotes, DR@K of one that demotes; of an untargeted one the share of the baseline's
+    HR@K that is lost. A row's values are over the same scenarios. Columns are in the order of the ranking of defenses, rows
+    by what the attack does undefended.
     """
     out = []
     for track in TRACKS:
@@ -61,7 +62,7 @@ def _grid(database: Database, track: Track, model: str) -> Grid:
     values = [
         [row.er.mean, *(row.under[name].er.mean if name in row.under else None for name in defenses)] for row in rows
     ]
-    measure = f"ER@{k} left (%)" if track.exposes else f"HR@{hit_cut(k)} lost (%)"
+    measure = f"{track.measured(k)} left (%)" if track.exposes else f"HR@{hit_cut(k)} lost (%)"
     (data,) = database.rows(
         f"select string_agg(distinct dataset, ', ' order by dataset) d, string_agg(distinct protocol, ', ') p from"
         f" {track.defenses} where attack_goal = ? and model = ?",
@@ -105,7 +106,7 @@ def _draw_grid(axes: Axes, grid: Grid) -> None:
 
     known = [value for row in grid.values for value in row if value is not None]
     # Exposure has a scale of its own; a loss is shown up to the largest there is.
-    highest = 100.0 if grid.measure.startswith("ER") else max(*known, 1.0)
+    highest = 100.0 if grid.measure.startswith(("ER", "DR")) else max(*known, 1.0)
     shades = [[float("nan") if value is None else value for value in row] for row in grid.values]
     image = axes.imshow(shades, cmap="Blues", vmin=0, vmax=highest, aspect="auto")
     for y, row in enumerate(grid.values):

@@ -130,6 +130,34 @@ def untargeted_notes(h: int, defended: bool) -> list[str]:
     return notes
 
 
+def demotion_notes(k: int, defended: bool) -> list[str]:
+    """On the tables of attacks that demote.
+
+    Args:
+        k: of DR@K. defended: whether there are tables of defenses.
+    """
+    h = hit_cut(k)
+    notes = [
+        f"DR@{k} (demotion): of the users to whom the clean twin of the same seed shows a target at the end, the share to"
+        " whom the attacked run does not; mean over the targets that are shown to somebody, then over seeds and scenarios."
+        f" {_INTERVAL}",
+        f"ER@{k}, clean ER@{k}: exposure of the targets in these runs and in their clean twins. It may fall although nobody"
+        " loses a target, and others may be shown it instead: DR counts those who lose it.",
+        f"HR@{h} change: as for attacks that promote. without twin: runs whose clean twin is missing, or shows no target to"
+        " anybody, or is of a record that does not say to whom.",
+        f"order (demotion): by the mean DR@{k}, in which a broken run counts as 0: who ruins a recommender demotes nothing."
+        " Compared are the scenarios that at least half of the attacks ran and that have such a twin.",
+        *_SEPARATION,
+    ]
+    if defended:
+        notes += [
+            f"Defenses against demotion: reduction is DR@{k} of the undefended twin minus the defense's own, each against the"
+            " clean twin under the same defense; losses, net, ranks, front and columns of attacks are as for attacks that"
+            " promote.",
+        ]
+    return notes
+
+
 def visual_notes(k: int, defended: bool) -> list[str]:
     """On the tables of attacks that promote on recommenders that read images.
 

@@ -12,7 +12,7 @@ from fedbench.errors import UserError
 from fedbench.leaderboard.ranking import Estimate
 from fedbench.leaderboard.ranking_defenses import DefenseRow, pareto_front
 from fedbench.leaderboard.sheets import hit_cut
-from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, VISUAL
+from fedbench.leaderboard.tracks import DEMOTION, TARGETED, UNTARGETED, VISUAL
 from fedbench.leaderboard.under_defenses import family_order
 from fedbench.pictures import check_picture, save_picture
 
@@ -40,7 +40,7 @@ def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
     Axes span the means; an interval that reaches further ends at the edge in an arrow.
 
     Defenses that are ranked against untargeted attacks have a panel of their own: recovered HR@K against its cost; so have
-    defenses of images: ER@K reduction against the loss of NDCG@20. Points
+    defenses of images, ER@K reduction against the loss of NDCG@20, and those against attacks that demote. Points
     are numbered in order of the ranking, since ranks can be shared, and named in the legend. Those that are not on the
     front are paler. Equal rows give equal files.
 
@@ -92,6 +92,11 @@ def panel_words(k: int) -> dict[str, dict[str, str]]:
             "xlabel": "NDCG@20 lost, the larger of clean and attacked (% of the baseline)",
             "ylabel": f"ER@{k} reduction (points)",
             "title": "Defenses of images: what they prevent against what they cost",
+        },
+        DEMOTION.panel: {
+            "xlabel": f"HR@{h} loss, the larger of clean and attacked (points)",
+            "ylabel": f"DR@{k} reduction (points)",
+            "title": "Defenses against demotion: what they prevent against what they cost",
         },
     }
 

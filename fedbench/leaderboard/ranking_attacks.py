@@ -253,8 +253,8 @@ def by_exposure(rows: Sequence[Row], make: Callable[[dict[str, Any], Sequence[Ro
 
 
 def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
-    """ER@K and HR@K of every attack that has a target, for each dataset, model and ratio."""
-    rows = [row for row in _rows(database, defense) if row["attack_goal"] != Goal.DEGRADE]
+    """ER@K and HR@K of every attack that promotes, for each dataset, model and ratio."""
+    rows = [row for row in _rows(database, defense) if row["attack_goal"] == Goal.PROMOTE]
     out = []
     for place, group in ratio_groups(rows, shows):
         values = exposure(group)

@@ -7,7 +7,7 @@ import re
 
 from fedbench.leaderboard.board import Board
 from fedbench.leaderboard.sheets import hit_cut
-from fedbench.leaderboard.tracks import TARGETED, VISUAL, Track
+from fedbench.leaderboard.tracks import DEMOTION, TARGETED, VISUAL, Track
 from fedbench.texts import visible
 
 
@@ -18,6 +18,8 @@ def headline(board: Board) -> str:
     measures = f"ER@{board.k} and HR@{h}" if TARGETED in board.tracks else f"HR@{h} and NDCG@{h}"
     if board.tracks == [VISUAL]:
         measures = f"ER@{board.k} and NDCG@20"
+    if board.tracks == [DEMOTION]:
+        measures = f"DR@{board.k} and HR@{h}"
     limit = f" (hit ratios are measured up to K = {h})" if h < board.k else ""
     return f"{runs} on {board.datasets}; {measures} in percent{limit}, intervals 95 %"
 

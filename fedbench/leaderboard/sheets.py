@@ -10,10 +10,11 @@ from typing import TypeVar
 from fedbench.leaderboard.ranking import Estimate
 from fedbench.leaderboard.ranking_attacks import AttackRow, RatioCell, Standing
 from fedbench.leaderboard.ranking_defenses import DefenseRow, VisualDefenseRow
+from fedbench.leaderboard.ranking_demotion import DemotionAttackRow
 from fedbench.leaderboard.ranking_untargeted import UntargetedAttackRow
 from fedbench.leaderboard.ranking_visual import VisualAttackRow
 from fedbench.leaderboard.separation import Ranking, Separation
-from fedbench.leaderboard.tracks import TARGETED, VISUAL, Track
+from fedbench.leaderboard.tracks import DEMOTION, TARGETED, VISUAL, Track
 from fedbench.leaderboard.under_defenses import Left, UnderRow, family_order
 
 C = TypeVar("C", bound=RatioCell)
@@ -166,6 +167,36 @@ def visual_sheet(title: str, rows: Ranking[VisualAttackRow], k: int) -> Sheet:
     return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
 
 
+def demotion_sheet(title: str, rows: Ranking[DemotionAttackRow], k: int) -> Sheet:
+    """Attacks that demote, by the share of users who no longer are shown a target."""
+    h = hit_cut(k)
+    headings = (
+        "rank", "attack", f"DR@{k}", f"HR@{h}", "beats", "mean rank", f"ER@{k}", f"clean ER@{k}", f"HR@{h} change", "knows",
+        "scenarios", "runs", "broken", "failed", "without twin", "missing", *_doubts(rows),
+    )  # fmt: skip
+    lines = [
+        (
+            _place(row),
+            row.attack,
+            _estimate(row.dr),
+            _number(row.hr),
+            *_standing(row),
+            _number(row.er),
+            _number(row.clean_er),
+            _estimate(row.hr_change, POINTS),
+            row.knowledge,
+            *_counted(row),
+            str(row.unpaired),
+            str(len(row.missing)),
+            *_doubt(row, rows),
+        )
+        for row in rows
+    ]
+    runs = {row.attack: row.runs for row in rows}
+    spare = ("broken", "scenarios", "mean rank", "runs", "knows", f"clean ER@{k}")
+    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
+
+
 def rank_text(rank: int | None, last: int | None) -> str:
     """Ranks from the first to the last that is open: ``3``, or ``1-4``; ``-`` without a rank."""
     return "-" if rank is None else str(rank) if rank == last else f"{rank}-{last}"
@@ -269,13 +300,15 @@ def defense_sheet(
     """
     if track.exposes:
         cost = "NDCG@20 loss %" if track == VISUAL else f"HR@{hit_cut(k)} loss"
-        prevented, loss, left, least = f"ER@{k} reduction", f"{cost}, clean", f"ER@{k} left", "least prevented"
+        shown = track.measured(k)
+        prevented, loss, left, least = f"{shown} reduction", f"{cost}, clean", f"{shown} left", "least prevented"
         attacked: tuple[str, ...] = (f"{cost}, attacked",)
     else:
         prevented, loss, left, least = "recovered %", "cost %", f"HR@{hit_cut(k)} loss left %", "least recovered"
         attacked = ()
     told = any(row.worst_adaptive for row in rows)
     worst = ("worst fixed", "worst adaptive") if told else ("worst attack",)
+    lost = POINTS if track in (TARGETED, DEMOTION) else LOST
     headings = (
         "rank", "defense", "family", prevented, loss, *attacked, "net", "beats", "mean rank", "front", left,
         f"HR@{hit_cut(k)}",
@@ -289,8 +322,8 @@ def defense_sheet(
             row.defense,
             row.family or "-",
             _estimate(row.reduction, POINTS if track.exposes else ANY),
-            _estimate(row.loss, POINTS if track == TARGETED else LOST),
-            *((_estimate(row.loss_attacked, POINTS if track == TARGETED else LOST),) if attacked else ()),
+            _estimate(row.loss, lost),
+            *((_estimate(row.loss_attacked, lost),) if attacked else ()),
             _number(row.net, signed=True),
             *_standing(row),
             "-" if row.front is None else "yes" if row.front else "no",
@@ -358,10 +391,10 @@ def _detection(row: DefenseRow) -> tuple[str, ...]:
 def under_sheet(title: str, rows: Sequence[UnderRow], k: int, track: Track = TARGETED) -> Sheet:
     """What is left of each attack under the best defense, and under the best of each family."""
     families = family_order(family for row in rows for family in row.families)
-    h = hit_cut(k)
+    h, shown = hit_cut(k), track.measured(k)
     cost = "its cost, NDCG@20 %" if track == VISUAL else f"its cost, HR@{h}"
     headings = (
-        "attack", f"ER@{k} undefended", f"HR@{h} undefended", f"ER@{k} under the best", f"HR@{h} under the best",
+        "attack", f"{shown} undefended", f"HR@{h} undefended", f"{shown} under the best", f"HR@{h} under the best",
         "best defense", cost,
         *(f"best {family}" for family in families), "scenarios", "defenses", "left out",
     )  # fmt: skip

@@ -17,6 +17,7 @@ class Track:
             the attack, None where that is in ``prevented`` anyway. left: what the attack still does.
         undefended: what it does without a defense. peak: the most it did during training, None where that is not measured.
         prevented_end, loss_end, left_end: those three at the end of training, None where they are measured there anyway.
+        measure: what attacks are measured by, as ``ER`` of ER@K; None: by loss of quality.
         prefix: of the titles of its tables. key: prefix of its entries in the plain data of the board.
         name: what a row of a defense says it is of, its ``goal``; empty for that of the attacks.
     """
@@ -33,6 +34,7 @@ class Track:
     prevented_end: str | None = None
     loss_end: str | None = None
     left_end: str | None = None
+    measure: str | None = "ER"
     prefix: str = ""
     key: str = ""
     name: str = ""
@@ -49,8 +51,12 @@ class Track:
 
     @property
     def exposes(self) -> bool:
-        """Whether it is about ER@K, in points."""
-        return self.goal != Goal.DEGRADE
+        """Whether it is about what users are shown, in points."""
+        return self.measure is not None
+
+    def measured(self, k: int) -> str:
+        """What attacks are measured by in lists of length k: ``ER@10``; empty by loss of quality."""
+        return f"{self.measure}@{k}" if self.measure else ""
 
     def title(self, text: str) -> str:
         """``text`` as the title of one of the track's tables."""
@@ -75,6 +81,7 @@ UNTARGETED = Track(
     "hr_recovered_end",
     "hr_cost_end",
     "hr_left_end",
+    None,
     "Untargeted: ",
     "untargeted_",
 )
@@ -96,4 +103,20 @@ VISUAL = Track(
 )
 """Exposure of the targets where images are read, in points of ER@K; costs in percent of the baseline's NDCG@20. Attacks on
 images are compared within equal bounds: eps is part of the scenario, and not of an attack's name."""
-TRACKS = (TARGETED, UNTARGETED, VISUAL)
+
+DEMOTION = Track(
+    Goal.DEMOTE,
+    "demotion_attacks",
+    "demotion_defenses",
+    "dr_reduction",
+    "hr_loss",
+    "dr_defended",
+    "dr_undefended",
+    None,
+    "hr_loss_attacked",
+    measure="DR",
+    prefix="Demotion: ",
+    key="demotion_",
+)
+"""Targets that are no longer shown, in points of DR@K; costs in points of HR@K."""
+TRACKS = (TARGETED, UNTARGETED, VISUAL, DEMOTION)

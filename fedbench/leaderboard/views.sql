@@ -20,7 +20,7 @@ left join ended b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.sta
 -- visual: its model reads images of items. A table, as is quality: all else reads it several times. Its curve is in runs.
 create or replace table headline as
 select * exclude (newest_attack, newest_defense, newest_model, curve),
-       er_$K as er, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
+       er_$K as er, dr_$K as dr, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
        cast(json_extract(scenario_json, '$.num_targets') as integer) as num_targets,
        case when ranking = 'full' then hr_full_$H else hr_$H end as hr,
        case when ranking = 'full' then coalesce(hr_full_$H_best, hr_full_$H) else hr_$H end as hr_chosen,
@@ -51,7 +51,7 @@ select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change, r.broken, r.refused_uploads, r.warnings, r.isolation
 from headline r
 left join headline c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
-where r.attack <> 'none' and not r.superseded and not (r.visual and r.attack_goal <> 'degrade');
+where r.attack <> 'none' and not r.superseded and not (r.visual and r.attack_goal = 'promote');
 
 -- Attacked and defended runs beside the undefended twin; hr_loss is that of the two clean twins of the same seed, and
 -- hr_loss_attacked what the attacked run has less than the undefended twin. A run that is broken prevents nothing: it counts
@@ -79,7 +79,7 @@ from headline r
 left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok' and not u.broken
 left join headline d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
 left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
-where r.attack <> 'none' and r.defense <> 'none' and not r.superseded and not (r.visual and r.attack_goal <> 'degrade');
+where r.attack <> 'none' and r.defense <> 'none' and not r.superseded and not (r.visual and r.attack_goal = 'promote');
 
 -- Headline quality where a run that diverged has none left, and a run that failed has no number.
 create or replace table quality as
@@ -145,7 +145,7 @@ select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.image_change, r.image_psnr, r.image_ssim, r.image_cosine
 from headline r
 left join headline c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
-where r.visual and r.attack <> 'none' and r.attack_goal <> 'degrade' and not r.superseded;
+where r.visual and r.attack_goal = 'promote' and not r.superseded;
 
 -- Their defended runs beside the undefended twin, and (ndcg_loss) the share of NDCG@20 that the defense takes without an attack,
 -- between the two clean twins of the same seed; runs that diverged count as in the view defenses. clean_similarity_*: cosine of
@@ -178,4 +178,30 @@ from headline r
 left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok' and not u.broken
 left join headline d on d.scenario_id = r.clean_id and d.seed = r.seed and d.status in ('ok', 'diverged')
 left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok'
-where r.visual and r.attack <> 'none' and r.attack_goal <> 'degrade' and r.defense <> 'none' and not r.superseded;
+where r.visual and r.attack_goal = 'promote' and r.defense <> 'none' and not r.superseded;
+
+-- Runs under an attack that demotes beside their clean twin of the same seed. dr is the share of the users to whom the twin shows a
+-- target that the attacked run does not show it to, null where it shows none to anybody; dr_earned is 0 of a broken run: who ruins
+-- a recommender has demoted nothing.
+create or replace view demotion_attacks as
+select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
+       r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
+       r.num_targets, r.target_items, r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
+       array_to_string(r.attack_knowledge, ', ') as knowledge,
+       r.dr, case when r.broken and c.er > 0 then 0 when r.status = 'ok' then r.dr end as dr_earned, r.er, c.er as clean_er,
+       r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change, r.broken, r.refused_uploads, r.warnings, r.isolation
+from headline r
+left join headline c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'
+where r.attack_goal = 'demote' and not r.superseded;
+
+-- Their defended runs beside the undefended twin; each dr is against the clean twin under the same defense. Broken runs, and
+-- losses, count as in the view defenses.
+create or replace view demotion_defenses as
+select d.* exclude (er_undefended, er_defended, er_peak, er_reduction),
+       u.dr as dr_undefended,
+       case when r.broken then greatest(u.dr, r.dr) when r.status = 'ok' then r.dr end as dr_defended,
+       u.dr - dr_defended as dr_reduction
+from defenses d
+join headline r on r.run_id = d.run_id
+left join headline u on u.scenario_id = r.undefended_id and u.seed = r.seed and u.status = 'ok' and not u.broken
+where d.attack_goal = 'demote';

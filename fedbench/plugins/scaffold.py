@@ -12,7 +12,7 @@ from fedbench.plugins.card_rules import NAMES, is_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-GOALS = ("promote", "degrade")
+GOALS = ("promote", "demote", "degrade")
 CHANNELS = ("gradient", "image")
 HOOKS = ("filter", "purify")
 
@@ -23,7 +23,7 @@ def write_entry(
     """Write ``my_name.py`` and ``test_my_name.py`` into ``folder``; nothing that is there is changed.
 
     Args:
-        kind: what it is. name: for the card, such as ``my-attack``. goal: of an attack: ``promote`` or ``degrade``.
+        kind: what it is. name: for the card, such as ``my-attack``. goal: of an attack: one of :data:`GOALS`.
         channel: of an attack that promotes: ``gradient`` or ``image``. hook: of a defense: ``filter``, or ``purify`` for one
             that cleans images.
 

@@ -19,6 +19,7 @@ BOARDS = {
     "targeted": ("LEADERBOARD.md", "targeted attacks"),
     "untargeted": ("UNTARGETED.md", "untargeted attacks"),
     "visual": ("VISUAL.md", "attacks where images are read"),
+    "demotion": ("DEMOTION.md", "attacks that demote"),
 }
 """Leaderboards above the pages, by the track of a suite's attacks."""
 
@@ -173,6 +174,8 @@ def _track(each: Planned) -> str:
         return ""
     if goal == Goal.DEGRADE:
         return "untargeted"
+    if goal == Goal.DEMOTE:
+        return "demotion"
     return "visual" if resolved.model.reads_features else "targeted"
 
 

@@ -19,6 +19,7 @@ from fedbench.data import Split
 from fedbench.defenses.chain import Chain
 from fedbench.defenses.purifier import Purifier
 from fedbench.errors import Diverged, ThreatModelViolation, UserError
+from fedbench.evaluation.displacement import shown_to
 from fedbench.evaluation.measurement import Measurement
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
@@ -31,7 +32,7 @@ from fedbench.runs.identity import identity
 from fedbench.runs.record import RunRecord, summarize_curve
 from fedbench.runs.task import split_of, task_of
 from fedbench.runs.uploads import image_columns
-from fedbench.scenarios.scenario import Scenario
+from fedbench.scenarios.scenario import POPULAR_TARGETS, Scenario
 from fedbench.texts import count
 
 
@@ -182,6 +183,12 @@ def _sanity(
             said.append(f"uploads were refused, as they were not finite: {federation.refused:,}")
         for part in _parts(federation.defense):
             said += part.warnings()
+    places = measure.target_places() if measure is not None and curve else None
+    unseen = [
+        item for item, each in zip(task.targets.tolist(), places or (), strict=False) if not shown_to(each, 10).any()
+    ]
+    if unseen and scenario.attack == "none" and scenario.target.startswith(POPULAR_TARGETS):
+        said.append(f"nothing to demote: item {unseen[0]} is among nobody's 10 best")
     popular = measure.popularity if measure is not None else {}
     shown = "hr_10" if federation is not None and federation.protocol.ranking == "sampled" else "hr_full_10"
     shown = shown if shown in popular else "hr_full_10"

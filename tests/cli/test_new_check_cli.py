@@ -22,6 +22,7 @@ from fedbench.scenarios.scenario import Scenario
 ROOT = Path(__file__).parents[2]
 KINDS = {
     "attack": ["attack", "my-attack"],
+    "attack that demotes": ["attack", "my-attack", "--goal", "demote"],
     "attack that degrades": ["attack", "my-attack", "--goal", "degrade"],
     "defense": ["defense", "my-defense"],
     "attack on images": ["attack", "my-attack", "--channel", "image"],
@@ -124,6 +125,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         (["attack", "x", "--goal", "down"], "Unknown goal 'down'"),
         (["attack", "x", "--channel", "profiles"], "Unknown channel 'profiles'"),
         (["attack", "x", "--channel", "image", "--goal", "degrade"], "an attack that degrades has none"),
+        (["attack", "x", "--channel", "image", "--goal", "demote"], "--channel image begins an attack that promotes"),
         (["attack", "x", "--hook", "purify"], "--hook is of defenses; an attack has none"),
         (["model", "x", "--channel", "image"], "--channel is of attacks; a model has none"),
         (["defense", "x", "--hook", "aggregate"], "Unknown hook 'aggregate'"),

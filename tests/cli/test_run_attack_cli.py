@@ -96,6 +96,8 @@ def test_a_card_decides_what_fits(attack_file: Path) -> None:
     bounds = sorted(each.scenario.resolved.attack().params.eps for each in visual.scenarios)
     assert bounds == [4, 4, 8, 8, 16, 16, 32, 32], "the bound of all who show images stays"
     assert len(untargeted.scenarios) == 12
+    demoting = substituted(load_suite("smoke-demote"), chosen(attack="a-hum-demote"))
+    assert {planned.scenario.attack for planned in demoting.scenarios} == {"a-hum-demote"}
     assert {planned.scenario.defense_params == {} for planned in untargeted.scenarios} == {True, False}
 
 
@@ -105,6 +107,8 @@ def test_a_card_decides_what_fits(attack_file: Path) -> None:
         ("core-untargeted", "explicit-boost", "needs target items, but target = 'none'"),
         ("smoke", "gaussian", "degrades: it needs target = 'none', not 'random:1'"),
         ("smoke-untargeted", "psmu", "needs target items"),
+        ("smoke", "a-ra-demote", "demotes: it needs targets that are popular, not 'random:1'"),
+        ("smoke-demote", "psmu", "promotes: it needs targets that are not popular, unlike 'most-popular'"),
         ("smoke", "none", "come along as twins"),
         ("smoke", "./no.py", "file 'no.py' does not exist"),
         ("smoke", "explicit-bost", "Did you mean 'explicit-boost'"),

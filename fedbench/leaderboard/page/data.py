@@ -9,7 +9,7 @@ from typing import Any
 import fedbench
 from fedbench.leaderboard.board import superseded
 from fedbench.leaderboard.database import LENGTHS, Database
-from fedbench.leaderboard.notes import targeted_notes, untargeted_notes, visual_notes
+from fedbench.leaderboard.notes import demotion_notes, targeted_notes, untargeted_notes, visual_notes
 from fedbench.leaderboard.page.boards import FILTERS, Shared, choices, chosen_boards
 from fedbench.leaderboard.page.cards import cards
 from fedbench.leaderboard.page.runs import METRICS, curves, records, run_metrics
@@ -60,8 +60,10 @@ def page_data(database: Database, command: str = "fedbench leaderboard --html DI
 def _notes(database: Database, k: int) -> dict[str, list[str]]:
     """How to read the tables of each track."""
     notes = {"targeted": targeted_notes(k, True), "untargeted": untargeted_notes(hit_cut(k), True)}
-    (there,) = database.rows("select count(*) as visual from visual_attacks")
-    return notes | ({"visual": visual_notes(k, True)} if there["visual"] else {})
+    for track, of in (("visual", visual_notes), ("demotion", demotion_notes)):
+        if database.rows(f"select 1 from {track}_attacks limit 1"):
+            notes[track] = of(k, True)
+    return notes
 
 
 def _about(database: Database, command: str, data: dict[str, Any]) -> dict[str, Any]:

@@ -189,6 +189,7 @@ function metricColumns(k) {
   const h = DATA.options.h[k];
   const column = (name, label, signed) => ({ key: name, label, kind: "number", digits: 2, signed, of: (run) => metric(run, name, k) });
   if (state.track === "visual") return [column("er", `ER@${k}`), column("er_peak", "Peak"), column("ndcg_chosen", `NDCG@${h}`)];
+  if (state.track === "demotion") return [column("dr", `DR@${k}`), column("er", `ER@${k}`), column("hr", `HR@${h}`)];
   return state.track === "targeted"
     ? [column("er", `ER@${k}`), column("er_peak", "Peak"), column("hr", `HR@${h}`)]
     : [column("hr_chosen", `HR@${h}`), column("ndcg_chosen", `NDCG@${h}`), column("hr_loss", "Loss %", true), column("hr", `HR@${h} at the end`)];
@@ -238,7 +239,7 @@ function runRecord(place) {
       DATA.runs.superseded[place] && el("p", { class: "lacks" }, "Superseded: there are runs of a newer version of its attack, defense or model. It is not ranked."),
       DATA.runs.error[place] && el("p", { class: "lacks" }, `${DATA.runs.status[place]}: ${DATA.runs.error[place]}`),
       el("div", { class: "frame" }, el("table", {}, el("caption", { class: "unseen" }, "Metrics"),
-        el("thead", {}, el("tr", {}, ["K", ...["ER", "ER peak", "HR", "HR chosen", "NDCG chosen", "HR loss %"]].map((text) => el("th", { scope: "col", class: "number" }, text)))),
+        el("thead", {}, el("tr", {}, ["K", ...["ER", "ER peak", "HR", "HR chosen", "NDCG chosen", "HR loss %", "DR"]].map((text) => el("th", { scope: "col", class: "number" }, text)))),
         el("tbody", {}, DATA.options.k.map((k) => el("tr", {}, el("th", { scope: "row", class: "number" }, String(k)), DATA.metric_names.map((name) => el("td", { class: "number" }, num(metric(place, name, k), { digits: 2 })))))))),
       rows([["Status", DATA.runs.status[place]], ["Seed", DATA.runs.seed[place]], ["Epochs", `${DATA.runs.epochs[place]} of ${DATA.runs.planned[place]}`], ["Suite", DATA.runs.suite[place]], ["Started", DATA.runs.started[place]],
         ["Protocol", scenario.protocol], ["Split", scenario.split], ["Malicious clients", scenario.num_malicious], ["Targets", scenario.num_targets], ...twins]),

@@ -12,8 +12,9 @@ from typing import Any
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.page.boards import Pool, rounded
 
-METRICS = ("er", "er_peak", "hr", "hr_chosen", "ndcg_chosen", "hr_loss")
-"""Of a run, for each K, from the views ``headline`` and ``untargeted_attacks``; the last three by full ranking only."""
+METRICS = ("er", "er_peak", "hr", "hr_chosen", "ndcg_chosen", "hr_loss", "dr")
+"""Of a run, for each K, from the views ``headline`` and ``untargeted_attacks``; the three before
+the last by full ranking only."""
 CURVES = ("er_5", "er_10", "er_20", "er_30", "hr_5", "hr_10", "hr_20")
 """Metrics whose curves are drawn; HR@K against sampled negatives or by full ranking, as the protocol says."""
 
@@ -85,7 +86,7 @@ def run_metrics(database: Database) -> list[list[float | int | None]]:
     """
     query = (
         "select h.er, h.er_peak, h.hr, case when h.ranking = 'full' then h.hr_chosen end as hr_chosen,"
-        " case when h.ranking = 'full' then h.ndcg_chosen end as ndcg_chosen, u.hr_loss"
+        " case when h.ranking = 'full' then h.ndcg_chosen end as ndcg_chosen, u.hr_loss, h.dr"
         " from headline h left join untargeted_attacks u on u.run_id = h.run_id order by h.run_id"
     )
     out = []

@@ -27,6 +27,17 @@ const TRACKS = {
       x: `cost: HR@${h} lost without an attack (% of the baseline)`, y: `recovered HR@${h} (% of the baseline)`,
     }),
   },
+  demotion: {
+    prefix: "demotion_", exposes: true, left: "er", prevented: "reduction", cost: "paid", ms: "cost", value: "dr",
+    words: (k, h) => ({
+      attacks: `Attacks by DR@${k}, without a defense`,
+      defenses: `Defenses by DR@${k} reduction minus HR@${h} loss`,
+      heat: `DR@${k} that is left, attack by defense`,
+      cells: `DR@${k} by dataset, model and share of malicious clients`,
+      left: `DR@${k} left`, hr: `HR@${h}`, prevented: `DR@${k} reduction`, cost: `HR@${h} loss charged`, clean: `HR@${h} loss clean`, attacked: `HR@${h} loss attacked`, least: "least prevented",
+      x: `HR@${h} loss, the larger of clean and attacked (points)`, y: `DR@${k} reduction (points)`,
+    }),
+  },
   visual: {
     prefix: "visual_", exposes: true, left: "er", prevented: "reduction", cost: "paid", ms: "cost", value: "er",
     words: (k, h) => ({
@@ -87,7 +98,7 @@ function firstTrack() {
   return Object.keys(TRACKS).find((name) => all?.[`${TRACKS[name].prefix}attacks`]?.length) ?? "targeted";
 }
 
-// The tracks that this page has: the one of models that read images only where there are runs of it.
+// The tracks that this page has: those of models that read images, and of attacks that demote, only where there are runs of them.
 function shownTracks() {
   return Object.keys(TRACKS).filter((name) => Object.hasOwn(DATA.notes[DATA.start.k], name));
 }

@@ -13,7 +13,15 @@ function attackColumns(track, k, h) {
     rankColumn,
     { key: "attack", label: "Attack", kind: "name", of: (row) => row.attack },
   ];
-  if (track.exposes) {
+  if (track === TRACKS.demotion) {
+    columns.push(
+      { key: "dr", label: `DR@${k}`, kind: "estimate", within: SHARE, of: (row) => row.dr, help: "Of the users to whom the clean twin shows a target, the share to whom the attacked run does not" },
+      { key: "hr", label: `HR@${h}`, kind: "number", of: (row) => row.hr, help: "Under the attack" },
+      { key: "er", label: `ER@${k}`, kind: "number", of: (row) => row.er, help: "Share of users to whom a target is shown" },
+      { key: "clean_er", label: `Clean ER@${k}`, kind: "number", of: (row) => row.clean_er, help: "Likewise without the attack" },
+      { key: "hr_change", label: `HR@${h} change`, kind: "estimate", signed: true, within: POINTS, of: (row) => row.hr_change, help: "Attacked run minus its clean twin of the same seed, in points" },
+    );
+  } else if (track.exposes) {
     columns.push(
       { key: "er", label: `ER@${k}`, kind: "estimate", within: SHARE, of: (row) => row.er, help: "Share of users, who have not interacted with a target, to whom it is shown; mean over scenarios of the mean over seeds" },
       { key: "hr", label: `HR@${h}`, kind: "number", of: (row) => row.hr, help: "Under the attack" },
@@ -38,7 +46,7 @@ function attackColumns(track, k, h) {
   }
   columns.push(beatsColumn, averageColumn, { key: "knowledge", label: "Knows", kind: "text", of: (row) => knows(row).join(", ") || "nothing more", help: "Beyond the public parameters of the rounds in which its clients were sampled" });
   const first = { key: "first", label: "First", kind: "count", of: (row) => row.first, help: "(dataset, model) pairs of which it has all scenarios and no other such attack a higher mean" };
-  return [...columns, ...counts(), ...(track.exposes ? [first] : [])];
+  return [...columns, ...counts(), ...(track.exposes && track !== TRACKS.demotion ? [first] : [])];
 }
 
 function counts() {
@@ -59,7 +67,7 @@ function defenseColumns(track, words) {
     { key: "defense", label: "Defense", kind: "name", of: (row) => row.defense },
     { key: "family", label: "Family", kind: "text", of: (row) => row.family || "–" },
     { key: "prevented", label: words.prevented, kind: "estimate", signed: true, within: track.exposes ? POINTS : undefined, of: (row) => row[track.prevented] },
-    { key: "cost", label: words.cost, kind: "estimate", signed: true, within: track === TRACKS.targeted ? POINTS : LOST, of: (row) => row[track.cost], help: track.exposes ? "What it costs: the larger of the losses without an attack and under one" : "What it costs without an attack" },
+    { key: "cost", label: words.cost, kind: "estimate", signed: true, within: track === TRACKS.targeted || track === TRACKS.demotion ? POINTS : LOST, of: (row) => row[track.cost], help: track.exposes ? "What it costs: the larger of the losses without an attack and under one" : "What it costs without an attack" },
     ...(track.exposes ? [
       { key: "clean", label: words.clean, kind: "number", signed: true, of: (row) => row.loss?.[0] ?? null, help: "Without an attack" },
       { key: "attacked", label: words.attacked, kind: "number", signed: true, of: (row) => row.loss_attacked?.[0] ?? null, help: "Under attack, against the run without the defense" },
@@ -70,7 +78,7 @@ function defenseColumns(track, words) {
     { key: "front", label: "Front", kind: "text", of: (row) => (row.front === null ? "–" : row.front ? "yes" : "no"), help: "No ranked defense, nor having none, is as good in both and better in one" },
     { key: "left", label: words.left, kind: "number", of: (row) => row[track.left] },
     { key: "hr", label: words.hr, kind: "number", digits: track.exposes ? 1 : 2, of: (row) => row.hr, help: "Under attack" },
-    ...(track.exposes ? [{ key: "peak", label: "At peak", kind: "number", of: (row) => row.peak, help: "Highest value during training: a defense that ends near 0 after a high peak was overrun early" }] : []),
+    ...(track.exposes && track !== TRACKS.demotion ? [{ key: "peak", label: "At peak", kind: "number", of: (row) => row.peak, help: "Highest value during training: a defense that ends near 0 after a high peak was overrun early" }] : []),
     ...(track === TRACKS.untargeted ? [
       { key: "net_end", label: "Net at\u00a0the\u00a0end", kind: "number", signed: true, of: (row) => row.net_end, help: "At the last evaluation" },
       { key: "left_end", label: "Left at\u00a0the\u00a0end\u00a0%", kind: "number", of: (row) => row.left_end, help: "At the last evaluation" },
@@ -99,7 +107,7 @@ function cellColumns(track, k, h) {
     { key: "model", label: "Model", kind: "text", of: (row) => row.model },
     { key: "malicious_ratio", label: "Malicious", kind: "number", of: (row) => row.malicious_ratio, text: (row) => percent(row.malicious_ratio) },
     ...(visual ? [{ key: "eps", label: "Eps", kind: "number", digits: 0, of: (row) => row.eps, text: (row) => (row.eps === null ? "no image" : String(row.eps)), help: "How far the images may lie from the original ones, in steps of 8-bit pixels" }] : []),
-    { key: "value", label: exposes ? `ER@${k}` : `HR@${h} loss %`, kind: "estimate", within: exposes ? SHARE : LOST, signed: !exposes, of: (row) => row[track.value] },
+    { key: "value", label: track === TRACKS.demotion ? `DR@${k}` : exposes ? `ER@${k}` : `HR@${h} loss %`, kind: "estimate", within: exposes ? SHARE : LOST, signed: !exposes, of: (row) => row[track.value] },
     ...(visual ? [{ key: "hr", label: `HR@${h}`, kind: "number", digits: 2, of: (row) => row.hr }] : []),
     visual ? { key: "ndcg", label: "NDCG@20", kind: "number", digits: 2, of: (row) => row.ndcg } : { key: "hr", label: `HR@${h}`, kind: "number", digits: exposes ? 1 : 2, of: (row) => row.hr },
     { key: "runs", label: "Runs", kind: "count", of: (row) => DATA.lists[row.runs].length },

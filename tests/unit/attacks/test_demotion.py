@@ -34,18 +34,17 @@ def crafted(cls: type[Attack], params: Parameters, views: list[AttackerView]) ->
     return [attack.craft(view) for view in views][-1]
 
 
-def test_every_attack_on_embeddings_has_its_opposite() -> None:
-    """Fake profiles and images have none; all else is as on the card that is turned round."""
-    for name in ATTACKS.names():
-        card = ATTACKS.get(name).card
-        turned = f"{name}-demote" in TURNED
-        if card.goal == Goal.PROMOTE and not card.channel.shows_images and name != "psmu-popular":
-            assert turned != issubclass(ATTACKS.get(name), Shilling), name
-        if turned:
-            other = ATTACKS.get(f"{name}-demote").card
-            assert replace(card, goal=Goal.DEMOTE, version=1) == replace(
-                other, name=name, title=card.title, paper=card.paper, notes=card.notes
-            )
+def test_the_opposite_of_an_attack_knows_and_needs_the_same() -> None:
+    """And stands under its name on the board, where no fake profile has one."""
+    assert len(TURNED) >= 11
+    for name in TURNED:
+        card, of = ATTACKS.get(name).card, ATTACKS.get(name.removesuffix("-demote"))
+        expected = replace(of.card, goal=Goal.DEMOTE, version=1)
+        assert (
+            replace(card, name=of.card.name, title=of.card.title, paper=of.card.paper, notes=of.card.notes) == expected
+        )
+        assert issubclass(ATTACKS.get(name), of)
+        assert not issubclass(of, Shilling)
 
 
 @pytest.mark.parametrize("name", ["explicit-boost", "a-ra", "a-hum", "pieck-uea"])

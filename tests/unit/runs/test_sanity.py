@@ -24,9 +24,9 @@ def imported(folder: Path, users: int, items: int, each: int, *, alone: int = 0)
     import_dataset("mine", folder / "u.data")
 
 
-def run(dataset: str = "mine", **more: object) -> RunRecord:
+def run(dataset: str = "mine", model: str = "mf", **more: object) -> RunRecord:
     protocol = {"epochs": 1, "evaluate_every": 1}
-    return fedbench.run(Scenario(dataset, "mf", protocol_params=protocol, **more), 0)  # type: ignore[arg-type]
+    return fedbench.run(Scenario(dataset, model, protocol_params=protocol, **more), 0)  # type: ignore[arg-type]
 
 
 def test_eight_items_leave_nothing_to_rank_at_ten(tmp_path: Path) -> None:
@@ -38,6 +38,21 @@ def test_eight_items_leave_nothing_to_rank_at_ten(tmp_path: Path) -> None:
         assert record.metrics[name] is None
     assert record.popularity_hr_10 is None
     assert "not measured: er_10, er_20, er_30, hr_full_10" in record.warnings[0]
+
+
+def test_a_popular_target_that_nobody_is_shown_is_nothing_to_demote() -> None:
+    """After an epoch ncf shows everybody the same items. Only the run without an attack says so, and of popular targets."""
+    clean, attacked, promoted = (
+        run("longtail-small", model="ncf", target=target, **more)
+        for target, more in (
+            ("most-popular", {}),
+            ("most-popular", {"attack": "a-ra-demote", "malicious_ratio": 0.05}),
+            ("random:0", {}),
+        )
+    )
+    assert clean.metrics["er_10"] == attacked.metrics["er_10"] == promoted.metrics["er_10"] == 0
+    told = [[each for each in record.warnings if "demote" in each] for record in (clean, attacked, promoted)]
+    assert told == [[f"nothing to demote: item {clean.target_items[0]} is among nobody's 10 best"], [], []]
 
 
 def test_few_users_and_a_ratio_below_one_client(tmp_path: Path) -> None:
