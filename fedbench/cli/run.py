@@ -57,6 +57,16 @@ def run(
     device: Device = "auto",
     jobs: Jobs = None,
     shard: Shard = None,
+    executor: Annotated[
+        str, typer.Option(metavar="local|slurm", help="Run here, or on a Slurm cluster as an array of --tasks.")
+    ] = "local",
+    tasks: Annotated[
+        int, typer.Option(help="Of a Slurm array; each runs what no other does, with --jobs workers.")
+    ] = 4,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of sbatch, such as partition=gpu. Repeatable."),
+    ] = None,
     results: Results = DEFAULT_RESULTS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run everything again, also what is there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and for how long.")] = False,
@@ -80,11 +90,19 @@ def run(
     defer_torch()
     from fedbench.cli.output import console, count
     from fedbench.cli.verdict import speak
+    from fedbench.errors import UserError
     from fedbench.runs.execution import default_jobs, make_plan
     from fedbench.scenarios.suite import load_suite
 
-    where = choose_device("cpu" if isolated and device == "auto" else device)
-    workers = choose_jobs(jobs) or default_jobs(where)
+    if executor not in ("local", "slurm"):
+        raise UserError(f"--executor {executor!r} must be local or slurm.")
+    if tasks < 1:
+        raise UserError(f"--tasks {tasks} must be at least 1.")
+    if slurm and executor != "slurm":
+        raise UserError("--slurm is of --executor slurm.")
+    remote = executor == "slurm"  # whose machines have devices of their own
+    where = choose_device("cpu" if remote or (isolated and device == "auto") else device)
+    workers = choose_jobs(jobs) or (1 if remote else default_jobs(where))
     loaded = load_suite(suite)
     entries = {"attack": attack, "defense": defense, "model": model, "dataset": dataset}
     if isolated:
@@ -111,25 +129,51 @@ def run(
         text = f"{count(len(plan.moved), 'run')} there of other data under the name {names}: run again."
         console(err=True).print(text, soft_wrap=True)
     if dry_run:
-        _print_dry_run(planned, plan, workers, results)
+        _print_dry_run(planned, plan, workers * (tasks if remote else 1), results)
+        return
+    options = [part for kind, value in entries.items() if value for part in (f"--{kind}", value)]
+    options += [part for each in only or () for part in ("--only", each)]
+    options += ["--isolated"] if isolated else []
+    options += ["--seeds", seeds] if seeds else []
+    options += ["--device", device] if device != "auto" else []
+    options += ["--jobs", str(workers if remote else jobs)] if jobs or remote else []
+    options += ["--shard", shard] if shard else []
+    options += ["--results", str(results)] if results != DEFAULT_RESULTS else []
+    options += ["--diagnostics"] if diagnostics else []
+    options += ["--diagnose-every", str(diagnose_every)] if diagnose_every is not None else []
+    if remote and plan.todo:
+        _submit([suite, *options], plan, results, min(tasks, len(plan.todo)), workers, slurm or (), fresh)
         return
     summary = run_shown(plan, loaded.name, results, where, workers, every)
     _print_troubles(summary)
     if summary.interrupted:
-        options = [part for kind, value in entries.items() if value for part in (f"--{kind}", value)]
-        options += [part for each in only or () for part in ("--only", each)]
-        options += ["--isolated"] if isolated else []
-        options += ["--seeds", seeds] if seeds else []
-        options += ["--device", device] if device != "auto" else []
-        options += ["--jobs", str(jobs)] if jobs else []
-        options += ["--shard", shard] if shard else []
-        options += ["--results", str(results)] if results != DEFAULT_RESULTS else []
-        options += ["--diagnostics"] if diagnostics else []
-        options += ["--diagnose-every", str(diagnose_every)] if diagnose_every is not None else []
         command = shlex.join(["fedbench", "run", suite, *options])
         old = " (runs that --fresh had not reached keep their old results)" if fresh else ""
         console(err=True).print(f"interrupted; {summary.left} left{old}. Resume with: {command}", soft_wrap=True)
     speak(_verdict(summary, results), summary.exit_code == 0, summary.exit_code)
+
+
+def _submit(
+    arguments: Sequence[str], plan: Plan, results: Path, tasks: int, workers: int, options: Sequence[str], fresh: bool
+) -> None:
+    """Hand the plan to Slurm; what keeps it from starting is told before."""
+    from fedbench.cli.output import count
+    from fedbench.cli.verdict import speak
+    from fedbench.errors import UserError
+    from fedbench.runs.plan import obstacles
+    from fedbench.runs.slurm import LOGS, submit
+
+    if fresh:
+        raise UserError("--executor slurm: --fresh would run everything once in every task; use another --results.")
+    for error in obstacles(plan.todo, results):
+        raise error
+    job = submit(arguments, results, tasks, workers, options)
+    speak(
+        f"submitted: job {job}, {count(tasks, 'task')} for {count(len(plan.todo), 'run')}; `fedbench status"
+        f" {arguments[0]} --results {results}` says how far they are. Their output is in {results / LOGS}.",
+        True,
+        0,
+    )
 
 
 def _load_isolated(entries: Mapping[str, str | None], device: str) -> None:
