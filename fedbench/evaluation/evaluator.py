@@ -18,6 +18,7 @@ from fedbench.evaluation import metrics
 from fedbench.evaluation.displacement import places_text
 from fedbench.federation.clients import ragged
 from fedbench.federation.model import PublicParams, Recommender
+from fedbench.federation.own_tables import OwnTables
 
 KEPT_PAIRS = 5_000_000
 """Up to so many seen pairs, their places in the score blocks are kept between evaluations (16 bytes each)."""
@@ -141,8 +142,10 @@ class Evaluator:
             if len(some.item) <= KEPT_PAIRS:
                 some.keep(self._blocks)
 
-    def __call__(self, model: Recommender, params: PublicParams, users: torch.Tensor) -> dict[str, float]:
-        """The metrics of ``model`` with ``params`` and the embeddings ``users``, float32 [N, d].
+    def __call__(
+        self, model: Recommender, params: PublicParams, users: torch.Tensor, tables: OwnTables | None = None
+    ) -> dict[str, float]:
+        """The metrics of ``model`` with the embeddings ``users``, float32 [N, d], and ``params`` or own tables.
 
         Raises:
             Diverged: when a score is not finite: NaN compares as false and would look like a perfect result.
@@ -156,7 +159,10 @@ class Evaluator:
         finite = torch.ones((), dtype=torch.bool, device=device)
         buffer = torch.empty(0, device=device)
         for block in self._blocks:
-            scores = model.score_all(params, embeddings[block]).contiguous()
+            if tables is None:
+                scores = model.score_all(params, embeddings[block]).contiguous()
+            else:
+                scores = tables.scores(model, params, self.users[block], embeddings[block])
             finite &= torch.isfinite(scores.amax()) & torch.isfinite(scores.amin())
             if buffer.shape != scores.shape:
                 # Comparisons are written and summed as floats, four times faster than bools (exact below 2^24 items).

@@ -75,7 +75,7 @@ class Measurement:
         out = {}
         for prefix, evaluator, histories in self._parts:
             users = f.model.represent(f.params, f.users[: f.task.num_users], histories)
-            found = evaluator(f.model, f.params, users)
+            found = evaluator(f.model, f.params, users, f.training.tables)
             out.update({f"{prefix}{name}": value for name, value in found.items() if not prefix or "full" in name})
         return {name: value for name, value in out.items() if self._decided.get(name) != 1}
 

@@ -5,16 +5,19 @@ Honest clients train here, and malicious ones wherever they behave honestly on d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
 
+from fedbench.errors import UserError
 from fedbench.federation.batch import Batch
 from fedbench.federation.clients import TrainingRows, sample_rows
 from fedbench.federation.defense import Defense, ServerView
 from fedbench.federation.losses import Loss
 from fedbench.federation.model import LocalStep, PublicParams, Recommender
 from fedbench.federation.optimizers import Adam
+from fedbench.federation.own_tables import OwnTables
 from fedbench.federation.population import Population
 from fedbench.federation.rows import FullRows, coalesced
 from fedbench.federation.updates import Common, DenseGradients, Tensors, Updates
@@ -35,6 +38,7 @@ class LocalTraining:
         loss: an honest client's. fake_loss: of profiles that an attack made up, without regularisation.
         l2: lambda of the term ``(lambda/2) sum of all squared parameters``, touched or not; 0: there is none.
         pull: float32 [M, d], the gradient of that term by all items in this round; None until a client uploads it.
+        tables: the item tables that clients keep, of personal models; None: all rank by the server's.
         moves_late: whether private embeddings move at the end of the round (Adam), or with each step.
     """
 
@@ -54,6 +58,11 @@ class LocalTraining:
             users = torch.cat([users, model.init_users(extra, population.stream("init", "malicious"))])
         self.users = users.to(population.device)
         self.moves_late = p.user_optimizer != "sgd"
+        self.tables = OwnTables(len(self.users), p.learning_rate) if model.personal else None
+        if model.personal and self.moves_late:
+            raise UserError(
+                f"model {model.card.name!r} moves a client's own embedding before its items; set user_optimizer = 'sgd'."
+            )
         self._rate = self._client_rates()
         self._adam = Adam(self._rate if isinstance(self._rate, float) else p.learning_rate, fused=True)
         self._moves: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -76,7 +85,7 @@ class LocalTraining:
 
         Dropout has streams of the round's own: what an attack changes in one round does not move the draws of the next.
         """
-        self.params, self.pull = params, None
+        self.params, self.pull, self._number = params, None, number
         draws = self._population.stream
         self._dropout = {
             "honest": draws("dropout", "honest", number, on_device=True),
@@ -100,15 +109,24 @@ class LocalTraining:
         """One local step of honest clients: their private embeddings move, their uploads are returned."""
         batch = self.batch(rows, clients, "honest")
         users = self.users.index_select(0, batch.clients)
-        local = self.gradients(users, batch, self.loss, "honest")
+        local = self.gradients(batch.clients, users, batch, self.loss, "honest")
         local = self.defended(local, users, batch, defense, server)
+        if self.tables is not None:
+            self.tables.keep(self._number, self.params.items, batch.clients, local.rows)
         upload, gradient = self.uploaded(local, users, batch, self.l2)
         self.move(batch.clients, users, gradient)
         return upload
 
-    def gradients(self, users: torch.Tensor, batch: Batch, loss: Loss, who: Who) -> LocalStep:
-        """The gradients of every client's own loss at the received parameters, with this round's dropout."""
-        return self.model.local_step(self.params, users, batch, loss, self._dropout[who])
+    def gradients(self, clients: torch.Tensor, users: torch.Tensor, batch: Batch, loss: Loss, who: Who) -> LocalStep:
+        """The gradients of every client's own loss at the received parameters, with this round's dropout.
+
+        Of personal models those by items are taken after the step of ``users``, the embeddings of ``clients``.
+        """
+        local = self.model.local_step(self.params, users, batch, loss, self._dropout[who])
+        if self.tables is None:
+            return local
+        after = self._moved(clients, users, local.users)
+        return replace(local, rows=self.model.local_step(self.params, after, batch, loss, self._dropout[who]).rows)
 
     def uploaded(self, local: LocalStep, users: torch.Tensor, batch: Batch, l2: float) -> tuple[Updates, torch.Tensor]:
         """What clients upload, and the gradient by their own embeddings, with ``l2 / 2`` times all squared parameters.
@@ -139,8 +157,12 @@ class LocalTraining:
         if self.moves_late:
             self._moves.append((clients, gradient))
         else:
-            rate = self._rate if isinstance(self._rate, float) else self._rate.index_select(0, clients)
-            self.users.index_copy_(0, clients, users - rate * gradient)
+            self.users.index_copy_(0, clients, self._moved(clients, users, gradient))
+
+    def _moved(self, clients: torch.Tensor, users: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The private embeddings ``users`` of ``clients`` after a step of plain descent."""
+        rate = self._rate if isinstance(self._rate, float) else self._rate.index_select(0, clients)
+        return users - rate * gradient
 
     def end_round(self) -> None:
         """The step of the embeddings that move late."""

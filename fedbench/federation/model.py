@@ -87,6 +87,9 @@ class Recommender(ABC):
     """Whether the order of a client's pairs matters to it, and what it reads at each of them."""
     reads_features: ClassVar[bool] = False
     """Whether it reads features of item images (``PublicParams.features``) beside item embeddings."""
+    personal: ClassVar[bool] = False
+    """Whether each client ranks by an item table of its own: the one it has received, less the server's learning rate times
+    the rows that it uploads, which are its gradient by items after the step of its private embedding."""
 
     class Params(NoParameters):
         """Replaced by each model: its hyper-parameters."""

@@ -155,7 +155,7 @@ class OwnWork:
     ) -> tuple[Updates, torch.Tensor, torch.Tensor]:
         """Honest uploads on ``batch``, with a defense on the clients' side or none, their embeddings' gradient, and these."""
         users = self._training.users.index_select(0, clients)
-        local = self._training.gradients(users, batch, self._data.loss, "malicious")
+        local = self._training.gradients(clients, users, batch, self._data.loss, "malicious")
         if defended is not None:
             local = self._training.defended(local, users, batch, *defended)
         updates, gradient = self._training.uploaded(local, users, batch, self._data.l2)

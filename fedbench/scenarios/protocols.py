@@ -14,8 +14,8 @@ from fedbench.errors import UserError, unknown
 from fedbench.federation.protocol import Protocol
 
 # The presets, field by field where they differ from the defaults of the class (methods: ICDE'24 section VI and code;
-# IJCAI'22 section 5.1 and code; WSDM'22 experimental settings; AAAI'23 section 5 and code; TOIS). Later entries win:
-# protocol, then model, then dataset.
+# IJCAI'22 section 5.1 and code; IJCAI'23 code; WSDM'22 experimental settings; AAAI'23 section 5 and code; TOIS). Later
+# entries win: protocol, then model, then dataset.
 _PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
     "icde24": {
         ("*", "*"): {},
@@ -78,6 +78,23 @@ _PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
         ("mf", "gowalla"): {"regularization": 1e-6},
         ("sasrec", "*"): {"learning_rate": 0.001},
     },
+    # The server's rate is 0.1 M 80: what clients upload are gradients here, and there tables after such a step. All clients
+    # take part in every round.
+    "ijcai23": {
+        ("*", "*"): {
+            "split": "leave-one-out-validation",
+            "negatives_per_positive": 4,
+            "negatives": "epoch",
+            "negatives_exclude": "all",
+            "clients_per_round": 10_000_000,
+            "learning_rate": 13_456.0,
+            "client_learning_rate": 0.1,
+            "aggregation": "mean",
+            "epochs": 100,
+            "evaluate_every": 5,
+        },
+        ("*", "ml-1m"): {"learning_rate": 29_648.0},
+    },
     # Split, cohort and epochs are not stated. The paper says Adam, its eqs. 2 and 3 plain steps on the sum of gradients;
     # under Adam on the server no attack on images reaches a list.
     "tois": {
@@ -138,6 +155,7 @@ _METHOD_PRESETS: dict[str, tuple[MethodPreset, ...]] = {
         MethodPreset("model", "mf", {"embedding_size": 64, "init_std": 1.0}),
     ),
     "aaai23": tuple(_aaai23()),
+    "ijcai23": (),
     "tois": (MethodPreset("model", "ncf", {"embedding_size": 32, "hidden": [32, 16]}),),
 }
 """By protocol; of several that fit, later ones stand on top."""
@@ -147,6 +165,7 @@ TITLES = {
     "ijcai22": "A-ra and A-hum (IJCAI 2022): NCF, four negatives, 4:1 split, full ranking",
     "wsdm22": "PipAttack (WSDM 2022): mean of gradients, compromised clients, attack after clean epochs",
     "aaai23": "ClusterAttack and UNION (AAAI 2023): BPR, FedAvg with Adam, compromised clients, full ranking, validation",
+    "ijcai23": "PFedRec (IJCAI 2023): all clients in every round, mean of their item tables, four negatives, validation",
     "tois": "Visually-aware federated recommenders (TOIS): images, four negatives, 4:1 split, attack from epoch 8",
 }
 

@@ -129,6 +129,11 @@ class Scenario:
                 f"model {self.model!r} takes one negative for each positive, but protocol {self.protocol!r} has"
                 f" negatives_per_positive = {protocol.negatives_per_positive}; set it to 1."
             )
+        if model_cls.personal and (protocol.user_optimizer, protocol.server_optimizer) != ("sgd", "sgd"):
+            raise UserError(
+                f"model {self.model!r} is made for plain steps of clients and server, but protocol {self.protocol!r} has"
+                " Adam; use protocol 'ijcai23'."
+            )
         pool = protocol.malicious_pool
         if pool is not None and self.malicious_ratio > pool:
             raise UserError(

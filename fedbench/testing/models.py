@@ -104,7 +104,10 @@ def separation(federation: Federation, user: torch.Tensor, item: torch.Tensor) -
     with torch.no_grad():
         histories = Histories.of(task.train_user, task.train_item, task.num_users)
         users = f.model.represent(f.params, f.users[: task.num_users], histories)
-        scores = f.model.score_all(f.params, users)
+        tables, everybody = f.training.tables, torch.arange(task.num_users)
+        scores = (
+            f.model.score_all(f.params, users) if tables is None else tables.scores(f.model, f.params, everybody, users)
+        )
     own = torch.zeros(task.num_users, task.num_items, dtype=torch.bool)
     own[task.train_user, task.train_item] = True
     own[user, item] = True
@@ -282,6 +285,10 @@ def _trained(cls: type[Recommender], kind: str, epochs: int) -> Federation:
         "user_optimizer": "adam",
         "aggregation": "mean",
     }
+    if cls.personal:
+        # Plain steps, at the rates of protocol ijcai23.
+        learning = {"learning_rate": 8.0 * RING, "client_learning_rate": 0.1, "aggregation": "mean"}
+        learning["negatives"] = "epoch"
     federation = small_federation(cls(cls.Params()), task=task, loss=kind, **({"clients_per_round": RING} | learning))
     for _ in range(epochs):
         federation.train_epoch()

@@ -66,7 +66,7 @@ def dataset(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("model", ["mf", "ncf"])
+@pytest.mark.parametrize("model", ["mf", "ncf", "pfedrec"])
 def test_one_round(benchmark: Any, dataset: str, model: str) -> None:
     """256 clients: local steps, aggregation, the server's step."""
     federation, _, _ = build(dataset, model)
@@ -84,6 +84,14 @@ def test_one_round(benchmark: Any, dataset: str, model: str) -> None:
     benchmark.group = f"round of 256 clients, {model}, {dataset}"
     benchmark(round_of_training)
     assert model != "mf" or benchmark.stats.stats.min <= PATIENCE * ROUND_SECONDS
+
+
+def test_evaluation_by_tables_of_the_clients_own(benchmark: Any, dataset: str) -> None:
+    """Of pfedrec: the rows that everybody touched in their latest rounds, beside the tables received."""
+    federation, evaluator, _ = build(dataset, "pfedrec")
+    federation.train_epoch()
+    benchmark.group = f"evaluation, pfedrec, {dataset}"
+    benchmark(evaluator, federation.model, federation.params, federation.users, federation.training.tables)
 
 
 @pytest.mark.parametrize("model", ["mf", "ncf"])
