@@ -37,13 +37,18 @@ RATIO = 0.05
 
 
 def build(
-    defense: str, dataset: str = "ml-100k", model: str = "mf", keep_freed: bool = True, **params: Any
+    defense: str,
+    dataset: str = "ml-100k",
+    model: str = "mf",
+    keep_freed: bool = True,
+    attack: str = "pieck-uea",
+    **params: Any,
 ) -> Federation:
     """A federation under attack: 943 honest and 47 malicious clients on ML-100K."""
     if keep_freed:
         keep_freed_memory()  # as every run does
     torch.set_num_threads(1)
-    scenario = Scenario(dataset, model, "pieck-uea", defense, RATIO, defense_params=params)
+    scenario = Scenario(dataset, model, attack, defense, RATIO, defense_params=params)
     r = scenario.resolved
     try:
         split = load_split(dataset, r.protocol.split)
@@ -65,6 +70,22 @@ def received(federation: Federation) -> tuple[Updates, ServerView]:
     honest = federation.training.honest_updates(federation.population.rows, cohort.honest, federation.defense, view)
     assert federation.adversary is not None
     return concat([honest, federation.adversary.updates(cohort.malicious, honest, federation.epoch, 0)]), view
+
+
+@pytest.mark.parametrize("name", ["median", "norm-bound"])
+def test_an_epoch_under_an_attack_that_simulates_the_defense(benchmark: Any, name: str) -> None:
+    """Every round ten runs of the rule on as many clients as a real one has, and their honest steps."""
+    fixed, begin = build(name), time.perf_counter()
+    for _ in range(3):
+        fixed.train_epoch()
+    without = (time.perf_counter() - begin) / 3
+    federation = build(name, attack="adaptive")
+    benchmark.group = "epoch of 990 clients, mf, ml-100k, adaptive"
+    benchmark.pedantic(federation.train_epoch, rounds=3, warmup_rounds=1)
+    ratio = benchmark.stats.stats.median / without
+    benchmark.extra_info["times as long as under the attack itself"] = round(ratio, 1)
+    print(f"\n{name}: {ratio:.1f} times as long as under the attack itself")
+    assert ratio < 30
 
 
 @pytest.mark.parametrize("scope", ["item", "client"])
