@@ -63,7 +63,7 @@ def make_page(suite: Suite, database: Database, folder: Path) -> Page:
     lines += [escape(f"Note: {text}") + "\n" for text in suite.warnings(planned)]
     lines += _matrix(planned)
     lines += _state(planned, statuses, there, len(wanted))
-    lines += _boards(planned, folder.parent) if not suite.expected else []
+    lines += _boards(suite.name, planned, folder.parent) if not suite.expected else []
     lines += published_section(report)
     ran = replace(report, curves=[curve for curve in report.curves if curve.n or curve.diverged or curve.failed])
     if suite.expected and ran.curves:
@@ -156,9 +156,11 @@ def _state(planned: Sequence[Planned], statuses: Statuses, there: int, runs: int
     return [*lines, "Not run yet, where others are:", "", *lacking, ""] if lacking else lines
 
 
-def _boards(planned: Iterable[Planned], above: Path) -> list[str]:
-    tracks = {_track(each) for each in planned}
-    links = [
+def _boards(name: str, planned: Iterable[Planned], above: Path) -> list[str]:
+    """Links to the leaderboards ``above``: that of the suite's own name first."""
+    tracks, own = {_track(each) for each in planned}, f"{name.upper()}.md"
+    links = [f"[Leaderboard of this suite](../{own})"] if (above / own).is_file() else []
+    links += [
         f"[Leaderboard of {what}](../{file})"
         for track, (file, what) in BOARDS.items()
         if (above / file).is_file() and track in tracks

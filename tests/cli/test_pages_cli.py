@@ -99,6 +99,10 @@ def test_pictures_beside_and_leaderboards_above_are_linked(suite: Path, results:
     assert plain.endswith("[Leaderboard of targeted attacks](../LEADERBOARD.md).\n")
     assert "mine.png" not in plain
     assert "fedbench reproduce" not in plain
+    (tmp_path / "MINE.md").write_bytes(b"")
+    assert pages(suite, "--out", tmp_path / "suites", "--results", results).exit_code == 0
+    both = (tmp_path / "suites" / "mine.md").read_text(encoding="utf-8").splitlines()[-1]
+    assert both.startswith("[Leaderboard of this suite](../MINE.md); [Leaderboard of targeted attacks]")
 
 
 def test_every_suite_has_a_page_and_nothing_is_run(results: Path, tmp_path: Path) -> None:
