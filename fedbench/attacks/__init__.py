@@ -26,6 +26,7 @@ ATTACKS: Registry[Attack] = Registry(
         "poisonfrs": "fedbench.attacks.poisonfrs:PoisonFRS",
         "psmu": "fedbench.attacks.psmu:SyntheticMaliciousUsers",
         "psmu-popular": "fedbench.attacks.psmu:PopularSyntheticUsers",
+        "subgroup-spattack": "fedbench.attacks.subgroup_spattack:SubgroupSpattack",
         "psmu-v": "fedbench.attacks.psmu_v:SyntheticUserImages",
         "psmu-pp": "fedbench.attacks.psmu_pp:SyntheticUserImagesAndGradients",
         "psmu-v-adaptive": "fedbench.attacks.psmu_v_adaptive:AdaptiveSyntheticUserImages",

@@ -101,6 +101,8 @@ class Knowledge(enum.StrEnum):
     """How many clients a round samples and how many of them are expected to be malicious."""
     HONEST_UPDATES = "honest_updates"
     """What the honest clients of the round upload, before it is made: an omniscient attacker."""
+    SUBGROUP_ITEMS = "subgroup_items"
+    """The items by which the protocol's subgroup of users is known: all of them have all of these."""
     DEFENSE = "defense"
     """The server's defense and its parameters: another one like it, with no memory of the real rounds and other random draws,
     can be run on the attacker's own images and on uploads of its own clients."""

@@ -56,5 +56,39 @@ def displacement_ratio(clean: Sequence[str], attacked: Sequence[str], cutoff: in
     return sum(shares) / len(shares) if shares else None
 
 
+def exposed(places: Sequence[str], cutoff: int, among: npt.NDArray[np.bool_]) -> float | None:
+    """ER@K among some of the users: the share of those who count to whom a target is shown, mean over the targets.
+
+    Args:
+        places: of the targets. cutoff: K. among: bool [N], which users.
+
+    Returns:
+        A fraction in [0, 1]; None where nobody of them counts for a target.
+    """
+    shares = []
+    for each in places:
+        users = counted(each) & among
+        if not users.any():
+            return None
+        shares.append(float((shown_to(each, cutoff) & users).sum() / users.sum()))
+    return sum(shares) / len(shares) if shares else None
+
+
+def by_subgroup(places: Sequence[str] | None, users: Sequence[int], lengths: Sequence[int]) -> dict[str, float | None]:
+    """ER@K inside and outside of a subgroup as ``er_in_K`` and ``er_out_K``; all None without ``places``.
+
+    Args:
+        places: of the targets. users: ids of the subgroup. lengths: every K.
+    """
+    out: dict[str, float | None] = {}
+    for k in lengths:
+        inside, outside = None, None
+        if places:
+            among = np.isin(np.arange(len(places[0])), users)
+            inside, outside = exposed(places, k, among), exposed(places, k, ~among)
+        out |= {f"er_in_{k}": inside, f"er_out_{k}": outside}
+    return out
+
+
 def _codes(places: str) -> npt.NDArray[np.uint8]:
     return np.frombuffer(places.encode("ascii", "replace"), np.uint8)

@@ -275,6 +275,7 @@ class Adversary:
             surroundings,
             own_data=own,
             item_popularity=popularity,
+            subgroup_items=None if t.subgroup is None else t.subgroup.items.clone(),
             public_interactions=public,
             cohort_size=population.cohort_size,
             malicious_per_round=population.cohort_size * len(population.malicious) / population.num_clients,

@@ -21,6 +21,14 @@ UserItem = tuple["torch.Tensor", "torch.Tensor"]
 
 
 @dataclass(frozen=True)
+class Subgroup:
+    """Users whom an attack may want to reach alone: int64 [k], those who have all of the items int64 [n]."""
+
+    items: torch.Tensor
+    users: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Task:
     """What a federation trains on, as tensors on one device.
 
@@ -30,7 +38,7 @@ class Task:
         targets: int64 [T]. num_malicious: m_tot.
         public: the published attacker-visible sample (user, item), when there is one for the fraction asked for.
         held_out: user and item of all held-out interactions, which some protocols keep out of the negatives.
-        images: of the items, where there are any.
+        images: of the items, where there are any. subgroup: of the users, where the protocol names one.
     """
 
     num_users: int
@@ -42,6 +50,7 @@ class Task:
     public: UserItem | None = None
     held_out: UserItem | None = None
     images: ItemImages | None = None
+    subgroup: Subgroup | None = None
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,24 @@ class Protocol(Parameters):
         description="a held-out item that the user has in training too: ranked like any other, or never found",
         json_schema_extra=LATER,
     )
+    subgroup: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="exposure is measured inside and outside of a subgroup, too: the users who have all of so many items,"
+        " drawn once among those that more than `subgroup_frequency` of the users have; 0: of none",
+        json_schema_extra=LATER,
+    )
+    subgroup_draw: int = Field(
+        0, ge=0, le=9_999, description="which draw, by its number, as of targets", json_schema_extra=LATER
+    )
+    subgroup_frequency: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="share of the users who must have an item of the subgroup's [subgroup-spattack code: 0.2]",
+        json_schema_extra=LATER,
+    )
     evaluate_every: int = Field(10, ge=1, description="epochs between evaluations; the last epoch is always evaluated")
 
     @field_validator("client_learning_rate")

@@ -153,8 +153,9 @@ class AttackerView:
     """The eyes of an attack. Always granted: ``model``, ``num_items``, ``num_malicious``, ``learning_rate``,
     ``aggregation``, ``targets``, ``device``, ``generator``, ``embedding_size``; in a round also ``params``,
     ``clients``, ``epoch``, ``round``. Only with the knowledge of the same name on the card: ``item_popularity``,
-    ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, ``honest_updates``, ``purify`` and ``simulation``
-    (knowledge ``defense``), and ``own_data`` with ``honest``, ``own_batch``, ``own_users``, ``trained`` and ``colluding``.
+    ``subgroup_items``, ``public_interactions``, ``cohort_size`` with ``malicious_per_round``, ``honest_updates``, ``purify``
+    and ``simulation`` (knowledge ``defense``), and ``own_data`` with ``honest``, ``own_batch``, ``own_users``, ``trained``
+    and ``colluding``.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class AttackerView:
         *,
         own_data: Profiles | None = None,
         item_popularity: torch.Tensor | None = None,
+        subgroup_items: torch.Tensor | None = None,
         public_interactions: PublicInteractions | None = None,
         cohort_size: int | None = None,
         malicious_per_round: float | None = None,
@@ -175,6 +177,7 @@ class AttackerView:
         knows = card.knowledge
         self._own_data = own_data if Knowledge.OWN_DATA in knows else None
         self._item_popularity = item_popularity if Knowledge.ITEM_POPULARITY in knows else None
+        self._subgroup_items = subgroup_items if Knowledge.SUBGROUP_ITEMS in knows else None
         self._public_interactions = public_interactions if Knowledge.PUBLIC_INTERACTIONS in knows else None
         self._cohort_size = cohort_size if Knowledge.COHORT_SIZE in knows else None
         self._malicious_per_round = malicious_per_round if Knowledge.COHORT_SIZE in knows else None
@@ -194,6 +197,7 @@ class AttackerView:
             self._surroundings,
             own_data=self._own_data,
             item_popularity=self._item_popularity,
+            subgroup_items=self._subgroup_items,
             public_interactions=self._public_interactions,
             cohort_size=self._cohort_size,
             malicious_per_round=self._malicious_per_round,
@@ -209,6 +213,7 @@ class AttackerView:
             self._surroundings,
             own_data=self._own_data,
             item_popularity=self._item_popularity,
+            subgroup_items=self._subgroup_items,
             public_interactions=self._public_interactions,
             cohort_size=self._cohort_size,
             malicious_per_round=self._malicious_per_round,
@@ -345,6 +350,14 @@ class AttackerView:
         self._needs(Knowledge.ITEM_POPULARITY, "item_popularity")
         assert self._item_popularity is not None
         return self._item_popularity
+
+    @property
+    def subgroup_items(self) -> torch.Tensor:
+        """int64 [n]: the items that all users of the subgroup have."""
+        self._needs(Knowledge.SUBGROUP_ITEMS, "subgroup_items")
+        if self._subgroup_items is None:
+            self._refuse("asked for the items of a subgroup, and this protocol has none")
+        return self._subgroup_items
 
     @property
     def public_interactions(self) -> PublicInteractions:

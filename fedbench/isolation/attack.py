@@ -116,6 +116,7 @@ def _static(view: AttackerView) -> dict[str, Any]:
         "targets": view.targets,
         "own_data": view._own_data,
         "item_popularity": view._item_popularity,
+        "subgroup_items": view._subgroup_items,
         "public_interactions": view._public_interactions,
         "cohort_size": view._cohort_size,
         "malicious_per_round": view._malicious_per_round,

@@ -204,7 +204,9 @@ class _Host:
         )
 
 
-STATIC = ("own_data", "item_popularity", "public_interactions", "cohort_size", "malicious_per_round")
+STATIC = (
+    "own_data", "item_popularity", "subgroup_items", "public_interactions", "cohort_size", "malicious_per_round",
+)  # fmt: skip
 """What of a view stays the same from round to round."""
 _HOOKS = ("start", "profiles", "craft", "perturb", *HOOKS)
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from fedbench.errors import UserError, unknown
 from fedbench.leaderboard.displaced import with_displacement
 from fedbench.leaderboard.popularity import popularity_beside
-from fedbench.runs.record import schema
+from fedbench.runs.record import SUBGROUP_COLUMNS, schema
 from fedbench.runs.results import Found, no_results, scan
 from fedbench.texts import count
 
@@ -193,7 +193,15 @@ class Database:
             name
             for name in schema().names
             if name
-            not in ("curve", "uploads", "target_items", "target_places", "attack_knowledge", "defense_knowledge")
+            not in (
+                "curve",
+                "uploads",
+                "target_items",
+                "target_places",
+                *SUBGROUP_COLUMNS,
+                "attack_knowledge",
+                "defense_knowledge",
+            )
         ]
         for key, _ in pairs:
             if key not in columns:

@@ -20,7 +20,7 @@ left join ended b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.sta
 -- visual: its model reads images of items. A table, as is quality: all else reads it several times. Its curve is in runs.
 create or replace table headline as
 select * exclude (newest_attack, newest_defense, newest_model, curve),
-       er_$K as er, dr_$K as dr, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
+       er_$K as er, er_in_$K as er_in, er_out_$K as er_out, dr_$K as dr, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
        cast(json_extract(scenario_json, '$.num_targets') as integer) as num_targets,
        case when ranking = 'full' then hr_full_$H else hr_$H end as hr,
        case when ranking = 'full' then coalesce(hr_full_$H_best, hr_full_$H) else hr_$H end as hr_chosen,
@@ -40,14 +40,14 @@ select run_id, scenario_id, seed, dataset, model, attack, defense, malicious_rat
 from (select *, unnest(curve) as point from runs);
 
 -- Attacked runs beside their clean twin of the same seed: what the attack gains, and what it costs in quality. er_earned is 0 of
--- a broken run: who ruins a recommender has promoted nothing. Attacks that promote on models that read images are in
--- visual_attacks.
+-- a broken run: who ruins a recommender has promoted nothing. er_in and er_out: inside and outside of the subgroup of users that
+-- the protocol names. Attacks that promote on models that read images are in visual_attacks.
 create or replace view attacks as
 select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
        r.num_targets, r.target_items, r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
        array_to_string(r.attack_knowledge, ', ') as knowledge,
-       r.er, case when r.broken then 0 else r.er end as er_earned, r.er_peak, r.er_tail,
+       r.er, case when r.broken then 0 else r.er end as er_earned, r.er_peak, r.er_tail, r.er_in, r.er_out,
        r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change, r.broken, r.refused_uploads, r.warnings, r.isolation
 from headline r
 left join headline c on c.scenario_id = r.clean_id and c.seed = r.seed and c.status = 'ok'

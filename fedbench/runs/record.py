@@ -19,7 +19,8 @@ SCHEMA_VERSION = 8
 2: ``defense_family``, ``defense_knowledge``, ``defense_assumes``. 3: ``val_*`` in the points of the curve,
 ``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``. 4: ``model_version``, ``defense_version``; before it, all were 1.
 5: ``model_source_hash``. 6: ``extractor``, ``images_fingerprint``, ``uploads`` and :data:`IMAGE_MEASURES`.
-7: :data:`TRUST_COLUMNS` and ``checksum``, which is over all other values. 8: ``target_places``.
+7: :data:`TRUST_COLUMNS` and ``checksum``, which is over all other values. 8: ``target_places``,
+:data:`SUBGROUP_COLUMNS` and :data:`SUBGROUP_MEASURES`.
 """
 
 EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
@@ -50,7 +51,11 @@ IMAGE_COLUMNS = ("extractor", "images_fingerprint", "uploads")
 """Further columns of runs with images."""
 TRUST_COLUMNS = ("isolation", "refused_uploads", "warnings", "popularity_hr_10", "popularity_hr_full_10")
 """How far the numbers of a run can be trusted."""
-ADDED = (*IMAGE_COLUMNS, *TRUST_COLUMNS, "target_places")
+SUBGROUP_COLUMNS = ("subgroup_items", "subgroup_users")
+"""Further columns of runs whose protocol names a subgroup of the users."""
+SUBGROUP_MEASURES = tuple(f"er_{side}_{k}" for side in ("in", "out") for k in (5, 10, 20, 30))
+"""Of these runs: ER@K at the end among the users of the subgroup, and among all others."""
+ADDED = (*IMAGE_COLUMNS, *TRUST_COLUMNS, "target_places", *SUBGROUP_COLUMNS)
 """Columns that later versions put behind the metrics."""
 
 
@@ -143,6 +148,12 @@ class RunRecord:
     target_places: Sequence[str] | None = None
     """Of every target, whom the last evaluation showed it, and in which place: see ``evaluation/displacement.py``; None
     without targets or an evaluation, and where there are too many."""
+    subgroup_items: list[int] | None = None
+    """The items that all users of the protocol's subgroup have; None: it names none."""
+    subgroup_users: list[int] | None = None
+    """Their ids."""
+    subgroup: Mapping[str, float | None] = field(default_factory=dict)
+    """:data:`SUBGROUP_MEASURES`; columns of their own."""
 
     @property
     def run_id(self) -> str:
@@ -151,9 +162,10 @@ class RunRecord:
 
     def row(self) -> dict[str, Any]:
         """The record as one flat row of :func:`schema`."""
-        nested = ("metrics", "images")
+        nested = ("metrics", "images", "subgroup")
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in nested}
         row = {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **values, **self.metrics, **self.images}
+        row |= self.subgroup
         return row | {"checksum": checksum(row)}
 
 
@@ -167,6 +179,8 @@ def schema() -> pa.Schema:
         "warnings": pa.list_(pa.string()),
         "target_items": pa.list_(pa.int64()),
         "target_places": pa.list_(pa.string()),
+        "subgroup_items": pa.list_(pa.int64()),
+        "subgroup_users": pa.list_(pa.int64()),
         "started_at": pa.timestamp("us", tz="UTC"),
         "curve": pa.list_(
             pa.struct([("epoch", pa.int32()), *((name, pa.float64()) for name in (*METRICS, *VALIDATION))])
@@ -176,7 +190,7 @@ def schema() -> pa.Schema:
         f.name: special.get(f.name) or kinds.get(str(f.type).partition(" ")[0]) for f in dataclasses.fields(RunRecord)
     }
     columns = [("schema_version", pa.int32()), ("run_id", pa.string())]
-    columns += [(n, kind) for n, kind in of.items() if n not in ("metrics", "images", *ADDED)]
+    columns += [(n, kind) for n, kind in of.items() if n not in ("metrics", "images", "subgroup", *ADDED)]
     for name in METRICS:
         columns.append((name, pa.float64()))
     for name in EXPOSURE:
@@ -186,7 +200,8 @@ def schema() -> pa.Schema:
     upload = pa.struct([("epoch", pa.int32()), ("item", pa.int64()), *((n, pa.float64()) for n in UPLOAD_MEASURES)])
     columns += [("extractor", pa.string()), ("images_fingerprint", pa.string()), ("uploads", pa.list_(upload))]
     columns += [(name, pa.float64()) for name in IMAGE_MEASURES]
-    columns += [*((name, of[name]) for name in (*TRUST_COLUMNS, "target_places")), ("checksum", pa.string())]
+    columns += [*((name, of[name]) for name in (*TRUST_COLUMNS, "target_places", *SUBGROUP_COLUMNS))]
+    columns += [*((name, pa.float64()) for name in SUBGROUP_MEASURES), ("checksum", pa.string())]
     return pa.schema(columns)
 
 

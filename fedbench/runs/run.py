@@ -19,7 +19,7 @@ from fedbench.data import Split
 from fedbench.defenses.chain import Chain
 from fedbench.defenses.purifier import Purifier
 from fedbench.errors import Diverged, ThreatModelViolation, UserError
-from fedbench.evaluation.displacement import shown_to
+from fedbench.evaluation.displacement import by_subgroup, shown_to
 from fedbench.evaluation.measurement import Measurement
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
@@ -121,6 +121,7 @@ def run(
         status, error, curve, wrong = "failed", f"{type(stop).__name__}: {stop}", [], None
     if wrong is not None:
         raise wrong
+    places = measure.target_places() if measure and curve else None
     return RunRecord(
         **known,
         **_data_columns(split),
@@ -141,7 +142,8 @@ def run(
         seconds_evaluate=federation.seconds.evaluate if federation else 0.0,
         **image_columns(federation, split),
         isolation=_isolation(attack, *_parts(defense)),
-        target_places=measure.target_places() if measure and curve else None,
+        target_places=places,
+        **_subgroup_columns(task, places),
         peak_gpu_bytes=torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
         started_at=started,
         **environment(device),
@@ -199,6 +201,17 @@ def _sanity(
             " is recommended the most popular items"
         )
     return {"warnings": said, **{f"popularity_{name}": value for name, value in popular.items()}}
+
+
+def _subgroup_columns(task: Task, places: Sequence[str] | None) -> dict[str, Any]:
+    if task.subgroup is None:
+        return {}
+    users = task.subgroup.users.tolist()
+    return {
+        "subgroup_items": task.subgroup.items.tolist(),
+        "subgroup_users": users,
+        "subgroup": by_subgroup(places, users, (5, 10, 20, 30)),
+    }
 
 
 def _check(code: Code) -> None:

@@ -13,7 +13,8 @@ from fedbench.data.images import Pictures, load_pictures
 from fedbench.data.library import imported_mark
 from fedbench.errors import UserError
 from fedbench.federation.images import ItemImages
-from fedbench.federation.population import Task, UserItem
+from fedbench.federation.population import Subgroup, Task, UserItem
+from fedbench.federation.protocol import Protocol
 from fedbench.models.visual import VisualParams
 from fedbench.randomness import derive_seed, generator
 from fedbench.scenarios.scenario import WITH_IMAGE, Scenario
@@ -51,6 +52,7 @@ def task_of(
         _published_sample(split, scenario.resolved.attack().public_fraction, device),
         _held_out(split, device),
         _images(scenario, split, targets, device, progress),
+        choose_subgroup(scenario.resolved.protocol, split, device),
     )
 
 
@@ -128,6 +130,32 @@ def choose_targets(scenario: Scenario, split: Split) -> torch.Tensor:
         return there[order[: scenario.num_targets]]
     order = torch.randperm(len(there), generator=generator(int(draw), "targets", scenario.dataset))
     return there[order[: scenario.num_targets]]
+
+
+def choose_subgroup(protocol: Protocol, split: Split, device: torch.device) -> Subgroup | None:
+    """The users who have all of some items in training, drawn among the frequent ones; the same for every seed.
+
+    Raises:
+        UserError: there are not so many frequent items, or nobody has all that were drawn.
+    """
+    if not protocol.subgroup:
+        return None
+    pairs = torch.unique(torch.from_numpy(split.train.user) * split.num_items + torch.from_numpy(split.train.item))
+    user, item = pairs // split.num_items, pairs % split.num_items
+    often = torch.bincount(item, minlength=split.num_items) > protocol.subgroup_frequency * split.num_users
+    frequent = often.nonzero().squeeze(1)
+    where = f"{split.dataset}: subgroup = {protocol.subgroup}, subgroup_draw = {protocol.subgroup_draw}"
+    if protocol.subgroup > len(frequent):
+        raise UserError(
+            f"{where}: only {len(frequent)} items have more than {protocol.subgroup_frequency:g} of the users."
+        )
+    order = torch.randperm(len(frequent), generator=generator(protocol.subgroup_draw, "subgroup", split.dataset))
+    items = frequent[order[: protocol.subgroup]].sort().values
+    have = torch.bincount(user[torch.isin(item, items)], minlength=split.num_users)
+    users = (have == len(items)).nonzero().squeeze(1)
+    if not len(users):
+        raise UserError(f"{where}: nobody has all of the items; ask for fewer, or for another draw.")
+    return Subgroup(items.to(device), users.to(device))
 
 
 def count_malicious(num_users: int, ratio: float) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.chain import Chain
-from fedbench.entries.cards import DefenseFamily, Goal, Parameters, identifying, parse_parameters
+from fedbench.entries.cards import DefenseFamily, Goal, Knowledge, Parameters, identifying, parse_parameters
 from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
@@ -144,6 +144,11 @@ class Scenario:
             raise UserError(
                 f"attack {self.attack!r} would never start: attack_start = {protocol.attack_start} of protocol"
                 f" {self.protocol!r} lies beyond its epochs = {protocol.epochs}."
+            )
+        if Knowledge.SUBGROUP_ITEMS in attack_cls.card.knowledge and not protocol.subgroup:
+            raise UserError(
+                f"attack {self.attack!r} promotes to a subgroup of the users, and protocol {self.protocol!r} has none; set"
+                " protocol_params = { subgroup = 3 }, or another number of items that its users have."
             )
         if attack_cls.card.invents_users and model_cls.reads_sequences:
             raise UserError(

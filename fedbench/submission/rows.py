@@ -14,7 +14,7 @@ import pyarrow as pa
 from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
 from fedbench.entries.cards import Channel
 from fedbench.errors import UserError
-from fedbench.evaluation.displacement import SYMBOLS, counted, shown_to
+from fedbench.evaluation.displacement import SYMBOLS, by_subgroup, counted, shown_to
 from fedbench.evaluation.evaluator import MOST_PLACES
 from fedbench.plugins.card_rules import LONGEST_NAME
 from fedbench.runs.checksum import checksums
@@ -220,7 +220,19 @@ def _course(row: Row, scenario: Scenario) -> Iterator[str]:
     if not (row["rounds"] == done * each if status == "ok" else (done - 1) * each <= row["rounds"] <= done * each):
         yield f"rounds = {row['rounds']}, but {done} epochs have {done * each}."
     yield from _curve(row, curve, p.evaluate_every, p.split == LEAVE_ONE_OUT_VALIDATION)
-    yield from _places(row, p.er_denominator == "all")
+    reasons = list(_places(row, p.er_denominator == "all"))
+    yield from reasons or _subgroup(row, p.subgroup)
+
+
+def _subgroup(row: Row, size: int) -> Iterator[str]:
+    """The items and users of a subgroup, of which the protocol has ``size`` items, and what is measured by them."""
+    items, users = row["subgroup_items"] or (), row["subgroup_users"] or ()
+    if len(set(items)) != size or bool(users) != bool(items) or not all(0 <= u < row["num_users"] for u in users):
+        yield f"subgroup_items = {brief(items)}, of {len(users)} users, but the protocol has subgroup = {size}."
+    found = by_subgroup(row["target_places"] if users else None, users, (5, 10, 20, 30))
+    for name, value in found.items():
+        if row.get(name) != value:
+            yield f"{name} = {row.get(name)}, but target_places and subgroup_users give {value}."
 
 
 def _targets(row: Row, scenario: Scenario) -> Iterator[str]:

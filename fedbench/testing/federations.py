@@ -15,7 +15,7 @@ from fedbench.defenses import Defense
 from fedbench.defenses.none import NoDefense
 from fedbench.entries.cards import NoParameters
 from fedbench.federation.images import ItemImages
-from fedbench.federation.population import Task
+from fedbench.federation.population import Subgroup, Task
 from fedbench.federation.protocol import Protocol
 from fedbench.federation.simulation import Federation
 from fedbench.models import MODELS, Recommender
@@ -24,14 +24,16 @@ from fedbench.models import MODELS, Recommender
 def small_task(
     num_users: int = 30, num_items: int = 40, num_malicious: int = 0, targets: tuple[int, ...] = (7,)
 ) -> Task:
-    """Every user has between 3 and 12 interactions, none of them with a target."""
+    """Every user has between 3 and 12 interactions, none of them with a target; those with item 0 are a subgroup."""
     g = torch.Generator().manual_seed(3)
     wanted = torch.rand(num_users, num_items, generator=g)
     wanted[:, list(targets)] = 2
     length = torch.randint(3, 13, (num_users,), generator=g)
     chosen = wanted.argsort(dim=1).argsort(dim=1) < length[:, None]
     user, item = chosen.nonzero(as_tuple=True)
-    return Task(num_users, num_items, user, item, torch.tensor(targets, dtype=torch.int64), num_malicious)
+    subgroup = Subgroup(torch.tensor([0]), user[item == 0])
+    wanted_items = torch.tensor(targets, dtype=torch.int64)
+    return Task(num_users, num_items, user, item, wanted_items, num_malicious, subgroup=subgroup)
 
 
 def small_images(num_items: int, features: int = 6) -> ItemImages:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from fedbench.evaluation.displacement import (
     PLACES,
     SYMBOLS,
+    by_subgroup,
     counted,
     displacement_ratio,
     places_text,
@@ -36,6 +37,32 @@ def test_the_share_that_no_longer_is_shown_a_target_by_hand() -> None:
     # At K = 10 the third is shown to everybody, and stays so.
     assert displacement_ratio(clean, attacked, 10) == pytest.approx((1 / 3 + 0 + 0) / 3)
     assert displacement_ratio(clean[2:], attacked[2:], 5) is None
+
+
+def test_exposure_inside_and_outside_of_a_subgroup_by_hand() -> None:
+    """Of users 0 to 3 two are inside, of whom one does not count for the second target; at K = 10 user 3 sees the first."""
+    found = by_subgroup(["0-29", "0.-4"], [0, 1], (5, 10))
+    inside = (1 / 2 + 1) / 2
+    assert found == {
+        "er_in_5": inside,
+        "er_out_5": (1 / 2 + 1 / 2) / 2,
+        "er_in_10": inside,
+        "er_out_10": (1 + 1 / 2) / 2,
+    }
+    assert by_subgroup(["0-.."], [2, 3], (5,)) == {"er_in_5": None, "er_out_5": 0.5}
+    assert by_subgroup(None, [2, 3], (5,)) == {"er_in_5": None, "er_out_5": None}
+
+
+@given(st.data(), st.sampled_from([5, 10, 20, 30]))
+@settings(max_examples=30, deadline=None)
+def test_both_sides_make_the_whole(data: st.DataObject, cutoff: int) -> None:
+    places = data.draw(USERS)
+    users = data.draw(st.sets(st.integers(0, len(places) - 1)))
+    found = by_subgroup([places], sorted(users), (cutoff,))
+    counts = counted(places)
+    sides = ((f"er_in_{cutoff}", users), (f"er_out_{cutoff}", set(range(len(places))) - users))
+    hits = sum((found[name] or 0) * sum(bool(counts[u]) for u in side) for name, side in sides)
+    assert hits == pytest.approx(int(shown_to(places, cutoff).sum()))
 
 
 def test_other_users_or_targets_are_no_twin() -> None:

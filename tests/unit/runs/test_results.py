@@ -18,7 +18,15 @@ from fedbench.defenses.norm_bound import NormBound
 from fedbench.entries.cards import DefenseCard
 from fedbench.errors import ResultsError
 from fedbench.leaderboard import Database
-from fedbench.runs.record import IMAGE_MEASURES, METRICS, SCHEMA_VERSION, RunRecord, schema, summarize_curve
+from fedbench.runs.record import (
+    IMAGE_MEASURES,
+    METRICS,
+    SCHEMA_VERSION,
+    SUBGROUP_MEASURES,
+    RunRecord,
+    schema,
+    summarize_curve,
+)
 from fedbench.runs.results import pack, path_of, scan, write_record
 
 
@@ -88,9 +96,9 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_every_column_of_a_record_has_a_type() -> None:
-    names = {f.name for f in dataclasses.fields(RunRecord)} - {"metrics", "images"}
+    names = {f.name for f in dataclasses.fields(RunRecord)} - {"metrics", "images", "subgroup"}
     assert names <= set(schema().names)
-    assert {*METRICS, *IMAGE_MEASURES} <= set(schema().names)
+    assert {*METRICS, *IMAGE_MEASURES, *SUBGROUP_MEASURES} <= set(schema().names)
 
 
 def test_twins_are_named_in_the_record() -> None:
@@ -229,8 +237,9 @@ def test_results_of_every_past_schema_still_load() -> None:
     assert len(fifth["model_source_hash"]) == 64
     assert (sixth["extractor"], sixth["uploads"], sixth["image_psnr"], sixth["checksum"]) == (None, None, None, None)
     assert (seventh["isolation"], seventh["refused_uploads"], seventh["warnings"]) == ("none", 0, [])
-    assert [row["target_places"] for row in rows[:7]] == [None] * 7
-    assert [len(each) for each in latest["target_places"]] == [latest["num_users"]]
+    places = dict(zip(found.table["run_id"].to_pylist(), found.table["target_places"].to_pylist(), strict=True))
+    assert [places[row["run_id"]] for row in rows[:7]] == [None] * 7
+    assert [len(each) for each in places[latest["run_id"]]] == [latest["num_users"]]
     assert (old["defense_family"], old["defense_knowledge"], old["defense_assumes"]) == (None, None, None)
     assert (new["defense_family"], new["defense_knowledge"], new["defense_assumes"]) == ("clipping", [], "nothing")
 

@@ -1,12 +1,18 @@
-"""Which items are targets."""
+"""Which items are targets, and who is of the subgroup."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 
 from fedbench.errors import UserError
-from fedbench.runs.task import choose_targets, split_of
+from fedbench.evaluation.displacement import by_subgroup
+from fedbench.federation.protocol import Protocol
+from fedbench.runs.record import SUBGROUP_MEASURES
+from fedbench.runs.run import run
+from fedbench.runs.task import choose_subgroup, choose_targets, split_of
 from fedbench.scenarios.scenario import Scenario
 
 
@@ -34,6 +40,45 @@ def test_what_nobody_is_shown_cannot_be_demoted() -> None:
     assert of("most-popular", attack="a-ra-demote").id != of("random-popular:0", attack="a-ra-demote").id
     with pytest.raises(UserError, match=r"'a-ra-demote' demotes what somebody is shown.*'least-popular'"):
         _ = of("least-popular", attack="a-ra-demote").id
+
+
+def test_a_subgroup_has_all_of_some_frequent_items() -> None:
+    split = split_of(of("none"), 0)
+    pairs = set(zip(split.train.user.tolist(), split.train.item.tolist(), strict=True))
+    drawn = []
+    for draw in range(3):
+        protocol = Protocol(subgroup=3, subgroup_draw=draw)
+        found = choose_subgroup(protocol, split, torch.device("cpu"))
+        assert found is not None
+        items = found.items.tolist()
+        assert len(set(items)) == 3
+        assert all(sum((u, j) in pairs for u in range(split.num_users)) > 0.2 * split.num_users for j in items)
+        whole = [u for u in range(split.num_users) if all((u, j) in pairs for j in items)]
+        assert found.users.tolist() == whole != []
+        drawn.append(tuple(items))
+    assert len(set(drawn)) > 1
+    assert choose_subgroup(Protocol(), split, torch.device("cpu")) is None
+    for wrong, text in (
+        ({"subgroup_frequency": 0.9}, "only 0 items have more than 0.9"),
+        ({"subgroup": 20}, "nobody has"),
+    ):
+        with pytest.raises(UserError, match=text):
+            choose_subgroup(Protocol(**({"subgroup": 3} | wrong)), split, torch.device("cpu"))
+
+
+def test_a_run_says_how_exposure_is_inside_and_outside_of_it() -> None:
+    options: dict[str, Any] = {"protocol_params": {"epochs": 2, "subgroup": 3}, "malicious_ratio": 0.05}
+    record = run(Scenario("longtail-small", "mf", attack="subgroup-spattack", **options), 0)
+    assert record.status == "ok", record.error
+    row = record.row()
+    assert row["subgroup_users"]
+    assert row["target_places"]
+    assert {k: row[k] for k in SUBGROUP_MEASURES} == by_subgroup(
+        row["target_places"], row["subgroup_users"], (5, 10, 20, 30)
+    )
+    assert 0 <= row["er_in_10"] <= 1
+    with pytest.raises(UserError, match=r"promotes to a subgroup of the users.*subgroup = 3"):
+        _ = Scenario("longtail-small", "mf", attack="subgroup-spattack", malicious_ratio=0.05).id
 
 
 def test_targets_that_are_no_policy_are_one_line() -> None:
