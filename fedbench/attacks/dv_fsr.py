@@ -46,6 +46,9 @@ class DualView(Attack):
     * In the code malicious clients are injected and hold copies of real users' sequences. Compromised clients are the
       nearest; injected ones have random profiles here, in the order of item ids.
 
+    On ML-100K (suite ``sasrec-targeted``, 5 % of the users, one seed) ER@10 is 99.9 % after 100 rounds of protocol aaai23 and
+    falls to 46 % by round 600: the embedding of a cold item is soon turned round, and the model goes on learning.
+
     Published for servers that add gradients up, a learning rate of 0.001 that halves every five epochs, 256 clients a
     round, 0.1 % malicious ones, the least popular item, cross-entropy, and models whose scores are not of a last layer norm;
     exposure there is among 1,000 sampled items.
