@@ -72,6 +72,8 @@ def other(column: str, value: Any) -> Any:
         return [*value, "HR@10 is lower than that of recommending by popularity"]
     if value is None:
         kind = str(schema().field(column).type)
+        if kind.endswith("int64>"):
+            return [3]
         return {"double": 0.5, "int32": 3, "int64": 3, "bool": True}.get(kind, "0" * 40)
     return f"{value}0" if len(value) < 60 else value[::-1]
 
