@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -67,6 +67,10 @@ def run(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="An option of sbatch, such as partition=gpu. Repeatable."),
     ] = None,
+    ray: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=NUMBER", help="An option of Ray's tasks, such as num_gpus=0.5. Repeatable."),
+    ] = None,
     results: Results = DEFAULT_RESULTS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run everything again, also what is there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and for how long.")] = False,
@@ -94,13 +98,14 @@ def run(
     from fedbench.runs.execution import default_jobs, make_plan
     from fedbench.scenarios.suite import load_suite
 
-    if executor not in ("local", "slurm"):
-        raise UserError(f"--executor {executor!r} must be local or slurm.")
+    if executor not in ("local", "slurm", "ray"):
+        raise UserError(f"--executor {executor!r} must be local, slurm or ray.")
     if tasks < 1:
         raise UserError(f"--tasks {tasks} must be at least 1.")
-    if slurm and executor != "slurm":
-        raise UserError("--slurm is of --executor slurm.")
-    remote = executor == "slurm"  # whose machines have devices of their own
+    for name, values in (("slurm", slurm), ("ray", ray)):
+        if values and executor != name:
+            raise UserError(f"--{name} is of --executor {name}.")
+    remote = executor != "local"  # whose machines have devices of their own
     where = choose_device("cpu" if remote or (isolated and device == "auto") else device)
     workers = choose_jobs(jobs) or (1 if remote else default_jobs(where))
     loaded = load_suite(suite)
@@ -142,9 +147,13 @@ def run(
     options += ["--diagnostics"] if diagnostics else []
     options += ["--diagnose-every", str(diagnose_every)] if diagnose_every is not None else []
     if remote and plan.todo:
-        _submit([suite, *options], plan, results, min(tasks, len(plan.todo)), workers, slurm or (), fresh)
-        return
-    summary = run_shown(plan, loaded.name, results, where, workers, every)
+        _check_remote(plan, results, executor, fresh)
+        tasks = min(tasks, len(plan.todo))
+        if executor == "slurm":
+            _submit([suite, *options], plan, results, tasks, workers, slurm or ())
+        summary = _on_ray([suite, *options], plan, results, tasks, workers, ray or ())
+    else:
+        summary = run_shown(plan, loaded.name, results, where, workers, every)
     _print_troubles(summary)
     if summary.interrupted:
         command = shlex.join(["fedbench", "run", suite, *options])
@@ -153,20 +162,25 @@ def run(
     speak(_verdict(summary, results), summary.exit_code == 0, summary.exit_code)
 
 
-def _submit(
-    arguments: Sequence[str], plan: Plan, results: Path, tasks: int, workers: int, options: Sequence[str], fresh: bool
-) -> None:
-    """Hand the plan to Slurm; what keeps it from starting is told before."""
-    from fedbench.cli.output import count
-    from fedbench.cli.verdict import speak
+def _check_remote(plan: Plan, results: Path, executor: str, fresh: bool) -> None:
+    """What keeps a plan from starting on other machines is told before."""
     from fedbench.errors import UserError
     from fedbench.runs.plan import obstacles
-    from fedbench.runs.slurm import LOGS, submit
 
     if fresh:
-        raise UserError("--executor slurm: --fresh would run everything once in every task; use another --results.")
+        raise UserError(f"--executor {executor}: --fresh would run all once in every task; use another --results.")
     for error in obstacles(plan.todo, results):
         raise error
+
+
+def _submit(
+    arguments: Sequence[str], plan: Plan, results: Path, tasks: int, workers: int, options: Sequence[str]
+) -> NoReturn:
+    """Hand the plan to Slurm."""
+    from fedbench.cli.output import count
+    from fedbench.cli.verdict import speak
+    from fedbench.runs.slurm import LOGS, submit
+
     job = submit(arguments, results, tasks, workers, options)
     speak(
         f"submitted: job {job}, {count(tasks, 'task')} for {count(len(plan.todo), 'run')}; `fedbench status"
@@ -174,6 +188,28 @@ def _submit(
         True,
         0,
     )
+
+
+def _on_ray(
+    arguments: Sequence[str], plan: Plan, results: Path, tasks: int, workers: int, options: Sequence[str]
+) -> Summary:
+    """Run the plan on a Ray cluster, and read how its runs have ended."""
+    from fedbench.runs.execution import Outcome, Summary
+    from fedbench.runs.ray_cluster import run_on_ray
+    from fedbench.runs.results import scan
+
+    codes = run_on_ray(arguments, tasks, workers, options)
+    rows = scan([results], curves=False).table.select(["run_id", "status", "error", "warnings", "seconds_total"])
+    found = {row["run_id"]: row for row in rows.to_pylist()}
+    summary = Summary(total=len(plan.todo), kept=len(plan.kept))
+    for run in plan.todo:
+        row = found.get(run.id)
+        if row is not None:
+            outcome = Outcome(row["status"], row["error"], row["seconds_total"], {}, tuple(row["warnings"] or ()))
+        else:
+            outcome = Outcome("refused", f"it did not run; the tasks ended with exit codes {list(codes)}", 0.0, {})
+        summary.enter(run, outcome)
+    return summary
 
 
 def _load_isolated(entries: Mapping[str, str | None], device: str) -> None:

@@ -71,10 +71,13 @@ def test_tasks_share_the_runs(suite: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_bad_input(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert submitted(suite, "--slurm", "gpu")[2] == "error: --slurm 'gpu' must be KEY=VALUE, such as partition=gpu.\n"
     assert submitted(suite, "--tasks", "0")[2] == "error: --tasks 0 must be at least 1.\n"
-    assert "--fresh would run everything once in every task" in submitted(suite, "--fresh")[2]
+    assert "--fresh would run all once in every task" in submitted(suite, "--fresh")[2]
     elsewhere = CliRunner().invoke(app, ["run", str(suite), "--slurm", "a=b"])
     assert elsewhere.stderr == "error: --slurm is of --executor slurm.\n"
-    assert "must be local or slurm" in CliRunner().invoke(app, ["run", str(suite), "--executor", "pbs"]).stderr
+    assert "must be local, slurm or ray" in CliRunner().invoke(app, ["run", str(suite), "--executor", "pbs"]).stderr
+    monkeypatch.setitem(sys.modules, "ray", None)
+    on_ray = CliRunner().invoke(app, ["run", str(suite), "--executor", "ray", "--results", str(suite.parent / "r")])
+    assert on_ray.stderr == "error: --executor ray needs Ray: pip install 'fedbench[ray]'.\n"
     monkeypatch.setenv("PATH", str(suite.parent))
     code, _, err = submitted(suite)
     assert code == 2
