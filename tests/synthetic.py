@@ -115,6 +115,8 @@ def _table(
         "checksum": pa.nulls(rows, pa.string()),
         "uploads": [None] * rows,
         "target_places": [None] * rows,
+        "subgroup_items": [None] * rows,
+        "subgroup_users": [None] * rows,
         "extractor": pa.nulls(rows, pa.string()),
         "images_fingerprint": pa.nulls(rows, pa.string()),
         "started_at": [datetime(2026, 1, 2, tzinfo=UTC)] * rows,

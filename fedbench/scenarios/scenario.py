@@ -17,7 +17,16 @@ from typing import Any
 from fedbench.attacks import ATTACKS
 from fedbench.defenses import DEFENSES
 from fedbench.defenses.chain import Chain
-from fedbench.entries.cards import DefenseFamily, Goal, Knowledge, Parameters, identifying, parse_parameters
+from fedbench.entries.cards import (
+    AttackCard,
+    DefenseFamily,
+    Goal,
+    Knowledge,
+    Parameters,
+    declared,
+    identifying,
+    parse_parameters,
+)
 from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
@@ -145,7 +154,7 @@ class Scenario:
                 f"attack {self.attack!r} would never start: attack_start = {protocol.attack_start} of protocol"
                 f" {self.protocol!r} lies beyond its epochs = {protocol.epochs}."
             )
-        if Knowledge.SUBGROUP_ITEMS in attack_cls.card.knowledge and not protocol.subgroup:
+        if Knowledge.SUBGROUP_ITEMS in declared(attack_cls, AttackCard).knowledge and not protocol.subgroup:
             raise UserError(
                 f"attack {self.attack!r} promotes to a subgroup of the users, and protocol {self.protocol!r} has none; set"
                 " protocol_params = { subgroup = 3 }, or another number of items that its users have."

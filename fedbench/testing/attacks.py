@@ -111,7 +111,8 @@ def _protocol(cls: type[Attack], case: Case) -> dict[str, Any]:
     values: dict[str, Any] = {"malicious_clients": case.clients, "learning_rate": 0.1}
     if case.clients == "compromised" and cls.card.goal == Goal.DEGRADE:
         values |= {"loss": "bpr", "aggregation": "weighted", "regularization": 1e-5, "regularized": "all"}
-        values |= {"server_optimizer": "adam", "user_optimizer": "adam", "learning_rate": 0.01}
+        if not MODELS.get(case.model).personal:  # those need plain descent
+            values |= {"server_optimizer": "adam", "user_optimizer": "adam", "learning_rate": 0.01}
     elif case.clients == "compromised":
         values["aggregation"] = "mean"
     if MODELS.get(case.model).reads_sequences:

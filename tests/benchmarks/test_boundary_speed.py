@@ -6,13 +6,13 @@ Every ratio is of two times of one test, taken in turns, so it can be judged on 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from entry_source import source_of
 
 from fedbench.attacks import ATTACKS
 from fedbench.data import load_split
@@ -169,7 +169,7 @@ def test_copies_and_checks(benchmark: Any, model: str, attack: str, dataset: str
 def test_a_process_of_its_own(benchmark: Any, kind: str, name: str) -> None:
     """What it takes to train with an entry in a confined process, beside the same in this one."""
     registry = {"attack": ATTACKS, "defense": DEFENSES}[kind]
-    source = inspect.getsource(inspect.getmodule(registry.get(name)) or object).encode()
+    source = source_of(registry.get(name)).encode()
     sha256 = hashlib.sha256(source).hexdigest()
     here = Timed(federation_of("ml-100k", "mf", "explicit-boost", "none" if kind == "attack" else name))
     cls = isolated_class(Path(f"{name}.py"), source, sha256, Limits(), kind)  # type: ignore[arg-type]

@@ -80,7 +80,16 @@ def test_what_is_written_is_clean(kind: str, tmp_path: Path) -> None:
 
 
 def test_every_template_belongs_to_a_kind() -> None:
-    wanted = {"attack_promote", "attack_degrade", "attack_image", "defense", "defense_purify", "model", "dataset"}
+    wanted = {
+        "attack_promote",
+        "attack_degrade",
+        "attack_demote",
+        "attack_image",
+        "defense",
+        "defense_purify",
+        "model",
+        "dataset",
+    }
     assert {path.name for path in TEMPLATES.iterdir()} == {
         f"{prefix}{name}.py.txt" for name in wanted for prefix in ("", "test_")
     }
@@ -165,7 +174,7 @@ def test_check_says_what_failed_and_what_to_do(tmp_path: Path) -> None:
 def test_check_takes_the_name_of_an_entry(tmp_path: Path) -> None:
     code, out, _ = run("check", "norm-bound")
     assert code == 0
-    assert out.splitlines()[-1] == "passed: defense norm-bound: 20 checks"
+    assert out.splitlines()[-1] == "passed: defense norm-bound: 21 checks"
     code, out, err = run("check", "none")
     assert (code, out) == (2, "")
     assert "say --kind attack or --kind defense" in err

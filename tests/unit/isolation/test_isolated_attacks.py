@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from entry_source import source_of
 
 from fedbench.attacks import ATTACKS
 from fedbench.errors import UserError
@@ -108,7 +108,7 @@ def test_a_file_that_does_so_when_it_is_imported(at_import: str) -> None:
 
 @pytest.mark.parametrize("name", ["explicit-boost", "pieck-uea", "fedrecattack", "a-hum", "pipattack", "p2"])
 def test_the_same_record_as_in_this_process(name: str) -> None:
-    source = inspect.getsource(inspect.getmodule(ATTACKS.get(name)) or object)
+    source = source_of(ATTACKS.get(name))
     there, here = attacked(source), run(scenario(name), 0)
     assert there.attack == name
     assert there.status == "ok"
@@ -122,7 +122,7 @@ def test_the_same_record_as_in_this_process(name: str) -> None:
 )
 def test_the_same_images_as_in_this_process(name: str, defense: str) -> None:
     """The network that looks at them stays here, and so does what purifies them."""
-    source = inspect.getsource(inspect.getmodule(ATTACKS.get(name)) or object)
+    source = source_of(ATTACKS.get(name))
     here = run(painted(name, defense), 0)
     content = source.encode()
     cls = isolated_class(Path("painter.py"), content, hashlib.sha256(content).hexdigest(), Limits(seconds=60))

@@ -66,6 +66,9 @@ PROTOCOL_CHANGES_NUMBERS: dict[str, Any] = {
     "er_denominator": "all",
     "ranking": "full",
     "evaluate_every": 3,
+    "subgroup": 3,
+    "subgroup_draw": 1,
+    "subgroup_frequency": 0.1,
 }
 
 
@@ -156,7 +159,7 @@ def test_impossible_values_are_refused(values: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"attack": "explicit-bost"}, "Unknown attack 'explicit-bost'. Did you mean 'explicit-boost' or"),
+        ({"attack": "explicit-bost"}, "Unknown attack 'explicit-bost'. Did you mean 'explicit-boost'?"),
         ({"protocol": "icde"}, "Unknown protocol 'icde'. Did you mean 'icde24'?"),
         ({"defense": "norm-bound+krumm"}, "Unknown defense 'krumm'"),
         ({"defense": "norm-bound+norm-bound"}, "must join different defenses"),

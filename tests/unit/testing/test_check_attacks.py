@@ -45,7 +45,8 @@ def quicker(cls: type[Attack]) -> type[Attack]:
         return cls
     few: Any = {name: (int, Field(5, description=info.description)) for name, info in steps.items()}
     params = create_model("Params", __base__=cls.Params, __doc__=cls.Params.__doc__, **few)
-    return type(cls.__name__, (cls,), {"Params": params, "__module__": cls.__module__, "__doc__": inspect.getdoc(cls)})
+    doc = f"{inspect.getdoc(cls)}\n\nQuicker."
+    return type(cls.__name__, (cls,), {"Params": params, "__module__": cls.__module__, "__doc__": doc})
 
 
 class Good(Attack):
