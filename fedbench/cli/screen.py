@@ -18,3 +18,7 @@ class Screen(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text, kept="\n\t"), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Whoever read has gone, as ``| head`` does: the command ends. By itself rich would end the process."""
+        raise BrokenPipeError

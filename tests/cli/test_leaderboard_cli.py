@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -261,3 +264,13 @@ def test_reproduce_runs_what_is_missing_and_compares(tmp_path: Path) -> None:
     assert len(list(folder.glob("*.parquet"))) == 2
     again = run(app, ["reproduce", str(suite), "--results", str(folder), "--no-run"])
     assert "1 of 1 published values agree" in again.stdout
+
+
+def test_whoever_reads_may_go() -> None:
+    """As `| head` does: the command ends without a word, and not as if it had gone well."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "fedbench", "show", "pieck-uea"]
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, b"")
