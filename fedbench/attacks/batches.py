@@ -29,28 +29,6 @@ def regular_batch(item: torch.Tensor, positive: torch.Tensor) -> Batch:
     )
 
 
-def of_client(batch: Batch, index: int) -> Batch:
-    """The training rows of one client of a batch: the ``index``-th."""
-    begin, end = batch.starts[index : index + 2].tolist()
-    rows = slice(begin, end)
-
-    def pairs(places: torch.Tensor | None) -> torch.Tensor | None:
-        return None if places is None else places[(places >= begin) & (places < end)] - begin
-
-    return Batch(
-        clients=batch.clients[index : index + 1],
-        starts=batch.starts[index : index + 2] - begin,
-        client=torch.zeros_like(batch.client[rows]),
-        item=batch.item[rows],
-        weight=batch.weight[rows],
-        positive=batch.positive[rows],
-        size=batch.size[index : index + 1],
-        pair_positive=pairs(batch.pair_positive),
-        pair_negative=pairs(batch.pair_negative),
-        sequence=pairs(batch.sequence),
-    )
-
-
 def only(params: PublicParams, ids: torch.Tensor) -> PublicParams:
     """The public parameters with the rows of the items ``ids``, int64 [r], alone, in that order."""
     features = None if params.features is None else params.features.index_select(0, ids)

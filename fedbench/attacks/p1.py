@@ -7,13 +7,12 @@ from dataclasses import replace
 import torch
 from pydantic import Field
 
-from fedbench.attacks.batches import of_client
+from fedbench.attacks.batches import described
 from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.own_data import random_profiles, split_targets, target_loss, with_target_rows
 from fedbench.entries.cards import LATER, AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.federation.attack import Attack
 from fedbench.federation.losses import Loss
-from fedbench.federation.model import PublicParams
 from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.federation.view import AttackerView, HonestStep, Profiles
 
@@ -25,7 +24,8 @@ class ModelReplacement(Attack):
     ``L_c = -(1/|T|) sum_t log sigma(s(u_c, v_t))`` from there, u_c its own embedding, which leads to ``theta_2``. It uploads
     ``(theta - theta_1) / eta + b (theta_1 - theta_2) / eta``: honest work with only the malicious change boosted. u_c stays
     as it is in all of them. The first honest step is what the client would upload; the attacker is told its rows and
-    not its loss, so further ones take the mean cross-entropy of these, or BPR where they are pairs.
+    not its loss, so further ones take the mean cross-entropy of these, or BPR where they are pairs, of scores as in L_c:
+    without the client's graph, where the model has one.
 
     b undoes the server's average: n / m_expected under a mean (the inverse of the clients' share), 1 under a sum. How WSDM'22
     set it is not stated; mapping to recommenders from memory. The original's distance term to the global model is not
@@ -94,28 +94,34 @@ class ModelReplacementDemoting(ModelReplacement):
 
 
 def after_steps(view: AttackerView, honest: HonestStep, steps: int) -> HonestStep:
-    """The same with ``(theta - theta_1) / eta`` as uploads, theta_1 where ``steps`` on own data lead; one client by one."""
+    """The same with ``(theta - theta_1) / eta`` as uploads, theta_1 [m, ...] where ``steps`` on own data lead each client.
+
+    Every client has copies of its own of the dense parameters and of its rows, which are laid out [m, r, d], r the most that
+    one has.
+    """
     if steps == 1:
         return honest
-    eta, batch = view.learning_rate, view.own_batch
+    eta, batch, m = view.learning_rate, view.own_batch, len(view.clients)
     loss = Loss("bce" if batch.pair_positive is None else "bpr")
+    column = torch.arange(len(batch.item), device=view.device) - batch.starts[batch.client]
+    ids = batch.item.new_zeros(m, int(column.max()) + 1).index_put((batch.client, column), batch.item)
+    users = honest.users[:, None].expand(*ids.shape, -1)
     rows = honest.updates.all_rows()
+    key, order = torch.sort(rows.client * view.num_items + rows.item)
+    place = order[torch.searchsorted(key, batch.client * view.num_items + batch.item)]
     values = rows.values.clone()
     dense = {name: value.clone() for name, value in honest.updates.dense.stacked().items()}
-    for client in range(len(view.clients)):
-        own, users = of_client(batch, client), honest.users[client : client + 1]
-        mine = (rows.client == client).nonzero().squeeze(1)
-        item = rows.item[mine]
-        for _ in range(steps - 1):
-            moved = PublicParams(
-                view.params.items.index_add(0, item, values[mine], alpha=-eta),
-                {name: value - eta * dense[name][client] for name, value in view.params.dense.items()},
-                view.params.features,
-            )
-            step = view.model.local_step(moved, users, own, loss)
-            for block in step.rows:
-                values[mine] += block.sum(view.num_items)[item]
-            for name, value in step.dense.stacked().items():
-                dense[name][client] += value[0]
+    for _ in range(steps - 1):
+        with torch.enable_grad():
+            mine = (view.params.items[batch.item] - eta * values[place]).detach().requires_grad_()
+            leaves = {
+                name: (value - eta * dense[name]).detach().requires_grad_() for name, value in view.params.dense.items()
+            }
+            laid = mine.new_zeros(*ids.shape, mine.shape[1]).index_put((batch.client, column), mine)
+            logits = view.model.logits(leaves, users, described(view.params, laid, ids))[batch.client, column]
+            gradients = torch.autograd.grad(loss.value(logits, batch).sum(), [mine, *leaves.values()])
+        values.index_add_(0, place, gradients[0])
+        for name, gradient in zip(leaves, gradients[1:], strict=True):
+            dense[name] += gradient
     updates = Updates(view.clients, (replace(rows, values=values),), DenseGradients.of(dense), honest.updates.weights)
     return HonestStep(updates, honest.users)

@@ -192,22 +192,15 @@ class AttackerView:
 
     def in_round(self, state: RoundState) -> AttackerView:
         """The same view in the round ``state``."""
-        return AttackerView(
-            self._card,
-            self._surroundings,
-            own_data=self._own_data,
-            item_popularity=self._item_popularity,
-            subgroup_items=self._subgroup_items,
-            public_interactions=self._public_interactions,
-            cohort_size=self._cohort_size,
-            malicious_per_round=self._malicious_per_round,
-            state=state,
-        )
+        return self._of(self._card, state)
 
     def narrowed(self, card: AttackCard) -> AttackerView:
         """What another attack sees of it, by its ``card``, which may declare no more than this one's does."""
         for knowledge in card.knowledge:
             self._needs(knowledge, f"the knowledge of attack {card.name!r}")
+        return self._of(card, self._state)
+
+    def _of(self, card: AttackCard, state: RoundState | None) -> AttackerView:
         return AttackerView(
             card,
             self._surroundings,
@@ -217,7 +210,7 @@ class AttackerView:
             public_interactions=self._public_interactions,
             cohort_size=self._cohort_size,
             malicious_per_round=self._malicious_per_round,
-            state=self._state,
+            state=state,
         )
 
     # Always granted.
