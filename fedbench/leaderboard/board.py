@@ -16,21 +16,15 @@ from fedbench.leaderboard.ranking_demotion import demotion_cells, rank_demotion
 from fedbench.leaderboard.ranking_untargeted import rank_untargeted, untargeted_cells
 from fedbench.leaderboard.ranking_visual import rank_visual, visual_bounds, visual_cells
 from fedbench.leaderboard.separation import Ranking, Separation
-from fedbench.leaderboard.sheets import (
-    Sheet,
+from fedbench.leaderboard.sheets import Sheet, beside, change, hit_cut, share
+from fedbench.leaderboard.sheets_attacks import (
     attack_sheet,
-    beside,
     cell_sheets,
-    change,
-    defense_sheet,
     demotion_sheet,
-    hit_cut,
-    matrix_sheet,
-    share,
-    under_sheet,
     untargeted_sheet,
     visual_sheet,
 )
+from fedbench.leaderboard.sheets_defenses import defense_sheet, matrix_sheet, under_sheet
 from fedbench.leaderboard.tracks import DEMOTION, TARGETED, UNTARGETED, VISUAL, Track
 from fedbench.leaderboard.under_defenses import attacks_under_defenses
 
