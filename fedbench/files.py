@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import time
@@ -166,15 +167,27 @@ def _temporaries(folder: Path) -> list[Path]:
     ]
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Whether nobody else has the file locked; now it is ours, until it is closed. False where files cannot be locked."""
+def lock(file: IO[bytes]) -> bool:
+    """Whether nobody else has the file locked; now it is ours, until it is closed.
+
+    Raises:
+        OSError: files cannot be locked here.
+    """
     if fcntl is None:
-        return False
+        raise OSError(errno.ENOLCK, "files cannot be locked here")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """The same; False, too, where files cannot be locked."""
+    try:
+        return lock(file)
+    except OSError:
+        return False
 
 
 def _why(error: Exception) -> str:

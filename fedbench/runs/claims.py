@@ -11,7 +11,6 @@ Where files cannot be locked everybody runs everything, and each record is the l
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import secrets
@@ -23,12 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from fedbench.files import others_in
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+from fedbench.files import lock, others_in
 
 FOLDER = ".fedbench-claims"
 _PAUSE = 0.1
@@ -80,7 +74,7 @@ def claim(results: Path, run_id: str, patience: float = 0.0) -> Iterator[Claim |
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(_opened(results / FOLDER / run_id))
-                free = _lock(file)
+                free = lock(file)
             except OSError:  # nothing can be locked here: whatever keeps records from being written is told then
                 yield Claim("")
                 return
@@ -117,7 +111,7 @@ def clear(results: Path, marker: Path) -> None:
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             with path.open("rb") as file:
-                if _lock(file):
+                if lock(file):
                     path.unlink()
         folder.rmdir()
 
@@ -130,7 +124,7 @@ def _claims(results: Path) -> Iterator[tuple[str, dict[str, str], bool]]:
         return
     for path in paths:
         with contextlib.suppress(OSError), path.open("rb") as file:
-            held = not _lock(file)
+            held = not lock(file)
             yield path.name, _read(file), held
 
 
@@ -157,18 +151,3 @@ def _read(file: IO[bytes]) -> dict[str, str]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Whether nobody else has the file locked; now it is ours until it is closed.
-
-    Raises:
-        OSError: files cannot be locked here.
-    """
-    if fcntl is None:
-        raise OSError(errno.ENOLCK, "no locks")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -26,19 +28,14 @@ def build(
     model: str = "mf",
     ratio: float = 0.01,
     target: str = "none",
+    protocol: str = "aaai23",
+    protocol_params: Mapping[str, Any] = MappingProxyType({"rounds_per_epoch": 10}),
+    **attack_params: Any,
 ) -> Federation:
     keep_freed_memory()  # as every run does
     ratio = 0.0 if attack == "none" else ratio
-    scenario = Scenario(
-        dataset,
-        model,
-        attack,
-        defense,
-        ratio,
-        "aaai23",
-        target,
-        protocol_params={"rounds_per_epoch": 10},
-    )
+    changed: dict[str, Any] = {"protocol_params": dict(protocol_params), "attack_params": attack_params}
+    scenario = Scenario(dataset, model, attack, defense, ratio, protocol, target, **changed)
     r = scenario.resolved
     try:
         split = load_split(dataset, r.protocol.split, duplicates=r.protocol.duplicates)
@@ -107,3 +104,16 @@ def test_ten_rounds_of_sasrec_whose_targets_are_promoted(benchmark: Any) -> None
     federation = build("longtail-small", "dv-fsr", model="sasrec", ratio=0.05, target="random:0")
     benchmark.group = "ten rounds of aaai23, sasrec, longtail-small, dv-fsr"
     benchmark.pedantic(federation.train_epoch, rounds=3, warmup_rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("attack", "model", "params"),
+    [("subgroup-spattack", "ncf", {}), ("a-hum-demote", "ncf", {}), ("p1", "mf", {"honest_steps": 1}),
+     ("p1", "mf", {"honest_steps": 10})],
+)  # fmt: skip
+def test_an_epoch_of_targets(benchmark: Any, attack: str, model: str, params: dict[str, int]) -> None:
+    """5 % of the users; a subgroup of those who have three frequent items, for the attack that aims at one."""
+    subgroup = {"subgroup": 3} if attack == "subgroup-spattack" else {}
+    federation = build("ml-100k", attack, "none", model, 0.05, "random:0", "icde24", subgroup, **params)
+    benchmark.group = f"epoch of icde24, {model}, ml-100k, {attack}"
+    benchmark.pedantic(federation.train_epoch, rounds=5, warmup_rounds=1)

@@ -9,24 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_suite import of_seeds
 
 from fedbench.runs.results import scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-
-SUITE = """
-name = "tiny"
-version = 1
-title = "Tiny"
-seeds = 10
-[defaults]
-dataset = "longtail-small"
-malicious_ratio = 0.05
-protocol_params = { epochs = 2, evaluate_every = 1 }
-[matrix]
-model = ["mf"]
-attack = ["none", "explicit-boost"]
-"""
 
 
 def test_a_lost_node_loses_no_run(tmp_path: Path) -> None:
@@ -34,7 +21,7 @@ def test_a_lost_node_loses_no_run(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
     suite, results, alone = tmp_path / "tiny.toml", tmp_path / "results", tmp_path / "alone"
-    suite.write_text(SUITE)
+    suite.write_text(of_seeds(10))
     command = [sys.executable, "-m", "fedbench", "run", str(suite), "--results"]
     size = {"num_cpus": 1, "object_store_memory": 80_000_000}
     cluster = Cluster(initialize_head=True, head_node_args=size)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from tiny_suite import SUITE
 from typer.testing import CliRunner
 
 from fedbench import __version__
@@ -19,20 +20,6 @@ from fedbench.runs.claims import claim
 from fedbench.runs.execution import make_plan
 from fedbench.runs.results import scan
 from fedbench.scenarios.suite import load_suite
-
-SUITE = """
-name = "tiny"
-version = 1
-title = "Tiny"
-seeds = 1
-[defaults]
-dataset = "longtail-small"
-malicious_ratio = 0.05
-protocol_params = { epochs = 2, evaluate_every = 1 }
-[matrix]
-model = ["mf"]
-attack = ["none", "explicit-boost"]
-"""
 
 
 @pytest.fixture

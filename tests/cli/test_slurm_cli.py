@@ -10,31 +10,18 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_suite import of_seeds
 from typer.testing import CliRunner
 
 from fedbench.cli import app
 from fedbench.runs import slurm
 from fedbench.runs.results import scan
 
-SUITE = """
-name = "tiny"
-version = 1
-title = "Tiny"
-seeds = 2
-[defaults]
-dataset = "longtail-small"
-malicious_ratio = 0.05
-protocol_params = { epochs = 1, evaluate_every = 1 }
-[matrix]
-model = ["mf"]
-attack = ["none", "explicit-boost"]
-"""
-
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
-    path.write_text(SUITE)
+    path.write_text(of_seeds(2))
     return path
 
 

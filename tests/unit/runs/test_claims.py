@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fedbench import files
 from fedbench.files import occupied
-from fedbench.runs import claims
 from fedbench.runs.claims import FOLDER, claim, clear, ends, running
 from fedbench.runs.execution import Outcome, Run, make_plan, run_plan
 from fedbench.runs.results import path_of
@@ -74,7 +74,7 @@ def test_a_killed_process_keeps_nothing(tmp_path: Path) -> None:
 
 
 def test_where_nothing_can_be_locked_everybody_runs_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "fcntl", None)
+    monkeypatch.setattr(files, "fcntl", None)
     with claim(tmp_path, "a-s0") as one, claim(tmp_path, "a-s0") as other:
         assert one is not None
         assert other is not None
