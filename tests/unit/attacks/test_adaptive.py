@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from robust_oracles import full, make_updates
 
+import fedbench
 from fedbench.attacks import ATTACKS
 from fedbench.attacks import adaptive as module
 from fedbench.attacks.adaptive import Adaptive, Choice, mixed, moved, searched
 from fedbench.defenses import DEFENSES, Defense
 from fedbench.defenses.chain import Chain
-from fedbench.entries.cards import DefenseCard, Goal, Knowledge, NoParameters
+from fedbench.entries.cards import Channel, DefenseCard, Goal, Knowledge, NoParameters
 from fedbench.errors import ThreatModelViolation, UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import ServerView
@@ -329,3 +330,31 @@ def test_card_and_id_are_those_of_what_is_tuned() -> None:
     assert knows == {Knowledge.ITEM_POPULARITY, Knowledge.OWN_DATA, Knowledge.COHORT_SIZE, Knowledge.DEFENSE}
     with pytest.raises(UserError, match="needs target items"):
         _ = made(attack="pieck-uea").resolved
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        name
+        for name in ATTACKS.names()
+        if ATTACKS.get(name).card.channel == Channel.GRADIENT and name not in ("none", "adaptive")
+    ],
+)
+def test_every_attack_that_makes_uploads_can_be_tuned(attack: str) -> None:
+    """Each goal where it is run: a run against a median ends well."""
+    card = ATTACKS.get(attack).card
+    params: dict[str, Any] = {"epochs": 1, "evaluate_every": 1}
+    target = {Goal.DEGRADE: "none", Goal.DEMOTE: "most-popular"}.get(card.goal, "random:0")
+    sequences = card.models == {"sasrec"}
+    protocol, model = "icde24", "ncf" if attack.startswith(("a-ra", "psmu")) else "mf"
+    if sequences or card.goal == Goal.DEGRADE:
+        protocol, model, params = "aaai23", "sasrec" if sequences else "mf", params | {"rounds_per_epoch": 3}
+    if Knowledge.SUBGROUP_ITEMS in card.knowledge:
+        params |= {"subgroup": 2}
+    tuned = {"attack": attack, "stand_ins": 6, "evaluations": 4}
+    scenario = Scenario(
+        "longtail-small", model, "adaptive", "median", 0.05, protocol, target,
+        attack_params=tuned, protocol_params=params,
+    )  # fmt: skip
+    record = fedbench.run(scenario, 0)
+    assert record.status == "ok", record.error
