@@ -22,7 +22,6 @@ def turned_round(card: AttackCard, notes: str = "") -> AttackCard:
         title=f"{card.title}, turned round",
         paper=f"fedbench, after {card.paper}",
         goal=Goal.DEMOTE,
-        version=1,
         notes=notes or f"Not published: {card.name} with the sign of its objective changed.",
     )
 

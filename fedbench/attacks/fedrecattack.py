@@ -38,9 +38,9 @@ class FedRecAttack(Attack):
        clients share G out in pieces no longer than C. (The code subtracts what was uploaded with its noise of 3e-4; here the
        noise is left out of the remainder.)
 
-    Readings: in the code clients come one after the other, and a new one draws its items from what those before it have
-    left of G (``in_turn``); by default all draw from the whole of G. The code's noise has covariance 1e-7 I beside C = 1;
-    ``scaled_noise`` makes it C times as long.
+    Readings: clients come one after the other, and a new one draws its items from what those before it have left of G, as
+    in the code; without ``in_turn`` all draw from the whole of G. The code's noise has covariance 1e-7 I beside C = 1, so
+    it is C times as long here, or as long as it is there without ``scaled_noise``.
 
     With ``public_fraction = 0`` there is no user to estimate and nothing is uploaded: the row "FedRecAttack" of ICDE'24.
     """
@@ -52,7 +52,9 @@ class FedRecAttack(Attack):
         goal=Goal.PROMOTE,
         channel=Channel.GRADIENT,
         knowledge=frozenset({Knowledge.PUBLIC_INTERACTIONS}),
-        notes="ICDE 2024 ran it without public interactions (public_fraction = 0), which is no attack at all.",
+        notes="ICDE 2024 ran it without public interactions (public_fraction = 0), which is no attack at all."
+        " In version 1 clients drew items without regard to each other, and noise did not follow C.",
+        version=2,
     )
 
     class Params(Parameters):
@@ -75,12 +77,14 @@ class FedRecAttack(Attack):
         user_batch: int = Field(256, ge=1, description="users in a batch of that training [ICDE'22: 256]")
 
         in_turn: bool = Field(
-            False,
-            description="new clients draw items from what earlier ones left [ICDE'22 code: yes]",
+            True,
+            description="new clients draw items from what earlier ones left [ICDE'22 code: yes; version 1: no]",
             json_schema_extra=LATER,
         )
         scaled_noise: bool = Field(
-            False, description="noise in proportion to C [the code has one C, 1.0]", json_schema_extra=LATER
+            True,
+            description="noise in proportion to C [the code has one C, 1.0; version 1: no]",
+            json_schema_extra=LATER,
         )
 
     params: FedRecAttack.Params

@@ -40,7 +40,8 @@ class ModelReplacement(Attack):
         channel=Channel.GRADIENT,
         invents_users=True,
         knowledge=frozenset({Knowledge.OWN_DATA, Knowledge.COHORT_SIZE}),
-        notes="Adapted from image classification; WSDM'22 gives no parameters.",
+        notes="Adapted from image classification; WSDM'22 gives no parameters. Version 1 took one honest step.",
+        version=2,
     )
 
     class Params(Parameters):
@@ -50,7 +51,10 @@ class ModelReplacement(Attack):
         local_steps: int = Field(1, ge=1, description="E, steps on the targets [original: 1 epoch]")
         profile_size: int = Field(30, ge=1, description="positives of an injected client's profile [as RA: 30]")
         honest_steps: int = Field(
-            1, ge=1, description="steps on own data before it [a public library: 10 epochs]", json_schema_extra=LATER
+            10,
+            ge=1,
+            description="steps on own data before it [a public library: 10 epochs; version 1: 1]",
+            json_schema_extra=LATER,
         )
 
     params: ModelReplacement.Params

@@ -25,8 +25,8 @@ class LittleIsEnough(Attack):
 
     From the honest gradients of its own clients the attacker estimates every coordinate's mean mu and standard deviation
     s. Each client minimises ``alpha L_c + (1 - alpha) sum_k (delta_k / w_k)^2`` over the change delta of the targets' rows
-    and the dense parameters (L_c as in :class:`~fedbench.attacks.p1.ModelReplacement`; w is z s, at least 1e-5, in units of
-    parameters, or 1 with ``scaled_distance=False``) in E steps, each a gradient step of rate eta on the first term and
+    and the dense parameters (L_c as in :class:`~fedbench.attacks.p1.ModelReplacement`; w is 1, or with ``scaled_distance``
+    z s, at least 1e-5, in units of parameters) in E steps, each a gradient step of rate eta on the first term and
     the exact minimiser (a proximal step) of the second, which is stiff. It uploads ``-delta / eta`` with every coordinate
     clamped to ``mu +- z s``; its other rows are honest, clamped likewise.
 
@@ -45,7 +45,9 @@ class LittleIsEnough(Attack):
         channel=Channel.GRADIENT,
         invents_users=True,
         knowledge=frozenset({Knowledge.OWN_DATA, Knowledge.COHORT_SIZE}),
-        notes="Adapted from image classification; how sparse item rows are bounded is our choice.",
+        notes="Adapted from image classification; how sparse item rows are bounded is our choice. In version 1 the"
+        " distance was in units of the interval, which leaves nothing of the attack.",
+        version=2,
     )
 
     class Params(Parameters):
@@ -56,7 +58,9 @@ class LittleIsEnough(Attack):
         )
         alpha: float = Field(0.5, gt=0, lt=1, description="share of the target's loss [original: 0.2 to 0.8]")
         local_steps: int = Field(5, ge=1, description="E [original: 5 epochs]")
-        scaled_distance: bool = Field(True, description="distance in units of the interval, or plain")
+        scaled_distance: bool = Field(
+            False, description="distance in units of the interval, or plain [not stated; version 1: units]"
+        )
         profile_size: int = Field(30, ge=1, description="positives of an injected client's profile [as RA: 30]")
 
     params: LittleIsEnough.Params

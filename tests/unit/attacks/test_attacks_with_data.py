@@ -82,7 +82,7 @@ def test_p1_by_hand(make_view: MakeView) -> None:
     items[7] = 1.0
     options: dict[str, Any] = {"clients": [0], "own_data": own, "embedding_size": 1, "params": PublicParams(items, {})}
     view = make_view(ModelReplacement.card, users=torch.tensor([[2.0]]), **options)
-    updates = ModelReplacement(ModelReplacement.Params(boost=3.0)).craft(view)
+    updates = ModelReplacement(ModelReplacement.Params(boost=3.0, honest_steps=1)).craft(view)
     negative = int(next(i for i in view.honest().updates.all_rows().item.tolist() if i != 2))
     factor = 1 - 1 / (1 + math.exp(-2))  # 1 - sigma(2 * 1)
     honest = 0.5 if negative == 7 else 0.0  # the drawn negative may be the target itself
@@ -99,7 +99,7 @@ def test_p1_by_hand(make_view: MakeView) -> None:
 def test_p1_equals_a_plain_loop(
     make_view: MakeView, model: str, targets: tuple[int, ...], cls: type[ModelReplacement], steps: int
 ) -> None:
-    attack = cls(cls.Params(boost=2.5, local_steps=steps))
+    attack = cls(cls.Params(boost=2.5, local_steps=steps, honest_steps=1))
     view = make_view(attack.card, model, m=3, targets=targets)
     updates = attack.craft(view)
     honest, eta = view.honest(), view.learning_rate
@@ -287,7 +287,7 @@ def test_pipattack_equals_a_plain_loop(
 ) -> None:
     alpha, gamma, rate, steps = 3.0, 0.1, 0.05, 3
     values = {"alpha": alpha, "alpha_on": alpha_on, "gamma": gamma, "local_rate": rate, "local_steps": steps}
-    attack = cls(cls.Params(**values, estimator_steps=20))  # type: ignore[arg-type]
+    attack = cls(cls.Params(**values, estimator_steps=20, least_f1=None))  # type: ignore[arg-type]
     view = started(attack, make_view, model=model, targets=targets, m=3)
     updates = attack.craft(view)
     honest, eta = view.honest(), view.learning_rate
@@ -325,7 +325,7 @@ def test_pipattack_equals_a_plain_loop(
 
 
 def test_the_estimator_is_trained_once_and_users_are_remembered(make_view: MakeView) -> None:
-    attack = PipAttack(PipAttack.Params(local_steps=2))
+    attack = PipAttack(PipAttack.Params(local_steps=2, least_f1=None))
     view = started(attack, make_view, m=2)
     attack.craft(view)
     frozen = [weight.clone() for weight, _ in attack._layers]
@@ -360,12 +360,17 @@ def test_the_attack_begins_when_the_estimator_tells_popularity(make_view: MakeVi
     frozen = attack._layers
     attack.craft(make_view(attack.card, epoch=3, **options))
     assert attack._layers is frozen
+    late = PipAttack(PipAttack.Params(local_steps=2, least_f1=0.9, latest_epoch=2))
+    started(late, make_view, m=2, params=noise, item_popularity=popularity)
+    for epoch, begun in ((1, False), (2, True)):
+        late.craft(make_view(late.card, m=2, params=noise, item_popularity=popularity, epoch=epoch))
+        assert bool(late._layers) == begun
 
 
 def test_a_larger_distance_weight_keeps_crafted_gradients_nearer_to_honest_ones(make_view: MakeView) -> None:
     lengths = []
     for gamma in (0.0, 10.0):
-        attack = PipAttack(PipAttack.Params(gamma=gamma, local_steps=5))
+        attack = PipAttack(PipAttack.Params(gamma=gamma, local_steps=5, least_f1=None))
         view = started(attack, make_view, m=3, own_data=Profiles(torch.arange(5), torch.tensor([1, 2, 3, 4, 5])))
         lengths.append(torch.stack([row_of(attack.craft(view), c, 7) for c in range(3)]).norm().item())
     assert lengths[1] < lengths[0]
@@ -378,7 +383,7 @@ def test_a_larger_distance_weight_keeps_crafted_gradients_nearer_to_honest_ones(
 @pytest.mark.parametrize("clients", ["injected", "compromised"])
 @pytest.mark.parametrize("cls", [ModelReplacement, LittleIsEnough, PipAttack])
 def test_they_run_and_stay_finite(model: str, clients: str, cls: type[Attack]) -> None:
-    small = {"profile_size": 6} | ({"local_steps": 3} if cls is PipAttack else {})
+    small = {"profile_size": 6} | ({"local_steps": 3, "latest_epoch": 2} if cls is PipAttack else {})
     attack = cls(cls.Params(**small))
     options = {"malicious_clients": clients, "attack_start": 2, "learning_rate": 0.1}
     federation = small_federation(model, attack, num_malicious=5, **options)

@@ -39,7 +39,7 @@ def test_the_opposite_of_an_attack_knows_and_needs_the_same() -> None:
     assert len(TURNED) >= 11
     for name in TURNED:
         card, of = ATTACKS.get(name).card, ATTACKS.get(name.removesuffix("-demote"))
-        expected = replace(of.card, goal=Goal.DEMOTE, version=1)
+        expected = replace(of.card, goal=Goal.DEMOTE)
         assert (
             replace(card, name=of.card.name, title=of.card.title, paper=of.card.paper, notes=of.card.notes) == expected
         )

@@ -100,7 +100,7 @@ def test_users_take_steps_of_adam_on_bpr(make_view: MakeView) -> None:
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 100.0])
 def test_clients_share_the_gradient_out_in_pieces(make_view: MakeView, limit: float) -> None:
-    attack = FedRecAttack(FedRecAttack.Params(row_limit=limit, items_limit=8))
+    attack = FedRecAttack(FedRecAttack.Params(row_limit=limit, items_limit=8, scaled_noise=False))
     view = started(attack, make_view, m=4)
     gradient = torch.randn(20, 4, generator=torch.Generator().manual_seed(3))
     attack._choose_items(view, gradient)
