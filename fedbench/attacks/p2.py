@@ -30,7 +30,8 @@ class LittleIsEnough(Attack):
     the exact minimiser (a proximal step) of the second, which is stiff. It uploads ``-delta / eta`` with every coordinate
     clamped to ``mu +- z s``; its other rows are honest, clamped likewise.
 
-    ``z = Phi^-1((n - m - s) / (n - m))``, ``s = floor(n/2 + 1) - m``, for n clients of a round and m malicious ones.
+    z is a parameter, or ``Phi^-1((n - m - s) / (n - m))``, ``s = floor(n/2 + 1) - m``, for n clients of a round and m
+    malicious ones: less than .1 where these are few, as they are in federated recommendation, and then nothing is left.
 
     An item row's mu and s are over the clients that touch it. A target that none of them touches would have s = 0 and could
     not move, so a target's mu and s are those of all item rows seen in the round, pooled by coordinate: our choice, and it
@@ -45,8 +46,8 @@ class LittleIsEnough(Attack):
         channel=Channel.GRADIENT,
         invents_users=True,
         knowledge=frozenset({Knowledge.OWN_DATA, Knowledge.COHORT_SIZE}),
-        notes="Adapted from image classification; how sparse item rows are bounded is our choice. In version 1 the"
-        " distance was in units of the interval, which leaves nothing of the attack.",
+        notes="Adapted from image classification; how sparse item rows are bounded is our choice. In version 1 z"
+        " followed the rule and the distance was in units of the interval, which left nothing of the attack.",
         version=2,
     )
 
@@ -54,7 +55,9 @@ class LittleIsEnough(Attack):
         """Parameters."""
 
         z: float | None = Field(
-            None, gt=0, description="width of the interval in s; None: the rule above [original: rule, or 1 to 1.5]"
+            1.5,
+            gt=0,
+            description="width of the interval in s; None: the rule above [original: rule, or 1 to 1.5; version 1: rule]",
         )
         alpha: float = Field(0.5, gt=0, lt=1, description="share of the target's loss [original: 0.2 to 0.8]")
         local_steps: int = Field(5, ge=1, description="E [original: 5 epochs]")
