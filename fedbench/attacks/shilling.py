@@ -24,7 +24,7 @@ class Shilling(Attack, ABC):
             30,
             ge=1,
             description="positives of a fake profile, targets included [IJCAI'22 code: 30; ICDE'22 code: 30, half of"
-            " its limit of 60 rows; WSDM'22: not stated]",
+            " its limit of 60 rows; WSDM'22: not stated, its suite takes the mean user's]",
         )
 
     params: Params
