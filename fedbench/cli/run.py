@@ -58,10 +58,11 @@ def run(
     jobs: Jobs = None,
     shard: Shard = None,
     executor: Annotated[
-        str, typer.Option(metavar="local|slurm", help="Run here, or on a Slurm cluster as an array of --tasks.")
+        str,
+        typer.Option(metavar="local|slurm|ray", help="Run here, or --tasks times on a Slurm or Ray cluster."),
     ] = "local",
     tasks: Annotated[
-        int, typer.Option(help="Of a Slurm array; each runs what no other does, with --jobs workers.")
+        int, typer.Option(help="On a cluster; each runs what no other does, with --jobs workers.")
     ] = 4,
     slurm: Annotated[
         list[str] | None,
