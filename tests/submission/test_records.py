@@ -192,14 +192,14 @@ def test_a_missing_run_is_named(good: bytes) -> None:
     (gone,) = [row for row in rows if row["attack"] != "none" and row["defense"] == "none" and row["seed"] == 1]
     told = refused(with_rows(good, [row for row in rows if row is not gone]), "completeness")
     assert told == (
-        "1 run is missing: longtail-small mf random-direction none 0.05 icde24 random:1 protocol.epochs=80 s1."
+        "1 run is missing: longtail-small mf random-direction none 0.05 icde24 random:1 protocol.epochs=50 s1."
     )
 
 
 def test_a_missing_twin_is_named(good: bytes) -> None:
     rows = [row for row in rows_of(good) if row["attack"] != "none" or row["defense"] != "none" or row["seed"] == 1]
     told = refused(with_rows(good, rows), "completeness")
-    assert told == ("1 run of twins is missing: longtail-small mf none none 0 icde24 random:1 protocol.epochs=80 s0.")
+    assert told == ("1 run of twins is missing: longtail-small mf none none 0 icde24 random:1 protocol.epochs=50 s0.")
 
 
 def test_a_dropped_cell_is_named(good: bytes) -> None:
