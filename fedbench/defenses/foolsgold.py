@@ -25,9 +25,9 @@ class FoolsGold(WeightingRule):
     ``a_i = 1 - max_k s_ik`` cut to [0, 1], divided by its maximum, then ``a_i <- kappa (ln(a_i / (1 - a_i)) + 0.5)`` cut to
     [0, 1].
 
-    What is compared is what each client has uploaded in all rounds so far, summed, over whole updates. It costs the server
-    (M d + dense) numbers for each client that it has seen, 4 GiB at most. With ``memory = false``, and over an item's rows,
-    the cosines are those of the round's uploads alone. Zero gradients are similar to nobody.
+    The original compares what each client has uploaded in all rounds so far, summed: ``memory``, over whole updates. It
+    costs the server (M d + dense) numbers for each client that it has seen, 4 GiB at most. By default the cosines are
+    those of the round's uploads alone. Zero gradients are similar to nobody.
     """
 
     card = DefenseCard(
@@ -36,8 +36,7 @@ class FoolsGold(WeightingRule):
         paper="Fung et al., RAID 2020",
         family=DefenseFamily.AGGREGATION,
         notes="Made against sybils, which injected clients are. General federated learning; not measured on recommenders"
-        " before. Version 1 looked at one round alone.",
-        version=2,
+        " before.",
     )
 
     class Params(ScopeParameters):
@@ -47,10 +46,8 @@ class FoolsGold(WeightingRule):
             "client", description="rule over whole updates [paper], or over an item's rows"
         )
         confidence: float = Field(1.0, gt=0, description="kappa, steepness of the logit [paper: 1]")
-        memory: bool | None = Field(
-            None,
-            description="compare sums over all rounds so far; None: yes over whole updates [paper: yes; version 1: no]",
-            json_schema_extra=LATER,
+        memory: bool = Field(
+            False, description="compare sums over all rounds so far [paper: yes]", json_schema_extra=LATER
         )
 
         @model_validator(mode="after")
@@ -67,7 +64,7 @@ class FoolsGold(WeightingRule):
         self._sums: PublicParams | None = None
 
     def gram(self, updates: Updates, empty: PublicParams) -> torch.Tensor:
-        if self.params.memory is False or self.params.scope == "item":
+        if not self.params.memory:
             return super().gram(updates, empty)
         ids = updates.clients.tolist()
         places = torch.tensor(
@@ -94,7 +91,7 @@ class FoolsGold(WeightingRule):
         size = sum(value.nbytes for value in (empty.items, *empty.dense.values()))
         if wanted * size > MOST:
             raise UserError(
-                f"defense 'foolsgold' with memory: the sums of {wanted:,} clients take more than {MOST >> 30} GiB;"
+                f"defense 'foolsgold' with memory = true: the sums of {wanted:,} clients take more than {MOST >> 30} GiB;"
                 " use memory = false."
             )
         count = min(count, MOST // size)
