@@ -61,9 +61,7 @@ def run(
         str,
         typer.Option(metavar="local|slurm|ray", help="Run here, or --tasks times on a Slurm or Ray cluster."),
     ] = "local",
-    tasks: Annotated[
-        int, typer.Option(help="On a cluster; each runs what no other does, with --jobs workers.")
-    ] = 4,
+    tasks: Annotated[int, typer.Option(help="On a cluster; each runs what no other does, with --jobs workers.")] = 4,
     slurm: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="An option of sbatch, such as partition=gpu. Repeatable."),

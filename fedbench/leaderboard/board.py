@@ -102,7 +102,7 @@ def _targeted(database: Database, data: dict[str, Any], by_model: bool) -> _Part
     data["cells"] = _plain(cells)
     sheets += cell_sheets(cells, lambda cell: beside(share(cell.er), cell.hr), f"ER@{k}")
     defenses, more = _defense_sheets(
-        database, TARGETED, models, data, f"Defenses by ER@{k} reduction minus HR@{h} loss", f"ER@{k}"
+        database, TARGETED, attacks, models, data, f"Defenses by ER@{k} reduction minus HR@{h} loss", f"ER@{k}"
     )
     return _Part(TARGETED, attacks, defenses, sheets + more, targeted_notes(k, bool(defenses)))
 
@@ -120,6 +120,7 @@ def _untargeted(database: Database, data: dict[str, Any], by_model: bool) -> _Pa
     defenses, more = _defense_sheets(
         database,
         UNTARGETED,
+        attacks,
         models,
         data,
         f"Untargeted: defenses by HR@{h} recovered minus cost",
@@ -157,6 +158,7 @@ def _visual(database: Database, data: dict[str, Any], by_model: bool) -> _Part:
     defenses, more = _defense_sheets(
         database,
         VISUAL,
+        attacks,
         models if by_model else [],
         data,
         f"Visual: defenses by ER@{k} reduction minus NDCG@20 loss %",
@@ -182,7 +184,7 @@ def _demotion(database: Database, data: dict[str, Any], by_model: bool) -> _Part
     data["demotion_cells"] = _plain(cells)
     sheets += cell_sheets(cells, lambda cell: beside(share(cell.dr), cell.hr), f"Demotion: DR@{k}")
     title = f"Demotion: defenses by DR@{k} reduction minus HR@{h} loss"
-    defenses, more = _defense_sheets(database, DEMOTION, models if by_model else [], data, title, f"DR@{k}")
+    defenses, more = _defense_sheets(database, DEMOTION, attacks, models if by_model else [], data, title, f"DR@{k}")
     return _Part(DEMOTION, attacks, defenses, sheets + more, demotion_notes(k, bool(defenses)))
 
 
@@ -212,7 +214,13 @@ def _attack_sheets(
 
 
 def _defense_sheets(
-    database: Database, track: Track, models: Sequence[str], data: dict[str, Any], title: str, measure: str
+    database: Database,
+    track: Track,
+    attacks: Sequence[Standing],
+    models: Sequence[str],
+    data: dict[str, Any],
+    title: str,
+    measure: str,
 ) -> tuple[Sequence[DefenseRow], list[Sheet]]:
     """Defenses and attacks under them, of all models together and of each, and for each model attack x defense."""
     k, names = database.k, _UNTARGETED_NAMES if track == UNTARGETED else {}
@@ -221,7 +229,9 @@ def _defense_sheets(
     if not overall:
         return [], []
     under = attacks_under_defenses(database, None, track)
-    defended = [defense_sheet(title, overall, k, (), track)]
+    tried = {row.attack for row in under}
+    untried = [row.attack for row in attacks if row.attack not in tried]
+    defended = [defense_sheet(title, overall, k, (), track, untried)]
     attacked = [under_sheet(track.title("attacks under defenses"), under, k, track)]
     defenses_by_model: dict[str, Ranking[DefenseRow]] = {}
     under_by_model: dict[str, Any] = {}

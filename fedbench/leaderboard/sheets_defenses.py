@@ -29,13 +29,18 @@ DETECTION = ("clean cosine", "least clean cosine", "AUC", "recall at no false al
 
 
 def defense_sheet(
-    title: str, rows: Ranking[DefenseRow], k: int, listed: Iterable[str] = (), track: Track = TARGETED
+    title: str,
+    rows: Ranking[DefenseRow],
+    k: int,
+    listed: Iterable[str] = (),
+    track: Track = TARGETED,
+    untried: Sequence[str] = (),
 ) -> Sheet:
     """Defenses by what they prevent and cost.
 
     Args:
         title, rows, k: of the table. listed: runs that another table names; rows with only those do not name them again.
-        track: of the rows.
+        track: of the rows. untried: attacks of which no row says anything, which the caption names.
     """
     if track.exposes:
         cost = "NDCG@20 loss %" if track == VISUAL else f"HR@{hit_cut(k)} loss"
@@ -110,6 +115,8 @@ def defense_sheet(
     text = caption(rows.separation, unit)
     if attacked:
         text = f"net: reduction minus the larger of the two losses. {text}".rstrip()
+    if untried:
+        text = f"{text} Tried under none of these defenses, so not in this table: {', '.join(untried)}.".lstrip()
     return Sheet(title, headings, lines, runs, spare=spare, caption=text)
 
 

@@ -520,3 +520,11 @@ def test_an_entry_of_ones_own_is_ranked_by_isolated_runs_only(tmp_path: Path) ->
     assert "| unverified | in-process |" in text
     assert "in-process does not come with fedbench and has runs in process" in text
     assert "warning of 2 runs of a-ra under in-process on longtail-small mf at 5 %: looks odd" in text
+
+
+def test_the_table_names_attacks_that_no_defense_was_tried_against(tmp_path: Path) -> None:
+    write(tmp_path, *undefended(), *under("good", 0.1, 0.3, 0.58))
+    said = "Tried under none of these defenses, so not in this table: {}."
+    assert "Tried under none" not in markdown(make_board(Database([tmp_path])))
+    write(tmp_path, record(scenario("p1"), er=0.9), record(scenario("p2"), er=0.8))
+    assert said.format("p1, p2") in markdown(make_board(Database([tmp_path])))
