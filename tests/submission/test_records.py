@@ -56,7 +56,7 @@ def another(row: Row, **values: Any) -> None:
         pytest.param(put(er_10=0.9), "er_10 = 0.9, but its curve gives 0.0", id="a number changed"),
         pytest.param(put(er_10_peak=0.9), "er_10_peak = 0.9, but its curve gives", id="a peak changed"),
         pytest.param(put(hr_10=None), "hr_10 = None, but its curve gives 0.", id="a number taken out"),
-        pytest.param(lambda row: row["curve"][-1].update(er_10=0.9), "er@K falls with K at epoch 80", id="the curve changed"),
+        pytest.param(lambda row: row["curve"][-1].update(er_10=0.9), "er@K falls with K at epoch 50", id="the curve changed"),
         pytest.param(lambda row: row["curve"].pop(), "but its protocol evaluates at", id="the curve cut"),
         pytest.param(lambda row: row["curve"][0].update(epoch=11), "but its protocol evaluates at", id="another epoch"),
         pytest.param(points(er_30=1.5), "er_30 = 1.5 at epoch 10 is not in [0, 1]", id="above 1"),
@@ -91,9 +91,9 @@ def another(row: Row, **values: Any) -> None:
         pytest.param(put(target_items=[1, 2]), "gives 1 of 400 items", id="too many targets"),
         pytest.param(put(target_items=[400]), "gives 1 of 400 items", id="no such item"),
         pytest.param(put(target_items=[3]), "with the same target", id="another target"),
-        pytest.param(put(rounds=1), "rounds = 1, but 80 epochs have 160", id="rounds"),
-        pytest.param(put(epochs_done=79), "epochs_done = 79 of 80, and its status is ok", id="epochs done"),
-        pytest.param(put(epochs_planned=8), "epochs_planned = 8, but its scenario gives 80", id="epochs planned"),
+        pytest.param(put(rounds=1), "rounds = 1, but 50 epochs have 100", id="rounds"),
+        pytest.param(put(epochs_done=49), "epochs_done = 49 of 50, and its status is ok", id="epochs done"),
+        pytest.param(put(epochs_planned=8), "epochs_planned = 8, but its scenario gives 50", id="epochs planned"),
         pytest.param(put(status="failed", error="x"), "status = 'failed'; a bundle holds", id="failed run"),
         pytest.param(put(status="great"), "status = 'great'; a bundle holds", id="unknown status"),
         pytest.param(put(error="x"), "status is ok, but error = 'x'", id="error of a run that is ok"),
@@ -117,7 +117,7 @@ def another(row: Row, **values: Any) -> None:
         pytest.param(put(suite="a\u202eb"), "a character that cannot be seen", id="bidi override"),
         pytest.param(put(platform="x" * 30_000), "is too long", id="long text"),
         pytest.param(put(attack_source_hash="0" * 64), "attack_source_hash is not that of source.py", id="source hash"),
-        pytest.param(put(seconds_train=0.0, seconds_total=0.0), "160 rounds in seconds_train = 0.0", id="no time at all"),
+        pytest.param(put(seconds_train=0.0, seconds_total=0.0), "100 rounds in seconds_train = 0.0", id="no time at all"),
         pytest.param(put(seconds_total=1e308), "seconds_total = 1e+308 is longer than any run", id="endless"),
         pytest.param(put(seconds_total=0.001), "seconds_total = 0.001, but its parts make ", id="less than its parts"),
         pytest.param(put(threads=-1), "threads = -1 is below 1", id="threads"),
@@ -212,9 +212,9 @@ def test_a_dropped_cell_is_named(good: bytes) -> None:
 
 def test_extra_runs_are_named(good: bytes) -> None:
     told = refused(sealed(unpacked(good), only=["model=mf,defense=none"]), "completeness")
-    assert "4 runs that suite smoke (version 1) --only model=mf,defense=none --seeds 2 does not have: " in told
+    assert "4 runs that suite smoke (version 2) --only model=mf,defense=none --seeds 2 does not have: " in told
     told = refused(sealed(unpacked(good), seeds=1), "completeness")
-    assert "4 runs that suite smoke (version 1) --only model=mf --seeds 1 does not have: " in told
+    assert "4 runs that suite smoke (version 2) --only model=mf --seeds 1 does not have: " in told
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_extra_runs_are_named(good: bytes) -> None:
     [
         ({"suite": "smokey"}, "Unknown suite 'smokey'. Did you mean 'smoke'?"),
         ({"suite": "a/b.toml"}, "Unknown suite 'a/b.toml'."),
-        ({"suite_version": 9}, "made for version 9 of suite smoke; here it is 1"),
+        ({"suite_version": 9}, "made for version 9 of suite smoke; here it is 2"),
         ({"seeds": None}, "3 runs"),
         ({"only": []}, "cells of the slice are missing whole"),
         ({"only": ["model=<b>"]}, "fits nothing in suite 'smoke'"),

@@ -173,7 +173,7 @@ def test_submit_says_how_to_make_what_is_missing(submitted: Submitted, results: 
     assert run.exit_code == 0, run.stderr
     assert out.read_bytes() == submitted.data
     assert (
-        f"{out}: attack random-direction, 8 runs of suite smoke (version 1) --only model=mf --seeds 2, " in run.stdout
+        f"{out}: attack random-direction, 8 runs of suite smoke (version 2) --only model=mf --seeds 2, " in run.stdout
     )
 
     attacked(results)[0].unlink()
