@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def sweep(folders: Iterable[Path]) -> None:
     """
     for folder in folders:
         for path in _temporaries(folder):
-            with contextlib.suppress(OSError), path.open("rb") as file:
+            with contextlib.suppress(OSError), opened(path) as file:
                 if (path.name.startswith(_PREFIX) and _lock(file)) or time.time() - path.stat().st_mtime > _LONG_AGO:
                     path.unlink()
 
@@ -120,9 +121,9 @@ def occupied(folder: Path) -> Iterator[Place]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sweep([folder])
-            name, opened = _reachable(marker, stack)
+            name, inside = _reachable(marker, stack)
             file = stack.enter_context(marker.open("xb"))
-            stack.callback(_unlink, name, opened)
+            stack.callback(_unlink, name, inside)
             _lock(file)
             place = Place(folder, marker, folder.stat().st_ino)
         except OSError as error:
@@ -130,11 +131,26 @@ def occupied(folder: Path) -> Iterator[Place]:
         yield place
 
 
+def opened(path: Path, flags: int = os.O_RDONLY) -> IO[bytes]:
+    """A plain file that lies there itself: in a folder that others write to, a link or a pipe may have its name.
+
+    Raises:
+        OSError: there is none, or something else.
+    """
+    # A pipe would wait for whoever is at its other end. Windows has neither flag, and neither kind of file.
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    number = os.open(path, flags | careful, 0o666)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return os.fdopen(number, "r+b" if flags & os.O_RDWR else "rb")
+
+
 def others_in(folder: Path, marker: Path) -> bool:
     """Whether somebody else than the holder of ``marker`` has the folder :func:`occupied`."""
     for path in _temporaries(folder):
         if path.name != marker.name and path.name.startswith(_PREFIX):
-            with contextlib.suppress(OSError), path.open("rb") as file:
+            with contextlib.suppress(OSError), opened(path) as file:
                 if not _lock(file):
                     return True
     return False

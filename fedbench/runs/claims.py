@@ -5,7 +5,8 @@ process that holds it, however that ends, so a lost machine keeps no run from th
 back). In the file stands when the run last ended: a run that has ended since a plan was made is not run again, also where
 the record itself is not seen yet, as on NFS, whose folders are read late while locks and what lies behind them are not.
 
-Where files cannot be locked everybody runs everything, and each record is the last one's.
+Where files cannot be locked everybody runs everything, and each record is the last one's. So it is where something else has
+the name of the folder or of a file, such as a link: whoever may write there could have put it there.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from fedbench.files import lock, others_in
+from fedbench.files import lock, opened, others_in
+from fedbench.texts import visible
 
 FOLDER = ".fedbench-claims"
+_TEXTS = {"ended": "", "host": "?", "began": "?"}
+"""What stands in a file, and what is taken where it does not."""
 _PAUSE = 0.1
 """Seconds between two tries."""
 
@@ -79,7 +83,7 @@ def claim(results: Path, run_id: str, patience: float = 0.0) -> Iterator[Claim |
                 yield Claim("")
                 return
             if free and _is_at(file, results / FOLDER / run_id):
-                found = Claim(_read(file).get("ended", ""), file)
+                found = Claim(_read(file)["ended"], file)
                 found._write()
                 yield found
                 return
@@ -91,13 +95,13 @@ def claim(results: Path, run_id: str, patience: float = 0.0) -> Iterator[Claim |
 
 def ends(results: Path) -> Mapping[str, str]:
     """Of every run what stands in its file: :attr:`Claim.ended`."""
-    return {name: found.get("ended", "") for name, found, _ in _claims(results)}
+    return {name: found["ended"] for name, found, _ in _claims(results)}
 
 
 def running(results: Path) -> list[Running]:
     """The runs under way, by id."""
     return [
-        Running(name, str(found.get("host", "?")), int(found.get("process", 0)), str(found.get("began", "?")))
+        Running(visible(name), found["host"], found["process"], found["began"])
         for name, found, held in _claims(results)
         if held
     ]
@@ -106,24 +110,25 @@ def running(results: Path) -> list[Running]:
 def clear(results: Path, marker: Path) -> None:
     """Remove the files, if nobody else runs anything in the folder; ``marker``: of whoever asks."""
     folder = results / FOLDER
-    if not folder.is_dir() or others_in(results, marker):
+    if not folder.is_dir() or folder.is_symlink() or others_in(results, marker):
         return
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            with path.open("rb") as file:
+            with opened(path) as file:
                 if lock(file):
                     path.unlink()
         folder.rmdir()
 
 
-def _claims(results: Path) -> Iterator[tuple[str, dict[str, str], bool]]:
+def _claims(results: Path) -> Iterator[tuple[str, dict[str, Any], bool]]:
     """Name, content, and whether somebody holds it."""
+    folder = results / FOLDER
     try:
-        paths = sorted((results / FOLDER).iterdir())
+        paths = [] if folder.is_symlink() else sorted(folder.iterdir())
     except OSError:
         return
     for path in paths:
-        with contextlib.suppress(OSError), path.open("rb") as file:
+        with contextlib.suppress(OSError), opened(path) as file:
             held = not lock(file)
             yield path.name, _read(file), held
 
@@ -131,8 +136,10 @@ def _claims(results: Path) -> Iterator[tuple[str, dict[str, str], bool]]:
 def _opened(path: Path) -> IO[bytes]:
     for _ in range(3):
         path.parent.mkdir(exist_ok=True)  # not the results folder itself: it may have been renamed
+        if path.parent.is_symlink():
+            break
         with contextlib.suppress(FileNotFoundError):  # whoever ended last has just removed the folder
-            return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+            return opened(path, os.O_RDWR | os.O_CREAT)
     raise FileNotFoundError(path)
 
 
@@ -144,10 +151,14 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
         return False
 
 
-def _read(file: IO[bytes]) -> dict[str, str]:
+def _read(file: IO[bytes]) -> dict[str, Any]:
+    """What stands in a file, whatever that is: ``ended``, ``host`` and ``began``, which are texts, and ``process``."""
     file.seek(0)
     try:
-        found = json.loads(file.read(1 << 12) or b"{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        said = json.loads(file.read(1 << 12) or b"{}")
+    except (ValueError, RecursionError):
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    process = said.get("process")
+    found: dict[str, Any] = {"process": process if type(process) is int else 0}
+    return found | {name: visible(str(said.get(name, other)), 80) for name, other in _TEXTS.items()}

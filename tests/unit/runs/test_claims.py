@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -150,3 +151,47 @@ def test_shards_are_all_runs_and_each_once(tmp_path: Path, parts: int) -> None:
     pieces = [make_plan(planned, tmp_path, shard=(part, parts)).todo for part in range(1, parts + 1)]
     assert sorted(run.id for piece in pieces for run in piece) == sorted(run.id for run in whole)
     assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
+
+
+def test_whatever_else_lies_there_is_left_alone(tmp_path: Path) -> None:
+    """Links, pipes, folders and files of any content: nothing is written through them, waited for, or removed."""
+    results, mine = tmp_path / "results", tmp_path / "mine"
+    folder = results / FOLDER
+    folder.mkdir(parents=True)
+    mine.write_text("precious")
+    (folder / "link-s0").symlink_to(mine)
+    (folder / "folder-s0").mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe-s0")
+        os.mkfifo(results / ".fedbench-0.tmp")
+    for name, text in {
+        "deep": "[" * 4096, "other": "3", "types": '{"ended": [1], "process": "x", "host": {}}', "bytes": "\x00\x1b[2J",
+    }.items():  # fmt: skip
+        (folder / f"{name}-s0").write_text(text)
+    assert ends(results) == {"deep-s0": "", "other-s0": "", "types-s0": "[1]", "bytes-s0": ""}
+    for name in ("link-s0", "folder-s0", "pipe-s0"):
+        with claim(results, name) as found:
+            assert found is not None
+            found.end()
+    with claim(results, "types-s0") as found:
+        assert found is not None
+        assert [(each.run_id, each.process == os.getpid()) for each in running(results)] == [("types-s0", True)]
+    assert mine.read_text() == "precious"
+    with occupied(results) as place:
+        clear(results, place.marker)
+    assert (folder / "link-s0").is_symlink()
+
+
+def test_a_folder_of_claims_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
+    results, other = tmp_path / "results", tmp_path / "other"
+    results.mkdir()
+    other.mkdir()
+    (other / "precious").write_text("{}")
+    (results / FOLDER).symlink_to(other)
+    with occupied(results) as place, claim(results, "a-s0") as mine:
+        assert mine is not None
+        mine.end()
+        clear(results, place.marker)
+    assert ends(results) == {}
+    assert running(results) == []
+    assert [path.name for path in other.iterdir()] == ["precious"]
