@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbench.evaluation.displacement import shown_to
+from fedbench.evaluation.displacement import counted, shown_to
 from fedbench.runs.record import schema
 from fedbench.submission.records import Row
 from fedbench.submission.report import Check, brief
@@ -40,8 +40,6 @@ CLAIMED = (
 MEASURED = tuple(
     each.name for each in schema() if str(each.type) == "double" and each.name not in (*EQUAL, *CLAIMED)
 )  # fmt: skip
-PARTS = 8
-"""Parts of the users, by id, of which each is compared in whom it shows the targets to."""
 SHOWN = ("er_10", "hr_10", "ndcg_10", "hr_full_10", "ndcg_full_10")
 """The metrics that a table of the comparison has in any case."""
 
@@ -132,14 +130,32 @@ def compared(row: Row, again: Sequence[Row]) -> list[Compared]:
     names = dict.fromkeys(name for each in (stated, *found) for name in each)
     if not ended:
         names = {name: None for name in names if all(name in each for each in (stated, *found))}
-    return [Compared(run, name, stated.get(name), [each.get(name) for each in found]) for name in names]
+    numbers = [Compared(run, name, stated.get(name), [each.get(name) for each in found]) for name in names]
+    return [*numbers, *_shown_otherwise(run, row, same)]
+
+
+def _shown_otherwise(run: str, row: Row, same: Sequence[Row]) -> Iterator[Compared]:
+    """As ``er_10, shown otherwise, item 7`` the share of the users who are shown a target in one of both, or count in one.
+
+    Both: what is stated, or a repetition, and the first repetition. Of whom a target is shown to DR@K is made: as many others
+    would make another one.
+    """
+    lists = [each["target_places"] or () for each in (row, *same)]
+    for item, *places in zip(row["target_items"], *lists, strict=False):
+        for k in (5, 10, 20, 30):
+            stated, *found = (_apart(each, places[1], k) for each in places)
+            yield Compared(run, f"er_{k}, shown otherwise, item {item}", stated, found)
+
+
+def _apart(one: str, other: str, k: int) -> float:
+    if len(one) != len(other):
+        return 1.0
+    first, second = (np.where(counted(each), shown_to(each, k), 2) for each in (one, other))
+    return float((first != second).mean()) if len(one) else 0.0
 
 
 def _numbers(row: Row, ended: bool) -> dict[str, float]:
-    """Name -> number: columns, the points of the curve as ``er_10@20``, of the uploads as ``psnr@20, item 7``.
-
-    And as ``er_10, users 3 of 8, item 7`` the share of such a part of the users who are shown a target.
-    """
+    """Name -> number: columns, the points of the curve as ``er_10@20``, of the uploads as ``psnr@20, item 7``."""
     names = (*COUNTS, *MEASURED) if ended else COUNTS
     out = {name: row[name] for name in names}
     for point in row["curve"]:
@@ -148,9 +164,6 @@ def _numbers(row: Row, ended: bool) -> dict[str, float]:
         place = f"@{upload['epoch']}, item {upload['item']}"
         out |= {f"{name}{place}": value for name, value in upload.items() if name not in ("epoch", "item")}
         out[f"upload{place}"] = 1
-    for item, places in zip(row["target_items"], row["target_places"] or (), strict=False):
-        for part, shown in enumerate(np.array_split(shown_to(places, 10), PARTS), 1):
-            out[f"er_10, users {part} of {PARTS}, item {item}"] = float(shown.mean()) if len(shown) else 0.0
     return {name: float(value) for name, value in out.items() if value is not None}
 
 

@@ -20,6 +20,7 @@ import fedbench
 from fedbench import plugins
 from fedbench.cli import app
 from fedbench.errors import UserError
+from fedbench.evaluation.displacement import displacement_ratio
 from fedbench.runs.results import write_record
 from fedbench.submission import repeat, rerun
 from fedbench.submission.bundle import entry, make_bundle
@@ -376,3 +377,27 @@ def test_a_number_agrees_within_what_repetitions_allow(
     stated: float | None, found: list[float | None], ok: bool
 ) -> None:
     assert Compared("r", "er_10", stated, found).ok == ok
+
+
+def test_whom_a_target_is_shown_to_is_compared_user_by_user(good: bytes) -> None:
+    """Of that DR@K is made: as many others would make another one, and no other number differs."""
+    row = next(row for row in rows_of(good) if row["attack"] != "none")
+    shown, turned = "0-" * 100, "-0" * 100
+    again = row | {"target_places": [shown]}
+    assert displacement_ratio([shown], [shown], 10) == 0
+    assert displacement_ratio([shown], [turned], 10) == 1
+    assert not list(reasons(again, [again]))
+    told = list(reasons(row | {"target_places": [turned]}, [again]))
+    assert told[0].startswith(
+        f"er_5, shown otherwise, item {row['target_items'][0]} = 1.0000, but running it again gives 0"
+    )
+    assert len(told) == 4
+    one, three = (shown[: 200 - n] + "-" * n for n in (2, 6))
+    assert not list(reasons(row | {"target_places": [one]}, [again])), "one user of 200"
+    assert list(reasons(row | {"target_places": [three]}, [again]))
+    assert not list(reasons(row | {"target_places": [three]}, [again, row | {"target_places": [three]}])), (
+        "roundings do that"
+    )
+    uncounted = shown[:190] + "." * 10
+    assert list(reasons(row | {"target_places": [uncounted]}, [again]))
+    assert list(reasons(row | {"target_places": [shown[:-1]]}, [again]))
