@@ -54,6 +54,10 @@ class Registry(Generic[T]):
         """Whether ``name`` comes with fedbench."""
         return name in self._builtin
 
+    def ours(self, cls: type) -> bool:
+        """Whether ``cls`` is what comes with fedbench under one of its names."""
+        return any(self._where[name] == f"{cls.__module__}:{cls.__qualname__}" for name in self._builtin)
+
     def get(self, name: str) -> type[T]:
         """The class called ``name``; raises :class:`UserError` with close matches when there is none."""
         self._scan()

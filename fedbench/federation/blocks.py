@@ -43,6 +43,7 @@ class Room:
         pull: float32 [M, d], the gradient that this round's clients have in common, where they do.
         handed: uploads that the engine made and handed out in this round. own: the clients' training rows, as the engine has
             them; None: they have none, or nobody has asked.
+        before: rows of which some may have been left out, with their vectors still there.
     """
 
     source: str
@@ -55,6 +56,7 @@ class Room:
     pull: torch.Tensor | None = None
     handed: Sequence[Updates] = ()
     own: Batch | None = None
+    before: int = 0
 
     @property
     def clients(self) -> int:
@@ -156,7 +158,8 @@ def _outer(
 ) -> OuterRows:
     coef = arrays.array(coef, "rows: coef", torch.float32, (len(item),))
     source = arrays.array(source, "rows: source", torch.int64, (len(item),))
-    vectors = arrays.array(vectors, "rows: vectors", torch.float32, (None, room.size), max(room.clients, len(item)))
+    most = max(room.clients, len(item), room.before)
+    vectors = arrays.array(vectors, "rows: vectors", torch.float32, (None, room.size), most)
     arrays.within(source, len(vectors), "rows: source")
     return OuterRows(client, item, coef, source, vectors)
 

@@ -89,7 +89,7 @@ def filtered(made: object, received: Updates, params: PublicParams, source: str)
             rejected = arrays.array(rejected, "filter(): rejected", torch.bool, (n,))
         return Updates(
             clients,
-            _rows(arrays, made.rows, _room(clients, params, source)),
+            _rows(arrays, made.rows, _room(clients, params, source, sum(len(block.item) for block in received.rows))),
             _dense(arrays, made.dense, received.dense, n, len(received.clients), params),
             arrays.array(made.weights, "filter(): weights", torch.float32, (n,)),
             common,
@@ -98,9 +98,9 @@ def filtered(made: object, received: Updates, params: PublicParams, source: str)
         )
 
 
-def _room(clients: torch.Tensor, params: PublicParams, source: str) -> Room:
+def _room(clients: torch.Tensor, params: PublicParams, source: str, before: int = 0) -> Room:
     count, size = params.items.shape
-    return Room(source, clients, count, size, params.dense, _MOST_SAMPLES, params.items.device)
+    return Room(source, clients, count, size, params.dense, _MOST_SAMPLES, params.items.device, before=before)
 
 
 def _rows(arrays: Arrays, made: Sequence[Rows], room: Room) -> tuple[Rows, ...]:

@@ -31,6 +31,7 @@ from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
 from fedbench.federation.protocol import Protocol
+from fedbench.federation.unnamed import unnamed
 from fedbench.models import MODELS, Recommender
 from fedbench.scenarios import protocols
 from fedbench.texts import visible
@@ -345,8 +346,8 @@ class Resolved:
         return self.attack_class(self.attack_params)
 
     def defense(self) -> Defense:
-        """A fresh defense, with no memory."""
-        parts = [cls(params) for cls, params in self.defenses]
+        """A fresh defense, with no memory; one that does not come with fedbench sees no sender of an upload."""
+        parts = [(cls if DEFENSES.ours(cls) else unnamed(cls))(params) for cls, params in self.defenses]
         return parts[0] if len(parts) == 1 else Chain(parts)
 
 

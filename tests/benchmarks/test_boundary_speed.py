@@ -167,11 +167,13 @@ def test_copies_and_checks(benchmark: Any, model: str, attack: str, dataset: str
 
 @pytest.mark.parametrize(("kind", "name"), [("attack", "explicit-boost"), ("defense", "norm-bound")])
 def test_a_process_of_its_own(benchmark: Any, kind: str, name: str) -> None:
-    """What it takes to train with an entry in a confined process, beside the same in this one."""
-    registry = {"attack": ATTACKS, "defense": DEFENSES}[kind]
-    source = source_of(registry.get(name)).encode()
+    """What it takes to train with an entry of a file in a confined process, beside the same in this one."""
+    registry: Any = {"attack": ATTACKS, "defense": DEFENSES}[kind]
+    ours = registry.get(name)
+    source = source_of(ours).encode()
     sha256 = hashlib.sha256(source).hexdigest()
-    here = Timed(federation_of("ml-100k", "mf", "explicit-boost", "none" if kind == "attack" else name))
+    with registry.lent(name, type(ours.__name__, (ours,), {"__module__": __name__})):
+        here = Timed(federation_of("ml-100k", "mf", "explicit-boost", "none" if kind == "attack" else name))
     cls = isolated_class(Path(f"{name}.py"), source, sha256, Limits(), kind)  # type: ignore[arg-type]
     with registry.lent(cls.card.name, cls):
         there = Timed(federation_of("ml-100k", "mf", "explicit-boost", "none" if kind == "attack" else name))
