@@ -57,25 +57,32 @@ class Nursery:
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 with contextlib.suppress(OSError):
                     each.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
-        with theirs:
-            return int(self.asked("fork", theirs, **asdict(limits))["pid"]), ours
+        try:
+            with theirs:
+                return int(self.asked("fork", theirs, **asdict(limits))["pid"]), ours
+        except BaseException:
+            ours.close()
+            raise
 
     def asked(self, what: str, handed: socket.socket | None = None, **more: Any) -> dict[str, Any]:
         """What the process answers.
 
         Raises:
-            FedbenchError: it is gone.
+            FedbenchError: it is gone, or too slow.
         """
+        why = "is gone"
         order = json.dumps({"what": what, **more}).encode() + b"\n"
         with self._lock:
             try:
                 socket.send_fds(self._control, [order], [] if handed is None else [handed.fileno()])
                 line = self._lines.readline(1 << 16)
-            except OSError:
+            except OSError as error:
                 line = b""
+                if isinstance(error, TimeoutError):
+                    why = f"did not answer within {_PATIENCE:g} s: the machine is too busy"
         if not line:
             self.close()
-            raise FedbenchError("the process that starts processes of entries is gone.")
+            raise FedbenchError(f"the process that starts processes of entries {why}.")
         found: dict[str, Any] = json.loads(line)
         return found
 

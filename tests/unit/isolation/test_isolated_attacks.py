@@ -10,7 +10,8 @@ import pytest
 from entry_source import source_of
 
 from fedbench.attacks import ATTACKS
-from fedbench.errors import UserError
+from fedbench.errors import FedbenchError, UserError
+from fedbench.isolation import nursery
 from fedbench.isolation.entries import isolated_class
 from fedbench.isolation.limits import Limits
 from fedbench.isolation.nursery import close
@@ -190,3 +191,9 @@ class Painter(Attack):
         record = run(painted("painter", "none"), 0)
     assert record.status == "failed"
     assert reason in (record.error or "")
+
+
+def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nursery, "_PATIENCE", 0.001)
+    with pytest.raises(FedbenchError, match=r"did not answer within 0\.001 s: the machine is too busy"):
+        nursery.Nursery().fork(Limits())
