@@ -42,7 +42,9 @@ class Attack:
         return []
 
     public_fraction: float = 0.0
-    """Share of every user's training interactions that is public, for attacks that know ``public_interactions``."""
+    """Share of every user's training interactions that is public, for attacks that know ``public_interactions``.
+
+    Of an isolated attack it is the parameter of this name."""
 
     @property
     def eps(self) -> float:

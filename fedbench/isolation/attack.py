@@ -64,6 +64,11 @@ class RemoteAttack(Attack):
         if not isinstance(made, dict) or type(made.get("public_fraction")) is not float:
             raise UserError(f"attack {self.card.name!r}: public_fraction must be a number.")
         self.public_fraction = made["public_fraction"]
+        if self.public_fraction != getattr(params, "public_fraction", 0.0):
+            raise UserError(
+                f"attack {self.card.name!r}: public_fraction = {self.public_fraction:g} must be the value of a parameter of"
+                " that name, so that records say how much it knows."
+            )
         self._known: tuple[object, object] = (None, None)
         self._images: ItemImages | None = None
         self.told = Told()

@@ -101,6 +101,13 @@ def test_it_is_not_given_the_rule_that_its_card_declares() -> None:
     assert "asked for a simulation of the server's rule, which is not given to it here" in (record.error or "")
 
 
+def test_how_much_is_public_stands_in_the_record() -> None:
+    knows = BODY.replace("Channel.GRADIENT)", "Channel.GRADIENT, frozenset({{Knowledge.PUBLIC_INTERACTIONS}}))")
+    sly = knows.replace('    """Nothing that is written down."""', "    public_fraction = 1.0")
+    with pytest.raises(UserError, match="public_fraction = 1 must be the value of a parameter of that name"):
+        attacked(HEAD + sly.format(trick="view.public_interactions"))
+
+
 @pytest.mark.parametrize("at_import", ["raise SystemExit(0)", "import os; os._exit(0)", "while True: pass"])
 def test_a_file_that_does_so_when_it_is_imported(at_import: str) -> None:
     with pytest.raises(UserError, match=r"trick\.py:.*(SystemExit|ended by itself|within 3 s)"):
