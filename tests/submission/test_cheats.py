@@ -198,7 +198,7 @@ def word(found: dict[str, Any], nothing: dict[str, Any]) -> str:
 
 
 def tried(path: Path, line: tuple[str, ...], in_process: InProcess, nothing: dict[str, Any]) -> None:
-    limits = Limits(seconds=1, start=2, total=3) if "hang" in path.name else Limits(seconds=30)
+    limits = Limits(seconds=1, start=2, total=3) if run_in_process.hangs(path) else Limits(seconds=30)
     stated = in_process(path)
     again: dict[str, Any] = {}
     found = [word(stated, nothing)]
