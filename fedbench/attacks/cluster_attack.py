@@ -14,7 +14,7 @@ from fedbench.attacks.own_data import random_profiles
 from fedbench.defenses.union import Union, contrastive
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.federation.attack import Attack
-from fedbench.federation.rows import FullRows, Rows, SharedRows, coalesced
+from fedbench.federation.rows import FullRows, Rows, SharedRows, coalesced, occurrences
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 
@@ -261,7 +261,7 @@ def shared_rows(mask: torch.Tensor, coef: torch.Tensor, table: torch.Tensor) -> 
         coef: float32 [m, M]. table: float32 [M, d].
     """
     client, item = mask.nonzero(as_tuple=True)
-    return SharedRows(client, item, coef[mask], table)
+    return SharedRows(client, item, coef[client, item], table)
 
 
 def norm_statistics(updates: Updates, num_items: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -317,7 +317,7 @@ def k_means(points: torch.Tensor, count: int, generator: torch.Generator) -> tup
     for _ in range(ITERATIONS):
         # [K, M] and not [M, K]: up to 1.7 times as fast on a CPU.
         labels = torch.addmm(centroids.square().sum(1, keepdim=True), centroids, points.T, alpha=-2).min(0).indices
-        size = torch.bincount(labels, minlength=count).to(points.dtype)[:, None]
+        size = occurrences(labels, count).to(points.dtype)[:, None]
         sums = torch.zeros_like(centroids).index_add_(0, labels, points)
         moved = torch.where(size > 0, sums / size.clamp(min=1), centroids)
         shift = (moved - centroids).norm()

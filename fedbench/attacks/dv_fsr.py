@@ -16,7 +16,7 @@ from fedbench.federation.attack import Attack
 from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
 from fedbench.federation.model import Histories, LocalStep, PublicParams, Recommender
-from fedbench.federation.rows import FullRows, coalesced
+from fedbench.federation.rows import FullRows, coalesced, occurrences
 from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.federation.view import AttackerView, Profiles
 
@@ -282,7 +282,7 @@ def contrasted(view: AttackerView, batch: Batch, p: DualView.Params) -> FullRows
     m, device, items = len(view.clients), view.device, view.params.items
     own = (batch.positive > 0).nonzero().squeeze(1)
     owner, item = batch.client[own], batch.item[own]
-    count = torch.bincount(owner, minlength=m)
+    count = occurrences(owner, m)
     # Padded with numbers that no item has, so that each client's own items are left out.
     taken = view.num_items + torch.arange(max(int(count.max()), 1), device=device).repeat(m, 1)
     taken[owner, torch.arange(len(owner), device=device) - (count.cumsum(0) - count)[owner]] = item

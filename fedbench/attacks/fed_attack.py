@@ -11,6 +11,7 @@ from fedbench.attacks.own_data import DataPoisoning, random_profiles, trained_on
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge
 from fedbench.federation.attack import Attack
 from fedbench.federation.batch import Batch
+from fedbench.federation.rows import occurrences
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 
@@ -134,7 +135,7 @@ def hardest(
 
 def _turns(owner: torch.Tensor, count: int) -> torch.Tensor:
     """0, 1, 2, ... within each owner's entries, which stand together: int64 [n]."""
-    length = torch.bincount(owner, minlength=count)
+    length = occurrences(owner, count)
     return torch.arange(len(owner), device=owner.device) - (length.cumsum(0) - length).index_select(0, owner)
 
 

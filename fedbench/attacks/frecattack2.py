@@ -18,7 +18,7 @@ from fedbench.federation.attack import Attack
 from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
 from fedbench.federation.model import PublicParams, Recommender
-from fedbench.federation.rows import FullRows
+from fedbench.federation.rows import FullRows, occurrences
 from fedbench.federation.updates import DenseGradients, Updates
 from fedbench.federation.view import AttackerView, Profiles
 
@@ -227,7 +227,7 @@ def clusters(points: torch.Tensor, generator: torch.Generator) -> Clusters:
         labels, centers = runs[int(spread.argmin())]
         value = float(silhouette(points, labels, k))
         if value > best:
-            best, found = value, Clusters(centers, torch.bincount(labels, minlength=k))
+            best, found = value, Clusters(centers, occurrences(labels, k))
     return found
 
 

@@ -59,8 +59,8 @@ def split_targets(view: AttackerView, honest: HonestStep) -> tuple[FullRows, tor
     place = match.int().argmax(1)
     of_target = match.any(1)
     own = torch.zeros(m * count, view.embedding_size, device=view.device)
-    index = (rows.client * count + place)[of_target]
-    own.index_add_(0, index, rows.values[of_target])
+    at = of_target.nonzero().squeeze(1)
+    own.index_add_(0, (rows.client * count + place).index_select(0, at), rows.values.index_select(0, at))
     return rows.take((~of_target).nonzero().squeeze(1)), own.view(m, count, -1)
 
 

@@ -12,7 +12,7 @@ from fedbench.attacks.demotion import turned_round, wish
 from fedbench.attacks.own_data import random_profiles, split_targets, target_loss, with_target_rows
 from fedbench.entries.cards import AttackCard, Channel, Goal, Knowledge, Parameters
 from fedbench.federation.attack import Attack
-from fedbench.federation.rows import FullRows
+from fedbench.federation.rows import FullRows, occurrences
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, Profiles
 
@@ -118,7 +118,7 @@ def width(cohort: int, malicious: float) -> float:
 
 def clamp_rows(rows: FullRows, num_items: int, z: float) -> FullRows:
     """Every row clamped to mean +- z standard deviations of the rows of its item, by coordinate."""
-    count = torch.bincount(rows.item, minlength=num_items).clamp(min=1)[:, None]
+    count = occurrences(rows.item, num_items).clamp(min=1)[:, None]
     mean = rows.sum(num_items) / count
     square = FullRows(rows.client, rows.item, (rows.values - mean[rows.item]).square()).sum(num_items) / count
     reach = z * square.sqrt()[rows.item]

@@ -83,7 +83,7 @@ class PieckUEA(Pieck):
         weights = torch.full((self.count, len(targets)), 1 / self.count)
         if published:
             weights = published_weights(self.count, len(targets), p.batches, p.repetitions)
-        weights = (weights * p.scale / len(targets)).to(view.device)
+        weights = (weights * p.scale / len(targets)).to(view.device, non_blocking=True)
         return judging_gradients(view, popular, targets, weights, p.poison_dense, likes=wish(self) > 0)
 
 

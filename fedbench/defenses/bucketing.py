@@ -11,7 +11,7 @@ from pydantic import Field
 from fedbench.defenses.mixing import Mixing, MixingParameters
 from fedbench.entries.cards import DefenseCard, DefenseFamily
 from fedbench.federation.defense import ServerView
-from fedbench.federation.rows import FullRows, by_item, coalesced
+from fedbench.federation.rows import FullRows, by_item, coalesced, occurrences
 from fedbench.federation.updates import Common, DenseGradients, Updates
 
 
@@ -49,7 +49,7 @@ class Bucketing(Mixing):
         order, starts = by_item(rows.item, len(server.params.items))
         item = rows.item.index_select(0, order)
         place = torch.arange(len(item), device=item.device) - starts.index_select(0, item)
-        count = torch.bincount(item, minlength=len(starts))
+        count = occurrences(item, len(starts))
         s = self.params.size
         buckets = (count + s - 1) // s
         bucket = place // s
@@ -76,7 +76,7 @@ class Bucketing(Mixing):
         bucket = torch.empty_like(updates.clients)
         bucket[_shuffled(n, server.generator, device)] = torch.arange(n, device=device) // s
         weights = updates.weights.new_zeros(count).index_add_(0, bucket, updates.weights)
-        filled = torch.bincount(bucket, minlength=count).index_select(0, bucket)
+        filled = occurrences(bucket, count).index_select(0, bucket)
         factor = self._factor(torch.full_like(filled, n), torch.full_like(filled, count), filled)
         if server.aggregation != "sum":
             factor = factor * (count / n)
@@ -114,4 +114,4 @@ class Bucketing(Mixing):
 
 
 def _shuffled(count: int, generator: torch.Generator, device: torch.device) -> torch.Tensor:
-    return torch.randperm(count, generator=generator, device=generator.device).to(device)
+    return torch.randperm(count, generator=generator, device=generator.device).to(device, non_blocking=True)

@@ -60,12 +60,12 @@ class Bulyan(RobustAggregation):
             # Fewer than 1 / share rows: f = 0, all are selected and none is trimmed.
             least = max(7, int(1 / share))
             for group in RowsByItem(updates, len(items)).groups(pairwise=True, at_least=least, parts=2, cells=2**21):
-                f = assumed(group.count, share)
-                acts = ((f > 0) & (group.count >= 4 * f + 3)).nonzero().squeeze(1)
+                f = assumed(group.sizes, share)
+                acts = ((f > 0) & (group.sizes >= 4 * f + 3)).nonzero().squeeze(1)
                 if len(acts):
-                    count, f, values, there = group.count[acts], f[acts], group.values[acts], group.there[acts]
-                    items[group.item[acts]] = self._bulyan(values, there, count, f)
-            n = torch.full((len(dense),), len(updates.clients), device=items.device)
+                    own = acts.to(items.device, non_blocking=True)
+                    items[group.item[own]] = self._bulyan(group.values[own], group.sizes[acts], f[acts])
+            n = torch.full((len(dense),), len(updates.clients))
             f = assumed(n, share)
             if bool(((f > 0) & (n >= 4 * f + 3)).any()):
                 dense |= self._bulyan_dense(updates, n, f)
@@ -78,11 +78,9 @@ class Bulyan(RobustAggregation):
         if f == 0 or n < 4 * f + 3:
             return PublicParams(updates.sum_rows(*empty.items.shape), dict(updates.dense.total()))
         gram = client_gram(updates, len(empty.items))
-        there = torch.ones(1, n, dtype=torch.bool, device=gram.device)
-        count, assumed_attackers = torch.tensor([[n], [f]], device=gram.device)
-        chosen = torch.empty_like(there[0])
-        distances = square_distances(gram[None])
-        winners = select(distances, there, count, assumed_attackers, self.params.variant)[0]
+        chosen = torch.empty(n, dtype=torch.bool, device=gram.device)
+        count, assumed_attackers = torch.tensor([[n], [f]])
+        winners = select(square_distances(gram[None]), count, assumed_attackers, self.params.variant)[0]
         chosen[torch.argsort(updates.clients)] = winners
         if notes is not None:
             notes.left_out.append((self.card.name, updates.clients[~chosen]))
@@ -100,10 +98,11 @@ class Bulyan(RobustAggregation):
             dense[name] = (column.mean_nearest_to_median(column.count - 2 * f) * times).view(value.shape[1:])
         return replace(empty, dense=dense)
 
-    def _bulyan(self, values: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
-        """float32 [B, d]: the rule for B items with padded gradients [B, C, d]."""
+    def _bulyan(self, values: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+        """float32 [B, d]: the rule for B items with padded gradients [B, C, d]; ``count`` and ``f`` are on the CPU."""
         variant = self.params.variant
-        chosen = select(square_distances(torch.bmm(values, values.transpose(1, 2))), there, count, f, variant)
+        chosen = select(square_distances(torch.bmm(values, values.transpose(1, 2))), count, f, variant)
+        count, f = (each.to(values.device, non_blocking=True) for each in (count, f))
         left = count - 2 * f
         mean = Column.of(values.masked_fill(~chosen[:, :, None], torch.inf), left, left).mean_nearest_to_median(
             left - 2 * f
@@ -115,12 +114,13 @@ class Bulyan(RobustAggregation):
         variant = self.params.variant
         flat = flat_dense(updates)
         gram = dense_grams(flat)
-        chosen = select(square_distances(gram), torch.ones_like(gram[:, :, 0], dtype=torch.bool), n, f, variant)
+        chosen = select(square_distances(gram), n, f, variant)
+        trimmed = 2 * f[:1].to(gram.device, non_blocking=True)
         left = int(n[0] - 2 * f[0])
         result = {}
         for (name, value), winners in zip(flat.items(), chosen, strict=True):
             column = Column.whole(value[winners])
-            mean = column.mean_nearest_to_median(column.count - 2 * f[:1])
+            mean = column.mean_nearest_to_median(column.count - trimmed)
             shape = updates.dense.stacked()[name].shape[1:]
             result[name] = (mean * (left if variant == "icde24-code" else int(n[0]))).view(shape)
         return result

@@ -35,7 +35,7 @@ class Column:
     @classmethod
     def whole(cls, gradients: torch.Tensor) -> Column:
         """The coordinates of n gradients that are all there, float32 [n, D]: B = 1 and d = D."""
-        count = torch.tensor([len(gradients)], device=gradients.device)
+        count = torch.full((1,), len(gradients), device=gradients.device)
         return cls(sort_last(gradients.T[None]), count, count, False)
 
     @functools.cached_property
@@ -76,8 +76,10 @@ class Column:
             sort_last(distance), (keep[:, None] - 1).expand(distance.shape[:2]), self.zeros, self.filled, away
         )[:, :, None]
         inside, edge = distance < cut, distance == cut
-        nearer = inside.sum(2) + ((away < cut) * self.zeros).squeeze(2)
-        tied = edge.sum(2) + ((away == cut) * self.zeros).squeeze(2)
+        nearer, tied = inside.sum(2), edge.sum(2)
+        if self.filled:
+            nearer += ((away < cut) * self.zeros).squeeze(2)
+            tied += ((away == cut) * self.zeros).squeeze(2)
         total = torch.where(inside, self.values, 0.0).sum(2)
         at_edge = torch.where(edge, self.values, 0.0).sum(2)
         return (total + at_edge * ((keep[:, None] - nearer) / tied)) / keep[:, None]
@@ -99,7 +101,7 @@ def _order_statistic(
     own = torch.where(place < before, place, place - copies).clamp(0, last)
     value = ordered.gather(2, own[:, :, None]).squeeze(2)
     among = (place >= before) & (place < before + copies)
-    return torch.where(among, torch.as_tensor(extra, device=ordered.device).expand_as(ordered)[:, :, 0], value)
+    return torch.where(among, extra.expand_as(ordered)[:, :, 0] if isinstance(extra, torch.Tensor) else extra, value)
 
 
 def sort_last(values: torch.Tensor) -> torch.Tensor:

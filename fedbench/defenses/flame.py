@@ -71,7 +71,7 @@ class Flame(RobustAggregation):
         dense, n = {}, len(updates.clients)
         for name, flat in flat_dense(updates).items():
             there = torch.ones(1, n, dtype=torch.bool, device=flat.device)
-            count = torch.tensor([n], device=flat.device)
+            count = torch.full((1,), n, device=flat.device)
             typical = self._typical(params.dense[name].view(1, -1), flat[None], there, count)
             dense[name] = typical.view_as(params.dense[name]) * n
         return replace(empty, dense=dense)
@@ -98,7 +98,7 @@ class Flame(RobustAggregation):
         median = factors.new_zeros(())
         if n > FEW:
             there = torch.ones(1, n, dtype=torch.bool, device=kept.device)
-            count = torch.tensor([n], device=kept.device)
+            count = torch.full((1,), n, device=kept.device)
             distances = self._model_distances(updates, empty)[None]
             kept = densest_majority(distances, there, count)[0][torch.argsort(torch.argsort(updates.clients))]
             norms = updates.square_norms().sqrt()

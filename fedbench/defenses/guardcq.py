@@ -14,7 +14,7 @@ from fedbench.entries.cards import DefenseCard, DefenseFamily, Parameters
 from fedbench.errors import UserError
 from fedbench.federation.defense import Defense, ServerView
 from fedbench.federation.model import PublicParams, Recommender
-from fedbench.federation.rows import FullRows
+from fedbench.federation.rows import FullRows, occurrences
 from fedbench.federation.updates import Updates
 
 VIEWS = 3
@@ -120,7 +120,7 @@ class GuardCQ(Defense):
         if server.epoch != self._epoch:
             self._epoch, self._uploads = server.epoch, torch.zeros_like(server.params.items[:, 0])
         for block in updates.rows:
-            self._uploads += torch.bincount(block.item, minlength=len(self._uploads))
+            self._uploads += occurrences(block.item, len(self._uploads))
 
     def _popular(
         self, model: Recommender, params: PublicParams, users: torch.Tensor, scores: torch.Tensor

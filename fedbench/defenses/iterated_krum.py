@@ -15,9 +15,7 @@ Integers = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
-def select(
-    distances: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor, variant: str
-) -> torch.Tensor:
+def select(distances: torch.Tensor, count: torch.Tensor, f: torch.Tensor, variant: str) -> torch.Tensor:
     """The ``count - 2 f`` winners of Krum repeated on what is left, for every item of a group.
 
     With c' gradients left, a score is the sum over the c' - f - 2 nearest others, at least one (``definition``; squared
@@ -25,21 +23,18 @@ def select(
     it is taken off the sums in which it counted; gradients that had it among their t farthest are looked at anew.
 
     Args:
-        distances: float [B, C, C], squared, symmetric. there: bool [B, C]. count, f: int64 [B], ``count > 2 f``.
-        variant: of Krum.
+        distances: float [B, C, C], squared, symmetric; behind the first ``count`` of an item there is padding.
+        count, f: int64 [B], ``count > 2 f``. variant: of Krum.
 
     Returns:
         bool [B, C].
     """
     published = variant == "icde24-code"
-    winners = _select(
-        (distances.sqrt() if published else distances).cpu().numpy(),
-        there.cpu().numpy(),
-        count.cpu().numpy(),
-        f.cpu().numpy(),
-        published,
-    )
-    return torch.from_numpy(winners).to(distances.device)
+    counts, attackers = torch.stack([count, f]).cpu().numpy()
+    there = np.arange(distances.shape[1]) < counts[:, None]
+    own = (distances.sqrt() if published else distances).cpu().numpy()
+    winners = _select(own, there, counts, attackers, published)
+    return torch.from_numpy(winners).to(distances.device, non_blocking=True)
 
 
 def _select(distances: Floats, there: Bools, count: Integers, f: Integers, published: bool) -> Bools:

@@ -87,10 +87,10 @@ class MultiKrum(WeightingRule):
     needs = (2, 3)
 
     def factors(self, gram: torch.Tensor, there: torch.Tensor, count: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
-        if not bool((f > 0).any()):
+        if not f.is_cuda and not bool((f > 0).any()):
             return torch.ones_like(gram[:, :, 0])
         if self.params.variant == "icde24-code":
-            chosen = select(square_distances(gram), there, count, f, self.params.variant)
+            chosen = select(square_distances(gram), count, f, self.params.variant)
             return torch.where((count >= 4 * f + 3)[:, None], chosen.to(gram.dtype), 1.0)
         score = scores(gram, there, count, f, self.params.variant)
         place = torch.argsort(torch.argsort(score, dim=1, stable=True), dim=1)

@@ -52,4 +52,4 @@ def densest_majority(distances: torch.Tensor, there: torch.Tensor, count: torch.
     together = (runs == runs[sets, first][:, None]) & (place < c)
     kept = np.zeros((b, width), dtype=bool)
     np.put_along_axis(kept, order, together, axis=1)
-    return torch.from_numpy(kept).to(distances.device) & there
+    return torch.from_numpy(kept).to(distances.device, non_blocking=True) & there

@@ -69,9 +69,10 @@ class NearestNeighbourMixing(Mixing):
             gram = torch.bmm(group.values, group.values.transpose(1, 2))
             near = nearest(square_distances(gram), group.there, group.count - assumed(group.count, share))
             mixed = torch.bmm(_mean(near.to(group.values.dtype)), group.values)
-            clients.append(group.client[group.there])
-            items.append(group.item[:, None].expand_as(group.client)[group.there])
-            values.append(mixed[group.there])
+            real = group.there.flatten().nonzero().squeeze(1)
+            clients.append(group.client.flatten().index_select(0, real))
+            items.append(group.item[:, None].expand_as(group.client).flatten().index_select(0, real))
+            values.append(mixed.flatten(0, 1).index_select(0, real))
         rows = (FullRows(torch.cat(clients), torch.cat(items), torch.cat(values)),) if clients else ()
         dense = dict(updates.dense.stacked())
         if dense:
@@ -88,7 +89,7 @@ class NearestNeighbourMixing(Mixing):
         f = min(math.ceil(n * self._share(updates, server) - 1e-9), (n - 1) // 2)
         gram = client_gram(updates, len(server.params.items))
         there = torch.ones(1, n, dtype=torch.bool, device=gram.device)
-        near = nearest(square_distances(gram[None]), there, torch.tensor([n - f], device=gram.device))[0]
+        near = nearest(square_distances(gram[None]), there, torch.full((1,), n - f, device=gram.device))[0]
         means = _as_sent(near, updates).to(updates.weights.dtype)
         means = _mean(means * updates.weights if server.aggregation == "weighted" else means)
         dense = {name: _applied(means, value) for name, value in updates.dense.stacked().items()}

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 
 from fedbench.defenses.coordinates import Column
-from fedbench.defenses.grouped import RowsByItem
+from fedbench.defenses.grouped import Group, RowsByItem
 from fedbench.entries.cards import LATER, Parameters
 from fedbench.federation.defense import Defense, Notes, ServerView
 from fedbench.federation.model import PublicParams
@@ -174,6 +174,10 @@ def assumed(count: torch.Tensor, share: float) -> torch.Tensor:
     return torch.minimum(torch.floor(count * share + 1e-9).long(), (count - 1) // 2)
 
 
+def _assumed_of(group: Group, share: float) -> torch.Tensor:
+    return assumed(group.sizes, share).to(group.count.device, non_blocking=True)
+
+
 class CoordinateRule(RobustAggregation):
     """A rule that looks at each coordinate by itself (median, trimmed mean)."""
 
@@ -185,10 +189,10 @@ class CoordinateRule(RobustAggregation):
         rows = RowsByItem(updates, len(empty.items))
         for group in rows.groups(torch.inf):
             column = Column.of(group.values, group.count, group.count)
-            total = self.typical(column, assumed(group.count, share)) * group.count[:, None]
+            total = self.typical(column, _assumed_of(group, share)) * group.count[:, None]
             empty.items.index_copy_(0, group.item, total)
-        n = empty.items.new_tensor([len(updates.clients)], dtype=torch.int64)
-        return replace(empty, dense=self._dense(updates, assumed(n, share)))
+        f = assumed(torch.full((1,), len(updates.clients)), share)
+        return replace(empty, dense=self._dense(updates, f.to(empty.items.device, non_blocking=True)))
 
     def over_clients(
         self, updates: Updates, empty: PublicParams, f: int, weights: torch.Tensor | None, notes: Notes | None
@@ -199,7 +203,7 @@ class CoordinateRule(RobustAggregation):
             everybody = torch.full_like(group.count, n)
             column = Column.of(group.values, group.count, everybody)
             empty.items.index_copy_(0, group.item, self.typical(column, torch.full_like(everybody, f)) * n)
-        return replace(empty, dense=self._dense(updates, empty.items.new_tensor([f], dtype=torch.int64)))
+        return replace(empty, dense=self._dense(updates, torch.full((1,), f, device=empty.items.device)))
 
     def _dense(self, updates: Updates, f: torch.Tensor) -> dict[str, torch.Tensor]:
         result = {}
@@ -230,7 +234,7 @@ class WeightingRule(RobustAggregation):
         rows = RowsByItem(updates, len(empty.items))
         for group in rows.groups(pairwise=True):
             gram = torch.bmm(group.values, group.values.transpose(1, 2))
-            factors = self.factors(gram, group.there, group.count, assumed(group.count, share))
+            factors = self.factors(gram, group.there, group.count, _assumed_of(group, share))
             total = torch.bmm(factors.to(group.values.dtype)[:, None, :], group.values).squeeze(1)
             empty.items.index_copy_(0, group.item, total)
         return replace(empty, dense=self._dense(flat_dense(updates), empty, share))
@@ -258,7 +262,7 @@ class WeightingRule(RobustAggregation):
         gram = self.gram(updates, empty)
         n = len(gram)
         there = torch.ones(1, n, dtype=torch.bool, device=gram.device)
-        count, assumed_attackers = torch.tensor([[n], [f]], device=gram.device)
+        count, assumed_attackers = (torch.full((1,), each, device=gram.device) for each in (n, f))
         found = self.factors(gram[None], there, count, assumed_attackers)[0]
         factors = torch.empty_like(found)
         factors[torch.argsort(updates.clients)] = found
@@ -283,7 +287,7 @@ def client_gram(updates: Updates, num_items: int) -> torch.Tensor:
     gram = torch.zeros(n * n, dtype=torch.float64, device=updates.clients.device)
     together = torch.zeros(n, n, dtype=torch.float64, device=gram.device)
     for group in RowsByItem(updates, num_items).groups(pairwise=True):
-        if updates.mixed is not None and bool((group.count == n).all()):
+        if updates.mixed is not None and bool((group.sizes == n).all()):
             flat = group.values.transpose(0, 1).flatten(1)
             together += flat @ flat.T
             continue

@@ -16,7 +16,7 @@ from fedbench.federation.batch import Batch
 from fedbench.federation.defense import ClientRegularization, Defense, ServerView
 from fedbench.federation.model import PublicParams
 from fedbench.federation.optimizers import Descent
-from fedbench.federation.rows import FullRows, Rows
+from fedbench.federation.rows import FullRows, Rows, occurrences
 from fedbench.federation.updates import Updates
 from fedbench.models.mf import aligned_products, kept_coordinates
 
@@ -174,7 +174,7 @@ def contrastive(
     n, num_items, device = len(batch.clients), len(items), items.device
     anchors = (batch.positive > 0).nonzero().squeeze(1)
     client, own = batch.client.index_select(0, anchors), batch.item.index_select(0, anchors)
-    count = torch.bincount(client, minlength=n)
+    count = occurrences(client, n)
     start = (count.cumsum(0) - count).index_select(0, client)
     size = count.index_select(0, client)
     # Another position of the same client: uniform over the others.
@@ -392,7 +392,7 @@ def _both_moved(client: torch.Tensor, n: int, at: torch.Tensor, old: torch.Tenso
     ``|new_j - new_k| - |old_j - old_k|``. An item with itself was counted as ``|new_j - old_j|`` and wanted is 0.
     """
     order = torch.argsort(client, stable=True)
-    count = torch.bincount(client, minlength=n)
+    count = occurrences(client, n)
     width = int(count.max()) if len(client) else 0
     if not width:
         return old.new_zeros(n)

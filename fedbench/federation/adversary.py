@@ -101,7 +101,7 @@ class Adversary:
             ThreatModelViolation: the attack reached for what its card does not declare, or broke another rule.
         """
         population, training = self._population, self._training
-        clients = population.malicious[index].to(population.device)
+        clients = population.malicious[index].to(population.device, non_blocking=True)
         if epoch < population.protocol.attack_start:
             if population.injected:
                 return no_updates(clients, training.params.dense, training.model.embedding_size)
@@ -121,7 +121,7 @@ class Adversary:
         if simulated is not None:
             known = (work, lent) if Knowledge.OWN_DATA in self.card.knowledge else (None, None)
             simulation = SimulatedRound(simulated, *known, index, epoch, number)
-        sampled = index.to(population.device, copy=True)
+        sampled = index.to(population.device, non_blocking=True, copy=True)
         state = RoundState(params, sampled, epoch, number, lent, shown, simulation=simulation)
         versions = _versions(params)
         with self._calling():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -52,7 +52,7 @@ class Arrays:
     def within(self, index: torch.Tensor, size: int, name: str) -> None:
         """Refuses an index below 0, or of ``size`` and more."""
         if len(index):
-            few = index.tolist() if len(index) <= FEW else list(map(int, torch.aminmax(index)))
+            few = index.tolist() if len(index) <= FEW else list(map(int, _ends(index)))
             low, high = min(few), max(few)
             if low < 0 or high >= size:
                 self.refuse(f"{low} to {high}; it must be within 0 to {size - 1}", name)
@@ -78,8 +78,14 @@ def largest(value: torch.Tensor) -> float:
     """The largest absolute value of any, 0 of none; NaN where one is."""
     if not value.numel():
         return 0.0
-    low, high = map(float, torch.aminmax(value))  # a fifth of the time of isfinite().all()
+    low, high = map(float, _ends(value))  # a fifth of the time of isfinite().all()
     return max(-low, high)
+
+
+def _ends(value: torch.Tensor) -> Iterable[torch.Tensor | float]:
+    """The smallest and the largest; from a GPU both come at once."""
+    ends = torch.aminmax(value)
+    return torch.stack(ends).tolist() if value.is_cuda else ends
 
 
 def check_distinct(
@@ -88,7 +94,7 @@ def check_distinct(
     """Refuses a (client, item) that occurs twice."""
     count, places = sum(len(client) for client, _ in pairs), num_clients * num_items
     if count <= FEW:
-        distinct = len({pair for client, item in pairs for pair in zip(client.tolist(), item.tolist(), strict=True)})
+        distinct = len({key for client, item in pairs for key in torch.add(item, client, alpha=num_items).tolist()})
         if distinct < count:
             arrays.refuse(f"{count - distinct} with a (client, item) that is there already", name)
         return

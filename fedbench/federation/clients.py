@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedbench.federation.batch import Batch
+from fedbench.federation.rows import occurrences
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class TrainingRows:
     def _host_starts(self) -> torch.Tensor:
         return self.starts.cpu()
 
+    def at_most(self, clients: torch.Tensor, count: int) -> int:
+        """How many rows ``clients``, int64 [n] on the CPU, have together, if each has ``count`` at most."""
+        length = self._host_starts[clients + 1] - self._host_starts[clients]
+        return int(length.clamp(max=count).sum())
+
     @functools.cached_property
     def _host_pair_starts(self) -> torch.Tensor:
         assert self.pair_starts is not None
@@ -130,19 +136,27 @@ def ragged(
     return index, new_starts.to(starts.device, non_blocking=True), owner
 
 
-def sample_rows(batch: Batch, count: int, generator: torch.Generator) -> Batch:
+def sample_rows(batch: Batch, count: int, generator: torch.Generator, total: int | None = None) -> Batch:
     """Each client's uniform choice of ``min(count, its rows)`` rows without replacement (a local mini-batch).
 
     The loss is then the mean over the chosen rows' samples, so ``size`` becomes the sum of their weights.
+
+    Args:
+        batch: the rows. count: of each client. generator: of the choice.
+        total: how many rows that are, which a GPU would have to be asked for; None: not known.
     """
-    key = torch.rand(len(batch.client), generator=generator, device=generator.device).to(batch.client.device)
+    key = torch.rand(len(batch.client), generator=generator, device=generator.device)
+    key = key.to(batch.client.device, non_blocking=True)
     order = torch.argsort(key)
     order = order[torch.argsort(batch.client[order], stable=True)]
     rank = torch.arange(len(order), device=order.device) - batch.starts[batch.client[order]]
-    chosen = torch.sort(order[rank < count]).values
+    if total is None or not order.is_cuda:
+        chosen = torch.sort(order[rank < count]).values
+    else:
+        chosen = torch.sort(torch.where(rank < count, order, len(order))).values[:total]
     client = batch.client[chosen]
     n = len(batch.clients)
-    length = torch.bincount(client, minlength=n)
+    length = occurrences(client, n)
     weight = batch.weight[chosen]
     return Batch(
         batch.clients,

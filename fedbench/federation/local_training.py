@@ -100,7 +100,8 @@ class LocalTraining:
         """
         batch = rows.select(clients)
         if self.protocol.local_batch is not None:
-            batch = sample_rows(batch, self.protocol.local_batch, self._batch_draws[who])
+            count = self.protocol.local_batch
+            batch = sample_rows(batch, count, self._batch_draws[who], rows.at_most(clients, count))
         return batch
 
     def honest_updates(
@@ -112,7 +113,7 @@ class LocalTraining:
         local = self.gradients(batch.clients, users, batch, self.loss, "honest")
         local = self.defended(local, users, batch, defense, server)
         if self.tables is not None:
-            self.tables.keep(self._number, self.params.items, batch.clients, local.rows)
+            self.tables.keep(self._number, self.params.items, batch.clients, clients, local.rows)
         upload, gradient = self.uploaded(local, users, batch, self.l2)
         self.move(batch.clients, users, gradient)
         return upload

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from fedbench.federation.batch import Batch
+from fedbench.federation.rows import occurrences
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Loss:
             margin: float32 [Q], the logit of the positive minus that of the negative. client: int64 [Q], whose pair it is.
             num_clients: n.
         """
-        pairs = torch.bincount(client, minlength=num_clients).to(margin.dtype)
+        pairs = occurrences(client, num_clients).to(margin.dtype)
         return torch.sigmoid(-margin) * self._share(pairs).index_select(0, client)
 
     def value(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -74,7 +75,7 @@ class Loss:
         assert batch.pair_negative is not None
         margin = logits[batch.pair_positive] - logits[batch.pair_negative]
         client = batch.client[batch.pair_positive]
-        pairs = torch.bincount(client, minlength=len(batch.clients)).to(logits.dtype)
+        pairs = occurrences(client, len(batch.clients)).to(logits.dtype)
         return zero.index_add(0, client, torch.nn.functional.softplus(-margin)) * self._share(pairs)
 
     def _share(self, count: torch.Tensor) -> torch.Tensor:

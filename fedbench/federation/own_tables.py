@@ -38,9 +38,14 @@ class OwnTables:
         self._latest = torch.full((num_clients,), -1)
         self._rounds: dict[int, _Round] = {}
 
-    def keep(self, number: int, items: torch.Tensor, clients: torch.Tensor, rows: tuple[Rows, ...]) -> None:
-        """What ``clients``, int64 [n], have after round ``number``: they received ``items`` and uploaded ``rows``."""
-        self._latest[clients.cpu()] = number
+    def keep(
+        self, number: int, items: torch.Tensor, clients: torch.Tensor, ids: torch.Tensor, rows: tuple[Rows, ...]
+    ) -> None:
+        """What ``clients``, int64 [n], have after round ``number``: they received ``items`` and uploaded ``rows``.
+
+        ``ids``: the clients, on the CPU.
+        """
+        self._latest[ids] = number
         self._rounds[number] = _Round(items, clients, rows)
         needed = set(self._latest.unique().tolist())
         self._rounds = {each: kept for each, kept in self._rounds.items() if each in needed}

@@ -145,7 +145,7 @@ class OwnWork:
         self._training.move(clients, users, gradient)
 
     def _clients(self, index: torch.Tensor) -> torch.Tensor:
-        return self._malicious[index].to(self._training.users.device)
+        return self._malicious[index].to(self._training.users.device, non_blocking=True)
 
     def _rows_of(self, index: torch.Tensor) -> Batch:
         return self._training.batch(self._data.rows, self._data.owner[index], "malicious")

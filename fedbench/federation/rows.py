@@ -267,6 +267,13 @@ def coalesced(rows: FullRows, num_items: int) -> FullRows:
     return FullRows(key // num_items, key % num_items, values)
 
 
+def occurrences(index: torch.Tensor, size: int) -> torch.Tensor:
+    """int64 [size]: how often each of 0 to ``size`` - 1 is in ``index``, int64 [R]."""
+    if index.is_cuda:  # where bincount would make the host wait, to read the largest
+        return torch.zeros(size, dtype=torch.int64, device=index.device).index_add_(0, index, torch.ones_like(index))
+    return torch.bincount(index, minlength=size)
+
+
 def by_item(item: torch.Tensor, num_items: int) -> tuple[torch.Tensor, torch.Tensor]:
     """How to read rows item by item.
 

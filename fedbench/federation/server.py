@@ -19,7 +19,7 @@ def clip_rows(updates: Updates, bound: float) -> Updates:
 
 def _clipped_rows(block: Rows, bound: float) -> Rows:
     norms = block.norms()
-    if bool(norms.isfinite().all()):
+    if not norms.is_cuda and bool(norms.isfinite().all()):  # for that a GPU would have to be waited for
         return block.scaled(clip_factor(norms, bound))
     return FullRows(block.client, block.item, clipped(block.grad(), bound))
 
@@ -28,7 +28,7 @@ def clipped(values: torch.Tensor, bound: float) -> torch.Tensor:
     """Vectors x [..., d] as ``x * min(1, bound / |x|)``, also where ``|x|^2`` is beyond float32; 0 where x is not finite."""
     norms = values.norm(dim=-1, keepdim=True)
     plain = values * clip_factor(norms, bound)
-    if bool(norms.isfinite().all()):
+    if not norms.is_cuda and bool(norms.isfinite().all()):
         return plain
     finite = torch.where(values.isfinite().all(-1, keepdim=True), values, 0.0)
     direction = finite / finite.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)

@@ -188,8 +188,11 @@ class Updates:
     def usable(self) -> torch.Tensor:
         """Bool [n]: clients none of whose gradients is NaN, infinite, or so large that squared distances to it are."""
         bad = torch.zeros_like(self.weights)
-        for block in self.rows:
-            bad.index_add_(0, block.client, (~(8 * block.norms().square()).isfinite()).to(bad.dtype))
+        if self.rows:
+            client, norms = (
+                torch.cat(parts) for parts in zip(*((block.client, block.norms()) for block in self.rows), strict=True)
+            )
+            bad.index_add_(0, client, (~(8 * norms.square() < torch.inf)).to(bad.dtype))
         for value in self.dense.stacked().values():
             bad += ~(8 * value.flatten(1).square().sum(1)).isfinite()
         return bad == 0

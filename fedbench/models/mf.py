@@ -14,7 +14,7 @@ from fedbench.entries.cards import LATER, ModelCard, Parameters
 from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
 from fedbench.federation.model import LARGEST_SIZE, LocalStep, PublicParams, Recommender
-from fedbench.federation.rows import FullRows, OuterRows, PiecedRows, Rows
+from fedbench.federation.rows import FullRows, OuterRows, PiecedRows, Rows, occurrences
 from fedbench.federation.updates import DenseGradients
 
 # One notice a process about an API that does what it says here.
@@ -114,7 +114,7 @@ class MatrixFactorization(Recommender):
             user = users.index_select(0, client)
             slope = scale * loss.slope(scale * torch.linalg.vecdot(user, difference), client, len(users))
             # Pairs stand client by client: one segment sum.
-            count = torch.bincount(client, minlength=len(users))
+            count = occurrences(client, len(users))
             user_grad -= torch.nn.functional.embedding_bag(
                 torch.arange(len(plus), device=items.device),
                 difference,

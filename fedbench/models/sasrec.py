@@ -14,7 +14,7 @@ from fedbench.errors import UserError
 from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
 from fedbench.federation.model import LARGEST_SIZE, Histories, LocalStep, PublicParams, Recommender
-from fedbench.federation.rows import FullRows
+from fedbench.federation.rows import FullRows, occurrences
 from fedbench.federation.updates import DenseGradients, Tensors
 from fedbench.models.buckets import Bucket, in_buckets
 from fedbench.models.mf import xavier
@@ -144,7 +144,7 @@ class SelfAttentiveSequentialRecommender(Recommender):
         """Positions that have a target: one fewer than the sequence has events, and at most L."""
         assert batch.pair_positive is not None
         owner = batch.client.index_select(0, batch.pair_positive)
-        events = torch.bincount(owner, minlength=len(batch.clients))
+        events = occurrences(owner, len(batch.clients))
         return (events - 1).clamp(min=0, max=self.params.max_length).to(batch.size.dtype)
 
     def local_step(
@@ -163,7 +163,7 @@ class SelfAttentiveSequentialRecommender(Recommender):
         if loss.kind != "bpr" or batch.pair_positive is None or batch.pair_negative is None:
             raise UserError("model 'sasrec' trains with the pairwise loss: set the protocol's loss = \"bpr\".")
         n = len(batch.clients)
-        pairs = torch.bincount(batch.client.index_select(0, batch.pair_positive), minlength=n)
+        pairs = occurrences(batch.client.index_select(0, batch.pair_positive), n)
         if int(batch.positive.sum()) != len(batch.pair_positive):
             raise UserError("model 'sasrec' takes one negative for each positive: set negatives_per_positive = 1.")
         length = (pairs - 1).clamp(min=0)

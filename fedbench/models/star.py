@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from fedbench.federation.batch import Batch
-from fedbench.federation.rows import OuterRows, ProjectedRows, StarRows
+from fedbench.federation.rows import OuterRows, ProjectedRows, StarRows, occurrences
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def propagated(
 
 def _degrees(client: torch.Tensor, count: int, pool: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Where each client's leaves begin, int64 [n], and ``c n_u^(-1/2)``, or 0: float32 [n, 1]."""
-    degree = torch.bincount(client, minlength=count)
+    degree = occurrences(client, count)
     share = pool * degree.clamp(min=1).rsqrt() * (degree > 0)
     return degree.cumsum(0) - degree, share[:, None]
 
