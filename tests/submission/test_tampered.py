@@ -149,7 +149,7 @@ def with_manifest(good: bytes, **values: Any) -> bytes:
 
 
 MANIFESTS = [
-    ("format", 2), ("kind", "defense"), ("name", "pieck-uea"), ("suite", "core-untargeted"), ("suite_version", 2),
+    ("format", 2), ("kind", "defense"), ("name", "pieck-uea"), ("suite", "core-untargeted"), ("suite_version", 99),
     ("only", ["model=ncf"]), ("seeds", 1), ("module", "os"), ("modules", ["os"]), ("extra", 1), ("files", {}),
 ]  # fmt: skip
 CARDS = [
