@@ -79,7 +79,7 @@ def test_the_rests_of_core(attack_file: Path) -> None:
     assert {rest(each) for each in attacked} == {
         rest(each) for each in core.scenarios if each.scenario.attack != "none"
     }
-    assert len(attacked) == len({rest(each) for each in attacked}) == 3 * 2 * (2 * 3 + 15 + 6)
+    assert len(attacked) == len({rest(each) for each in attacked}) == 3 * 2 * (2 * 3 + 21 + 6)
     assert {each.scenario.attack for each in attacked} == {"random-direction"}
     assert all(each.scenario.attack_params == {} and each.seeds == (0, 1, 2, 3, 4) for each in attacked)
     # The clean twins are those of the published runs: nothing that is there is run again.
@@ -95,7 +95,7 @@ def test_a_card_decides_what_fits(attack_file: Path) -> None:
     visual = substituted(load_suite("core-visual"), chosen(attack="psmu-v-adaptive", defense="blur"))
     bounds = sorted(each.scenario.resolved.attack().params.eps for each in visual.scenarios)
     assert bounds == [4, 4, 8, 8, 16, 16, 32, 32], "the bound of all who show images stays"
-    assert len(untargeted.scenarios) == 12
+    assert len(untargeted.scenarios) == 18
     demoting = substituted(load_suite("smoke-demote"), chosen(attack="a-hum-demote"))
     assert {planned.scenario.attack for planned in demoting.scenarios} == {"a-hum-demote"}
     assert {planned.scenario.defense_params == {} for planned in untargeted.scenarios} == {True, False}

@@ -93,7 +93,7 @@ FILES = {
     "a1b_swallow": "hides that it asked",
     "a2_underscore": "reads what is private",
     "a3_dict": "reads the dictionary",
-    "a4_instance_card": "card of the instance",
+    "a4_instance_card": ("card declares nothing", "must be the value", "must be the value", "no record"),
     "a5_getframe": "stack",
     "a6_gc": "garbage",
     "a4b_card_mutated": ("changed its card", "card declares nothing", "card declares nothing", "no record"),

@@ -71,7 +71,7 @@ def better(row: Row) -> None:
     row["target_places"] = ["".join("0" if u in shown else p if p == "." else "-" for u, p in enumerate(places))]
     most = len(shown) / len(users)
     ks = (5, 10, 20, 30)
-    with_curve(row, lambda point: point.update({f"er_{k}": most * (1 + 3 * point["epoch"] / 80) / 4 for k in ks}))
+    with_curve(row, lambda point: point.update({f"er_{k}": most * (1 + 3 * point["epoch"] / 50) / 4 for k in ks}))
 
 
 def test_a_coherent_forgery_is_found(submitted: Submitted, tmp_path: Path, known: list[str]) -> None:
