@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -146,6 +148,26 @@ def test_workers_never_see_ctrl_c(tmp_path: Path, capfd: pytest.CaptureFixture[s
     summary = run_suite([Planned(CLEAN, (0,))], results=tmp_path, jobs=1)
     thread.join()
     assert (summary.count("ok"), capfd.readouterr().err) == (1, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads /proc")
+def test_no_worker_can_be_interrupted_before_it_ignores_it() -> None:
+    """Not the first of a process either, with which Python starts another one and unblocks signals."""
+    code = """
+from pathlib import Path
+from fedbench.runs.local import _Pool
+if __name__ == "__main__":
+    pool = _Pool(1)
+    for _ in range(2):
+        pool.add()
+        status = Path(f"/proc/{pool.workers[-1].process.pid}/status").read_text()
+        print(next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")))
+    pool.kill()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    blocked = [int(line, 16) for line in ran.stdout.split()]
+    assert len(blocked) == 2
+    assert all(mask >> (signal.SIGINT - 1) & 1 for mask in blocked)
 
 
 def test_nothing_to_do(tmp_path: Path) -> None:
