@@ -103,9 +103,9 @@ def after_steps(view: AttackerView, honest: HonestStep, steps: int) -> HonestSte
     Every client has copies of its own of the dense parameters and of its rows, which are laid out [m, r, d], r the most that
     one has.
     """
-    if steps == 1:
-        return honest
     eta, batch, m = view.learning_rate, view.own_batch, len(view.clients)
+    if steps == 1 or not len(batch.item):
+        return honest
     loss = Loss("bce" if batch.pair_positive is None else "bpr")
     column = torch.arange(len(batch.item), device=view.device) - batch.starts[batch.client]
     ids = batch.item.new_zeros(m, int(column.max()) + 1).index_put((batch.client, column), batch.item)

@@ -167,6 +167,22 @@ def test_p1_after_honest_steps_equals_a_plain_loop(make_view: MakeView, model: s
             assert torch.allclose(stacked[name][c], expected, atol=2e-4)
 
 
+@pytest.mark.parametrize("model", ["mf", "ncf"])
+@pytest.mark.parametrize("items", [[], [3]])
+def test_p1_of_clients_that_have_nothing_to_train_on(make_view: MakeView, model: str, items: list[int]) -> None:
+    """All of them, or all but the first."""
+    own = Profiles(torch.full((len(items),), 2), torch.tensor(items, dtype=torch.int64))
+    many, once = (
+        ModelReplacement(ModelReplacement.Params(honest_steps=steps)).craft(
+            make_view(ModelReplacement.card, model, m=3, own_data=own)
+        )
+        for steps in (10, 1)
+    )
+    for client in range(len(items), 3):
+        assert torch.allclose(row_of(many, client, 7), row_of(once, client, 7), atol=1e-6)
+    assert bool(torch.isfinite(many.all_rows().values).all())
+
+
 @pytest.mark.parametrize(("aggregation", "boost"), [("sum", 1.0), ("mean", 5.0), ("weighted", 5.0)])
 def test_p1_undoes_a_mean_and_nothing_else(make_view: MakeView, aggregation: str, boost: float) -> None:
     options: dict[str, Any] = {"aggregation": aggregation, "cohort_size": 10, "malicious_per_round": 2.0}
