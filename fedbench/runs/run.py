@@ -82,7 +82,7 @@ def run(
     code = Code()
     attack, defense = resolved.attack(), resolved.defense()
     tell = _counter(on_images)
-    task = task_of(scenario, split, where, tell("features"))
+    task = task_of(scenario, split, where, tell("features"), seed)
     for part in _parts(defense):
         if isinstance(part, Purifier):
             part.progress = tell("purified")

@@ -17,7 +17,7 @@ from fedbench.federation.population import Subgroup, Task, UserItem
 from fedbench.federation.protocol import Protocol
 from fedbench.models.visual import VisualParams
 from fedbench.randomness import derive_seed, generator
-from fedbench.scenarios.scenario import WITH_IMAGE, Scenario
+from fedbench.scenarios.scenario import PER_SEED, WITH_IMAGE, Scenario
 from fedbench.vision.features import feature_reader
 
 POPULAR_SHARE = 0.1
@@ -33,15 +33,19 @@ def split_of(scenario: Scenario, seed: int) -> Split:
 
 
 def task_of(
-    scenario: Scenario, split: Split, device: torch.device, progress: Callable[[int, int], None] | None = None
+    scenario: Scenario,
+    split: Split,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None = None,
+    seed: int = 0,
 ) -> Task:
     """What the federation of ``scenario`` trains on, as tensors on ``device``.
 
     Args:
-        scenario: of the run. split: its data. device: where tensors live.
+        scenario, seed: of the run. split: its data. device: where tensors live.
         progress: told how many images have their features, and of how many, while these are computed.
     """
-    targets = choose_targets(scenario, split)
+    targets = choose_targets(scenario, split, seed)
     return Task(
         split.num_users,
         split.num_items,
@@ -95,13 +99,15 @@ def _images(
     return ItemImages(pixels, reader, there, params.missing)
 
 
-def choose_targets(scenario: Scenario, split: Split) -> torch.Tensor:
-    """The target items, int64 [T], by the scenario's policy; the same for every seed.
+def choose_targets(scenario: Scenario, split: Split, seed: int = 0) -> torch.Tensor:
+    """The target items, int64 [T], by the scenario's policy; the same for every seed but by ``per-seed``.
 
     ``random:K``: the K-th fixed draw among the items that occur in the data, uniform, without repetition.
     ``least-popular``, ``most-popular``: fewest, or most, interactions in train and test together, then the smallest id.
-    ``random-popular:K``: a draw among the most popular tenth of the items, rounded up. Any of them with ``-with-image``:
-    among items that have an image. ``fixed``: as given. ``none``: no item, for attacks that have none.
+    ``random-popular:K``: a draw among the most popular tenth of the items, rounded up. ``per-seed``, ``per-seed-popular``:
+    the draw that has the number of the run's seed, so that all attacks of a seed have the same targets, and seeds their own.
+    Any of them with ``-with-image``: among items that have an image. ``fixed``: as given. ``none``: no item, for attacks
+    that have none.
     """
     if scenario.target == "none":
         return torch.zeros(0, dtype=torch.int64)
@@ -116,8 +122,11 @@ def choose_targets(scenario: Scenario, split: Split) -> torch.Tensor:
             )
         return torch.tensor(chosen)
     policy, _, draw = scenario.target.partition(":")
-    if policy.endswith(WITH_IMAGE):
-        policy = policy.removesuffix(WITH_IMAGE)
+    pictured = policy.endswith(WITH_IMAGE)
+    policy = policy.removesuffix(WITH_IMAGE)
+    if policy.startswith(PER_SEED):
+        policy, draw = policy.replace(PER_SEED, "random"), str(seed)
+    if pictured:
         count *= torch.tensor(pictures_of(split).there)
     there = count.nonzero().squeeze(1)
     if policy == "random-popular":

@@ -27,8 +27,8 @@ class Scenario(scenario.Scenario):
         dataset, model, attack, defense: each the name of an entry, a file that defines one, or its class.
         malicious_ratio: malicious clients / genuine users of the dataset, from 0 to below 1.
         protocol: how the federation is set up (`fedbench list protocols`).
-        target: which items are promoted or demoted: ``random:K``, ``random-popular:K``, ``least-popular``, ``most-popular``,
-            ``fixed:ITEM[,ITEM...]``, or ``none``.
+        target: which items are promoted or demoted: ``random:K``, ``random-popular:K``, ``per-seed``, ``per-seed-popular``,
+            ``least-popular``, ``most-popular``, ``fixed:ITEM[,ITEM...]``, or ``none``.
         num_targets: how many targets a policy chooses.
         model_params, attack_params, defense_params, protocol_params: what differs from the defaults; for a chain of
             defenses one mapping for each part, by its name.

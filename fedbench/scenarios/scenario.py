@@ -43,14 +43,18 @@ ID_VERSION = 1
 
 WITH_IMAGE = "-with-image"
 """Ends the name of a policy that chooses among items that have an image."""
+PER_SEED = "per-seed"
+"""Begins the name of a policy that draws anew with every seed."""
 TARGET_POLICIES = (
     "'random:K' (the K-th fixed random draw, K at most 9999), 'random-popular:K' (among the most popular tenth),"
-    " 'least-popular', 'most-popular', any of these with '-with-image' before the colon, 'fixed:ITEM[,ITEM...]', or 'none'"
+    " 'per-seed' and 'per-seed-popular' (a draw of its own for every seed), 'least-popular', 'most-popular', any of these"
+    " with '-with-image' before the colon, 'fixed:ITEM[,ITEM...]', or 'none'"
 )
-POPULAR_TARGETS = ("most-popular", "random-popular")
+POPULAR_TARGETS = ("most-popular", "random-popular", "per-seed-popular")
 """How the policies begin whose targets somebody is shown, attack or not: those for attacks that demote."""
 _TARGET = re.compile(
-    r"random(-popular)?(-with-image)?:[0-9]{1,4}|(least|most)-popular(-with-image)?|fixed:[0-9]{1,9}(,[0-9]{1,9}){,9999}|none"
+    r"random(-popular)?(-with-image)?:[0-9]{1,4}|per-seed(-popular)?(-with-image)?|(least|most)-popular(-with-image)?"
+    r"|fixed:[0-9]{1,9}(,[0-9]{1,9}){,9999}|none"
 )
 """Draws of targets are numbered like seeds, up to 9,999; a dataset has fewer than 10^9 items."""
 
@@ -71,8 +75,9 @@ class Scenario:
     """Malicious clients / genuine users of the dataset, 0 <= ratio < 1."""
     protocol: str = "icde24"
     target: str = "random:0"
-    """Which items are promoted or demoted: ``random:K``, ``random-popular:K``, ``least-popular``, ``most-popular``, any of
-    these with ``-with-image`` (among items that have one), ``fixed:ITEM[,ITEM...]``, or ``none``."""
+    """Which items are promoted or demoted: ``random:K``, ``random-popular:K``, ``per-seed``, ``per-seed-popular``,
+    ``least-popular``, ``most-popular``, any of these with ``-with-image`` (among items that have one),
+    ``fixed:ITEM[,ITEM...]``, or ``none``."""
     num_targets: int = 1
     """How many targets a policy chooses."""
     model_params: Mapping[str, Any] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,26 @@ def test_popular_targets_are_those_of_the_head() -> None:
     assert sorted(choose_targets(of("random-popular:0", len(head)), split).tolist()) == sorted(head)
     with pytest.raises(UserError, match="has only 4"):
         choose_targets(of("random-popular:0", len(head) + 1), split)
+
+
+def test_targets_per_seed_are_the_draws_of_the_seeds_numbers() -> None:
+    split = split_of(of("none"), 0)
+    for policy, numbered in (("per-seed", "random"), ("per-seed-popular", "random-popular")):
+        own = [choose_targets(of(policy, 3), split, seed).tolist() for seed in range(5)]
+        assert own == [choose_targets(of(f"{numbered}:{seed}", 3), split, 9).tolist() for seed in range(5)]
+        assert len({tuple(each) for each in own}) == 5
+
+
+def test_a_run_attacks_the_target_of_its_seed() -> None:
+    runs = [
+        run(replace(of("per-seed", attack=attack), protocol_params={"epochs": 2}), seed)
+        for seed in (3, 4)
+        for attack in ("none", "explicit-boost")
+    ]
+    split = split_of(of("none"), 0)
+    assert [each.target_items for each in runs] == [
+        choose_targets(of(f"random:{seed}"), split).tolist() for seed in (3, 3, 4, 4)
+    ]
 
 
 def test_what_nobody_is_shown_cannot_be_demoted() -> None:
