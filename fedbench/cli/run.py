@@ -94,7 +94,7 @@ def run(
     from fedbench.cli.output import console, count
     from fedbench.cli.verdict import speak
     from fedbench.errors import UserError
-    from fedbench.runs.execution import default_jobs, make_plan
+    from fedbench.runs.execution import default_jobs, make_plan, next_doses
     from fedbench.scenarios.suite import load_suite
 
     if executor not in ("local", "slurm", "ray"):
@@ -153,6 +153,10 @@ def run(
         summary = _on_ray([suite, *options], plan, results, tasks, workers, ray or ())
     else:
         summary = run_shown(plan, loaded.name, results, where, workers, every)
+        while more := next_doses(planned, plan, summary, results, every is not None):
+            plan = more
+            console(err=True).print(f"between these doses: {count(len(plan.todo), 'run')} more", soft_wrap=True)
+            summary = summary.joined(run_shown(plan, loaded.name, results, where, workers, every))
     _print_troubles(summary)
     if summary.interrupted:
         command = shlex.join(["fedbench", "run", suite, *options])
@@ -323,6 +327,11 @@ def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int, results: P
     if values and len(values) < len(todo):
         total += f", and {count(len(todo) - len(values), 'run')} of which no past timing is known"
     out.print(f"{count(len(todo) + len(kept), 'run')}: {len(todo)} to run, {len(kept)} there; {total}.")
+    if plan.open_doses:
+        out.print(
+            f"Besides, at most {count(plan.open_doses, 'run')} of doses that are run only where the response rises between"
+            " others."
+        )
     for error in obstacles(plan.todo, results):
         console(err=True).print(f"warning: it would not start: {error}", soft_wrap=True)
 

@@ -38,6 +38,8 @@ def status(suite: SuiteName, only: Only = None, seeds: Seeds = None, results: Re
         f"{loaded.name}: {count(len(runs), 'run')}: {states['ok']:,} ok, {states['diverged']:,} diverged,"
         f" {len(failed):,} failed, {len(at_work):,} running, {missing:,} missing."
     )
+    if plan.open_doses:
+        out.print(f"Besides, at most {count(plan.open_doses, 'run')} of doses that nothing asks for so far.")
     known = [seconds for run in left if (seconds := plan.seconds[run]) is not None]
     if known:
         text = f"Those that failed or are missing take about {duration(sum(known))} in one process"

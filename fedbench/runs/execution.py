@@ -28,6 +28,7 @@ __all__ = [
     "Summary",
     "default_jobs",
     "make_plan",
+    "next_doses",
     "run_plan",
     "run_suite",
 ]
@@ -61,15 +62,41 @@ def run_suite(
     Raises:
         UserError: missing data, a folder that cannot be written to, and other mistakes of the user's.
     """
-    return run_plan(
-        make_plan(planned, results, fresh, diagnose_every is not None),
-        results=results,
-        suite=suite,
-        device=device,
-        jobs=jobs,
-        reporter=reporter,
-        diagnose_every=diagnose_every,
-    )
+    planned, diagnosed = list(planned), diagnose_every is not None
+
+    def run_it(plan: Plan) -> Summary:
+        return run_plan(
+            plan,
+            results=results,
+            suite=suite,
+            device=device,
+            jobs=jobs,
+            reporter=reporter,
+            diagnose_every=diagnose_every,
+        )
+
+    plan = make_plan(planned, results, fresh, diagnosed)
+    summary = run_it(plan)
+    while more := next_doses(planned, plan, summary, results, diagnosed):
+        plan = more
+        summary = summary.joined(run_it(plan))
+    return summary
+
+
+def next_doses(
+    planned: Iterable[Planned], plan: Plan, summary: Summary, results: Path, diagnosed: bool = False
+) -> Plan | None:
+    """What the records ask for that have come since ``plan``, of adaptive ladders; None where that is nothing new.
+
+    Args:
+        planned: as given to :func:`make_plan`. plan: the last one. summary: how all runs so far ended; what failed is not
+            tried again. results: the folder of the records. diagnosed: whether diagnostics are kept.
+    """
+    if not plan.open_doses or summary.interrupted:
+        return None
+    more = make_plan(planned, results, False, diagnosed)
+    new = [run for run in more.todo if run not in summary.outcomes]
+    return dataclasses.replace(more, todo=new) if new else None
 
 
 def run_plan(

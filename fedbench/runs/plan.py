@@ -20,6 +20,7 @@ from fedbench.files import probe
 from fedbench.plugins import loaded_files
 from fedbench.runs.claims import ends
 from fedbench.runs.diagnostics import rounds_path
+from fedbench.runs.doses import climbed
 from fedbench.runs.identity import source_hash
 from fedbench.runs.results import scan
 from fedbench.runs.task import choose_targets, split_of
@@ -60,6 +61,7 @@ class Plan:
             other images than those that are here.
         seconds: expected seconds of each run of ``todo`` by past timing, None where there is none.
         ended: run id -> what stood in its claim before the records were read (:func:`fedbench.runs.claims.ends`).
+        open_doses: runs of adaptive ladders that no record asks for so far (:mod:`fedbench.runs.doses`).
     """
 
     todo: Sequence[Run]
@@ -70,6 +72,7 @@ class Plan:
     replaced: Sequence[Run] = ()
     moved: Sequence[Run] = ()
     ended: Mapping[str, str] = field(default_factory=dict)
+    open_doses: int = 0
 
 
 def make_plan(
@@ -92,7 +95,10 @@ def make_plan(
     ended = ends(results)
     found = scan([results], curves=False)
     part, parts = shard
-    runs = in_order(planned)[part - 1 :: parts]
+    planned = list(planned)
+    # Parts of a suite that do not see each other's records would choose other doses: they run all of them.
+    chosen = climbed(planned, found.table) if parts == 1 else planned
+    runs = in_order(chosen)[part - 1 :: parts]
     kept = [] if fresh else [run for run in runs if found.status.get((run.scenario.id, run.seed)) in KEPT]
     if diagnostics:
         kept = [run for run in kept if rounds_path(results, run.id).exists()]
@@ -102,7 +108,9 @@ def make_plan(
     skip = set(kept).difference(changed, replaced, moved)
     kept = [run for run in kept if run in skip]
     todo = [run for run in runs if run not in skip]
-    return Plan(todo, kept, found.damaged, expected_seconds(todo, found.table), changed, replaced, moved, ended)
+    open_doses = sum(len(each.seeds) for each in planned) - sum(len(each.seeds) for each in chosen)
+    seconds = expected_seconds(todo, found.table)
+    return Plan(todo, kept, found.damaged, seconds, changed, replaced, moved, ended, open_doses)
 
 
 def _of_another_source(runs: Sequence[Run], records: pa.Table) -> list[Run]:

@@ -75,6 +75,10 @@ class Summary:
         """Note how a run ended."""
         self.outcomes[run] = outcome
 
+    def joined(self, later: Summary) -> Summary:
+        """One summary of these runs and of what was run after them."""
+        return Summary(self.total + later.total, self.kept, {**self.outcomes, **later.outcomes}, later.interrupted)
+
     def count(self, status: str) -> int:
         """How many runs ended like this."""
         return sum(outcome.status == status for outcome in self.outcomes.values())

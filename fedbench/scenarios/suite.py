@@ -40,6 +40,8 @@ class Planned:
     """Labels of the groups that it comes from."""
     twin: bool = False
     """Whether it is there only as the twin of others."""
+    adaptive: bool = False
+    """Whether it is run only if the response between other doses of its curve asks for it (:mod:`fedbench.runs.doses`)."""
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -110,7 +112,7 @@ class Suite(SuiteFile):
                 except UserError as error:
                     raise UserError(f"{self.file}: {place}{lowered(str(error))}") from None
                 variants = () if group.variant is None else (group.variant,)
-                found.append(Planned(scenario, seeds, variants))
+                found.append(Planned(scenario, seeds, variants, adaptive=group.adaptive))
         for kind, count in (("override", len(self.override)), ("exclude", len(self.exclude))):
             for number in range(1, count + 1):
                 if f"{kind} {number}" not in used:
@@ -153,7 +155,7 @@ class Suite(SuiteFile):
             scenario = planned.scenario
             for twin in (scenario.clean, scenario.undefended, scenario.clean.undefended):
                 if twin != scenario:
-                    yield dataclasses.replace(planned, scenario=twin, twin=True)
+                    yield dataclasses.replace(planned, scenario=twin, twin=True, adaptive=False)
 
     def _nothing(self, wanted: Mapping[str, list[str]]) -> UserError:
         """The error for filters that leave nothing: names the first that fits nothing by itself."""
@@ -335,7 +337,9 @@ def _merged(planned: Iterable[Planned]) -> tuple[Planned, ...]:
         if before is not None:
             seeds = tuple(dict.fromkeys([*before.seeds, *each.seeds]))
             variants = tuple(dict.fromkeys([*before.variants, *each.variants]))
-            each = Planned(before.scenario, seeds, variants, before.twin and each.twin)
+            named = [one for one in (before, each) if not one.twin]
+            adaptive = bool(named) and all(one.adaptive for one in named)
+            each = Planned(before.scenario, seeds, variants, before.twin and each.twin, adaptive)
         by_id[each.scenario.id] = each
     return tuple(by_id.values())
 

@@ -9,6 +9,7 @@ The file, from top to bottom::
     [matrix]                        # field = [value, ...]; a value {field = ..., field = ...} sets several together
     [[group]]                       # several matrices: each inherits the above and replaces what it names;
     variant, seeds                  #   `variant` is a label by which expected values and --only tell groups apart
+    adaptive = true                 #   of its malicious ratios, those are run that say where the response rises
     [[override]] when, set          # in order; parameters are merged, other fields replaced
     [[exclude]]  when
     [[expected]] where, metric, value, source, band, near, at_epoch, statistic, note, absent
@@ -101,6 +102,8 @@ class Group(_Strict):
 
     variant: str | None = None
     seeds: Seeds | None = None
+    adaptive: bool = False
+    """Whether of the malicious ratios of each curve only those are run that :mod:`fedbench.runs.doses` asks for."""
     defaults: dict[str, Any] = {}
     matrix: Matrix = {}
 
