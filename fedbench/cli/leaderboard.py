@@ -13,6 +13,7 @@ from fedbench.cli.run import DEFAULT_RESULTS, Only
 
 if TYPE_CHECKING:
     from fedbench.leaderboard import Database
+    from fedbench.leaderboard.findings import Finding
 
 Folders = Annotated[
     list[Path] | None,
@@ -37,6 +38,10 @@ def leaderboard(
         Path | None,
         typer.Option(metavar="DIR", help="Write DIR/index.html, too: one page with everything, for every K."),
     ] = None,
+    findings: Annotated[
+        bool,
+        typer.Option("--findings", help="Only what the records say in sentences, with tests and counter-examples."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON, with all run ids.")] = False,
 ) -> None:
     """Rank attacks by ER@K and defenses by what they prevent and cost; apart, untargeted attacks, and those on images."""
@@ -64,7 +69,8 @@ def leaderboard(
         return
     screen = console()
     screen.print(f"{headline(board)}.\n", soft_wrap=True)
-    for sheet in board.sheets:
+    _print_findings(board.findings, whole=findings)
+    for sheet in [] if findings else board.sheets:
         if not sheet.wide:
             keep = columns_that_fit(sheet, screen.width)
             rows = [[row[n] for n in keep] for row in sheet.rows]
@@ -77,11 +83,31 @@ def leaderboard(
             if sheet.caption:
                 screen.print(sheet.caption, soft_wrap=True, markup=False, highlight=False)
             screen.print()
-    for warning in board.warnings:
+    for warning in [] if findings else board.warnings:
         screen.print(warning, soft_wrap=True)
     for file in (out, picture, page):
         if file is not None:
             console(err=True).print(f"written to {file}", soft_wrap=True)
+
+
+def _print_findings(found: list[Finding], whole: bool) -> None:
+    """Each on a line of its own; ``whole``: with its basis and counter-example, or why there is none."""
+    from fedbench.cli.output import console, count
+
+    screen = console()
+    if whole and not found:
+        screen.print(
+            "No findings: no attack was run at several doses (`fedbench run core --only variant=doses`).",
+            soft_wrap=True,
+        )
+    for each in found:
+        screen.print(f"- {each.text}", soft_wrap=True, markup=False, highlight=False)
+        if whole:
+            against = f"But {each.counter}. " if each.counter else ""
+            text = f"  {against}({each.basis}; {count(len(each.runs), 'run')}, such as {each.runs[0]})"
+            screen.print(text, soft_wrap=True, markup=False, highlight=False, style="dim")
+    if found:
+        screen.print()
 
 
 def _command(results: list[Path] | None, suite: str | None, only: list[str] | None, k: int) -> str:

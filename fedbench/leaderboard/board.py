@@ -9,7 +9,9 @@ from typing import Any
 
 from fedbench.entries.cards import Goal
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.notes import demotion_notes, targeted_notes, untargeted_notes, visual_notes
+from fedbench.leaderboard.dose_board import dose_data, dose_sheets
+from fedbench.leaderboard.findings import Finding, findings
+from fedbench.leaderboard.notes import demotion_notes, dose_notes, targeted_notes, untargeted_notes, visual_notes
 from fedbench.leaderboard.ranking_attacks import AttackRow, S, Standing, attack_cells, rank_attacks
 from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
 from fedbench.leaderboard.ranking_demotion import demotion_cells, rank_demotion
@@ -36,7 +38,8 @@ WITHIN = "Visual: attacks within eps "
 class Board:
     """A whole leaderboard, ready to be shown: notes say how it was made, warnings what is lacking.
 
-    ``tracks`` are those that it has attacks of; ``defenses`` are ranked in each of them.
+    ``tracks`` are those that it has attacks of; ``defenses`` are ranked in each of them; ``findings`` say it in
+    sentences.
     """
 
     k: int
@@ -48,6 +51,7 @@ class Board:
     data: dict[str, Any]
     defenses: list[DefenseRow]
     tracks: list[Track]
+    findings: list[Finding]
 
 
 def make_board(database: Database, by_model: bool = True) -> Board:
@@ -73,7 +77,9 @@ def make_board(database: Database, by_model: bool = True) -> Board:
     sheets = [sheet for part in parts for sheet in part.sheets]
     defenses = [row for part in parts for row in part.defenses]
     tracks = [part.track for part in parts]
-    return Board(database.k, head["n"], head["d"], sheets, notes, warnings, data, defenses, tracks)
+    found = findings(database)
+    data["findings"] = _plain(found)
+    return Board(database.k, head["n"], head["d"], sheets, notes, warnings, data, defenses, tracks, found)
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,10 @@ def _targeted(database: Database, data: dict[str, Any], by_model: bool) -> _Part
     defenses, more = _defense_sheets(
         database, TARGETED, attacks, models, data, f"Defenses by ER@{k} reduction minus HR@{h} loss", f"ER@{k}"
     )
-    return _Part(TARGETED, attacks, defenses, sheets + more, targeted_notes(k, bool(defenses)))
+    doses = dose_sheets(database)
+    data |= dose_data(database)
+    notes = [*(dose_notes(k) if doses else []), *targeted_notes(k, bool(defenses))]
+    return _Part(TARGETED, attacks, defenses, doses + sheets + more, notes)
 
 
 def _untargeted(database: Database, data: dict[str, Any], by_model: bool) -> _Part:

@@ -31,6 +31,27 @@ _SEPARATION = (
 )
 
 
+def dose_notes(k: int) -> list[str]:
+    """On the tables of doses; ``k``: of ER@K."""
+    return [
+        "dose: malicious clients / genuine users. Runs whose targets are drawn anew with every seed and that go over several"
+        " doses are compared by the dose that they need, and are in no other table of attacks. half-exposure dose: where"
+        f" ER@{k} over the last quarter of training reaches 50 %, of the isotonic response (the non-decreasing one that is"
+        " nearest), linear in the logarithm of the dose between two doses. The median over seeds, with the distribution-free"
+        " interval of scipy.stats.quantile_test, at the confidence that the seeds allow. <=: the smallest dose suffices"
+        " already. >: the largest does not; such a dose is beyond all others in the median, and counts as the largest in a"
+        " test, so that two attacks are told apart by no more than was seen. Two are compared by the differences of the"
+        " logarithms of the same seed.",
+        f"ER@{k} in the tables of doses: mean over the doses that any attack ran there, the area under its curve; doses that"
+        " were not run, for exposure is nearly the same on both sides, have what the isotonic response says. Over the last"
+        " quarter of training and not at its end or its highest, since some attacks swing by tens of points between epochs:"
+        " the end depends on when one stops, and an attacker cannot know when the highest is reached. peak: mean over doses"
+        " of the highest.",
+        "price: dose under the defense / dose without, of the same seed; the median over seeds, for the attack for which it"
+        " is least. Attacks that reach half of the users at no dose without a defense say nothing of it.",
+    ]
+
+
 def targeted_notes(k: int, defended: bool) -> list[str]:
     """On the tables of attacks that promote.
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from fedbench.entries.cards import Goal
 from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.dose_curves import without_doses
 from fedbench.leaderboard.paired import aligned, paired_difference
 from fedbench.leaderboard.ranking import (
     Cell,
@@ -268,7 +269,7 @@ def exposure(rows: Sequence[Row]) -> Estimate:
 
 
 def _rows(database: Database, defense: str) -> list[Row]:
-    undefended = load(database, "select * from attacks where defense = 'none' order by run_id")
+    undefended = without_doses(database, load(database, "select * from attacks where defense = 'none' order by run_id"))
     if defense == "none":
         return undefended
     defended = load(database, "select * from attacks where defense <> 'none' order by run_id")

@@ -14,6 +14,7 @@ from typing import Any
 from fedbench.entries.cards import DefenseFamily, Goal, Knowledge
 from fedbench.leaderboard.clean_twins import clean_losses, mean_loss, quality_loss, unjudged
 from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.dose_curves import PER_SEED
 from fedbench.leaderboard.paired import Difference, aligned, contrast
 from fedbench.leaderboard.ranking import (
     Cell,
@@ -159,7 +160,7 @@ def facing(database: Database, model: str | None = None, track: Track = TARGETED
 def _facing(database: Database, model: str | None, track: Track) -> Facing:
     of_track = f"where attack_goal = '{track.goal}'"
     everything = load(database, f"select * from {track.defenses} {of_track} order by run_id")
-    rows = [row for row in everything if model is None or row["model"] == model]
+    rows = _of_one_design([row for row in everything if model is None or row["model"] == model])
     # Undefended runs are named along: an attack is called the same here as in the tables of attacks.
     what = f"select distinct attack, attack_params, dataset, model, protocol from {track.named}"
     ran = database.rows(f"{what} {of_track}")
@@ -169,6 +170,17 @@ def _facing(database: Database, model: str | None, track: Track) -> Facing:
     for row in rows:
         found.setdefault(names[row["defense"], row["defense_params"]], []).append(row)
     return Facing(found, attacks)
+
+
+def _of_one_design(rows: list[Row]) -> list[Row]:
+    """The runs of fixed targets, or of those drawn per seed: of whichever more attacks met defenses, of these if equal.
+
+    What one draw says and what many say is no mean of the same thing; a few attacks at many shares of malicious clients,
+    which tell what a defense makes of the price, must not outweigh the comparison with all.
+    """
+    drawn = [row for row in rows if str(row["target"]).startswith(PER_SEED)]
+    fixed = [row for row in rows if not str(row["target"]).startswith(PER_SEED)]
+    return max((drawn, fixed), key=lambda own: len({row["attack"] for row in own}))
 
 
 def paired(row: Row, track: Track) -> bool:

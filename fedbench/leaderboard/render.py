@@ -6,9 +6,10 @@ import html
 import re
 
 from fedbench.leaderboard.board import Board
+from fedbench.leaderboard.findings import Finding
 from fedbench.leaderboard.sheets import hit_cut
 from fedbench.leaderboard.tracks import DEMOTION, TARGETED, VISUAL, Track
-from fedbench.texts import visible
+from fedbench.texts import count, visible
 
 
 def headline(board: Board) -> str:
@@ -24,6 +25,11 @@ def headline(board: Board) -> str:
     return f"{runs} on {board.datasets}; {measures} in percent{limit}, intervals 95 %"
 
 
+def _finding(found: Finding) -> str:
+    against = f" But {escape(found.counter)}." if found.counter else ""
+    return f"- {escape(found.text)}{against} ({escape(found.basis)}; {count(len(found.runs), 'run')})"
+
+
 def markdown(board: Board) -> str:
     """The board as a Markdown document; names are escaped."""
     out = [
@@ -32,6 +38,8 @@ def markdown(board: Board) -> str:
         f"{escape(headline(board))}.",
         "",
     ]
+    if board.findings:
+        out += ["## Findings", "", *(_finding(found) for found in board.findings), ""]
     for sheet in board.sheets:
         out += [f"## {escape(sheet.title)}", ""]
         out.append("| " + " | ".join(map(escape, sheet.headings)) + " |")

@@ -47,6 +47,7 @@ select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
        r.num_targets, r.target_items, r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
        array_to_string(r.attack_knowledge, ', ') as knowledge,
+       r.num_users, r.num_malicious,
        r.er, case when r.broken then 0 else r.er end as er_earned, r.er_peak, r.er_tail, r.er_in, r.er_out,
        r.hr, c.hr as clean_hr, r.hr - c.hr as hr_change, r.broken, r.refused_uploads, r.warnings, r.isolation
 from headline r

@@ -145,7 +145,7 @@ def test_many_suite_files(tmp_path: Path) -> None:
         (HEAD + REST + "#" * (1 << 20), "more than 1,048,576 bytes"),
         (
             HEAD + REST + "[matrix]\n" + "\n".join(_wide(1_000, k) for k in range(4)),
-            "the matrix has 1,000,000,000,000 combinations; at most 5,000 in one suite",
+            "the matrix has 1,000,000,000,000 combinations; at most 10,000 in one suite",
         ),
         (HEAD + "seeds = 10000\n" + REST + "[matrix]\n" + _wide(30, 0), "has 300,000 runs; at most 200,000"),
     ],

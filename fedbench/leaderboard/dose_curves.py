@@ -1,0 +1,180 @@
+"""Dose-response curves of the records: what each attack exposes at every share of malicious clients, seed by seed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedbench.entries.cards import Goal
+from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.doses import Dose, half_exposure, response_at
+from fedbench.leaderboard.ranking import cell_of, entry_names, grouped, load, unverified
+
+PER_SEED = "per-seed"
+"""Begins the policy by which every seed has targets of its own: the runs that dose-response is made of."""
+PANEL = ("dataset", "model", "protocol", "split", "protocol_params", "model_params", "target", "num_targets")
+"""What must be equal for the curves of attacks to be comparable."""
+
+LEAST_DOSES = 3
+"""Fewer are no curve."""
+STATISTICS = ("tail", "end", "peak")
+"""Exposure over the last quarter of training, which is the headline, at its end, and at its highest."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One attack at one dose.
+
+    Attributes:
+        ratio: malicious clients / genuine users, as asked for. clients: how many that are. exposure: by statistic
+            (:data:`STATISTICS`), ER@K in percent of each seed; 0 of a run that is broken. hr: HR@K in percent of each seed, 0
+            of a run that diverged. runs: ids.
+    """
+
+    ratio: float
+    clients: int
+    exposure: Mapping[str, Mapping[int, float]]
+    hr: Mapping[int, float]
+    runs: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One attack under one defense on one panel.
+
+    Attributes:
+        panel: values of :data:`PANEL`. users: genuine ones. attack, defense: names on the leaderboard. knowledge: what the
+            attack knows. points: by rising dose, each number of clients once. ladder: all numbers of clients that any attack
+            of the panel ran without a defense. rows: the runs.
+    """
+
+    panel: tuple[object, ...]
+    users: int
+    attack: str
+    defense: str
+    knowledge: str
+    points: Sequence[Point]
+    ladder: Sequence[int]
+    rows: Sequence[Row]
+
+    @functools.cached_property
+    def seeds(self) -> list[int]:
+        """The seeds that have both ends of the ladder: of others it cannot be said where the curve begins or ends."""
+        if not self.points:
+            return []
+        by_clients = {point.clients: set(point.exposure["tail"]) for point in self.points}
+        ends = [by_clients.get(clients, set()) for clients in (self.ladder[0], self.ladder[-1])]
+        return sorted(ends[0] & ends[1])
+
+    @functools.cached_property
+    def doses(self) -> dict[int, Dose]:
+        """The half-exposure dose of each of its seeds, by the tail."""
+        return {seed: half_exposure(*self._of(seed, "tail")) for seed in self.seeds}
+
+    def areas(self, statistic: str = "tail") -> dict[int, float]:
+        """Mean ER@K in percent over the ladder, of each of its seeds.
+
+        Doses that were not run have what the isotonic response says between their neighbours.
+        """
+        out = {}
+        for seed in self.seeds:
+            doses, exposures = self._of(seed, statistic)
+            ran = dict(zip(doses, exposures, strict=True))
+            asked = [clients / self.users for clients in self.ladder]
+            guessed = response_at(doses, exposures, asked)
+            out[seed] = float(np.mean([ran.get(dose, guess) for dose, guess in zip(asked, guessed, strict=True)]))
+        return out
+
+    def _of(self, seed: int, statistic: str) -> tuple[list[float], list[float]]:
+        there = [point for point in self.points if seed in point.exposure[statistic]]
+        return [point.clients / self.users for point in there], [point.exposure[statistic][seed] for point in there]
+
+    @property
+    def runs(self) -> list[str]:
+        """Ids of all its runs."""
+        return [run for point in self.points for run in point.runs]
+
+    @property
+    def unverified(self) -> bool:
+        """Whether its attack or defense does not come with fedbench and ran in process."""
+        kinds = ("attack",) if self.defense == "none" else ("attack", "defense")
+        return any(unverified(self.rows, kind) for kind in kinds)
+
+
+def dose_curves(database: Database) -> list[Curve]:
+    """The curves of all attacks that promote, without a defense first; those of runs with targets drawn per seed.
+
+    A panel has curves when attacks without a defense ran with at least :data:`LEAST_DOSES` numbers of clients.
+    """
+
+    def make() -> list[Curve]:
+        rows = [
+            row
+            for row in load(database, "select * from attacks order by run_id")
+            if str(row["target"]).startswith(PER_SEED)
+            and row["attack_goal"] == Goal.PROMOTE
+            and row["status"] != "failed"
+        ]
+        return list(_curves(rows))
+
+    found: list[Curve] = database.kept("dose curves", make)
+    return found
+
+
+def without_doses(database: Database, rows: Iterable[Row]) -> list[Row]:
+    """Those of ``rows`` that are no part of dose and response: the tables of fixed shares and targets are made of them."""
+    panels = {curve.panel for curve in dose_curves(database)}
+    return [row for row in rows if cell_of(row, PANEL) not in panels]
+
+
+def _curves(rows: Sequence[Row]) -> Iterator[Curve]:
+    attacks, defenses = entry_names(rows), entry_names(rows, "defense")
+    rows = sorted(rows, key=lambda row: (row["defense"] != "none", row["run_id"]))
+    for own in grouped(rows, lambda row: cell_of(row, PANEL)):
+        plain = [row for row in own if row["defense"] == "none"]
+        ladder = sorted({row["num_malicious"] for row in plain})
+        if len(ladder) < LEAST_DOSES:
+            continue
+        named = grouped(
+            own,
+            lambda row: (
+                attacks[row["attack"], row["attack_params"]],
+                defenses[row["defense"], row["defense_params"]],
+            ),
+        )
+        for runs in named:
+            first = runs[0]
+            yield Curve(
+                cell_of(first, PANEL),
+                first["num_users"],
+                attacks[first["attack"], first["attack_params"]],
+                defenses[first["defense"], first["defense_params"]],
+                first["knowledge"] or "none",
+                list(_points(runs)),
+                ladder,
+                runs,
+            )
+
+
+def _points(rows: Iterable[Row]) -> Iterator[Point]:
+    """By rising dose; of doses that come to as many clients, the largest, whose clients are nearest to it."""
+    by_clients = grouped(
+        sorted(rows, key=lambda row: (row["num_malicious"], row["malicious_ratio"])), lambda row: row["num_malicious"]
+    )
+    for same in by_clients:
+        ratio = max(row["malicious_ratio"] for row in same)
+        own = sorted((row for row in same if row["malicious_ratio"] == ratio), key=lambda row: row["seed"])
+        exposure = {
+            statistic: {row["seed"]: _exposure(row, column) for row in own}
+            for statistic, column in zip(STATISTICS, ("er_tail", "er", "er_peak"), strict=True)
+        }
+        hr = {row["seed"]: 100 * (0.0 if row["status"] == "diverged" else row["hr"] or 0.0) for row in own}
+        yield Point(ratio, own[0]["num_malicious"], exposure, hr, [row["run_id"] for row in own])
+
+
+def _exposure(row: Row, column: str) -> float:
+    """Percent; 0 of a run that is broken, or that has no score."""
+    return 0.0 if row["broken"] or row[column] is None else 100 * row[column]

@@ -1,0 +1,247 @@
+"""What the tables say in sentences: each made from the records, with its test, its runs and its counter-example.
+
+They change by themselves when the records do. A finding's ``claim`` is what it says without its numbers, by which two sets
+of records are compared: ``leaderboard/stability.py`` leaves out one seed after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fedbench.leaderboard.database import Database
+from fedbench.leaderboard.doses import percent
+from fedbench.leaderboard.ranking_doses import APART, DoseRow, Panel, PriceRow, dose_panels, rank_prices
+from fedbench.leaderboard.ranking_untargeted import rank_untargeted
+from fedbench.leaderboard.sheets import hit_cut, number
+from fedbench.texts import count
+
+CHEAP = 1.0
+"""Points of HR@K that a defense may cost to be called cheap."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence.
+
+    Attributes:
+        text: what was found. claim: the same without numbers. basis: by which test, on how many runs. runs: their ids.
+        counter: what speaks against it; None where nothing does.
+    """
+
+    text: str
+    claim: str
+    basis: str
+    runs: Sequence[str]
+    counter: str | None = None
+
+
+def findings(database: Database) -> list[Finding]:
+    """All that the records allow, the most telling first; empty without runs at several doses."""
+    panels, prices = dose_panels(database), rank_prices(database)
+    return [
+        *_strongest(panels, database.k),
+        *_turned(panels),
+        *_never(panels),
+        *_knowing(panels),
+        *_cheapest(prices, hit_cut(database.k)),
+        *_resolved(panels),
+        *_untargeted(database),
+    ]
+
+
+def _strongest(panels: Sequence[Panel], k: int) -> Iterator[Finding]:
+    """Who needs the fewest clients on each panel."""
+    for panel in panels:
+        ranked = [row for row in panel.ranking if row.rank is not None]
+        if not ranked or not ranked[0].reached:
+            continue
+        first = ranked[0]
+        assert first.half is not None
+        level = [row for row in ranked[1:] if not _apart(panel, first.attack, row.attack)]
+        clients = first.half.median.share * panel.users
+        most = "no more than " if first.half.median.bound else ""
+        number_of = f"{most}{max(1, round(clients))} of {panel.users:,} clients"
+        others = f"{len(ranked) - 1 - len(level)} of the other {len(ranked) - 1} attacks are told apart from it"
+        beside = f"; {_listed([row.attack for row in level])} are not" if 0 < len(level) <= 4 else ""
+        yield Finding(
+            f"On {panel.name}, {first.attack} needs the fewest malicious clients to be shown to half of the users:"
+            f" {first.half.median} ({number_of}); {others}{beside}.",
+            f"{panel.name}: {first.attack} is first",
+            _basis(panel),
+            first.runs,
+            None if not level else f"{level[0].attack} needs {level[0].half}, which is not told apart",
+        )
+
+
+def _turned(panels: Sequence[Panel]) -> Iterator[Finding]:
+    """Two attacks that stand significantly one way on one panel and the other way on another: the widest turn."""
+    best: tuple[float, Panel, Panel, str, str] | None = None
+    turned = set()
+    for a in panels:
+        for b in panels:
+            if a.name >= b.name:
+                continue
+            for one, other in a.ranking.separation.pairs:
+                for x, y in ((one, other), (other, one)):
+                    if _beats(a, x, y) and _beats(b, y, x):
+                        turned.add(frozenset((x, y)))
+                        wide = _ratio(a, y, x) * _ratio(b, x, y)
+                        if best is None or wide > best[0]:
+                            best = (wide, a, b, x, y)
+    if best is None:
+        return
+    _, a, b, x, y = best
+    rows = {panel.name: {row.attack: row for row in panel.ranking} for panel in (a, b)}
+    yield Finding(
+        f"Which attack is stronger depends on the recommender: {x} needs fewer clients than {y} on {a.name}"
+        f" ({rows[a.name][x].half} against {rows[a.name][y].half}), and more on {b.name} ({rows[b.name][x].half} against"
+        f" {rows[b.name][y].half}); {count(len(turned), 'pair')} of attacks are turned round like this.",
+        f"the order of attacks turns round between {a.model} and {b.model}",
+        f"both told apart, by paired t tests over seeds with Holm's correction ({a.name}, {b.name})",
+        [run for panel in (a, b) for name in (x, y) for run in rows[panel.name][name].runs],
+    )
+
+
+def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
+    """How many attacks do not reach half of the users at the largest dose."""
+    for panel in panels:
+        rows = list(panel.ranking)
+        never = [row for row in rows if row.half is not None and row.half.median.bound == ">"]
+        if len(never) * 3 < len(rows):
+            continue
+        last, _ = panel.ladder[-1]
+        swing = max(never, key=lambda row: row.peak - row.area.mean)
+        counter = None
+        if swing.peak - swing.area.mean > 20:
+            counter = (
+                f"{swing.attack} reaches more for a while: {number(swing.peak)} % at its highest in the mean over doses,"
+                f" {number(swing.area.mean)} % over the last quarter of training"
+            )
+        yield Finding(
+            f"On {panel.name}, {len(never)} of {len(rows)} attacks are not shown to half of the users even with"
+            f" {percent(last)} % malicious clients: {_listed([row.attack for row in never])}.",
+            f"{panel.name}: {_listed(sorted(row.attack for row in never))} never reach half",
+            _basis(panel),
+            [run for row in never for run in row.runs],
+            counter,
+        )
+
+
+def _knowing(panels: Sequence[Panel]) -> Iterator[Finding]:
+    """Whether attacks that know more need fewer clients."""
+    told = []
+    for panel in panels:
+        ranked = [row for row in panel.ranking if row.rank is not None]
+        blind = next((row for row in ranked if row.knowledge == "none"), None)
+        knowing = next((row for row in ranked if row.knowledge != "none"), None)
+        if blind is None or knowing is None:
+            continue
+        told.append((panel, blind, knowing, _beats(panel, knowing.attack, blind.attack)))
+    if not told:
+        return
+    better = [(panel, blind, knowing) for panel, blind, knowing, won in told if won]
+    words = [
+        f"{knowing.attack} ({knowing.knowledge}) {knowing.half} against {blind.attack} {blind.half} on {panel.name}"
+        for panel, blind, knowing, _ in told
+    ]
+    head = (
+        "Knowing more than one's own clients see does not pay:"
+        if not better
+        else f"Knowing more than one's own clients see pays on {len(better)} of {len(told)} boards:"
+    )
+    yield Finding(
+        f"{head} the best attack with prior knowledge against the best without, {'; '.join(words)}.",
+        "prior knowledge does not pay"
+        if not better
+        else f"prior knowledge pays on {_listed(sorted(p.name for p, _, _ in better))}",
+        "paired t tests over seeds with Holm's correction, on each board",
+        [run for _, blind, knowing, _ in told for row in (blind, knowing) for run in row.runs],
+        None
+        if not better or len(better) == len(told)
+        else "on the others the two are not told apart, or it is the other way round",
+    )
+
+
+def _cheapest(prices: Sequence[PriceRow], h: int) -> Iterator[Finding]:
+    """By how much defenses that cost little raise the price of every attack that they met."""
+    for name in dict.fromkeys(row.panel for row in prices):
+        own = [row for row in prices if row.panel == name and row.hr_loss is not None]
+        cheap = [row for row in own if row.hr_loss is not None and row.hr_loss < CHEAP]
+        if not cheap:
+            continue
+        best = max(cheap, key=lambda row: (row.worst[1].order, row.defense))
+        met = len(best.factors)
+        dear = max(own, key=lambda row: (row.worst[1].order, row.defense))
+        counter = None
+        if best.worst_adaptive is not None and best.worst_adaptive[1].order < best.worst[1].order:
+            counter = f"an attack that knows it needs {best.worst_adaptive[1]} times as many ({best.worst_adaptive[0]})"
+        elif dear.worst[1].order > best.worst[1].order:
+            cost = number(dear.hr_loss, signed=True)
+            counter = f"{dear.defense} raises it {dear.worst[1]} times, at {cost} points of HR@{h}"
+        yield Finding(
+            f"On {name}, of {count(len(cheap), 'defense')} that cost less than {CHEAP:g} point of HR@{h}, {best.defense}"
+            f" raises the price of every attack that it met most: {best.worst[1]} times as many clients for {best.worst[0]},"
+            f" the cheapest of {met}.",
+            f"{name}: {best.defense} is the best cheap defense",
+            f"median over {best.seeds} seeds of dose under the defense / dose without; no test",
+            best.runs,
+            counter,
+        )
+
+
+def _resolved(panels: Sequence[Panel]) -> Iterator[Finding]:
+    """How much the tables tell."""
+    if not panels:
+        return
+    told, far = sum(panel.told for panel in panels), sum(panel.far for panel in panels)
+    apart, pairs = sum(panel.apart for panel in panels), sum(panel.pairs for panel in panels)
+    datasets = sorted({panel.dataset for panel in panels})
+    yield Finding(
+        f"On {count(len(panels), 'board')} ({_listed(datasets)}) {told} of the {far} pairs of attacks whose doses differ"
+        f" {APART:g} times or more are told apart, and {apart} of all {pairs}.",
+        "how many pairs are told apart",
+        "paired t tests of the logarithms of doses over seeds, Holm's correction over all pairs of a board, 5 %",
+        [run for panel in panels for row in panel.ranking for run in row.runs],
+    )
+
+
+def _untargeted(database: Database) -> Iterator[Finding]:
+    """The strongest untargeted attack."""
+    ranking = rank_untargeted(database)
+    ranked = [row for row in ranking if row.rank is not None]
+    first = ranked[0] if len(ranked) > 1 else None
+    if first is None or first.loss is None:
+        return
+    h = hit_cut(database.k)
+    yield Finding(
+        f"Of {len(ranked)} untargeted attacks, {first.attack} takes the most of HR@{h}: {number(first.loss.mean)} % of it;"
+        f" {first.beats} are told apart from it.",
+        f"untargeted: {first.attack} is first",
+        f"paired t tests over seeds, Holm's correction; {count(len(first.runs), 'run')} of it",
+        first.runs,
+    )
+
+
+def _basis(panel: Panel) -> str:
+    seeds = max((len(row.curve.seeds) for row in panel.ranking if row.curve), default=0)
+    pairs = count(panel.pairs, "pair")
+    return f"paired t tests of the logarithms of doses over {seeds} seeds, Holm's correction over {pairs}, 5 %"
+
+
+def _beats(panel: Panel, one: str, other: str) -> bool:
+    """Whether ``one`` needs significantly fewer clients than ``other``."""
+    return other in panel.ranking.separation.beats.get(one, ())
+
+
+def _apart(panel: Panel, one: str, other: str) -> bool:
+    return _beats(panel, one, other) or _beats(panel, other, one)
+
+
+def _ratio(panel: Panel, one: str, other: str) -> float:
+    rows: dict[str, DoseRow] = {row.attack: row for row in panel.ranking}
+    return rows[one].mean_dose / rows[other].mean_dose
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

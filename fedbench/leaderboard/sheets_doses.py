@@ -1,0 +1,140 @@
+"""The tables of dose and response: what attacks need, and what defenses make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedbench.leaderboard.doses import Dose, percent
+from fedbench.leaderboard.paired import ALPHA
+from fedbench.leaderboard.ranking_doses import APART, DoseRow, Panel, PriceRow, order_changes
+from fedbench.leaderboard.separation import Ranking
+from fedbench.leaderboard.sheets import Sheet, number, rank_text, share
+
+
+def panel_sheet(panel: Panel, k: int) -> Sheet:
+    """The attacks of one dataset and model by their half-exposure dose."""
+    rows = [
+        (
+            _place(row),
+            row.attack,
+            str(row.half),
+            _clients(row, panel),
+            share(row.area),
+            number(row.peak),
+            number(row.hr),
+            "-" if row.beats is None else str(row.beats),
+        )
+        for row in panel.ranking
+    ]
+    headings = ("rank", "attack", "half-exposure dose", "clients", f"ER@{k}", "peak", f"HR@{k}", "beats")
+    return Sheet(
+        f"Doses on {panel.name}",
+        headings,
+        rows,
+        {row.attack: row.runs for row in panel.ranking},
+        spare=("peak", f"HR@{k}"),
+        caption=_caption(panel, k),
+    )
+
+
+def overall_sheet(ranking: Ranking[DoseRow], panels: Sequence[Panel], k: int) -> Sheet:
+    """The attacks over all datasets and models."""
+    rows = [
+        (
+            _place(row),
+            row.attack,
+            _mean_dose(row),
+            number(100 * row.reached, digits=0),
+            share(row.area),
+            "-" if row.beats is None else str(row.beats),
+            row.knowledge,
+            f"{row.panels} of {len(panels)}",
+        )
+        for row in ranking
+    ]
+    headings = ("rank", "attack", "mean dose", "reached", f"ER@{k}", "beats", "knows", "on")
+    told = ranking.separation
+    apart = sum(p <= ALPHA and bool(each.estimate) for each, p in told.pairs.values())
+    text = (
+        "mean dose: geometric mean over datasets, models and seeds of the half-exposure dose, a dose beyond those that were"
+        " run counting as the last of them; reached: in how many percent of these some dose shows the target to half of the"
+        f" users. {apart} of {len(told.pairs)} pairs are told apart."
+    )
+    return Sheet(
+        "Attacks by half-exposure dose, without a defense",
+        headings,
+        rows,
+        {row.attack: row.runs for row in ranking},
+        spare=("on",),
+        caption=text,
+    )
+
+
+def price_sheet(panel: str, rows: Sequence[PriceRow], k: int) -> Sheet:
+    """The defenses of one dataset and model by what they make of the attackers' price."""
+    attacks = list(dict.fromkeys(name for row in rows for name in row.factors))
+    table = [
+        (
+            row.defense,
+            str(row.worst[1]),
+            row.worst[0],
+            "-" if row.worst_adaptive is None else str(row.worst_adaptive[1]),
+            number(row.hr_loss, signed=True),
+            *(str(row.factors[name]) if name in row.factors else "-" for name in attacks[:3]),
+        )
+        for row in rows
+    ]
+    headings = ("defense", "price", "worst attack", "adaptive", f"HR@{k} loss", *attacks[:3])
+    return Sheet(
+        f"Prices on {panel}",
+        headings,
+        table,
+        {row.defense: row.runs for row in rows},
+        spare=tuple(attacks[:3]),
+        caption="price: by which factor the defense raises the half-exposure dose, for the attack whose dose it raises least"
+        " (median over seeds); >=: at least, for the dose lies beyond those that were run. 1: the attack needs as many"
+        " clients as without a defense.",
+    )
+
+
+def _place(row: DoseRow) -> str:
+    return "unverified" if row.unverified else rank_text(row.rank, row.last_rank)
+
+
+def _clients(row: DoseRow, panel: Panel) -> str:
+    """How many malicious clients that are: ``2.7``, or ``>94``."""
+    assert row.half is not None
+    median = row.half.median
+    count = median.share * panel.users
+    return f"{median.bound}{count:.0f}" if median.bound or count >= 10 else f"{count:.1f}"
+
+
+def _mean_dose(row: DoseRow) -> str:
+    if row.half is not None:
+        return str(row.half.median)
+    bound = "" if row.reached == 1 else ">" if row.reached == 0 else ">="
+    return str(Dose(row.mean_dose, bound))
+
+
+def _caption(panel: Panel, k: int) -> str:
+    ladder = ", ".join(percent(ratio) for ratio, _ in panel.ladder)
+    seeds = max((len(row.curve.seeds) for row in panel.ranking if row.curve), default=0)
+    confidence = {row.half.confidence for row in panel.ranking if row.half and row.half.confidence}
+    interval = (
+        f", with its range that holds with {', '.join(f'{each:g}' for each in sorted(confidence))} %"
+        if confidence
+        else ""
+    )
+    text = (
+        f"half-exposure dose: share of malicious clients, in percent of the {panel.users:,} users, at which half of"
+        f" the users are shown the target; median over {seeds} seeds, each with a target of its own{interval}. ER@{k}: mean"
+        f" over the doses ({ladder} %) of the mean over the last quarter of training. {panel.apart} of {panel.pairs} pairs"
+        f" are told apart, {panel.told} of the {panel.far} whose doses differ by a factor of {APART:g} or more"
+    )
+    if panel.ranking.separation.resolution is not None:
+        text += f"; smallest factor that can be resolved: {10**panel.ranking.separation.resolution:.1f}"
+    swaps = {each: order_changes(panel.ranking.rows, each) for each in ("end", "peak")}
+    return text + (
+        f". By ER@{k} at the end of training {swaps['end'][0]} of {swaps['end'][1]} pairs would change their order, at its"
+        f" highest {swaps['peak'][0]}."
+    )
