@@ -11,7 +11,7 @@ from fedbench.cli.leaderboard import Folders, ListLength, open_database, usual_f
 from fedbench.cli.run import Only
 
 plot_app = typer.Typer(
-    help="Draw the records: curves over training, defenses between prevention and cost, attack by defense, images.",
+    help="Draw the records: curves over training, doses, defenses between prevention and cost, attack by defense, images.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -40,6 +40,28 @@ def curves(
 
     check_picture(out)
     draw_curves(curve_panels(open_database(results, k, only or (), suite), defense), out, k, defense)
+    _written(out)
+
+
+@plot_app.command("doses", epilog="Example: fedbench plot doses --out doses.png --attack pieck-uea --attack a-hum")
+def doses(
+    out: Out,
+    results: Folders = None,
+    suite: SuiteOption = None,
+    only: Only = None,
+    k: ListLength = 10,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="An attack to colour. Repeatable. [default: those that need the fewest clients]"),
+    ] = None,
+) -> None:
+    """Draw ER@K over the share of malicious clients by attack, a panel for each dataset and model."""
+    from fedbench.leaderboard.dose_picture import draw_doses
+    from fedbench.leaderboard.ranking_doses import dose_panels
+    from fedbench.pictures import check_picture
+
+    check_picture(out)
+    draw_doses(dose_panels(open_database(results, k, only or (), suite)), out, k, attack or ())
     _written(out)
 
 

@@ -215,7 +215,7 @@ def _attack_sheets(
     overall = rank(None)
     sheets = [sheet(title, overall)] if overall else []
     by_model = {model: rank(model) for model in models} if len(models) > 1 else {}
-    sheets += [sheet(track.title(f"attacks on {model}"), rows) for model, rows in by_model.items()]
+    sheets += [sheet(track.title(f"attacks on {model}"), rows) for model, rows in by_model.items() if rows]
     data[f"{track.key}attacks"] = _plain(overall)
     data[f"{track.key}attacks_by_model"] = {model: _plain(rows) for model, rows in by_model.items()}
     _note_separation(data, f"{track.key}attacks", overall, by_model)

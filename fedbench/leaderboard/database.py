@@ -139,6 +139,13 @@ class Database:
         made._view()
         return made
 
+    def without_seed(self, seed: int) -> Database:
+        """The runs of all other seeds; no file is read again."""
+        made = self._sibling(self.k)
+        made.connection.register("runs", self.table("select * from runs where seed <> ?", [seed]))
+        made._view()
+        return made
+
     def part(self, only: Mapping[str, object]) -> Database:
         """What a database of the same files holds whose runs have the values of ``only``; no file is read again.
 

@@ -40,7 +40,7 @@ def findings(database: Database) -> list[Finding]:
     """All that the records allow, the most telling first; empty without runs at several doses."""
     panels, prices = dose_panels(database), rank_prices(database)
     return [
-        *_strongest(panels, database.k),
+        *_strongest(panels),
         *_turned(panels),
         *_never(panels),
         *_knowing(panels),
@@ -50,28 +50,34 @@ def findings(database: Database) -> list[Finding]:
     ]
 
 
-def _strongest(panels: Sequence[Panel], k: int) -> Iterator[Finding]:
-    """Who needs the fewest clients on each panel."""
-    for panel in panels:
-        ranked = [row for row in panel.ranking if row.rank is not None]
-        if not ranked or not ranked[0].reached:
-            continue
-        first = ranked[0]
-        assert first.half is not None
-        level = [row for row in ranked[1:] if not _apart(panel, first.attack, row.attack)]
-        clients = first.half.median.share * panel.users
-        most = "no more than " if first.half.median.bound else ""
-        number_of = f"{most}{max(1, round(clients))} of {panel.users:,} clients"
-        others = f"{len(ranked) - 1 - len(level)} of the other {len(ranked) - 1} attacks are told apart from it"
-        beside = f"; {_listed([row.attack for row in level])} are not" if 0 < len(level) <= 4 else ""
-        yield Finding(
-            f"On {panel.name}, {first.attack} needs the fewest malicious clients to be shown to half of the users:"
-            f" {first.half.median} ({number_of}); {others}{beside}.",
-            f"{panel.name}: {first.attack} is first",
-            _basis(panel),
-            first.runs,
-            None if not level else f"{level[0].attack} needs {level[0].half}, which is not told apart",
-        )
+def _strongest(panels: Sequence[Panel]) -> Iterator[Finding]:
+    """Who needs the fewest clients on each recommender."""
+    for model, own in _by_model(panels).items():
+        clauses, claims, runs, level = [], [], list[str](), []
+        for panel in own:
+            first = next((row for row in panel.ranking if row.rank is not None), None)
+            if first is None or first.half is None or not first.reached:
+                continue
+            others = [row.attack for row in panel.ranking if row.rank is not None and row is not first]
+            near = [name for name in others if not _apart(panel, first.attack, name)]
+            clients = max(1, round(first.half.median.share * panel.users))
+            most = "at most " if first.half.median.bound else ""
+            clauses.append(
+                f"{first.attack} on {panel.dataset} ({first.half.median}, {most}{clients} of {panel.users:,} clients;"
+                f" {len(others) - len(near)} of {len(others)} others are told apart)"
+            )
+            claims.append(f"{panel.name}: {first.attack} is first")
+            runs += first.runs
+            level += [f"{_listed(near)} on {panel.dataset}"] if 0 < len(near) <= 4 else []
+        if clauses:
+            yield Finding(
+                f"On {model}, half of the users are shown the target with the fewest malicious clients by"
+                f" {_listed(clauses)}.",
+                "; ".join(claims),
+                _basis(own),
+                runs,
+                f"not told apart from it: {'; '.join(level)}" if level else None,
+            )
 
 
 def _turned(panels: Sequence[Panel]) -> Iterator[Finding]:
@@ -105,27 +111,32 @@ def _turned(panels: Sequence[Panel]) -> Iterator[Finding]:
 
 def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
     """How many attacks do not reach half of the users at the largest dose."""
-    for panel in panels:
-        rows = list(panel.ranking)
-        never = [row for row in rows if row.half is not None and row.half.median.bound == ">"]
-        if len(never) * 3 < len(rows):
-            continue
-        last, _ = panel.ladder[-1]
-        swing = max(never, key=lambda row: row.peak - row.area.mean)
-        counter = None
-        if swing.peak - swing.area.mean > 20:
-            counter = (
-                f"{swing.attack} reaches more for a while: {number(swing.peak)} % at its highest in the mean over doses,"
-                f" {number(swing.area.mean)} % over the last quarter of training"
-            )
-        yield Finding(
-            f"On {panel.name}, {len(never)} of {len(rows)} attacks are not shown to half of the users even with"
-            f" {percent(last)} % malicious clients: {_listed([row.attack for row in never])}.",
-            f"{panel.name}: {_listed(sorted(row.attack for row in never))} never reach half",
-            _basis(panel),
-            [run for row in never for run in row.runs],
-            counter,
+    never = {
+        panel.name: [row for row in panel.ranking if row.half is not None and row.half.median.bound == ">"]
+        for panel in panels
+    }
+    if not any(never.values()):
+        return
+    most = max(panels, key=lambda panel: (len(never[panel.name]) / len(panel.ranking), panel.name))
+    rows = never[most.name]
+    last, _ = most.ladder[-1]
+    counts = [f"{len(never[panel.name])} of {len(panel.ranking)} on {panel.name}" for panel in panels]
+    swing = max((row for own in never.values() for row in own), key=lambda row: row.peak - row.area.mean)
+    counter = None
+    if swing.peak - swing.area.mean > 20:
+        counter = (
+            f"{swing.attack} reaches more for a while: {number(swing.peak)} % at its highest in the mean over doses,"
+            f" {number(swing.area.mean)} % over the last quarter of training"
         )
+    names = sorted(row.attack for row in rows)
+    yield Finding(
+        f"Even with {percent(last)} % malicious clients, attacks are not shown to half of the users: {_listed(counts)}"
+        f" ({_listed(names)} on {most.name}).",
+        f"{most.name}: {_listed(names)} never reach half",
+        f"median over seeds of the half-exposure dose; {_basis(panels)}",
+        [run for own in never.values() for row in own for run in row.runs],
+        counter,
+    )
 
 
 def _knowing(panels: Sequence[Panel]) -> Iterator[Finding]:
@@ -165,28 +176,35 @@ def _knowing(panels: Sequence[Panel]) -> Iterator[Finding]:
 
 def _cheapest(prices: Sequence[PriceRow], h: int) -> Iterator[Finding]:
     """By how much defenses that cost little raise the price of every attack that they met."""
+    clauses, claims, runs, counters = [], [], list[str](), []
     for name in dict.fromkeys(row.panel for row in prices):
         own = [row for row in prices if row.panel == name and row.hr_loss is not None]
         cheap = [row for row in own if row.hr_loss is not None and row.hr_loss < CHEAP]
         if not cheap:
             continue
         best = max(cheap, key=lambda row: (row.worst[1].order, row.defense))
-        met = len(best.factors)
         dear = max(own, key=lambda row: (row.worst[1].order, row.defense))
-        counter = None
+        clauses.append(
+            f"on {name} {best.defense} raises it {best.worst[1]} times ({best.worst[0]}, of"
+            f" {count(len(best.factors), 'attack')}; {count(len(cheap), 'defense')})"
+        )
+        claims.append(f"{name}: {best.defense}")
+        runs += best.runs
         if best.worst_adaptive is not None and best.worst_adaptive[1].order < best.worst[1].order:
-            counter = f"an attack that knows it needs {best.worst_adaptive[1]} times as many ({best.worst_adaptive[0]})"
+            counters.append(
+                f"an attack that knows {best.defense} needs {best.worst_adaptive[1]} times as many on {name}"
+            )
         elif dear.worst[1].order > best.worst[1].order:
             cost = number(dear.hr_loss, signed=True)
-            counter = f"{dear.defense} raises it {dear.worst[1]} times, at {cost} points of HR@{h}"
+            counters.append(f"{dear.defense} raises it {dear.worst[1]} times on {name}, at {cost} points")
+    if clauses:
         yield Finding(
-            f"On {name}, of {count(len(cheap), 'defense')} that cost less than {CHEAP:g} point of HR@{h}, {best.defense}"
-            f" raises the price of every attack that it met most: {best.worst[1]} times as many clients for {best.worst[0]},"
-            f" the cheapest of {met}.",
-            f"{name}: {best.defense} is the best cheap defense",
-            f"median over {best.seeds} seeds of dose under the defense / dose without; no test",
-            best.runs,
-            counter,
+            f"Of the defenses that cost less than {CHEAP:g} point of HR@{h}, the one that raises the price of its worst"
+            f" attack most: {'; '.join(clauses)}.",
+            f"best cheap defense: {'; '.join(claims)}",
+            "median over seeds of dose under the defense / dose without; no test",
+            runs,
+            "; ".join(counters) or None,
         )
 
 
@@ -223,10 +241,17 @@ def _untargeted(database: Database) -> Iterator[Finding]:
     )
 
 
-def _basis(panel: Panel) -> str:
-    seeds = max((len(row.curve.seeds) for row in panel.ranking if row.curve), default=0)
-    pairs = count(panel.pairs, "pair")
-    return f"paired t tests of the logarithms of doses over {seeds} seeds, Holm's correction over {pairs}, 5 %"
+def _by_model(panels: Sequence[Panel]) -> dict[str, list[Panel]]:
+    found: dict[str, list[Panel]] = {}
+    for panel in panels:
+        found.setdefault(panel.model, []).append(panel)
+    return found
+
+
+def _basis(panels: Sequence[Panel]) -> str:
+    seeds = sorted({len(row.curve.seeds) for panel in panels for row in panel.ranking if row.curve and row.rank})
+    over = "seeds" if not seeds else f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else count(seeds[0], "seed")
+    return f"paired t tests of the logarithms of doses over {over}, Holm's correction over all pairs of a board, 5 %"
 
 
 def _beats(panel: Panel, one: str, other: str) -> bool:

@@ -265,7 +265,7 @@ def test_a_defense_raises_the_price(tmp_path: Path) -> None:
     board = make_board(found)
     assert "Prices on longtail-small mf" in [sheet.title for sheet in board.sheets]
     assert board.data["prices"][0]["defense"] == "norm-bound"
-    assert any("norm-bound raises the price" in each.text for each in board.findings)
+    assert any("norm-bound raises it" in each.text for each in board.findings)
 
 
 def test_few_attacks_at_many_doses_do_not_outweigh_all_at_a_few(tmp_path: Path) -> None:
@@ -291,14 +291,17 @@ def test_the_order_by_another_statistic_is_counted(doses: Database) -> None:
 
 def test_findings_name_who_is_first_and_what_was_told_apart(doses: Database) -> None:
     found = make_board(doses).findings
-    assert found[0].text.startswith("On longtail-small mf, pieck-uea needs the fewest malicious clients")
-    assert "3 of the other 3 attacks are told apart" in found[0].text
-    assert "11 of 1,000 clients" in found[0].text
+    assert found[0].text == (
+        "On mf, half of the users are shown the target with the fewest malicious clients by pieck-uea on longtail-small"
+        " (1.1 %, 11 of 1,000 clients; 3 of 3 others are told apart)."
+    )
     assert found[0].claim == "longtail-small mf: pieck-uea is first"
+    assert found[0].counter is None
     assert len(found[0].runs) == 32
-    never = next(each for each in found if "not shown to half" in each.text)
-    assert "2 of 4 attacks" in never.text
-    assert all(each.basis for each in found)
+    (never,) = [each for each in found if "not shown to half" in each.text]
+    assert "2 of 4 on longtail-small mf (a-ra and random on longtail-small mf)" in never.text
+    assert "4 of the 4 pairs" in found[-1].text
+    assert all(each.basis and each.runs for each in found)
 
 
 def test_a_broken_run_exposes_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from records import defended, record, scenario, untargeted, write
 from fedbench.errors import UserError
 from fedbench.leaderboard import Database
 from fedbench.leaderboard.curves import CLEAN, curve_panels, draw_curves
+from fedbench.leaderboard.dose_picture import draw_doses
 from fedbench.leaderboard.heatmap import draw_heatmap, heat_grids
+from fedbench.leaderboard.ranking_doses import dose_panels
 
 
 @pytest.fixture
@@ -136,3 +139,31 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
     write(tmp_path / "r", record(scenario("a-ra"), status="failed", error="x"))
     with pytest.raises(UserError, match="no attacked run here ended well"):
         draw_curves(curve_panels(Database([tmp_path / "r"])), tmp_path / "c.png", 10)
+
+
+def test_doses_are_drawn_with_the_attacks_that_were_asked_for(tmp_path: Path) -> None:
+    runs = [
+        replace(
+            record(scenario(attack, malicious_ratio=ratio, target="per-seed"), seed, er=[er] * 4),
+            num_users=1000,
+            num_malicious=round(1000 * ratio),
+        )
+        for attack, ers in (("a-ra", (0.0, 0.4, 0.9)), ("random", (0.0, 0.0, 0.1)))
+        for ratio, er in zip((0.01, 0.05, 0.1), ers, strict=True)
+        for seed in range(3)
+    ]
+    panels = dose_panels(Database([write(tmp_path / "doses", *runs)]))
+    out = tmp_path / "doses.svg"
+    draw_doses(panels, out, 10, ["random"])
+    first = out.read_text()
+    assert "longtail-small mf (1,000 users)" in first
+    assert "others" in first
+    assert "half of the users" in first
+    draw_doses(panels, out, 10, ["random"])
+    assert out.read_text() == first
+    draw_doses(panels, out, 10)
+    assert "others" not in out.read_text()
+    with pytest.raises(UserError, match="'p1' was not run at several doses; there are a-ra, random"):
+        draw_doses(panels, out, 10, ["p1"])
+    with pytest.raises(UserError, match="no attack was run at several doses"):
+        draw_doses([], out, 10)

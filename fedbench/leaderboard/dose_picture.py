@@ -1,0 +1,101 @@
+"""Dose and response as a picture: one panel a dataset and model, all attacks in each."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedbench.errors import UserError
+from fedbench.leaderboard.doses import HALF
+from fedbench.leaderboard.ranking_doses import Panel
+from fedbench.pictures import COLORS, check_picture, save_picture
+
+ACROSS = 3
+"""Panels in a row."""
+NAMED = 6
+"""Attacks that have a colour of their own; the others are grey."""
+GREY = "#b8b8b8"
+
+
+def draw_doses(panels: Sequence[Panel], path: Path, k: int, named: Sequence[str] = ()) -> None:
+    """ER@K over the share of malicious clients, one line an attack: the median over seeds, a band over all of them.
+
+    Args:
+        panels: of :func:`~fedbench.leaderboard.ranking_doses.dose_panels`. path: ends in ``.png`` or ``.svg``. k: of ER@K.
+            named: the attacks that have a colour; empty: the :data:`NAMED` that need the smallest doses.
+
+    Raises:
+        UserError: for another ending, without matplotlib, without doses, or for an attack that was not run. ResultsError:
+            when the file cannot be written.
+    """
+    check_picture(path)
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.lines import Line2D
+
+    if not panels:
+        raise UserError("no attack was run at several doses; `fedbench run core --only variant=doses` does.")
+    strength = _by_strength(panels)
+    for name in named:
+        if name not in strength:
+            raise UserError(f"attack {name!r} was not run at several doses; there are {', '.join(sorted(strength))}.")
+    chosen = list(named) or strength[:NAMED]
+    colors = {name: COLORS[n % len(COLORS)] for n, name in enumerate(chosen)}
+    across = min(ACROSS, len(panels))
+    rows = -(-len(panels) // across)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(4.2 * across + 1.8, 3.0 * rows + 0.7), dpi=110, layout=layout)
+    grid = list(figure.subplots(rows, across, squeeze=False).flat)
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw(axes, panel, colors, k)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    handles = [Line2D([], [], color=color, linewidth=1.8) for color in colors.values()]
+    labels = list(colors)
+    if set(strength) - set(colors):
+        handles, labels = [*handles, Line2D([], [], color=GREY, linewidth=1)], [*labels, "others"]
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+    seeds = sorted({len(row.curve.seeds) for panel in panels for row in panel.ranking if row.curve})
+    spread = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    figure.supxlabel(
+        f"Lines: median over {spread} seeds, each with its own target; bands: all of them. Dashed: half of the users.",
+        fontsize=8,
+    )
+    save_picture(figure, path)
+
+
+def _by_strength(panels: Sequence[Panel]) -> list[str]:
+    """The attacks by their mean place over the panels that have them."""
+    places: dict[str, list[float]] = {}
+    for panel in panels:
+        for place, row in enumerate(panel.ranking):
+            places.setdefault(row.attack, []).append(place / len(panel.ranking))
+    return sorted(places, key=lambda name: (statistics.fmean(places[name]), name))
+
+
+def _draw(axes: Any, panel: Panel, colors: dict[str, str], k: int) -> None:
+    axes.set_title(f"{panel.name} ({panel.users:,} users)", fontsize=9)
+    for row in sorted(panel.ranking, key=lambda row: row.attack in colors):
+        assert row.curve is not None
+        shares = [100 * point.clients / panel.users for point in row.curve.points]
+        values = [sorted(point.exposure["tail"].values()) for point in row.curve.points]
+        color = colors.get(row.attack, GREY)
+        axes.plot(
+            shares, [statistics.median(each) for each in values], color=color, marker="o", markersize=2.5,
+            linewidth=1.8 if row.attack in colors else 0.9,
+        )  # fmt: skip
+        if row.attack in colors:
+            axes.fill_between(
+                shares, [each[0] for each in values], [each[-1] for each in values], color=color, alpha=0.1, linewidth=0
+            )
+    axes.axhline(HALF, color="black", linewidth=0.7, linestyle="--")
+    axes.set_xscale("log")
+    ticks = [100 * clients / panel.users for _, clients in panel.ladder]
+    axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(-3, 103)
+    axes.set_xlabel("malicious clients (% of users)", fontsize=8)
+    axes.set_ylabel(f"ER@{k} (%)", fontsize=8)
+    axes.tick_params(labelsize=7)
