@@ -25,7 +25,8 @@ def headline(board: Board) -> str:
     return f"{runs} on {board.datasets}; {measures} in percent{limit}, intervals 95 %"
 
 
-def _finding(found: Finding) -> str:
+def finding_line(found: Finding) -> str:
+    """A finding as an item of a Markdown list, with its counter-example and its basis."""
     against = f" But {escape(found.counter)}." if found.counter else ""
     return f"- {escape(found.text)}{against} ({escape(found.basis)}; {count(len(found.runs), 'run')})"
 
@@ -39,7 +40,7 @@ def markdown(board: Board) -> str:
         "",
     ]
     if board.findings:
-        out += ["## Findings", "", *(_finding(found) for found in board.findings), ""]
+        out += ["## Findings", "", *(finding_line(found) for found in board.findings), ""]
     for sheet in board.sheets:
         out += [f"## {escape(sheet.title)}", ""]
         out.append("| " + " | ".join(map(escape, sheet.headings)) + " |")

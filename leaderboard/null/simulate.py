@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from scipy import stats
 
+from fedbench.leaderboard.doses import HALF, half_exposure, logarithms
 from fedbench.leaderboard.paired import ALPHA, Values, contrast, holm, spread
 
 HERE = Path(__file__).parent
@@ -63,6 +64,13 @@ def pools() -> dict[str, list[Values]]:
         keys = sorted(key for key in runs if key[:2] == (dataset, attack) and key[2] in names and key[4] == defense)
         return np.array([[runs[key][seed][metric] for seed in seeds] for key in keys[:ratios]])
 
+    def doses(dataset: str, attack: str, target: int = 0, level: float = HALF) -> Values:
+        """log10 of the dose of each seed at which ``level`` percent are reached, as in the tables of doses [1, seeds]."""
+        keys = sorted(key for key in runs if key[:3] == (dataset, attack, f"random:{target}") and key[4] == "none")
+        ratios = [key[3] for key in keys]
+        found = {seed: half_exposure(ratios, [runs[key][seed][0] for key in keys], level) for seed in seeds}
+        return np.array([[value for _, value in sorted(logarithms(found).items())]])
+
     small, real = "longtail-small", "ml-100k"
     four = [(small, "p1", "random:0", ratio) for ratio in (0.005, 0.01, 0.02, 0.05)]
     alone, under = (np.array([[runs[*key, d][seed] for seed in seeds] for key in four]) for d in ("none", "norm-bound"))
@@ -76,6 +84,19 @@ def pools() -> dict[str, list[Values]]:
         "a-hum, 4 ratios, mostly near 0": [values(0, small, "a-hum")],
         "pieck-uea, 1 ratio, near 100": [values(0, small, "pieck-uea", ratios=1)],
         "pieck-uea, 4 ratios, 87 to 100": [values(0, small, "pieck-uea")],
+        "dose of p1 for half of the users, mostly beyond": [doses(small, "p1")],
+        "dose of a-hum for half, a third reached": [doses(small, "a-hum")],
+        "dose of a-hum for 30 %": [doses(small, "a-hum", level=30)],
+        "dose of p1 for 33 %, ml-100k": [doses(real, "p1", level=33)],
+        "both, and p1 on two targets": [
+            np.concatenate(
+                [
+                    doses(small, "a-hum", level=30),
+                    *(doses(small, "p1", target, 33) for target in (0, 1)),
+                    doses(real, "p1", level=33),
+                ]
+            )
+        ],
         "norm-bound, net over 4 ratios": [alone[..., 0] - under[..., 0], -clean, -(alone[..., 1] - under[..., 1])],
     }
 
@@ -135,6 +156,7 @@ since all tables are drawn from the same {seeds} seeds).
 - two: {tables} tables of two entries; percent in which they are told apart.
 - {entries}: {boards} tables of {entries}; percent in which any two are, with Holm's correction over the 28 pairs.
 - before: each scenario a stratum of its own, as if no two shared a seed. now: the t test over the means of seeds.
+- dose: the logarithm of the half-exposure dose; one beyond the doses that were run counts as the last of them.
 - covered: how often the interval of an entry holds its mean over all {seeds} seeds. Of one that is nearly
   saturated it is too short: a few seeds often agree, and hide the rare one that falls short. The tests err less there.
 

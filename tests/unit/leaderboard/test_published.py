@@ -1,0 +1,42 @@
+"""What is made of the published records agrees with them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fedbench.leaderboard import Database
+from fedbench.leaderboard.board import make_board
+from fedbench.leaderboard.render import markdown
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def publish() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("publish", ROOT / "leaderboard" / "publish.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["publish"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_and_board_say_what_the_records_do(publish: ModuleType) -> None:
+    board = make_board(Database(publish.RECORDS, 10))
+    assert (ROOT / "leaderboard" / "LEADERBOARD.md").read_text(encoding="utf-8") == markdown(board)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert publish.filled(readme, publish.blocks(board)) == readme
+    for finding in board.findings:
+        assert publish.finding_line(finding) in readme
+
+
+def test_a_readme_without_a_mark_is_not_passed_over(publish: ModuleType) -> None:
+    assert publish.filled("a\n<!-- x -->\nold\n<!-- end -->\nb", {"x": "new"}) == "a\n<!-- x -->\nnew\n<!-- end -->\nb"
+    with pytest.raises(SystemExit, match=r"README\.md has no <!-- y --> with an end"):
+        publish.filled("a", {"y": "new"})
