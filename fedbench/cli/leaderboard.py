@@ -46,6 +46,7 @@ def leaderboard(
 ) -> None:
     """Rank attacks by ER@K and defenses by what they prevent and cost; apart, untargeted attacks, and those on images."""
     from fedbench.cli.output import console, print_json, table
+    from fedbench.leaderboard.answers import answers
     from fedbench.leaderboard.board import make_board
     from fedbench.leaderboard.render import headline, markdown
     from fedbench.leaderboard.sheets import columns_that_fit
@@ -69,6 +70,8 @@ def leaderboard(
         return
     screen = console()
     screen.print(f"{headline(board)}.\n", soft_wrap=True)
+    for line in answers(board) if only and not findings else ():
+        screen.print(line, soft_wrap=True, markup=False, highlight=False, style="bold")
     _print_findings(board.findings, whole=findings)
     for sheet in [] if findings else board.sheets:
         if not sheet.wide:

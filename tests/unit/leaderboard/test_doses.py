@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from records import record, scenario, write
 
 from fedbench.leaderboard import Database, rank_attacks, rank_defenses
+from fedbench.leaderboard.answers import answers
 from fedbench.leaderboard.board import make_board
 from fedbench.leaderboard.doses import (
     Dose,
@@ -302,6 +303,25 @@ def test_findings_name_who_is_first_and_what_was_told_apart(doses: Database) -> 
     assert "2 of 4 on longtail-small mf (a-ra and random on longtail-small mf)" in never.text
     assert "4 of the 4 pairs" in found[-1].text
     assert all(each.basis and each.runs for each in found)
+
+
+def test_the_first_lines_answer(doses: Database, tmp_path: Path) -> None:
+    assert answers(make_board(doses)) == [
+        "Fewest malicious clients on longtail-small mf: pieck-uea, 1.1 % [1.1, 1.2]; 3 of the other 3 ranked attacks"
+        " told apart from it."
+    ]
+    fixed = [
+        record(scenario(attack, defense), seed, er)
+        for attack, er in (("pieck-uea", 0.8), ("a-ra", 0.4))
+        for defense in ("none", "median")
+        for seed in range(3)
+    ]
+    plain = [record(scenario(defense=defense), seed) for defense in ("none", "median") for seed in range(3)]
+    found = answers(make_board(database(tmp_path / "fixed", [*fixed, *plain])))
+    assert found == [
+        "Strongest attack without a defense: pieck-uea, ER@10 80.0; 1 of the other 1 ranked attack told apart from it.",
+        "The worst attack of median is pieck-uea, ER@10 80.0.",
+    ]
 
 
 def test_a_broken_run_exposes_nothing(tmp_path: Path) -> None:

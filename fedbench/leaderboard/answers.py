@@ -1,0 +1,91 @@
+"""A board in a line or two: the strongest attack, and the worst attack of a defense or the best of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedbench.leaderboard.board import Board
+from fedbench.leaderboard.ranking_defenses import DefenseRow
+from fedbench.leaderboard.sheets import hit_cut, number
+from fedbench.leaderboard.tracks import TARGETED, VISUAL
+from fedbench.texts import count
+
+
+def answers(board: Board) -> list[str]:
+    """What somebody who narrowed the records down by ``--only`` asks for, a sentence a line; empty where nothing is ranked.
+
+    Args:
+        board: of the records that are left.
+    """
+    data = board.data
+    out = [
+        _of_attacks(data.get(key, ()), words, measured)
+        for key, words, measured in (
+            ("attacks", "Strongest attack without a defense", lambda row: _mean(row["er"], f"ER@{board.k}")),
+            (
+                "untargeted_attacks",
+                "Strongest untargeted attack",
+                lambda row: _mean(row["loss"], f"HR@{hit_cut(board.k)} loss %"),
+            ),
+            (
+                "visual_attacks",
+                "Strongest attack on images without a defense",
+                lambda row: _mean(row["er"], f"ER@{board.k}"),
+            ),
+            ("demotion_attacks", "Strongest demotion without a defense", lambda row: _mean(row["dr"], f"DR@{board.k}")),
+        )
+    ]
+    out += [_of_panel(panel) for panel in data.get("doses", {}).get("panels", ())]
+    defenses = [row for row in board.defenses if row.goal in (TARGETED.panel, VISUAL.panel)]
+    out.append(_of_defenses(defenses, board.k))
+    return [line for line in out if line]
+
+
+def _mean(estimate: Mapping[str, float] | None, what: str) -> str:
+    return "" if estimate is None else f"{what} {number(estimate['mean'])}"
+
+
+def _of_attacks(rows: Sequence[Mapping[str, Any]], words: str, measured: Any) -> str:
+    if not rows:
+        return ""
+    first, *others = rows
+    text = f"{words}: {first['attack']}"
+    value = measured(first)
+    text += f", {value}" if value else ""
+    ranked = [row for row in others if row["rank"] is not None]
+    if first["rank"] is not None and ranked:
+        text += f"; {first['beats']} of the other {count(len(ranked), 'ranked attack')} told apart from it"
+    return f"{text}."
+
+
+def _of_panel(panel: Mapping[str, Any]) -> str:
+    curves = panel["curves"]
+    if not curves:
+        return ""
+    first, ranked = curves[0], [curve for curve in curves[1:] if curve["rank"] is not None]
+    text = f"Fewest malicious clients on {panel['name']}: {first['attack']}, {first['half']['text']}"
+    if first["rank"] is not None and ranked:
+        text += f"; {first['beats']} of the other {count(len(ranked), 'ranked attack')} told apart from it"
+    return f"{text}."
+
+
+def _of_defenses(rows: Sequence[DefenseRow], k: int) -> str:
+    if not rows:
+        return ""
+    first = rows[0]
+    if len(rows) == 1:
+        worst = (
+            f"the worst attack of {first.defense} is {first.worst[0]}, ER@{k} {number(first.worst[1])}"
+            if first.worst
+            else ""
+        )
+        known = first.worst_adaptive
+        adaptive = f"; of those that know it, {known[0]}, {number(known[1])}" if known else ""
+        return f"{worst[:1].upper()}{worst[1:]}{adaptive}." if worst else ""
+    least = min((row for row in rows if row.worst), key=lambda row: row.worst[1] if row.worst else 0.0, default=None)
+    text = f"Best defense by reduction less cost: {first.defense}, {number(first.net, signed=True)} points"
+    if least is not None and least.worst is not None:
+        attack, kept = least.worst
+        text += f"; the one whose worst attack keeps least: {least.defense}, ER@{k} {number(kept)} ({attack})"
+    return f"{text}."
