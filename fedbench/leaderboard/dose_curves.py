@@ -47,8 +47,9 @@ class Curve:
 
     Attributes:
         panel: values of :data:`PANEL`. users: genuine ones. attack, defense: names on the leaderboard. knowledge: what the
-            attack knows. points: by rising dose, each number of clients once. ladder: all numbers of clients that any attack
-            of the panel ran without a defense. rows: the runs.
+            attack knows. points: by rising dose, each number of clients once. ladder: the numbers of clients that attacks
+            of the panel ran with, without a defense, from the lowest to the highest that at least half of them have.
+            rows: the runs.
     """
 
     panel: tuple[object, ...]
@@ -72,7 +73,7 @@ class Curve:
     @functools.cached_property
     def doses(self) -> dict[int, Dose]:
         """The half-exposure dose of each of its seeds, by the tail."""
-        return {seed: half_exposure(*self._of(seed, "tail")) for seed in self.seeds}
+        return {seed: half_exposure(*self.response(seed)) for seed in self.seeds}
 
     def areas(self, statistic: str = "tail") -> dict[int, float]:
         """Mean ER@K in percent over the ladder, of each of its seeds.
@@ -81,14 +82,15 @@ class Curve:
         """
         out = {}
         for seed in self.seeds:
-            doses, exposures = self._of(seed, statistic)
+            doses, exposures = self.response(seed, statistic)
             ran = dict(zip(doses, exposures, strict=True))
             asked = [clients / self.users for clients in self.ladder]
             guessed = response_at(doses, exposures, asked)
             out[seed] = float(np.mean([ran.get(dose, guess) for dose, guess in zip(asked, guessed, strict=True)]))
         return out
 
-    def _of(self, seed: int, statistic: str) -> tuple[list[float], list[float]]:
+    def response(self, seed: int, statistic: str = "tail") -> tuple[list[float], list[float]]:
+        """Doses and exposures of one seed: shares of clients, rising, and ER@K in percent, as they were measured."""
         there = [point for point in self.points if seed in point.exposure[statistic]]
         return [point.clients / self.users for point in there], [point.exposure[statistic][seed] for point in there]
 
@@ -134,10 +136,10 @@ def _curves(rows: Sequence[Row]) -> Iterator[Curve]:
     attacks, defenses = entry_names(rows), entry_names(rows, "defense")
     rows = sorted(rows, key=lambda row: (row["defense"] != "none", row["run_id"]))
     for own in grouped(rows, lambda row: cell_of(row, PANEL)):
-        plain = [row for row in own if row["defense"] == "none"]
-        ladder = sorted({row["num_malicious"] for row in plain})
+        ladder = _ladder([row for row in own if row["defense"] == "none"])
         if len(ladder) < LEAST_DOSES:
             continue
+        own = [row for row in own if ladder[0] <= row["num_malicious"] <= ladder[-1]]
         named = grouped(
             own,
             lambda row: (
@@ -157,6 +159,17 @@ def _curves(rows: Sequence[Row]) -> Iterator[Curve]:
                 ladder,
                 runs,
             )
+
+
+def _ladder(rows: Sequence[Row]) -> list[int]:
+    """The numbers of clients that attacks ran with, from the lowest to the highest that at least half of the attacks have.
+
+    What lies beyond would be a longer range for few: a curve is judged on the one that all have.
+    """
+    ran = {(row["num_malicious"], row["attack"], row["attack_params"]) for row in rows}
+    attacks = len({each[1:] for each in ran})
+    usual = [clients for clients, *_ in ran if 2 * sum(other[0] == clients for other in ran) >= attacks]
+    return sorted({clients for clients, *_ in ran if min(usual) <= clients <= max(usual)}) if usual else []
 
 
 def _points(rows: Iterable[Row]) -> Iterator[Point]:

@@ -216,6 +216,23 @@ def test_of_doses_with_as_many_clients_the_largest_counts(tmp_path: Path) -> Non
     assert rows["pieck-uea"].curve.points[0].exposure["tail"][2] == pytest.approx(100 * twice[2].metrics["er_10"])
 
 
+def test_a_dose_that_few_ran_beyond_the_others_changes_nothing(doses: Database, tmp_path: Path) -> None:
+    more = [*runs("pieck-ipe", {0.2: 1.0}, [0]), *runs("a-ra", {0.001: 0.0}, [1])]
+    base = [
+        *clean(),
+        *runs("pieck-uea", STRONG),
+        *runs("pieck-ipe", MIDDLE),
+        *runs("a-ra", WEAK),
+        *runs("random", WEAK),
+    ]
+    found = database(tmp_path / "more", [*base, *more])
+    (before,), (after,) = dose_panels(doses), dose_panels(found)
+    assert after.ladder == before.ladder
+    assert [(row.attack, row.half, row.area, row.rank) for row in after.ranking] == [
+        (row.attack, row.half, row.area, row.rank) for row in before.ranking
+    ]
+
+
 def test_over_several_boards_the_doses_are_averaged(tmp_path: Path) -> None:
     both = [
         each
