@@ -9,7 +9,7 @@ from typing import Any
 
 from fedbench.entries.cards import Goal
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.dose_board import dose_data, dose_sheets
+from fedbench.leaderboard.dose_board import dose_data, dose_sheets, dose_warnings
 from fedbench.leaderboard.findings import Finding, findings
 from fedbench.leaderboard.notes import demotion_notes, dose_notes, targeted_notes, untargeted_notes, visual_notes
 from fedbench.leaderboard.ranking_attacks import AttackRow, S, Standing, attack_cells, rank_attacks
@@ -69,6 +69,7 @@ def make_board(database: Database, by_model: bool = True) -> Board:
     notes = list(dict.fromkeys(note for part in parts for note in part.notes)) + _without_popularity(database)
     warnings = [
         *(text for part in parts for text in _lacking(part)),
+        *dose_warnings(database),
         *_superseded(database, data),
         *_without_score(database),
         *_doubtful(database),

@@ -12,6 +12,7 @@ from fedbench.leaderboard.ranking import clustered
 from fedbench.leaderboard.ranking_doses import DoseRow, Panel, PriceRow, dose_panels, rank_doses, rank_prices
 from fedbench.leaderboard.sheets import Sheet
 from fedbench.leaderboard.sheets_doses import overall_sheet, panel_sheet, price_sheet
+from fedbench.texts import count
 
 
 def dose_sheets(database: Database) -> list[Sheet]:
@@ -25,6 +26,17 @@ def dose_sheets(database: Database) -> list[Sheet]:
         *(panel_sheet(panel, database.k) for panel in panels),
         *(price_sheet(name, [row for row in prices if row.panel == name], database.k) for name in names),
     ]
+
+
+def dose_warnings(database: Database) -> list[str]:
+    """Attacks that lack seeds of their board."""
+    out = []
+    for panel in dose_panels(database):
+        for row in panel.ranking:
+            if row.lacking:
+                seeds = ", ".join(map(str, row.lacking))
+                out.append(f"{row.attack} lacks {count(len(row.lacking), 'seed')} ({seeds}) at doses on {panel.name}.")
+    return out
 
 
 def dose_data(database: Database) -> dict[str, Any]:
@@ -71,6 +83,7 @@ def _curve(row: DoseRow, curve: Curve) -> dict[str, Any]:
         "peak": row.peak,
         "hr": row.hr,
         "seeds": curve.seeds,
+        "lacking": list(row.lacking),
     }
 
 

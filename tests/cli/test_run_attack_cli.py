@@ -82,7 +82,11 @@ def test_the_rests_of_core(attack_file: Path) -> None:
     assert len(attacked) == len({rest(each) for each in attacked}) == 3 * 3 * 8 + 3 * 2 * 20 * 6
     assert {each.scenario.attack for each in attacked} == {"random-direction"}
     assert all(each.scenario.attack_params == {} and each.adaptive for each in attacked)
-    assert {(each.scenario.defense == "none", len(each.seeds)) for each in attacked} == {(True, 16), (True, 8), (False, 5)}
+    assert {(each.scenario.defense == "none", len(each.seeds)) for each in attacked} == {
+        (True, 16),
+        (True, 8),
+        (False, 5),
+    }
     # The clean twins are those of the published runs: nothing that is there is run again.
     assert all(each.scenario.id in before for each in own if each.twin and each.scenario.attack == "none")
 

@@ -196,7 +196,8 @@ def test_a_seed_without_an_end_of_the_ladder_does_not_count(tmp_path: Path) -> N
     rows = {row.attack: row for row in dose_panels(found)[0].ranking}
     assert rows["pieck-ipe"].curve is not None
     assert rows["pieck-ipe"].curve.seeds == list(range(1, 8))
-    assert (rows["pieck-ipe"].rank, rows["pieck-ipe"].missing) == (None, 1)
+    assert (rows["pieck-ipe"].rank, rows["pieck-ipe"].lacking) == (2, [0])
+    assert "pieck-ipe lacks 1 seed (0) at doses on longtail-small mf." in make_board(found).warnings
 
 
 def test_doses_that_were_not_run_have_what_lies_between(tmp_path: Path) -> None:
