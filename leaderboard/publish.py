@@ -17,7 +17,8 @@ from fedbench.leaderboard.sheets import Sheet
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-RECORDS = [HERE / "results" / name for name in ("core.parquet", "core-ml-100k.parquet")]
+RESULTS = HERE / "results"
+RECORDS = [RESULTS / "core.parquet", RESULTS / "core-ml-100k.parquet", *RESULTS.glob("submitted")]
 COLUMNS = {
     "Attacks by half-exposure dose": ("rank", "attack", "mean dose", "reached", "ER@10", "beats", "knows", "on"),
     "Defenses by": (

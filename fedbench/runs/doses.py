@@ -18,8 +18,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-
-import pyarrow as pa
+from typing import Any
 
 from fedbench.errors import UserError
 from fedbench.runs.task import count_malicious, split_of
@@ -32,11 +31,15 @@ STEP = 0.1
 Exposures = Mapping[tuple[str, int], float]
 
 
-def climbed(planned: Sequence[Planned], records: pa.Table) -> list[Planned]:
+COLUMNS = ("scenario_id", "seed", "status", "er_10_tail")
+"""Of a record, what decides about other doses."""
+
+
+def climbed(planned: Sequence[Planned], records: Iterable[Mapping[str, Any]]) -> list[Planned]:
     """``planned`` but for the doses that no answer depends on, as far as the records tell, and for twins of these alone.
 
     Args:
-        planned: scenarios of a suite, with twins. records: of the results folder; those of status ``ok`` and ``diverged``.
+        planned: scenarios of a suite, with twins. records: :data:`COLUMNS` of those that are there; one that failed is not.
     """
     if not any(each.adaptive for each in planned):
         return list(planned)
@@ -98,9 +101,8 @@ def _of_all_seeds(planned: Planned, there: Exposures) -> list[float] | None:
     return known if len(known) == len(found) else None
 
 
-def _exposures(records: pa.Table) -> dict[tuple[str, int], float]:
-    rows = records.select(["scenario_id", "seed", "status", "er_10_tail"]).to_pylist()
-    return {(row["scenario_id"], row["seed"]): row["er_10_tail"] or 0.0 for row in rows if row["status"] != "failed"}
+def _exposures(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], float]:
+    return {(row["scenario_id"], row["seed"]): row["er_10_tail"] or 0.0 for row in records if row["status"] != "failed"}
 
 
 def _curve(scenario: Scenario) -> str:

@@ -20,7 +20,7 @@ from fedbench.files import probe
 from fedbench.plugins import loaded_files
 from fedbench.runs.claims import ends
 from fedbench.runs.diagnostics import rounds_path
-from fedbench.runs.doses import climbed
+from fedbench.runs.doses import COLUMNS, climbed
 from fedbench.runs.identity import source_hash
 from fedbench.runs.results import scan
 from fedbench.runs.task import choose_targets, split_of
@@ -96,8 +96,9 @@ def make_plan(
     found = scan([results], curves=False)
     part, parts = shard
     planned = list(planned)
+    adaptive = any(each.adaptive for each in planned)
     # Parts of a suite that do not see each other's records would choose other doses: they run all of them.
-    chosen = climbed(planned, found.table) if parts == 1 else planned
+    chosen = climbed(planned, found.table.select(COLUMNS).to_pylist()) if parts == 1 and adaptive else planned
     runs = in_order(chosen)[part - 1 :: parts]
     kept = [] if fresh else [run for run in runs if found.status.get((run.scenario.id, run.seed)) in KEPT]
     if diagnostics:

@@ -80,7 +80,7 @@ def make_bundle(
     check = Check("runs")
     rows = _collect(claimed, results, twins, check)
     ours = [row for row in rows if _takes_part(row, of)]
-    missing_runs(claimed, [str(row["run_id"]) for row in rows], check)
+    missing_runs(claimed, rows, check)
     _check_failed(rows, check)
     _check_source(of, ours, check)
     if check.reasons:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedbench.errors import unknown
+from fedbench.runs.doses import climbed
 from fedbench.runs.plan import Run
 from fedbench.scenarios.substitution import substituted
-from fedbench.scenarios.suite import Suite, load_suite, suite_names
+from fedbench.scenarios.suite import Planned, Suite, load_suite, suite_names
 from fedbench.submission.manifest import Kind
 from fedbench.submission.records import Row
 from fedbench.submission.report import Check, some
@@ -22,7 +23,8 @@ class Claim:
     Attributes:
         kind, name: of the entry. suite, version: of the suite. only, seeds: the slice of it, as ``run`` takes it; seeds
             is a number of seeds, None: the suite's own.
-        runs: run id -> the run. twins: ids of those that are there for comparison only.
+        planned: its scenarios and their seeds. runs: run id -> the run. twins: ids of those that are there for comparison
+            only.
     """
 
     kind: Kind
@@ -31,8 +33,14 @@ class Claim:
     version: int
     only: tuple[str, ...]
     seeds: int | None
+    planned: Sequence[Planned]
     runs: Mapping[str, Run]
     twins: frozenset[str]
+
+    def needed(self, rows: Iterable[Row]) -> set[str]:
+        """The runs that may not be missing: of adaptive ladders, those that the records ask for."""
+        chosen = climbed(self.planned, rows)
+        return {Run(each.scenario, seed).id for each in chosen for seed in each.seeds}
 
     def __str__(self) -> str:
         slices = "".join(f" --only {each}" for each in self.only)
@@ -55,16 +63,16 @@ def claim(kind: Kind, name: str, suite: str, only: Sequence[str], seeds: int | N
     planned = loaded.plan(only, None if seeds is None else str(seeds))
     runs = {run.id: run for each in planned for run in (Run(each.scenario, seed) for seed in each.seeds)}
     twins = {Run(each.scenario, seed).id for each in planned if each.twin for seed in each.seeds}
-    return Claim(kind, name, suite, loaded.version, tuple(only), seeds, runs, frozenset(twins))
+    return Claim(kind, name, suite, loaded.version, tuple(only), seeds, planned, runs, frozenset(twins))
 
 
 def _suite(name: str, kind: Kind, entry: str) -> Suite:
     return substituted(load_suite(name), {kind: entry})
 
 
-def missing_runs(claimed: Claim, there: Sequence[str], check: Check) -> None:
+def missing_runs(claimed: Claim, rows: Sequence[Row], check: Check) -> None:
     """Refuse what is not there: cells of which all runs are missing, single runs, and twins."""
-    left = set(claimed.runs) - set(there)
+    left = claimed.needed(rows) - {str(row["run_id"]) for row in rows}
     if not left:
         return
     cells: dict[str, list[str]] = {}

@@ -143,6 +143,6 @@ def _check_claim(manifest: Manifest, rows: Sequence[Row], check: Check) -> Claim
             f"made for version {manifest.suite_version} of suite {manifest.suite}; here it is {claimed.version}."
         )
         return claimed
-    missing_runs(claimed, [str(row["run_id"]) for row in rows], check)
+    missing_runs(claimed, rows, check)
     extra_runs(claimed, rows, check)
     return claimed

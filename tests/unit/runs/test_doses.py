@@ -20,6 +20,8 @@ from fedbench.runs.record import RunRecord
 from fedbench.runs.results import scan, write_record
 from fedbench.runs.task import split_of
 from fedbench.scenarios.suite import Suite, load_suite
+from fedbench.submission.claim import Claim, missing_runs
+from fedbench.submission.report import Check
 
 LADDER = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
 SUITE = f"""
@@ -141,3 +143,19 @@ def test_run_goes_on_until_no_dose_is_asked_for(tmp_path: Path) -> None:
     assert {clients for clients in shown if clients} == {
         ladder[rung] for rung in wanted([[shown[c]] if c in shown else None for c in ladder])
     }
+
+
+def test_a_bundle_needs_the_doses_that_its_records_ask_for(tmp_path: Path) -> None:
+    planned = suite(tmp_path).plan()
+    runs = {run.id: run for each in planned for run in (Run(each.scenario, seed) for seed in each.seeds)}
+    claimed = Claim("attack", "explicit-boost", "ladder", 1, (), None, planned, runs, frozenset())
+    first = make_plan(planned, tmp_path / "results").todo
+    rows = [shows(run, float(run.scenario.malicious_ratio > 0.05)).row() for run in first]
+    check = Check("runs")
+    missing_runs(claimed, rows, check)
+    assert len(check.reasons) == 1
+    assert "explicit-boost none 0.05 icde24 per-seed" in check.reasons[0]
+    assert "explicit-boost none 0.01 " not in check.reasons[0]
+    flat = Check("runs")
+    missing_runs(claimed, [shows(run, 0.0).row() for run in first], flat)
+    assert not flat.reasons
