@@ -14,6 +14,7 @@ from fedbench.leaderboard.doses import percent
 from fedbench.leaderboard.ranking_doses import APART, DoseRow, Panel, PriceRow, dose_panels, rank_prices
 from fedbench.leaderboard.ranking_untargeted import rank_untargeted
 from fedbench.leaderboard.sheets import hit_cut, number
+from fedbench.leaderboard.sheets_doses import mean_dose
 from fedbench.texts import count
 
 CHEAP = 1.0
@@ -56,14 +57,13 @@ def _strongest(panels: Sequence[Panel]) -> Iterator[Finding]:
         clauses, claims, runs, level = [], [], list[str](), []
         for panel in own:
             first = next((row for row in panel.ranking if row.rank is not None), None)
-            if first is None or first.half is None or not first.reached:
+            if first is None or not first.reached:
                 continue
             others = [row.attack for row in panel.ranking if row.rank is not None and row is not first]
             near = [name for name in others if not _apart(panel, first.attack, name)]
-            clients = max(1, round(first.half.median.share * panel.users))
-            most = "at most " if first.half.median.bound else ""
+            clients = max(1, round(first.mean_dose * panel.users))
             clauses.append(
-                f"{first.attack} on {panel.dataset} ({first.half.median}, {most}{clients} of {panel.users:,} clients;"
+                f"{first.attack} on {panel.dataset} ({mean_dose(first)}, {clients} of {panel.users:,} clients;"
                 f" {len(others) - len(near)} of {len(others)} others are told apart)"
             )
             claims.append(f"{panel.name}: {first.attack} is first")
@@ -71,8 +71,8 @@ def _strongest(panels: Sequence[Panel]) -> Iterator[Finding]:
             level += [f"{_listed(near)} on {panel.dataset}"] if 0 < len(near) <= 4 else []
         if clauses:
             yield Finding(
-                f"On {model}, half of the users are shown the target with the fewest malicious clients by"
-                f" {_listed(clauses)}.",
+                f"On {model}, half of the users are shown the target with the fewest malicious clients, in the geometric mean"
+                f" over seeds, by {_listed(clauses)}.",
                 "; ".join(claims),
                 _basis(own),
                 runs,

@@ -18,7 +18,7 @@ def panel_sheet(panel: Panel, k: int) -> Sheet:
             _place(row),
             row.attack,
             str(row.half),
-            _clients(row, panel),
+            mean_dose(row),
             share(row.area),
             number(row.peak),
             number(row.hr),
@@ -26,7 +26,7 @@ def panel_sheet(panel: Panel, k: int) -> Sheet:
         )
         for row in panel.ranking
     ]
-    headings = ("rank", "attack", "half-exposure dose", "clients", f"ER@{k}", "peak", f"HR@{k}", "beats")
+    headings = ("rank", "attack", "half-exposure dose", "mean", f"ER@{k}", "peak", f"HR@{k}", "beats")
     return Sheet(
         f"Doses on {panel.name}",
         headings,
@@ -43,7 +43,7 @@ def overall_sheet(ranking: Ranking[DoseRow], panels: Sequence[Panel], k: int) ->
         (
             _place(row),
             row.attack,
-            _mean_dose(row),
+            mean_dose(row),
             number(100 * row.reached, digits=0),
             share(row.area),
             "-" if row.beats is None else str(row.beats),
@@ -101,17 +101,8 @@ def _place(row: DoseRow) -> str:
     return "unverified" if row.unverified else rank_text(row.rank, row.last_rank)
 
 
-def _clients(row: DoseRow, panel: Panel) -> str:
-    """How many malicious clients that are: ``2.7``, or ``>94``."""
-    assert row.half is not None
-    median = row.half.median
-    count = median.share * panel.users
-    return f"{median.bound}{count:.0f}" if median.bound or count >= 10 else f"{count:.1f}"
-
-
-def _mean_dose(row: DoseRow) -> str:
-    if row.half is not None:
-        return str(row.half.median)
+def mean_dose(row: DoseRow) -> str:
+    """The geometric mean over seeds and panels: ``0.26 %``; ``>=1.3 %`` where some of them have no dose that suffices."""
     bound = "" if row.reached == 1 else ">" if row.reached == 0 else ">="
     return str(Dose(row.mean_dose, bound))
 
@@ -126,10 +117,12 @@ def _caption(panel: Panel, k: int) -> str:
         else ""
     )
     text = (
-        f"half-exposure dose: share of malicious clients, in percent of the {panel.users:,} users, at which half of"
-        f" the users are shown the target; median over {seeds} seeds, each with a target of its own{interval}. ER@{k}: mean"
-        f" over the doses ({ladder} %) of the mean over the last quarter of training. {panel.apart} of {panel.pairs} pairs"
-        f" are told apart, {panel.told} of the {panel.far} whose doses differ by a factor of {APART:g} or more"
+        f"half-exposure dose: share of malicious clients, in percent of the {panel.users:,} users, at which half of the users"
+        f" are shown the target; median over {seeds} seeds, each with a target of its own{interval}. mean: the geometric mean"
+        " over seeds, by which rows stand and are tested; a dose beyond those that were run counts as the last of them (>=)."
+        f" ER@{k}: mean over the doses ({ladder} %) of the mean over the last quarter of training."
+        f" {panel.apart} of {panel.pairs} pairs are told apart, {panel.told} of the {panel.far} whose doses differ by a"
+        f" factor of {APART:g} or more"
     )
     if panel.ranking.separation.resolution is not None:
         text += f"; smallest factor that can be resolved: {10**panel.ranking.separation.resolution:.1f}"
