@@ -27,12 +27,13 @@ class DoseRow:
 
     Attributes:
         attack, knowledge: its name, and what it knows. rank, last_rank, beats: by the half-exposure dose; None when it lacks
-            a panel of the comparison, or is unverified. average_rank: over panels.
+            a panel of the comparison, or more than half of the usual seeds, or is unverified. average_rank: over panels.
         half: median over seeds; None on several panels. mean_dose: geometric mean over panels and seeds of the doses, a bound
             counting as the dose that it names: at least so much where ``reached`` is less than 1. reached: in which share of
             its panels and seeds some dose that was run shows the target to half of the users.
         area: mean ER@K over the doses of the ladder, by the tail. end, peak: likewise at the end, and at the highest.
-        curve: None on several panels. runs: ids. panels: how many. missing: panels of the comparison that it lacks.
+        curve: None on several panels. runs: ids. panels: how many. missing: panels of the comparison that it lacks,
+            or on one panel whether it lacks more than half of the usual seeds.
             lacking: seeds that at least half of the attacks of its panel have and it has not: it is compared with each on the
             seeds that both have.
     """
@@ -148,7 +149,7 @@ def _row(curve: Curve, usual: set[int]) -> DoseRow:
         panels=1,
         curve=curve,
         unverified=curve.unverified,
-        missing=0,
+        missing=int(2 * len(usual & set(curve.seeds)) < len(usual)),
         lacking=sorted(usual - set(curve.seeds)),
     )
 
@@ -232,7 +233,7 @@ def rank_doses(database: Database, model: str | None = None) -> Ranking[DoseRow]
                 runs=[run for row in there.values() for run in row.runs],
                 panels=len(there),
                 unverified=any(row.unverified for row in there.values()),
-                missing=len(compared) - len(there),
+                missing=sum(row.missing for row in there.values()) + len(compared) - len(there),
                 lacking=(),
                 rank=None,
                 last_rank=None,

@@ -200,6 +200,16 @@ def test_a_seed_without_an_end_of_the_ladder_does_not_count(tmp_path: Path) -> N
     assert "pieck-ipe lacks 1 seed (0) at doses on longtail-small mf." in make_board(found).warnings
 
 
+def test_who_lacks_most_seeds_stands_where_it_would_without_a_rank(tmp_path: Path) -> None:
+    base = [*clean(), *runs("pieck-uea", STRONG), *runs("a-ra", WEAK), *runs("random", WEAK)]
+    for seeds, rank in ((3, None), (4, 2)):
+        found = database(tmp_path / str(seeds), [*base, *runs("pieck-ipe", MIDDLE, range(seeds))])
+        (panel,) = dose_panels(found)
+        assert [row.attack for row in panel.ranking][:2] == ["pieck-uea", "pieck-ipe"]
+        assert panel.ranking[1].rank == rank
+        assert panel.pairs == (3 if rank is None else 6)
+
+
 def test_doses_that_were_not_run_have_what_lies_between(tmp_path: Path) -> None:
     sparse = {ratio: value for ratio, value in WEAK.items() if ratio in (0.01, 0.1)}
     found = database(tmp_path, [*clean(), *runs("pieck-uea", STRONG), *runs("a-ra", sparse)])
