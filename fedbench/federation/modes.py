@@ -57,9 +57,10 @@ class Modes(NamedTuple):
 
 
 _SET: dict[str, Callable[[Any], None]] = {
-    "dtype": torch.set_default_dtype,
+    "dtype": lambda dtype: torch.set_default_dtype(dtype),
     "grad": lambda grad: torch._C._set_grad_enabled(grad),
-    "threads": torch.set_num_threads,
-    "deterministic": torch.use_deterministic_algorithms,
-    "precision": torch.set_float32_matmul_precision,
+    "threads": lambda threads: torch.set_num_threads(threads),
+    "deterministic": lambda deterministic: torch.use_deterministic_algorithms(deterministic),
+    "precision": lambda precision: torch.set_float32_matmul_precision(precision),
 }
+"""What sets each; named when it is called, so that importing this does not wait for torch."""

@@ -25,6 +25,7 @@ _PLACE = 3
 
 def main(number: int, how: str) -> None:
     """Fork a process for whoever asks, end it when asked to, and end with whoever began this one."""
+    gc.disable()  # nothing of this is garbage
     import torch
 
     import fedbench.isolation.serving  # noqa: F401 - imported once, for all
@@ -32,6 +33,7 @@ def main(number: int, how: str) -> None:
     torch.set_num_threads(1)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)]).step()  # imports what makes folders of its own
     warnings.simplefilter("ignore")
+    gc.enable()
     gc.freeze()
     control, children = socket.socket(fileno=number), dict[int, int | None]()
     pending = b""

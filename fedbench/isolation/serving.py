@@ -25,9 +25,9 @@ from fedbench.federation.optimizers import ServerOptimizer
 from fedbench.federation.updates import Updates
 from fedbench.federation.view import AttackerView, HonestStep, RoundState, Surroundings
 from fedbench.isolation import structure
+from fedbench.isolation.asking import Asking
 from fedbench.isolation.defense import HOOKS
 from fedbench.isolation.limits import Limits
-from fedbench.isolation.looking import Asking
 from fedbench.isolation.watching import Notes, Untouched, WatchedView, global_state, moved
 from fedbench.isolation.wire import Broken, Line
 from fedbench.plugins import registry_of

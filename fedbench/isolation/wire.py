@@ -41,10 +41,7 @@ PASSING: dict[str, type[Any]] = {
     )
     if cls is not rows.Rows
 }
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool)
-}
+_DTYPES = ("float32", "float64", "int64", "int32", "int16", "uint8", "bool")
 _HEAD = struct.Struct("<IQ")
 _LONGEST = 4 << 20
 """Bytes of JSON that a message may have."""
@@ -245,7 +242,9 @@ def _arrays(described: Any, content: bytearray) -> list[torch.Tensor]:
         raise ValueError("no list of arrays")
     made, start = [], 0
     for name, shape in described:
-        dtype = _DTYPES[name]
+        if name not in _DTYPES:
+            raise ValueError("no type of numbers")
+        dtype: torch.dtype = getattr(torch, name)
         if not isinstance(shape, list) or not all(type(each) is int and 0 <= each < 1 << 40 for each in shape):
             raise ValueError("no shape")
         count = 1

@@ -20,10 +20,11 @@ from typing import Any
 from fedbench.errors import FedbenchError, ResultsError
 from fedbench.files import Place
 from fedbench.plugins import given
+from fedbench.runs.begin import begin
 from fedbench.runs.crash import record_crash
 from fedbench.runs.plan import Run
 from fedbench.runs.reporting import BY_OTHERS, Outcome, Reporter, Summary
-from fedbench.runs.worker import EXECUTE, STOPPED, Began, Done, Elsewhere, Message, Order, Ready, Refused, Step, work
+from fedbench.runs.worker import EXECUTE, STOPPED, Began, Done, Elsewhere, Message, Order, Ready, Refused, Step
 
 ELSEWHERE = 2.0
 """Seconds that an idle worker waits for a run that somebody else is running before it looks at the next."""
@@ -186,7 +187,7 @@ class _Pool:
 
     def add(self) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=work, args=(theirs, self._threads), daemon=True)
+        process = self._context.Process(target=begin, args=(theirs, self._threads), daemon=True)
         with _sheltered_from_interrupts():
             process.start()
         theirs.close()  # so that the end of the process is the end of the line

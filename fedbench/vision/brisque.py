@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import special
 
 from fedbench.errors import UserError, missing_extra
 from fedbench.vision.pieces import in_pieces
@@ -20,8 +19,18 @@ _LUMA = (0.2125, 0.7154, 0.0721)
 _WIDTH, _SIGMA = 7, 7 / 6
 _SHAPES = np.arange(0.2, 10.001, 0.001)
 """Shapes among which generalised Gaussians are fitted, as the authors do."""
-_RATIOS = np.exp(2 * special.gammaln(2 / _SHAPES) - special.gammaln(1 / _SHAPES) - special.gammaln(3 / _SHAPES))
-"""E|x|^2 / E x^2 of each: rises with the shape."""
+
+
+@functools.cache
+def _ratios() -> np.ndarray[Any, np.dtype[np.float64]]:
+    """E|x|^2 / E x^2 of each shape: rises with the shape."""
+    return np.exp(2 * _log_gamma(2 / _SHAPES) - _log_gamma(1 / _SHAPES) - _log_gamma(3 / _SHAPES))
+
+
+def _log_gamma(x: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    from scipy import special  # a tenth of what a worker imports, for runs that look at images
+
+    return special.gammaln(x)
 
 
 def brisque_scores(images: torch.Tensor) -> torch.Tensor:
@@ -100,9 +109,9 @@ def _fit(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[np.ndarray[Any,
     least = np.finfo(float).tiny
     gamma = np.sqrt(np.maximum(left, least) / np.maximum(right, least))
     ratio = np.abs(x).mean(1) ** 2 / np.maximum(square.mean(1), least)
-    shape = np.interp(ratio * (gamma**3 + 1) * (gamma + 1) / (gamma**2 + 1) ** 2, _RATIOS, _SHAPES)
-    stretch = np.exp((special.gammaln(1 / shape) - special.gammaln(3 / shape)) / 2)
-    centre = np.exp(special.gammaln(2 / shape) - special.gammaln(1 / shape))
+    shape = np.interp(ratio * (gamma**3 + 1) * (gamma + 1) / (gamma**2 + 1) ** 2, _ratios(), _SHAPES)
+    stretch = np.exp((_log_gamma(1 / shape) - _log_gamma(3 / shape)) / 2)
+    centre = np.exp(_log_gamma(2 / shape) - _log_gamma(1 / shape))
     return shape, (np.sqrt(right) - np.sqrt(left)) * stretch * centre, left, right
 
 

@@ -170,17 +170,18 @@ def test_wrong_names(arguments: list[str], message: str) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_cards_and_parameters_do_not_wait_for_torch() -> None:
+def test_cards_parameters_and_plans_do_not_wait_for_torch(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from fedbench.cli import app\n"
-        "for line in (['list', 'attacks'], ['show', 'smoke'], ['show', 'pieck-uea'], ['show', 'norm-bound']):\n"
+        "for line in (['list', 'attacks'], ['show', 'smoke'], ['show', 'pieck-uea'], ['show', 'norm-bound'],\n"
+        "             ['run', 'smoke', '--dry-run', '--device', 'cpu'], ['status', 'smoke']):\n"
         "    assert CliRunner().invoke(app, line).exit_code == 0, line\n"
         "print('torch._C' in sys.modules)\n"
         "import torch\n"
         "print(torch.zeros(2).tolist(), torch.nn.functional.relu(torch.ones(1)).item(), 'torch._C' in sys.modules)\n"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert result.stderr == ""
     assert result.stdout.splitlines() == ["False", "[0.0, 0.0] 1.0 True"]
