@@ -6,7 +6,7 @@ SUITES ?= icde24-table3 icde24-table4 icde24-table5 icde24-table6 icde24-table7 
           icde24-table11 icde24-fig5 icde24-fig7 ijcai22 aaai23-table1 aaai23-table3 aaai23-table4 aaai23-table5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format page reproduce benchmarks clean help
+.PHONY: demo test check style format page reproduce benchmarks clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,14 +15,19 @@ demo: .venv/.installed  ## run the smoke suite on the embedded data and show the
 	$(BIN)/fedbench run smoke --results $(RESULTS)
 	$(BIN)/fedbench leaderboard --results $(RESULTS)
 
-test: check  ## the checks and all tests, on up to eight cores
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
+# Types take one core for half a minute, so they are checked while the tests run.
+test: style  ## the checks and all tests, on up to eight cores
+	$(BIN)/mypy & types=$$!; \
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal; tests=$$?; \
+	wait $$types || { echo "mypy: not passed; see above, or make check"; exit 1; }; exit $$tests
 
-check: .venv/.installed-dev  ## format, lint, imports and types
+check: style  ## format, lint, imports and types
+	$(BIN)/mypy
+
+style: .venv/.installed-dev
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/lint-imports --no-logo --no-cache
-	$(BIN)/mypy
 
 format: .venv/.installed-dev  ## put the code in order
 	$(BIN)/ruff format -q .
