@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from records import defended, record, scenario, untargeted, visual
 
+from fedbench.leaderboard import Database
+from fedbench.leaderboard.board import Board, make_board
 from fedbench.runs.record import RunRecord, summarize_curve
 
 HOSTILE = "<script>alert(1)</script>"
@@ -59,6 +61,51 @@ def constructed() -> list[RunRecord]:
             out.append(untargeted(attack, seed, [hr, hr - 0.001 * seed], fields={"target": "random:3"}))
             out.append(untargeted(attack, seed, hr + 0.002, defense="mean", card=known, fields={"target": "random:3"}))
     return [replace(each, suite=QUOTES if each.attack == "a-ra" else "test") for each in out]
+
+
+def with_doses(database: Database) -> Board:
+    """The board of these records with findings, doses on two models, and prices, all made up but for the ids of runs."""
+    board = make_board(database)
+    runs = [row["run_id"] for row in database.rows("select run_id from runs where attack = 'a-ra' order by run_id")]
+
+    def curve(attack: str, ers: tuple[float, ...], ratio: float | None, text: str) -> dict[str, object]:
+        points = [
+            {
+                "ratio": at,
+                "clients": round(900 * at),
+                "er": er,
+                "low": er - 5,
+                "high": min(100.0, er + 5),
+                "runs": runs[:3],
+            }
+            for at, er in zip((0.001, 0.01, 0.1), ers, strict=True)
+        ]
+        return {"attack": attack, "points": points, "half": {"ratio": ratio, "low": None, "high": None, "text": text}}
+
+    curves = [
+        curve("pieck-uea", (40.0, 80.0, 90.0), 0.0028, "0.28 % [0.22, 0.45]"),
+        curve("a-ra", (10.0, 60.0, 95.0), 0.008, "0.8 %"),
+        curve("popular", (1.0, 2.0, 60.0), 0.08, "8 %"),
+        curve("random", (0.0, 1.0, 2.0), None, ">10 %"),
+    ]
+    places = [{"dataset": "longtail-small", "model": "mf"}, {"dataset": "other-data", "model": "ncf"}]
+    prices = [("mean", 3.1, "x 3.1", 0.5), ("drop", None, "> x 20", 2.0), (HOSTILE, 1.2, "x 1.2", 1.0)]
+    board.data["findings"] = [
+        {
+            "text": "On mf pieck-uea needs the fewest clients.",
+            "basis": "paired tests",
+            "runs": runs[:2],
+            "counter": "a-ra.",
+        },
+        {"text": f"No defense does, not even {HOSTILE}.", "basis": "counted", "runs": runs, "counter": None},
+    ]
+    panels = [place | {"users": 900, "curves": own} for place, own in zip(places, (curves, curves[1:]), strict=True)]
+    board.data["doses"] = {"k": 10, "ladder": [0.001, 0.01, 0.1], "panels": panels}
+    board.data["prices"] = [
+        places[0] | {"defense": name, "factor": factor, "text": text, "attack": "a-ra", "hr_loss": loss}
+        for name, factor, text, loss in prices
+    ]
+    return board
 
 
 SEEN = {"image_psnr": 36.0, "image_cosine": 0.5}

@@ -36,7 +36,7 @@ def leaderboard(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write DIR/index.html, too: one page with everything, for every K."),
+        typer.Option(metavar="DIR", help="Write DIR/index.html, too: the findings, doses and tables as one page."),
     ] = None,
     findings: Annotated[
         bool,
@@ -64,7 +64,7 @@ def leaderboard(
         from fedbench.leaderboard.page import write_page
 
         console(err=True).print("making the page ...")
-        page = write_page(database, html, _command(results, suite, only, k))
+        page = write_page(database, html, _command(results, suite, only, k), board)
     if as_json:
         print_json(board.data)
         return

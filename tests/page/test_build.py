@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_records import HOSTILE
+from page_records import HOSTILE, with_doses
 from records import record, scenario, write
 from typer.testing import CliRunner
 
 from fedbench.cli import app
 from fedbench.leaderboard import Database
 from fedbench.leaderboard.board import make_board
-from fedbench.leaderboard.page import page_data, page_html
-from fedbench.leaderboard.page.boards import rounded
+from fedbench.leaderboard.page import boards, page_data, page_html
+from fedbench.leaderboard.page.boards import rounded, where_values_put_them
 from fedbench.leaderboard.page.build import script_json
+from fedbench.leaderboard.tracks import TARGETED
 
 run = CliRunner().invoke
 
@@ -98,8 +99,13 @@ def test_every_number_is_the_boards(folder: Path, data: dict[str, Any], k: int) 
         shown = data["boards"][str(k)][place]
         for table in ("attacks", "defenses", "cells"):
             for prefix in ("", "untargeted_"):
-                same(shown[prefix + table], board.data[prefix + table], data, ids)
-                compared += len(shown[prefix + table])
+                rows, computed = shown[prefix + table], board.data[prefix + table]
+                if table != "cells":  # the page puts entries without a rank where their values are
+                    computed = sorted(
+                        computed, key=lambda row: [each[table[:-1]] for each in rows].index(row[table[:-1]])
+                    )
+                same(rows, computed, data, ids)
+                compared += len(rows)
         for prefix, left, cost in (("", "er", "loss"), ("untargeted_", "left", "cost")):
             for row, under in zip(
                 board.data.get(f"{prefix}attacks_under_defenses", []),
@@ -115,6 +121,51 @@ def test_every_number_is_the_boards(folder: Path, data: dict[str, Any], k: int) 
     assert compared > 50
 
 
+def test_entries_without_a_rank_stand_where_their_values_put_them() -> None:
+    rows = [
+        {"rank": n, "er": {"mean": mean}} for n, mean in ((1, 60.0), (2, 20.0), (None, 70.0), (None, 30.0), (None, 5.0))
+    ]
+    shown = where_values_put_them([*rows, {"rank": None, "er": None}], TARGETED, "attacks")
+    assert [row["er"] and row["er"]["mean"] for row in shown] == [70.0, 60.0, 30.0, 20.0, 5.0, None]
+
+
+def test_boards_are_made_of_so_many_runs_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [{"only": {}, "same": 0, "runs": 10}, {"only": {"model": "mf"}, "same": 1, "runs": 6}]
+    found += [{"only": {"dataset": "d"}, "same": 0, "runs": 10}, {"only": {"model": "ncf"}, "same": 3, "runs": 4}]
+    for most, expected in (
+        (9, ([0], [])),
+        (19, ([0], [])),
+        (20, ([0, 1, 3], [])),
+        (29, ([0, 1, 3], [])),
+        (30, ([0, 1, 3], [0])),
+    ):
+        monkeypatch.setattr(boards, "MOST_RUNS", most)
+        made = boards.offered(found, 10, (5, 10))
+        assert ([*made[10]], [*made[5]]) == expected, most
+
+
+def test_findings_are_in_the_document_as_text_and_lead_to_their_runs(database: Database) -> None:
+    shown = page_data(database, board=with_doses(database))
+    ids = run_ids(shown)
+    first = shown["findings"][0]
+    assert {ids[place] for place in shown["lists"][first["runs"]]} == set(
+        with_doses(database).data["findings"][0]["runs"]
+    )
+    reader = Reader()
+    reader.feed(page_html(shown))
+    assert first["text"] in reader.text
+    assert "But " in reader.text
+    assert HOSTILE not in page_html(shown)
+    assert reader.text.count(HOSTILE) == 1, "the second finding is about it"
+
+
+def test_a_page_without_findings_and_doses_has_no_place_for_them(database: Database) -> None:
+    board = make_board(database)
+    for key in ("findings", "doses", "prices"):
+        board.data.pop(key, None)
+    assert 'id="findings"' not in page_html(page_data(database, board=board))
+
+
 def test_the_filters_know_every_choice_that_has_runs(database: Database, data: dict[str, Any]) -> None:
     for choice in data["choices"]:
         where = " and ".join(["attack <> 'none'", *(f"{name} = ?" for name in choice["only"])])
@@ -122,8 +173,8 @@ def test_the_filters_know_every_choice_that_has_runs(database: Database, data: d
     chosen = [choice["only"] for choice in data["choices"]]
     assert {"dataset": "other-data"} in chosen
     assert {"dataset": "other-data", "model": "mf"} not in chosen
-    ratio = {"dataset": "other-data", "malicious_ratio": 0.05}
-    places = [chosen.index(only) for only in (ratio, {"dataset": "other-data"}, {"model": "ncf"})]
+    both = {"dataset": "other-data", "model": "ncf"}
+    places = [chosen.index(only) for only in (both, {"dataset": "other-data"}, {"model": "ncf"})]
     assert {data["choices"][place]["same"] for place in places} == {min(places)}
 
 
@@ -146,7 +197,7 @@ def test_curves_are_means_over_seeds_with_their_range(database: Database, data: 
             continue
         rows = database.rows("select er_10 from curves where scenario_id = ? and epoch = 30", [of["id"]])
         values = [100 * row["er_10"] for row in rows]
-        mean, low, high = (data["series"][place][-1] for place in curve["er_10"])
+        mean, low, high = (data["series"][place][-1] for place in curve["er"])
         assert data["series"][curve["epochs"]] == [10, 20, 30]
         assert curve["seeds"] == len(values) == 3
         assert mean == pytest.approx(sum(values) / 3, abs=0.051)
@@ -158,14 +209,14 @@ def test_curves_are_means_over_seeds_with_their_range(database: Database, data: 
 def test_a_curve_on_which_all_seeds_agree_is_kept_once(data: dict[str, Any]) -> None:
     clean = [curve for each, curve in zip(data["scenarios"], data["curves"], strict=True) if each["attack"] == "none"]
     assert clean
-    assert all(len(curve["er_10"]) == 1 for curve in clean if "er_10" in curve)
+    assert all(len(curve["er"]) == 1 for curve in clean if "er_10" in curve)
 
 
 def test_who_is_significantly_better_comes_from_the_boards_pairs(database: Database, data: dict[str, Any]) -> None:
     board = make_board(database)
     shown = data["boards"]["10"][0]["attacks"]
-    for row, own in zip(shown, board.data["attacks"], strict=True):
-        assert len(data["texts"][row["above"]]) == (own["beats"] or 0)
+    beats = {row["attack"]: row["beats"] or 0 for row in board.data["attacks"]}
+    assert {row["attack"]: len(data["texts"][row["above"]]) for row in shown} == beats
     assert any(data["texts"][row["above"]] for row in shown)
     assert data["boards"]["10"][0]["captions"]["attacks"] == board.sheets[0].caption
 

@@ -1,4 +1,4 @@
-"""The boards that the page's filters choose from: one for each list length and each choice of dataset, model and ratio.
+"""The boards that the page's filters choose from: one for each list length and each choice of dataset and model.
 
 The page only looks them up. Numbers are those of :func:`~fedbench.leaderboard.board.make_board`, rounded to three decimals.
 """
@@ -16,10 +16,12 @@ from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.paired import ALPHA
 from fedbench.leaderboard.ranking_defenses import pareto_front
 from fedbench.leaderboard.sheets import rank_text
-from fedbench.leaderboard.tracks import TARGETED, TRACKS, Track
+from fedbench.leaderboard.tracks import TARGETED, TRACKS, VISUAL, Track
 
-FILTERS = ("dataset", "model", "malicious_ratio")
+FILTERS = ("dataset", "model")
 """Columns whose values can be chosen; the first choice of each is everything."""
+MOST_RUNS = 200_000
+"""Runs of all boards together: what a page of 100,000 records can rank in seconds. Choices beyond are not offered."""
 
 
 class Pool:
@@ -54,12 +56,12 @@ def choices(database: Database) -> list[dict[str, Any]]:
     """Every choice of the filters that leaves attacked runs.
 
     Returns:
-        ``only``: column and value of the choice. ``same``: place of the first choice that leaves the same places (a dataset
-        that was run with one ratio, with and without that ratio), whose boards serve for this one.
+        ``only``: column and value of the choice. ``same``: place of the first choice that leaves the same runs (a dataset
+        that was run on one model, with and without that model), whose boards serve for this one. ``runs``: how many.
     """
     listed = ", ".join(FILTERS)
-    query = f"select distinct {listed} from runs where attack <> 'none' order by all"
-    there = [tuple(row.values()) for row in database.rows(query)]
+    query = f"select {listed}, count(*) as n from runs where attack <> 'none' group by all order by all"
+    there = {tuple(row.values())[:-1]: row["n"] for row in database.rows(query)}
     values = [[None, *sorted({place[n] for place in there})] for n in range(len(FILTERS))]
     first: dict[frozenset[tuple[Any, ...]], int] = {}
     out: list[dict[str, Any]] = []
@@ -69,15 +71,39 @@ def choices(database: Database) -> list[dict[str, Any]]:
         )
         if left:
             only = {name: value for name, value in zip(FILTERS, choice, strict=True) if value is not None}
-            out.append({"only": only, "same": first.setdefault(left, len(out))})
+            runs = sum(there[place] for place in left)
+            out.append({"only": only, "same": first.setdefault(left, len(out)), "runs": runs})
     return out
 
 
-def chosen_boards(database: Database, found: Sequence[Mapping[str, Any]], shared: Shared) -> list[Any]:
-    """The board of every choice for the list length of the database; None where an earlier choice has the same."""
+def offered(found: Sequence[Mapping[str, Any]], start: int, lengths: Sequence[int]) -> dict[int, set[int]]:
+    """For each list length the places of the choices whose boards are made.
+
+    First everything for the length ``start``, which there always is, then the other choices for it, then everything for the
+    other lengths, then the rest: each only when all of it keeps the runs of all boards within :data:`MOST_RUNS`.
+    """
+    own = [place for place, choice in enumerate(found) if choice["same"] == place]
+    made: dict[int, set[int]] = {k: set() for k in lengths}
+    left = MOST_RUNS
+    others = [k for k in lengths if k != start]
+    for group, places in (([start], own[:1]), ([start], own[1:]), (others, own[:1]), (others, own[1:])):
+        runs = len(group) * sum(found[place]["runs"] for place in places)
+        if runs <= left or not made[start]:
+            left -= runs
+            for k in group:
+                made[k].update(places)
+    return made
+
+
+def chosen_boards(
+    database: Database, found: Sequence[Mapping[str, Any]], made: set[int], shared: Shared, whole: Board | None
+) -> list[Any]:
+    """The board of each choice in ``made``, None for the others; ``whole``: that of everything, where it is there."""
     return [
-        plain_board(make_board(database.part(choice["only"]), by_model=False), shared)
-        if choice["same"] == place
+        plain_board(
+            whole if whole and not choice["only"] else make_board(database.part(choice["only"]), by_model=False), shared
+        )
+        if place in made
         else None
         for place, choice in enumerate(found)
     ]
@@ -99,7 +125,8 @@ def plain_board(board: Board, shared: Shared) -> dict[str, Any]:
             continue
         for table in ("attacks", "defenses"):
             key = track.key + table
-            out[key] = _plain(_ranked(data[key], table[:-1], data["pairs"].get(key, [])), shared)
+            rows = where_values_put_them(data[key], track, table)
+            out[key] = _plain(_ranked(rows, table[:-1], data["pairs"].get(key, [])), shared)
         out[f"{track.key}cells"] = _plain(data[f"{track.key}cells"], shared)
         under = data.get(f"{track.key}attacks_under_defenses", [])
         out[f"{track.key}attacks_under_defenses"] = [_under(row, track, shared) for row in under]
@@ -110,20 +137,46 @@ def plain_board(board: Board, shared: Shared) -> dict[str, Any]:
         out[f"{track.key}front"] = _plain(sorted((cost, gain) for gain, cost in front), shared)
     if (within := data.get("visual_attacks_within")) is not None:
         out["visual_attacks_within"] = {
-            eps: _plain(_ranked(rows, "attack", ()), shared) for eps, rows in within.items()
+            eps: _plain(_ranked(where_values_put_them(rows, VISUAL, "attacks"), "attack", ()), shared)
+            for eps, rows in within.items()
         }
     return out
 
 
 def _captions(board: Board) -> dict[str, str]:
-    """What the runs of each ranking can tell apart, by the ranking's key, of one within a bound with that bound."""
-    out = {}
+    """What the runs of each ranking can tell apart, by the ranking's key, of one within a bound with that bound.
+
+    That of ``doses`` is of all boards together where there are several.
+    """
+    out: dict[str, str] = {}
     for sheet in board.sheets:
-        if sheet.caption:
+        if any("dose" in heading for heading in sheet.headings):
+            out.setdefault("doses", sheet.caption)
+        elif sheet.caption:
             track = next((track for track in TRACKS if track.prefix and sheet.title.startswith(track.prefix)), TARGETED)
             bound = sheet.title.removeprefix(WITHIN) if sheet.title.startswith(WITHIN) else ""
-            out[f"{track.key}{sheet.headings[1]}s{f'_within {bound}' if bound else ''}"] = sheet.caption
+            # The first is that of all models together.
+            out.setdefault(f"{track.key}{sheet.headings[1]}s{f'_within {bound}' if bound else ''}", sheet.caption)
     return out
+
+
+def where_values_put_them(rows: Sequence[Mapping[str, Any]], track: Track, table: str) -> list[Mapping[str, Any]]:
+    """The ranked rows in their order, and each of the others before the first of these whose value is below its own."""
+    out = [(_value(row, track, table), row) for row in rows if row["rank"] is not None]
+    others = [(_value(row, track, table), row) for row in rows if row["rank"] is None]
+    for own, row in sorted(others, key=lambda pair: pair[0]):
+        out.insert(next((n for n, (value, _) in enumerate(out) if value < own), len(out)), (own, row))
+    return [row for _, row in out]
+
+
+def _value(row: Mapping[str, Any], track: Track, table: str) -> float:
+    """What rows of a ranking are ordered by; the least there is without a value."""
+    if table == "defenses":
+        found = row["net"]
+    else:
+        estimate = row[{"": "er", "visual_": "er", "demotion_": "dr"}.get(track.key, "loss")]
+        found = estimate and estimate["mean"]
+    return -math.inf if found is None else found
 
 
 def _ranked(rows: Sequence[Mapping[str, Any]], kind: str, pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

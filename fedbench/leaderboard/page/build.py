@@ -6,29 +6,31 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from fedbench.files import sweep, write_file
+from fedbench.leaderboard.board import Board
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.page.data import page_data
 from fedbench.texts import count
 
-SCRIPTS = ("state.js", "tables.js", "pictures.js", "details.js", "page.js")
+SCRIPTS = ("state.js", "tables.js", "copies.js", "pictures.js", "doses.js", "details.js", "page.js")
 """In the order in which they run, as one script."""
 
 
-def write_page(database: Database, folder: Path, command: str) -> Path:
+def write_page(database: Database, folder: Path, command: str, board: Board) -> Path:
     """Write ``index.html`` into ``folder``; raises :class:`ResultsError` when that cannot be done.
 
     Args:
-        database: the records. folder: made when it is missing. command: that the page names as its origin.
+        database: the records. folder: made when it is missing. command: that the page names as its origin. board: of the
+            records.
     """
     path = folder / "index.html"
-    text = page_html(page_data(database, command))
+    text = page_html(page_data(database, command, board))
     sweep([folder])
     write_file(path, text)
     return path
@@ -56,11 +58,28 @@ def page_html(data: Mapping[str, Any]) -> str:
     return page.substitute(
         escaped,
         facts="".join(f"<li><b>{number}</b> {noun}</li>" for number, noun in facts),
+        findings=_findings(data["findings"]),
         policy=html.escape(policy, quote=False),
         style=style,
         script=script,
         data=script_json(data),
     )
+
+
+def _findings(found: Sequence[Mapping[str, Any]]) -> str:
+    """The first finding, and the others, which a phone shows on demand; they are there without a script, too."""
+    items = []
+    for place, each in enumerate(found):
+        counter = f'<p class="counter">But {html.escape(each["counter"])}</p>' if each["counter"] else ""
+        basis = f'<p class="basis" data-finding="{place}">{html.escape(each["basis"])}</p>'
+        items.append(f'<p class="claim">{html.escape(each["text"])}</p>{counter}{basis}')
+    if not items:
+        return ""
+    more = "".join(f"<li>{text}</li>" for text in items[1:])
+    rest = (
+        f'<details id="more" open><summary>{count(len(items) - 1, "more finding")}</summary><ul>{more}</ul></details>'
+    )
+    return f'<section id="findings" class="wide" aria-label="Findings"><div>{items[0]}</div>{rest if more else ""}</section>'
 
 
 def script_json(data: Any) -> str:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import fedbench
-from fedbench.leaderboard.board import superseded
+from fedbench.leaderboard.board import Board, make_board, superseded
 from fedbench.leaderboard.database import LENGTHS, Database
 from fedbench.leaderboard.notes import demotion_notes, targeted_notes, untargeted_notes, visual_notes
-from fedbench.leaderboard.page.boards import FILTERS, Shared, choices, chosen_boards
+from fedbench.leaderboard.page.boards import FILTERS, Shared, choices, chosen_boards, offered, rounded
 from fedbench.leaderboard.page.cards import cards
 from fedbench.leaderboard.page.runs import METRICS, curves, records, run_metrics
 from fedbench.leaderboard.sheets import hit_cut
 
 
-def page_data(database: Database, command: str = "fedbench leaderboard --html DIR") -> dict[str, Any]:
+def page_data(
+    database: Database, command: str = "fedbench leaderboard --html=DIR", board: Board | None = None
+) -> dict[str, Any]:
     """What the page of these records holds; equal records give equal data.
 
     Args:
-        database: the records. command: how to make the page again.
+        database: the records. command: how to make the page again. board: of the records, where it is made already.
     """
     found = choices(database)
+    board = board or make_board(database)
+    made = offered(found, database.k, LENGTHS)
     table = records(database)
     runs = table["runs"]
     ids = [
@@ -32,8 +37,8 @@ def page_data(database: Database, command: str = "fedbench leaderboard --html DI
     boards: dict[str, list[Any]] = {}
     metrics: dict[str, list[list[float | int | None]]] = {}
     for k in LENGTHS:
-        at = database.at(k)
-        boards[str(k)] = chosen_boards(at, found, shared)
+        at = database if k == database.k else database.at(k)
+        boards[str(k)] = chosen_boards(at, found, made[k], shared, board if k == database.k else None)
         metrics[str(k)] = run_metrics(at)
     data = {
         "options": {
@@ -42,6 +47,9 @@ def page_data(database: Database, command: str = "fedbench leaderboard --html DI
             **{name: sorted({choice["only"][name] for choice in found if name in choice["only"]}) for name in FILTERS},
         },
         "start": {"k": database.k},
+        "findings": _with_places(board.data.get("findings", []), shared),
+        "doses": _with_places(board.data.get("doses"), shared),
+        "prices": _with_places(board.data.get("prices", []), shared),
         "choices": found,
         "boards": boards,
         "lists": shared.lists.values,
@@ -50,11 +58,25 @@ def page_data(database: Database, command: str = "fedbench leaderboard --html DI
         **table,
         "metrics": metrics,
         "metric_names": METRICS,
-        **curves(database, table["scenarios"]),
+        **curves(database, table["scenarios"], database.k),
         "cards": cards(database),
         "superseded": superseded(database),
     }
     return {"about": _about(database, command, data)} | data
+
+
+def _with_places(value: Any, shared: Shared) -> Any:
+    """Plain data with numbers rounded and run ids as a place in the lists of the page."""
+    if isinstance(value, Mapping):
+        return {
+            key: shared.lists.add([shared.runs[run] for run in each if run in shared.runs])
+            if key == "runs"
+            else _with_places(each, shared)
+            for key, each in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_with_places(each, shared) for each in value]
+    return rounded(value, 5) if isinstance(value, float) else value
 
 
 def _notes(database: Database, k: int) -> dict[str, list[str]]:

@@ -3,7 +3,8 @@
 const panel = document.getElementById("details");
 const SHOWN = 8; // charts at first
 
-// What `open` in the address names: "attack:NAME", "defense:NAME", "pair:ATTACK|DEFENSE", "cell:ATTACK|DATASET|MODEL|RATIO", "run:ID".
+// What `open` in the address names: "attack:NAME", "defense:NAME", "pair:ATTACK|DEFENSE", "cell:ATTACK|DATASET|MODEL|RATIO", "run:ID",
+// "dose:BOARD|ATTACK" and of one point "|RATIO", "price:BOARD|DEFENSE", "finding:PLACE".
 function address(kind, ...parts) {
   return `${kind}:${parts.map((part) => encodeURIComponent(part)).join("|")}`;
 }
@@ -59,15 +60,30 @@ function resolve(where) {
       const row = rows("cells").find((each) => each.attack === parts[0] && each.dataset === parts[1] && each.model === parts[2] && String(each.malicious_ratio) === parts[3] && String(each.eps ?? null) === (parts[4] ?? "null"));
       return row && {
         kind: "Attack without a defense", title: `${row.attack} on ${row.dataset}, ${row.model}, ${percent(row.malicious_ratio)}`,
-        content: [numbers(cellColumns(track, state.k, DATA.options.h[state.k]), row), curves(DATA.lists[row.runs]), card("attack", row.attack), runTable(DATA.lists[row.runs])],
+        content: [numbers(cellColumns(track, state.k, DATA.options.h[state.k]), row), source({ dataset: row.dataset, model: row.model, malicious_ratio: row.malicious_ratio }), curves(DATA.lists[row.runs]), card("attack", row.attack), runTable(DATA.lists[row.runs])],
       };
     }
     case "run": {
       const place = RUNS.get(parts[0]);
       return place === undefined ? undefined : runRecord(place);
     }
+    case "dose": return doseDetails(parts);
+    case "price": return priceDetails(parts);
+    case "finding": {
+      const found = DATA.findings[Number(parts[0])];
+      return found && {
+        kind: "Finding", title: found.text,
+        content: [el("p", { class: "hint" }, found.basis), found.counter && el("p", {}, `But ${found.counter}`), source({}), runTable(DATA.lists[found.runs])],
+      };
+    }
     default: return undefined;
   }
+}
+
+// The command that prints the tables which a number is from.
+function source(only) {
+  const words = Object.entries(only).filter(([, value]) => value !== "" && value !== undefined && value !== null).map(([name, value]) => `--only=${quoted(`${name}=${value}`)}`);
+  return command([DATA.about.command.replace(/ --html=DIR$/, "").replace(/ --k=\d+/, ""), ...words, ...(state.k === 10 ? [] : [`--k=${state.k}`])].join(" "));
 }
 
 function decoded(text) {
@@ -78,7 +94,7 @@ function entry(kind, row, name, columns) {
   const runs = DATA.lists[row.runs];
   return {
     kind: kind === "attack" ? "Attack" : "Defense", title: name,
-    content: [numbers(columns, row), separation(row), lacks(row), curves(runs), card(kind, name), runTable(runs)],
+    content: [numbers(columns, row), separation(row), lacks(row), source({ dataset: state.dataset, model: state.model }), curves(runs), card(kind, name), runTable(runs)],
   };
 }
 
@@ -91,7 +107,7 @@ function pair(track, [attack, defense], [left, cost, net, list, hr]) {
     { key: "net", label: "Net", kind: "number", signed: true, of: () => net },
   ];
   const runs = DATA.lists[list];
-  return { kind: "Attack under a defense", title: `${attack} under ${defense}`, content: [numbers(columns, {}), curves(runs), card("attack", named(attack)), card("defense", defense), runTable(runs)] };
+  return { kind: "Attack under a defense", title: `${attack} under ${defense}`, content: [numbers(columns, {}), source({ dataset: state.dataset, model: state.model }), curves(runs), card("attack", named(attack)), card("defense", defense), runTable(runs)] };
 }
 
 // The numbers of a row, in words and full length.
@@ -122,7 +138,8 @@ function lacks(row) {
 // One small picture for each scenario of the runs.
 function curves(runs) {
   const places = [...new Set(runs.map((run) => DATA.runs.scenario[run]))];
-  const h = DATA.options.h[state.k];
+  const k = DATA.start.k;
+  const h = DATA.options.h[k];
   const targeted = TRACKS[state.track].exposes;
   const defended = places.some((place) => DATA.scenarios[place].defense !== "none");
   const draw = (place) => {
@@ -131,10 +148,10 @@ function curves(runs) {
     const twin = SCENARIOS.get(scenario.undefended_id);
     const clean = SCENARIOS.get(scenario.clean_id);
     const lines = [];
-    if (targeted && twin !== undefined && twin !== place) lines.push({ curve: DATA.curves[twin], metric: `er_${state.k}`, kind: "twin" });
-    if (!targeted && clean !== undefined && clean !== place) lines.push({ curve: DATA.curves[clean], metric: `hr_${h}`, kind: "twin" });
-    lines.push({ curve, metric: `hr_${h}`, kind: "hr" });
-    if (targeted) lines.push({ curve, metric: `er_${state.k}`, kind: "er" });
+    if (targeted && twin !== undefined && twin !== place) lines.push({ curve: DATA.curves[twin], metric: "er", kind: "twin" });
+    if (!targeted && clean !== undefined && clean !== place) lines.push({ curve: DATA.curves[clean], metric: "hr", kind: "twin" });
+    lines.push({ curve, metric: "hr", kind: "hr" });
+    if (targeted) lines.push({ curve, metric: "er", kind: "er" });
     const words = [scenario.dataset, scenario.model, percent(scenario.malicious_ratio), ...(scenario.target === "none" ? [] : [scenario.target]), ...bound(scenario)].join(" · ");
     const versus = scenario.defense === "none" ? scenario.attack : `${scenario.attack} under ${scenario.defense}`;
     return el("figure", {}, chart(lines, `${versus} on ${words}: curves over training`, targeted),
@@ -143,35 +160,39 @@ function curves(runs) {
   const grid = el("div", { class: "charts" }, places.slice(0, SHOWN).map(draw));
   const more = places.length > SHOWN && el("button", { type: "button", onclick: (event) => { grid.append(...places.slice(SHOWN).map(draw)); event.target.remove(); } }, `Show all ${places.length}`);
   return el("section", {}, el("h3", {}, "Over training"),
-    el("p", { class: "keys" }, targeted && el("span", { class: "key er" }, `ER@${state.k}`), el("span", { class: "key hr" }, `HR@${h}`),
-      targeted ? defended && el("span", { class: "key twin" }, `ER@${state.k} without the defense`) : el("span", { class: "key twin" }, `HR@${h} without the attack`),
+    el("p", { class: "keys" }, targeted && el("span", { class: "key er" }, `ER@${k}`), el("span", { class: "key hr" }, `HR@${h}`),
+      targeted ? defended && el("span", { class: "key twin" }, `ER@${k} without the defense`) : el("span", { class: "key twin" }, `HR@${h} without the attack`),
       el("span", { class: "hint" }, "mean over seeds; band: lowest to highest seed")),
     places.length ? grid : el("p", { class: "empty" }, "no run is compared"), more);
 }
 
+// The entries with a card that a name in the tables is made of.
+function parts(kind, name) {
+  const base = name.split(" (")[0].replace(/ within eps .*$/, "");
+  return (kind === "defense" ? base.split("+") : [base]).filter((part) => Object.hasOwn(DATA.cards[kind], part));
+}
+
 // The cards of an entry; of a chain a+b those of its parts.
 function card(kind, name) {
-  const base = name.split(" (")[0].replace(/ within eps .*$/, "");
-  const parts = kind === "defense" ? base.split("+") : [base];
-  return parts.filter((part) => Object.hasOwn(DATA.cards[kind], part)).map((part) => {
+  return parts(kind, name).map((part) => {
     const of = DATA.cards[kind][part];
     const list = (value) => (Array.isArray(value) ? value.join(", ") || "nothing" : value);
-    const facts = kind === "attack"
+    const told = kind === "attack"
       ? [["Goal", of.goal], ["Channel", of.channel], ["Clients", list(of.clients)], ["Knows", list(of.knowledge)], ["Models", list(of.models) ?? "any"], ["Version", of.version], ["Versions that ran", list(of.ran)]]
       : [["Family", of.family], ["Assumes", of.assumes], ["Must know", list(of.knowledge)], ["Models", list(of.models) ?? "any"], ["Version", of.version]];
     const old = DATA.superseded.filter((each) => each.kind === kind && each.name === part);
     return el("section", { class: "card" }, el("h3", {}, of.title ?? part), of.paper && el("p", { class: "paper" }, of.paper),
       !of.installed && el("p", { class: "hint" }, "Not installed where this page was made: this is what its records tell."),
       old.map((each) => el("p", { class: "lacks" }, `Superseded: ${plural(each.runs, "run")} of version ${each.version}, newest is ${each.newest}: not ranked.`)),
-      list2(facts), of.notes && el("p", {}, of.notes),
+      facts(told), of.notes && el("p", {}, of.notes),
       of.parameters?.length > 0 && el("details", {}, el("summary", {}, plural(of.parameters.length, "parameter")),
         el("dl", { class: "parameters" }, of.parameters.map((each) => [el("dt", {}, el("code", {}, `${each.name} = ${each.default}`)), el("dd", {}, each.description)]))),
       of.source && el("p", { class: "hint" }, el("code", {}, `fedbench show ${part}`), ` · ${of.source}`));
   });
 }
 
-function list2(facts) {
-  return el("dl", { class: "facts2" }, facts.filter(([, value]) => value !== undefined && value !== null && value !== "").map(([label, value]) => el("div", {}, el("dt", {}, label), el("dd", {}, String(value)))));
+function facts(pairs) {
+  return el("dl", { class: "facts2" }, pairs.filter(([, value]) => value !== undefined && value !== null && value !== "").map(([label, value]) => el("div", {}, el("dt", {}, label), el("dd", {}, value instanceof Node ? value : String(value)))));
 }
 
 const SCENARIOS = new Map(DATA.scenarios.map((each, place) => [each.id, place]));
@@ -209,6 +230,12 @@ function runTable(runs) {
     table({ id: "runs", caption: "Runs behind the numbers", columns, rows: runs, open: (run) => show(address("run", runId(run))) }));
 }
 
+// The run once more, of the suite that it was made for.
+function again(scenario, place) {
+  const only = ["dataset", "model", "attack", "defense", "malicious_ratio"].map((name) => `${name}=${scenario[name]}`).join(",");
+  return `fedbench run ${quoted(DATA.runs.suite[place])} --only ${quoted(only)} --seeds ${DATA.runs.seed[place] + 1}`;
+}
+
 function scenarioText(of) {
   const under = of.defense === "none" ? "" : ` under ${of.defense}`;
   return `${of.attack}${under} · ${of.dataset} · ${of.model} · ${percent(of.malicious_ratio)}${of.target === "none" ? "" : ` · ${of.target}`}${bound(of).map((text) => ` · ${text}`).join("")}`;
@@ -229,23 +256,22 @@ function runRecord(place) {
     if (twin === id) return [label, "itself"];
     return [label, RUNS.has(twin) ? el("button", { type: "button", class: "open", onclick: () => show(address("run", twin)) }, twin) : `${twin} (no record)`];
   });
-  const rows = (pairs) => el("dl", { class: "facts2" }, pairs.filter(([, value]) => value !== null && value !== undefined).map(([label, value]) => el("div", {}, el("dt", {}, label), el("dd", {}, value instanceof Node ? value : String(value)))));
   const params = Object.entries(scenario.params).map(([name, at]) => [name.replace("_", " "), el("code", {}, DATA.params[at])]);
   return {
     kind: "Run record", title: id,
     content: [
       el("p", {}, scenarioText(scenario)),
-      el("p", {}, el("code", {}, `fedbench inspect ${id}`)),
+      command(`fedbench inspect ${id}`), DATA.runs.suite[place] && command(again(scenario, place)),
       DATA.runs.superseded[place] && el("p", { class: "lacks" }, "Superseded: there are runs of a newer version of its attack, defense or model. It is not ranked."),
       DATA.runs.error[place] && el("p", { class: "lacks" }, `${DATA.runs.status[place]}: ${DATA.runs.error[place]}`),
       el("div", { class: "frame" }, el("table", {}, el("caption", { class: "unseen" }, "Metrics"),
         el("thead", {}, el("tr", {}, ["K", ...["ER", "ER peak", "HR", "HR chosen", "NDCG chosen", "HR loss %", "DR"]].map((text) => el("th", { scope: "col", class: "number" }, text)))),
         el("tbody", {}, DATA.options.k.map((k) => el("tr", {}, el("th", { scope: "row", class: "number" }, String(k)), DATA.metric_names.map((name) => el("td", { class: "number" }, num(metric(place, name, k), { digits: 2 })))))))),
-      rows([["Status", DATA.runs.status[place]], ["Seed", DATA.runs.seed[place]], ["Epochs", `${DATA.runs.epochs[place]} of ${DATA.runs.planned[place]}`], ["Suite", DATA.runs.suite[place]], ["Started", DATA.runs.started[place]],
+      facts([["Status", DATA.runs.status[place]], ["Seed", DATA.runs.seed[place]], ["Epochs", `${DATA.runs.epochs[place]} of ${DATA.runs.planned[place]}`], ["Suite", DATA.runs.suite[place]], ["Started", DATA.runs.started[place]],
         ["Protocol", scenario.protocol], ["Split", scenario.split], ["Malicious clients", scenario.num_malicious], ["Targets", scenario.num_targets], ...twins]),
       curves([place]),
-      el("section", {}, el("h3", {}, "Parameters"), rows(params)),
-      el("section", {}, el("h3", {}, "Made by"), rows(Object.entries(origin).map(([name, value]) => [name.replaceAll("_", " "), value]))),
+      el("section", {}, el("h3", {}, "Parameters"), facts(params)),
+      el("section", {}, el("h3", {}, "Made by"), facts(Object.entries(origin).map(([name, value]) => [name.replaceAll("_", " "), value]))),
     ],
   };
 }

@@ -13,47 +13,44 @@ function render() {
   const attacks = rows("attacks").filter(allowed);
   const defenses = rows("defenses").filter(allowed);
   const cells = rows("cells").filter((cell) => attacks.some((row) => row.attack === cell.attack) || !rows("attacks").some((row) => row.attack === cell.attack));
-  document.getElementById("status").textContent = board
-    ? `${shown(attacks, rows("attacks"), "attack")}, ${shown(defenses, rows("defenses"), "defense")}, ${shown(cells, rows("cells"), "cell")} on ${where()}; K = ${state.k}.`
-    : `No runs on ${where()}.`;
-  if (!board || (!attacks.length && !defenses.length)) {
+  const [panels, priced] = [dosePanels(), chosenPrices()];
+  document.getElementById("status").textContent = `${shown(attacks, rows("attacks"), "attack")}, ${shown(defenses, rows("defenses"), "defense")}`;
+  const openAttack = (row) => show(address("attack", named(row.attack)));
+  const openDefense = (row) => show(address("defense", row.defense));
+  const openCell = (row) => show(address("cell", row.attack, row.dataset, row.model, row.malicious_ratio, ...(track === TRACKS.visual ? [row.eps] : [])));
+  const caption = (key) => board.captions[track.prefix + key] && el("p", { class: "hint" }, board.captions[track.prefix + key]);
+  const within = Object.entries(board?.[`${track.prefix}attacks_within`] ?? {}).map(([eps, own]) => [eps, own.filter(allowed)]);
+  const pictures = panels.length > 0 && section("doses", "How many malicious clients does an attack need?", doses(panels));
+  const first = [
+    panels.length > 0 && section("dose-rows", "Attacks by half-exposure dose", [doseTable(panels), board?.captions.doses && el("p", { class: "hint" }, board.captions.doses)]),
+    attacks.length > 0 && section("attacks", words.attacks, [table({ id: "attack-table", caption: words.attacks, columns: attackColumns(track, state.k, h), rows: attacks, open: openAttack }), caption("attacks")]),
+  ];
+  const sections = [
+    // A phone shows the first rows before the pictures.
+    ...(narrow() ? [first[0] || first[1], pictures, first[0] && first[1]] : [pictures, ...(panels.length ? [] : first.slice(1))]),
+    priced.length > 0 && section("prices", "What does a defense make of the price, and what does it cost?", prices(priced, (row) => show(address("price", panelName(row), row.defense)))),
+    ...(narrow() ? [] : panels.length ? first : []),
+    ...within.map(([eps, own]) => own.length > 0 && section(`attacks-${eps}`, `Attacks within eps ${eps}`, [table({ id: `attack-table-${eps}`, caption: `Attacks within eps ${eps}`, columns: attackColumns(track, state.k, h), rows: own, open: (row) => show(address("within", eps, row.attack)) }), caption(`attacks_within ${eps}`)])),
+    defenses.length > 0 && section("pareto", "What defenses prevent against what they cost", pareto(track, board, words, plotWidth(), openDefense)),
+    defenses.length > 0 && section("defenses", words.defenses, [table({ id: "defense-table", caption: words.defenses, columns: defenseColumns(track, words), rows: defenses, open: openDefense }), caption("defenses")]),
+    section("heatmap", words.heat, board && heat(track, board, words.heat, { attack: openAttack, pair: (row, defense) => show(address("pair", row.attack, defense)) })),
+    cells.length > 0 && section("cells", words.cells, table({ id: "cell-table", caption: words.cells, few: 12, columns: cellColumns(track, state.k, h), rows: cells, open: openCell })),
+  ].filter(Boolean);
+  if (!sections.length) {
     root.replaceChildren(el("div", { class: "empty" }, el("p", {}, "Nothing to show here: no runs of this track fit the filters."), el("button", { type: "button", onclick: reset }, "Show everything")));
     return;
   }
-  const openAttack = (row) => show(address("attack", named(row.attack)));
-  const openDefense = (row) => show(address("defense", row.defense));
-  const sections = [
-    section("attacks", words.attacks, attacks.length && [
-      table({ id: "attack-table", caption: words.attacks, columns: attackColumns(track, state.k, h), rows: attacks, open: openAttack }), caption(board, `${track.prefix}attacks`)]),
-    ...Object.entries(board[`${track.prefix}attacks_within`] ?? {}).map(([eps, all]) => section(`within-${eps}`, `Attacks within eps ${eps}`, [
-      table({ id: `attack-table-${eps}`, caption: `Attacks within eps ${eps}`, columns: attackColumns(track, state.k, h), rows: all.filter(allowed), open: (row) => show(address("within", eps, row.attack)) }), caption(board, `${track.prefix}attacks_within ${eps}`)])),
-    section("defenses", words.defenses, defenses.length && [
-      table({ id: "defense-table", caption: words.defenses, columns: defenseColumns(track, words), rows: defenses, open: openDefense }), caption(board, `${track.prefix}defenses`)]),
-    section("pareto", "What defenses prevent against what they cost", pareto(track, board, words, plotWidth(), openDefense)),
-    section("heatmap", words.heat, heat(track, board, words.heat, { attack: openAttack, pair: (row, defense) => show(address("pair", row.attack, defense)) })),
-    section("cells", words.cells, cells.length && table({ id: "cell-table", caption: words.cells, columns: cellColumns(track, state.k, h), rows: cells, open: (row) => show(address("cell", row.attack, row.dataset, row.model, row.malicious_ratio, ...(track === TRACKS.visual ? [row.eps] : []))) })),
-    notes(board),
-  ];
-  root.replaceChildren(index(sections), ...sections);
+  if (board) sections.push(notes(board));
+  root.replaceChildren(...sections);
 }
 
+// A part of the page; nothing where there is nothing to show.
 function section(id, title, content) {
-  return el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title`, tabindex: "-1" }, title),
-    content || el("p", { class: "empty" }, "No runs for this choice."));
+  return content && el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title`, tabindex: "-1" }, title), content);
 }
 
-// Links within the page; the address after "#" is the view's, so they are buttons.
-function index(sections) {
-  const names = { attacks: "Attacks", defenses: "Defenses", pareto: "Prevented and cost", heatmap: "Heat map", cells: "Every cell", notes: "How to read this" };
-  return el("nav", { class: "index", "aria-label": "Sections" }, sections.map((each) => el("button", { type: "button", onclick: () => {
-    each.scrollIntoView();
-    each.querySelector("h2").focus({ preventScroll: true });
-  } }, names[each.id] ?? each.querySelector("h2").textContent)));
-}
-
-// What the runs of a ranking can tell apart, the smallest difference that can be resolved, and the critical difference.
-function caption(board, key) {
-  return board.captions[key] && el("p", { class: "hint" }, board.captions[key]);
+function narrow() {
+  return innerWidth <= 640;
 }
 
 function notes(board) {
@@ -67,27 +64,23 @@ function shown(left, all, word) {
   return left.length === all.length ? plural(all.length, word) : `${left.length} of ${plural(all.length, word)}`;
 }
 
-function where() {
-  const words = [state.dataset || "all datasets", state.model || "all models", state.malicious_ratio === "" ? "all shares of malicious clients" : `${percent(Number(state.malicious_ratio))} malicious clients`];
-  return words.join(", ");
-}
-
 function plotWidth() {
   return Math.max(300, Math.min(800, root.clientWidth > 900 ? root.clientWidth - 300 : root.clientWidth));
 }
 
 function renderControls() {
-  const all = { dataset: "All datasets", model: "All models", malicious_ratio: "All shares" };
+  const all = { dataset: "All datasets", model: "All models" };
   for (const name of FILTERS) {
-    const options = ["", ...DATA.options[name].map(String)].map((value) => {
-      const board = boardOf({ ...state, [name]: value }, state.k);
-      const rows = board && ["attacks", "defenses"].flatMap((kind) => board[TRACKS[state.track].prefix + kind] ?? []);
-      const text = value === "" ? all[name] : name === "malicious_ratio" ? percent(Number(value)) : value;
-      return el("option", { value, selected: value === state[name], disabled: value !== "" && value !== state[name] && !rows?.length }, text);
+    const options = ["", ...DATA.options[name]].map((value) => {
+      const wanted = { ...state, [name]: value };
+      const board = boardOf(wanted, state.k);
+      const there = ["attacks", "defenses"].some((kind) => board?.[TRACKS[state.track].prefix + kind]?.length)
+        || (state.track === "targeted" && DATA.doses?.panels.some((each) => FILTERS.every((other) => wanted[other] === "" || each[other] === wanted[other])));
+      return el("option", { value, selected: value === state[name], disabled: value !== "" && value !== state[name] && !there }, value || all[name]);
     });
     controls.elements[name].replaceChildren(...options);
   }
-  for (const input of controls.elements.k) input.checked = Number(input.value) === state.k;
+  controls.elements.k.replaceChildren(...DATA.options.k.map((k) => el("option", { value: k, selected: k === state.k, disabled: k !== state.k && !boardOf(state, k) }, `K = ${k}`)));
   for (const box of document.querySelectorAll("#know-list input")) box.checked = !state.hide.includes(box.value);
   document.getElementById("know-state").textContent = state.hide.length ? `without ${state.hide.join(", ")}` : "any";
   for (const name of Object.keys(TRACKS)) {
@@ -107,11 +100,10 @@ function change(values) {
 }
 
 function reset() {
-  change({ dataset: "", model: "", malicious_ratio: "", k: DATA.start.k, hide: [], sort: {} });
+  change({ dataset: "", model: "", k: DATA.start.k, hide: [], compare: null, all: [], sort: {} });
 }
 
 function start() {
-  document.getElementById("lengths").append(...DATA.options.k.map((k) => el("label", {}, el("input", { type: "radio", name: "k", value: k }), el("span", {}, String(k)))));
   document.getElementById("know-list").append(el("p", { class: "hint" }, "Leave out entries that need:"), ...KNOWLEDGE.map((name) =>
     el("label", {}, el("input", { type: "checkbox", name: "know", value: name }), ` ${name.replaceAll("_", " ")}`)));
   document.getElementById("know").hidden = !KNOWLEDGE.length;
@@ -124,6 +116,13 @@ function start() {
     else change({ [target.name]: target.value });
   });
   document.getElementById("reset").addEventListener("click", reset);
+  document.getElementById("link").addEventListener("click", () => copy(location.href, "the link to this view"));
+  for (const basis of document.querySelectorAll("[data-finding]")) {
+    const place = basis.dataset.finding;
+    const runs = DATA.lists[DATA.findings[place].runs].length;
+    basis.append(" ", el("button", { type: "button", class: "runs", "aria-haspopup": "dialog", onclick: () => show(address("finding", place)) }, plural(runs, "run")));
+  }
+  if (narrow()) document.getElementById("more")?.removeAttribute("open");
   const tabs = shownTracks().map((name) => [name, document.getElementById(`tab-${name}`)]);
   tabs.forEach(([name, tab], at) => {
     tab.addEventListener("click", () => change({ track: name, sort: {} }));

@@ -30,55 +30,71 @@ function ticks(low, high, count = 6) {
   return out;
 }
 
-// Ranked defenses: loss to the right, reduction upwards, with intervals where there is room; none at the origin; the front as a dashed line.
+// Points on two axes, the upper one perhaps logarithmic, with labels where there is room.
+// `points`: x, y, xs and ys (their intervals), family, strong, name, label, beyond (an arrow: at least so much), open.
+function scatter({ points, width, height, x: xTitle, y: yTitle, origin, front, logarithmic = false }) {
+  const [left, right, top, bottom] = [52, 12, 14, 46];
+  const box = { left, right: width - right, top, bottom: height - bottom };
+  const turned = (value) => (logarithmic ? Math.log10(value) : value);
+  // Intervals may run out of the picture; the means decide its scale.
+  const scale = (values, from, to, f) => {
+    const [low, high] = [Math.min(...values.map(f)), Math.max(...values.map(f))];
+    const pad = 0.08 * (high - low || 1);
+    const inside = (value) => Math.min(high + pad, Math.max(low - pad, f(value)));
+    return Object.assign((value) => from + ((inside(value) - low + pad) / (high - low + 2 * pad)) * (to - from), { low: low - pad, high: high + pad });
+  };
+  const x = scale([origin[0], ...points.map((each) => each.x)], left, width - right, (value) => value);
+  const y = scale([origin[1], ...points.map((each) => each.y)], height - bottom, top, turned);
+  const figure = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "pareto", role: "group", "aria-label": `${yTitle} against ${xTitle}` });
+  for (const at of ticks(x.low, x.high, width < 500 ? 4 : 8)) {
+    figure.append(svg("line", { class: at === origin[0] ? "zero" : "grid", x1: x(at), x2: x(at), y1: top, y2: height - bottom }),
+      svg("text", { class: "tick", x: x(at), y: height - bottom + 16, "text-anchor": "middle" }, num(at, { digits: decimals(at) })));
+  }
+  const powers = () => [-2, -1, 0, 1, 2, 3].flatMap((power) => [1, 2, 5].map((each) => each * 10 ** power)).filter((value) => turned(value) >= y.low && turned(value) <= y.high);
+  for (const at of logarithmic ? powers() : ticks(y.low, y.high)) {
+    figure.append(svg("line", { class: at === origin[1] ? "zero" : "grid", x1: left, x2: width - right, y1: y(at), y2: y(at) }),
+      svg("text", { class: "tick", x: left - 8, y: y(at) + 4, "text-anchor": "end" }, logarithmic ? `×${Number(at.toPrecision(3))}` : num(at, { digits: decimals(at) })));
+  }
+  figure.append(
+    svg("text", { class: "label", x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, xTitle),
+    svg("text", { class: "label", x: 0, y: 0, transform: `translate(14 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, yTitle));
+  // Up to the next point's loss, no more can be had than what the point before it gives.
+  if (front) figure.append(svg("path", { class: "front", d: `${front.map(([cost, gain], n) => (n ? `H${x(cost)}V${y(gain)}` : `M${x(cost)},${y(gain)}`)).join("")}H${width - right}` }));
+  const [ox, oy] = [x(origin[0]), y(origin[1])];
+  const taken = [[ox, oy, 7, 7], ...points.map((each) => [x(each.x), y(each.y), 7, 7])];
+  figure.append(svg("path", { class: "origin", d: `M${ox - 5},${oy - 5}l10,10m0,-10l-10,10` }), placed("none", ox, oy, taken, box));
+  for (const each of [...points].sort((a, b) => Number(a.strong) - Number(b.strong))) {
+    const [cx, cy] = [x(each.x), y(each.y)];
+    const point = svg("g", { class: each.strong ? "point" : "point pale", tabindex: 0, role: "button", onclick: each.open, "aria-label": each.label, onkeydown: pressed(each.open) },
+      svg("title", {}, each.label), svg("circle", { class: "halo", cx, cy, r: 12 }));
+    if (each.xs && width >= 500) point.append(svg("line", { class: `range ${familyClass(each.family)}`, x1: x(each.xs[0]), x2: x(each.xs[1]), y1: cy, y2: cy }));
+    if (each.ys && width >= 500) point.append(svg("line", { class: `range ${familyClass(each.family)}`, x1: cx, x2: cx, y1: y(each.ys[0]), y2: y(each.ys[1]) }));
+    if (each.beyond) point.append(svg("path", { class: "beyond", d: `M${cx},${cy - 6}v-9m-3,4l3,-4l3,4` }));
+    point.append(shape(each.family, cx, cy));
+    if (each.name) point.append(placed(each.name, cx, cy, taken, box));
+    figure.append(point);
+  }
+  return figure;
+}
+
+// What a key does on something that is no button.
+function pressed(open) {
+  return (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(); } };
+}
+
+// Ranked defenses: loss to the right, reduction upwards; none at the origin; the front as a dashed line.
 function pareto(track, board, words, width, open) {
   const rows = board[`${track.prefix}defenses`].filter((row) => row.rank !== null && allowed(row));
   if (!rows.length) return undefined;
-  const height = Math.min(460, Math.max(300, width * 0.62));
-  const [left, right, top, bottom] = [52, 12, 12, 46];
-  const means = (key) => [0, ...rows.map((row) => row[key][0])];
-  // Intervals may run out of the picture; the means decide its scale.
-  const scale = (values, from, to) => {
-    const [low, high] = [Math.min(...values), Math.max(...values)];
-    const pad = 0.08 * (high - low || 1);
-    const f = (value) => from + ((value - low + pad) / (high - low + 2 * pad)) * (to - from);
-    return Object.assign(f, { low: low - pad, high: high + pad });
-  };
-  const x = scale(means(track.cost), left, width - right);
-  const y = scale(means(track.prevented), height - bottom, top);
-  const inside = (value, f) => f(Math.min(f.high, Math.max(f.low, value)));
-  const figure = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "pareto", role: "group", "aria-label": `${words.y} against ${words.x}` });
-  for (const at of ticks(x.low, x.high, width < 500 ? 4 : 8)) {
-    figure.append(svg("line", { class: at === 0 ? "zero" : "grid", x1: x(at), x2: x(at), y1: top, y2: height - bottom }),
-      svg("text", { class: "tick", x: x(at), y: height - bottom + 16, "text-anchor": "middle" }, num(at, { digits: decimals(at) })));
-  }
-  for (const at of ticks(y.low, y.high)) {
-    figure.append(svg("line", { class: at === 0 ? "zero" : "grid", x1: left, x2: width - right, y1: y(at), y2: y(at) }),
-      svg("text", { class: "tick", x: left - 8, y: y(at) + 4, "text-anchor": "end" }, num(at, { digits: decimals(at) })));
-  }
-  figure.append(
-    svg("text", { class: "label", x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, words.x),
-    svg("text", { class: "label", x: 0, y: 0, transform: `translate(14 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, words.y));
-  const front = board[`${track.prefix}front`];
-  // Up to the next point's loss, no more can be had than what the point before it gives.
-  const path = front.map(([cost, gain], n) => (n ? `H${x(cost)}V${y(gain)}` : `M${x(cost)},${y(gain)}`)).join("") + `H${width - right}`;
-  figure.append(svg("path", { class: "front", d: path }));
-  const taken = [[x(0), y(0), 7, 7], ...rows.map((row) => [x(row[track.cost][0]), y(row[track.prevented][0]), 7, 7])];
-  figure.append(svg("path", { class: "origin", d: `M${x(0) - 5},${y(0) - 5}l10,10m0,-10l-10,10` }), placed("none", x(0), y(0), taken, { left, right: width - right, top, bottom: height - bottom }));
-  for (const row of [...rows].sort((a, b) => Number(a.front) - Number(b.front))) {
+  const points = rows.map((row) => {
     const [cost, gain] = [row[track.cost], row[track.prevented]];
-    const [cx, cy] = [x(cost[0]), y(gain[0])];
-    const point = svg("g", { class: row.front ? "point" : "point pale", tabindex: 0, role: "button", onclick: () => open(row),
-      "aria-label": `${row.defense}: ${words.prevented} ${num(gain[0], { signed: true })}, ${words.cost} ${num(cost[0], { signed: true })}${row.front ? ", on the front" : ""}`,
-      onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(row); } } },
-      svg("title", {}, `${row.number}  ${row.defense}`), svg("circle", { class: "halo", cx, cy, r: 12 }));
-    if (cost[1] !== null && width >= 500) point.append(svg("line", { class: `range ${familyClass(row.family)}`, x1: inside(cost[1], x), x2: inside(cost[2], x), y1: cy, y2: cy }));
-    if (gain[1] !== null && width >= 500) point.append(svg("line", { class: `range ${familyClass(row.family)}`, x1: cx, x2: cx, y1: inside(gain[1], y), y2: inside(gain[2], y) }));
-    point.append(shape(row.family, cx, cy));
-    const text = row.front && width >= 500 ? `${row.number} ${row.defense}` : String(row.number);
-    point.append(placed(text, cx, cy, taken, { left, right: width - right, top, bottom: height - bottom }));
-    figure.append(point);
-  }
+    return {
+      x: cost[0], y: gain[0], xs: cost[1] !== null && cost.slice(1, 3), ys: gain[1] !== null && gain.slice(1, 3), family: row.family, strong: row.front, open: () => open(row),
+      name: row.front && width >= 500 ? `${row.number} ${row.defense}` : String(row.number),
+      label: `${row.defense}: ${words.prevented} ${num(gain[0], { signed: true })}, ${words.cost} ${num(cost[0], { signed: true })}${row.front ? ", on the front" : ""}`,
+    };
+  });
+  const figure = scatter({ points, width, height: Math.min(460, Math.max(300, width * 0.62)), x: words.x, y: words.y, origin: [0, 0], front: board[`${track.prefix}front`] });
   return el("div", { class: "plot" }, figure, legend(rows, open));
 }
 
@@ -125,7 +141,9 @@ function named(attack) {
 function heat(track, board, caption, open) {
   const rows = board[`${track.prefix}attacks_under_defenses`] ?? [];
   const ranked = board[`${track.prefix}defenses`];
-  const columns = ranked.filter((row) => allowed(row) && rows.some((each) => Object.hasOwn(each.under, row.defense)));
+  const every = ranked.filter((row) => allowed(row) && rows.some((each) => Object.hasOwn(each.under, row.defense)));
+  const all = state.all.includes("heat");
+  const columns = all ? every : every.slice(0, MOST_COLUMNS - 2);
   const attacks = board[`${track.prefix}attacks`];
   const place = (row) => attacks.findIndex((each) => each.attack === named(row.attack));
   const kept = rows.filter((row) => place(row) < 0 || allowed(attacks[place(row)])).sort((a, b) => place(a) - place(b));
@@ -143,6 +161,7 @@ function heat(track, board, caption, open) {
     })));
   const heads = ["none", ...columns.map((row) => row.defense)].map((name) => el("th", { scope: "col", class: "turned" }, el("span", {}, el("span", {}, name))));
   return el("div", {},
+    every.length > MOST_COLUMNS - 2 && el("p", { class: "tools" }, el("button", { type: "button", class: "more", "data-all": "heat", "aria-expanded": String(all), onclick: () => toggleAll("heat") }, all ? "Show less" : `Show all ${every.length} defenses`)),
     el("div", { class: "frame", role: "region", "aria-label": caption, tabindex: "0" }, el("table", { id: "heat", class: "heat" }, el("caption", { class: "unseen" }, caption),
       el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "name" }, "Attack"), heads)), el("tbody", {}, body))),
     el("p", { class: "scale" }, num(0, { digits: 0 }), el("span", { class: "steps", "aria-hidden": "true" }, Array.from({ length: 10 }, (_, n) => el("i", { class: `heat-${n}` }))),

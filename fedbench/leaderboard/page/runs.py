@@ -11,13 +11,13 @@ from typing import Any
 
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.page.boards import Pool, rounded
+from fedbench.leaderboard.sheets import hit_cut
 
 METRICS = ("er", "er_peak", "hr", "hr_chosen", "ndcg_chosen", "hr_loss", "dr")
 """Of a run, for each K, from the views ``headline`` and ``untargeted_attacks``; the three before
 the last by full ranking only."""
-CURVES = ("er_5", "er_10", "er_20", "er_30", "hr_5", "hr_10", "hr_20")
-"""Metrics whose curves are drawn; HR@K against sampled negatives or by full ranking, as the protocol says."""
 
+_CURVES = ("er", "hr")
 _SCENARIO = ("dataset", "model", "attack", "defense", "malicious_ratio", "protocol", "target", "split", "attack_goal")
 _PARAMS = ("attack_params", "defense_params", "model_params", "protocol_params")
 _TWINS = ("clean_id", "undefended_id", "baseline_id")
@@ -35,45 +35,32 @@ def records(database: Database) -> dict[str, Any]:
         ``scenarios``: one object each; its parameters are places in ``params``, JSON texts. ``runs``: columns of equal
         length, a row a run, by run id; ``scenario`` and ``origin`` are places in ``scenarios`` and ``origins``.
     """
-    rows = database.rows("select * from headline order by run_id")
-    scenarios: dict[str, dict[str, Any]] = {}
+    fields = [*_SCENARIO, *_TWINS, "num_targets", "num_malicious"]
     params, origins = Pool(), Pool()
-    columns: dict[str, list[Any]] = {
-        name: []
-        for name in (
-            "scenario",
-            "seed",
-            "status",
-            "error",
-            "epochs",
-            "planned",
-            "suite",
-            "started",
-            "superseded",
-            "origin",
+    # Of the first run of a scenario: what they have in common.
+    scenarios = [
+        {"id": row["scenario_id"]}
+        | {name: row[name] for name in fields}
+        | {"params": {name: params.add(row[name]) for name in _PARAMS}}
+        for row in database.rows(
+            f"select scenario_id, {', '.join((*fields, *_PARAMS))} from headline"
+            " qualify row_number() over (partition by scenario_id order by run_id) = 1 order by run_id"
         )
-    }
-    places: dict[str, int] = {}
-    for row in rows:
-        if row["scenario_id"] not in scenarios:
-            places[row["scenario_id"]] = len(places)
-            scenarios[row["scenario_id"]] = {
-                "id": row["scenario_id"],
-                **{name: row[name] for name in (*_SCENARIO, *_TWINS, "num_targets", "num_malicious")},
-                "params": {name: params.add(row[name]) for name in _PARAMS},
-            }
-        columns["scenario"].append(places[row["scenario_id"]])
-        columns["seed"].append(row["seed"])
-        columns["status"].append(row["status"])
-        columns["error"].append((row["error"] or "").partition("\n")[0] or None)
-        columns["epochs"].append(row["epochs_done"])
-        columns["planned"].append(row["epochs_planned"])
-        columns["suite"].append(row["suite"])
-        columns["started"].append(f"{row['started_at']:%Y-%m-%d}" if row["started_at"] else None)
-        columns["superseded"].append(row["superseded"])
-        columns["origin"].append(origins.add(json.dumps({name: _short(name, row[name]) for name in _ORIGIN})))
+    ]
+    places = {each["id"]: place for place, each in enumerate(scenarios)}
+    kinds = database.rows(f"select {', '.join(_ORIGIN)}, list(run_id) as ids from headline group by all")
+    made_by = {run: n for n, row in enumerate(kinds) for run in row["ids"]}
+    texts = [json.dumps({name: _short(name, row[name]) for name in _ORIGIN}) for row in kinds]
+    table = database.table(
+        "select run_id, scenario_id as scenario, seed, status, nullif(split_part(error, chr(10), 1), '') as error,"
+        " epochs_done as epochs, epochs_planned as planned, suite, strftime(started_at, '%Y-%m-%d') as started, superseded"
+        " from headline order by run_id"
+    )
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    columns["scenario"] = [places[each] for each in columns["scenario"]]
+    columns["origin"] = [origins.add(texts[made_by[run]]) for run in columns.pop("run_id")]
     return {
-        "scenarios": list(scenarios.values()),
+        "scenarios": scenarios,
         "runs": columns,
         "params": params.values,
         "origins": [json.loads(text) for text in origins.values],
@@ -98,20 +85,21 @@ def run_metrics(database: Database) -> list[list[float | int | None]]:
     return out
 
 
-def curves(database: Database, scenarios: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def curves(database: Database, scenarios: Sequence[Mapping[str, Any]], k: int) -> dict[str, Any]:
     """Mean, lowest and highest value over the seeds of every scenario at each evaluation, of the runs that ended well.
 
     Returns:
-        ``curves``: for each scenario None, or ``epochs``, ``seeds`` (how many runs) and, for each of :data:`CURVES` that was
-        measured, ``[mean, low, high]``, or ``[mean]`` when all seeds agree; all places in ``series``.
+        ``curves``: for each scenario None, or ``epochs``, ``seeds`` (how many runs) and, for ``er`` and ``hr`` if measured,
+        ``[mean, low, high]`` in lists of length ``k``, or ``[mean]`` when all seeds agree; all places in ``series``. HR@K
+        is against sampled negatives or by full ranking, as the protocol says.
     """
-    measured = [
-        *(f"c.er_{k} as er_{k}" for k in (5, 10, 20, 30)),
-        *(f"case when r.ranking = 'full' then c.hr_full_{k} else c.hr_{k} end as hr_{k}" for k in (5, 10, 20)),
-    ]
-    sums = ", ".join(f"avg({name}) as {name}, min({name}) as {name}_low, max({name}) as {name}_high" for name in CURVES)
+    h = hit_cut(k)
+    measured = f"c.er_{k} as er, case when r.ranking = 'full' then c.hr_full_{h} else c.hr_{h} end as hr"
+    sums = ", ".join(
+        f"avg({name}) as {name}, min({name}) as {name}_low, max({name}) as {name}_high" for name in _CURVES
+    )
     query = (
-        f"select scenario_id, epoch, count(*) as seeds, {sums} from (select c.scenario_id, c.epoch, {', '.join(measured)}"
+        f"select scenario_id, epoch, count(*) as seeds, {sums} from (select c.scenario_id, c.epoch, {measured}"
         " from curves c join runs r on r.run_id = c.run_id where r.status = 'ok')"
         " group by scenario_id, epoch order by scenario_id, epoch"
     )
@@ -130,7 +118,7 @@ def _curve(points: Sequence[Row], series: Pool) -> dict[str, Any]:
         "epochs": series.add([point["epoch"] for point in points]),
         "seeds": max(point["seeds"] for point in points),
     }
-    for name in CURVES:
+    for name in _CURVES:
         mean, low, high = (
             [_percent(point[column], 1) for point in points] for column in (name, f"{name}_low", f"{name}_high")
         )

@@ -3,19 +3,23 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
-// The tracks, and the names that their fields have in the data.
+// The tracks, and the names that their fields have in the data. `cost`: of K and H, what defenses are charged; `unit`: of that.
+function exposing(prefix, measure, value, cost, unit, bound = "") {
+  const words = (k, h) => {
+    const [m, loss] = [`${measure}@${k}`, cost(h)];
+    return {
+      attacks: `Attacks by ${m}${bound && " at equal eps"}, without a defense`,
+      defenses: `Defenses by ${m} reduction minus ${loss}`,
+      heat: `${m} that is left, attack by defense`,
+      cells: `${m} by dataset, model, share of malicious clients${bound}`,
+      left: `${m} left`, hr: `HR@${h}`, prevented: `${m} reduction`, cost: `${loss} charged`, clean: `${loss} clean`, attacked: `${loss} attacked`,
+      x: `${loss}, the larger of clean and attacked (${unit})`, y: `${m} reduction (points)`,
+    };
+  };
+  return { prefix, exposes: true, left: "er", prevented: "reduction", cost: "paid", ms: "cost", value, words };
+}
 const TRACKS = {
-  targeted: {
-    prefix: "", exposes: true, left: "er", prevented: "reduction", cost: "paid", ms: "cost", value: "er",
-    words: (k, h) => ({
-      attacks: `Attacks by ER@${k}, without a defense`,
-      defenses: `Defenses by ER@${k} reduction minus HR@${h} loss`,
-      heat: `ER@${k} that is left, attack by defense`,
-      cells: `ER@${k} by dataset, model and share of malicious clients`,
-      left: `ER@${k} left`, hr: `HR@${h}`, prevented: `ER@${k} reduction`, cost: `HR@${h} loss charged`, clean: `HR@${h} loss clean`, attacked: `HR@${h} loss attacked`, least: "least prevented",
-      x: `HR@${h} loss, the larger of clean and attacked (points)`, y: `ER@${k} reduction (points)`,
-    }),
-  },
+  targeted: exposing("", "ER", "er", (h) => `HR@${h} loss`, "points"),
   untargeted: {
     prefix: "untargeted_", exposes: false, left: "left", prevented: "recovered", cost: "cost", ms: "round_ms", value: "loss",
     words: (k, h) => ({
@@ -23,47 +27,32 @@ const TRACKS = {
       defenses: `Defenses by HR@${h} recovered minus cost`,
       heat: `HR@${h} loss that is left, attack by defense`,
       cells: `HR@${h} loss by dataset, model and share of malicious clients`,
-      left: `HR@${h} loss left %`, hr: `HR@${h}`, prevented: "Recovered %", cost: "Cost %", least: "least recovered",
+      left: `HR@${h} loss left %`, hr: `HR@${h}`, prevented: "Recovered %", cost: "Cost %",
       x: `cost: HR@${h} lost without an attack (% of the baseline)`, y: `recovered HR@${h} (% of the baseline)`,
     }),
   },
-  demotion: {
-    prefix: "demotion_", exposes: true, left: "er", prevented: "reduction", cost: "paid", ms: "cost", value: "dr",
-    words: (k, h) => ({
-      attacks: `Attacks by DR@${k}, without a defense`,
-      defenses: `Defenses by DR@${k} reduction minus HR@${h} loss`,
-      heat: `DR@${k} that is left, attack by defense`,
-      cells: `DR@${k} by dataset, model and share of malicious clients`,
-      left: `DR@${k} left`, hr: `HR@${h}`, prevented: `DR@${k} reduction`, cost: `HR@${h} loss charged`, clean: `HR@${h} loss clean`, attacked: `HR@${h} loss attacked`, least: "least prevented",
-      x: `HR@${h} loss, the larger of clean and attacked (points)`, y: `DR@${k} reduction (points)`,
-    }),
-  },
-  visual: {
-    prefix: "visual_", exposes: true, left: "er", prevented: "reduction", cost: "paid", ms: "cost", value: "er",
-    words: (k, h) => ({
-      attacks: `Attacks by ER@${k} at equal eps, without a defense`,
-      defenses: `Defenses by ER@${k} reduction minus NDCG@20 loss %`,
-      heat: `ER@${k} that is left, attack by defense`,
-      cells: `ER@${k} by dataset, model, share of malicious clients and eps`,
-      left: `ER@${k} left`, hr: `HR@${h}`, prevented: `ER@${k} reduction`, cost: "NDCG@20 loss charged %", clean: "NDCG@20 loss clean %", attacked: "NDCG@20 loss attacked %", least: "least prevented",
-      x: "NDCG@20 lost, the larger of clean and attacked (% of the baseline)", y: `ER@${k} reduction (points)`,
-    }),
-  },
+  demotion: exposing("demotion_", "DR", "dr", (h) => `HR@${h} loss`, "points"),
+  visual: exposing("visual_", "ER", "er", () => "NDCG@20 loss %", "% of the baseline", " and eps"),
 };
-const FILTERS = ["dataset", "model", "malicious_ratio"];
-const state = { track: "targeted", dataset: "", model: "", malicious_ratio: "", k: DATA.start.k, hide: [], sort: {}, open: "" };
+const FILTERS = ["dataset", "model"];
+const COLOURS = 5; // attacks that are compared at once
+// `compare`: null are the first ones; `all`: tables with all columns and rows.
+const state = { track: "targeted", dataset: "", model: "", k: DATA.start.k, hide: [], compare: null, all: [], sort: {}, open: "" };
 
 // The view is kept in the address after "#", so that it can be linked.
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
+  const list = (name) => (given.get(name) ?? "").split(",").filter(Boolean);
   state.track = shownTracks().includes(given.get("track")) ? given.get("track") : firstTrack();
   for (const name of FILTERS) {
     const value = given.get(name) ?? "";
-    state[name] = DATA.options[name].some((each) => String(each) === value) ? value : "";
+    state[name] = DATA.options[name].includes(value) ? value : "";
   }
   const k = Number(given.get("k"));
-  state.k = DATA.options.k.includes(k) ? k : DATA.start.k;
-  state.hide = (given.get("hide") ?? "").split(",").filter((each) => KNOWLEDGE.includes(each));
+  state.k = DATA.boards[k]?.[0] ? k : DATA.start.k;
+  state.hide = list("hide").filter((each) => KNOWLEDGE.includes(each));
+  state.compare = given.has("compare") ? given.getAll("compare").filter(Boolean).slice(0, COLOURS) : null;
+  state.all = list("all");
   state.sort = {};
   for (const [key, value] of given) {
     if (key.startsWith("sort.")) state.sort[key.slice(5)] = { column: value.replace(/^-/, ""), down: value.startsWith("-") };
@@ -76,7 +65,8 @@ function writeAddress() {
   if (state.track !== firstTrack()) out.set("track", state.track);
   for (const name of FILTERS) if (state[name] !== "") out.set(name, state[name]);
   if (state.k !== DATA.start.k) out.set("k", state.k);
-  if (state.hide.length) out.set("hide", state.hide.join(","));
+  for (const name of ["hide", "all"]) if (state[name].length) out.set(name, state[name].join(","));
+  for (const name of state.compare?.length ? state.compare : state.compare ? [""] : []) out.append("compare", name);
   for (const [table, { column, down }] of Object.entries(state.sort)) out.set(`sort.${table}`, (down ? "-" : "") + column);
   if (state.open) out.set("open", state.open);
   const text = out.toString();
@@ -95,6 +85,7 @@ function boardOf(wanted, k) {
 
 function firstTrack() {
   const all = DATA.boards[DATA.start.k][0];
+  if (DATA.doses) return "targeted";
   return Object.keys(TRACKS).find((name) => all?.[`${TRACKS[name].prefix}attacks`]?.length) ?? "targeted";
 }
 
