@@ -1,11 +1,14 @@
 """Everything that is made of the published records of `core`: ``python leaderboard/publish.py``.
 
-LEADERBOARD.md, the pictures of doses and defenses, and the tables of the README between their marks: they say the same.
+LEADERBOARD.md, the pictures of doses and defenses, and what stands between marks in the README and in NOTES.md: they say the
+same.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import held_out
 
 from fedbench.leaderboard import TARGETED, Database, rank_defenses
 from fedbench.leaderboard.board import Board, make_board
@@ -16,7 +19,7 @@ from fedbench.leaderboard.render import escape, finding_line, markdown
 from fedbench.leaderboard.sheets import Sheet
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+README, NOTES = HERE.parent / "README.md", HERE / "NOTES.md"
 RESULTS = HERE / "results"
 RECORDS = [RESULTS / "core.parquet", RESULTS / "core-ml-100k.parquet", *RESULTS.glob("submitted")]
 COLUMNS = {
@@ -47,13 +50,13 @@ def table(sheet: Sheet, headings: tuple[str, ...]) -> str:
     return "\n".join([head, "|" + "---|" * len(headings), *rest])
 
 
-def filled(text: str, found: dict[str, str]) -> str:
-    """The README with what stands between ``<!-- name -->`` and ``<!-- end -->`` made anew."""
-    for name, block in found.items():
-        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+def filled(text: str, found: dict[str, str], name: str) -> str:
+    """The file called ``name`` with what stands between ``<!-- name -->`` and ``<!-- end -->`` made anew."""
+    for mark_name, block in found.items():
+        before, mark, rest = text.partition(f"<!-- {mark_name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
         if not mark or not end:
-            raise SystemExit(f"README.md has no <!-- {name} --> with an end.")
+            raise SystemExit(f"{name} has no <!-- {mark_name} --> with an end.")
         text = f"{before}{mark}{block}\n{end}{after}"
     return text
 
@@ -65,7 +68,8 @@ def main() -> None:
     (HERE / "LEADERBOARD.md").write_text(markdown(board), encoding="utf-8")
     draw_doses(dose_panels(database), HERE / "doses.png", 10)
     draw_defenses(rank_defenses(database, None, TARGETED), HERE / "defenses.png", 10)
-    README.write_text(filled(README.read_text(encoding="utf-8"), blocks(board)), encoding="utf-8")
+    for file, found in ((README, blocks(board)), (NOTES, {"held out": held_out.table(RECORDS)})):
+        file.write_text(filled(file.read_text(encoding="utf-8"), found, file.name), encoding="utf-8")
 
 
 if __name__ == "__main__":
