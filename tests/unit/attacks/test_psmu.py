@@ -137,7 +137,8 @@ def test_uploads_equal_a_plain_loop_over_clients(
         grads = torch.autograd.grad(loss, [*vectors.values(), *dense.values()])
         assert torch.allclose(made[n], torch.stack(grads[: len(targets)]), atol=1e-6)
         for name, value in zip(dense, grads[len(targets) :], strict=True):
-            assert torch.allclose(stacked[name][n], value, atol=1e-6), name
+            size = max(1.0, float(value.abs().max()))  # a sum that cancels is rounded like those beside it
+            assert torch.allclose(stacked[name][n], value, atol=1e-6 * size), name
     assert stacked.keys() == view.params.dense.keys()
     if len(targets) == 3 and model in ("mf", "ncf"):
         assert dropped  # the case in which a target is already listed is among these
