@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from fedbench.leaderboard.doses import Dose, percent
@@ -124,8 +125,10 @@ def _caption(panel: Panel, k: int) -> str:
         f" {panel.apart} of {panel.pairs} pairs are told apart, {panel.told} of the {panel.far} whose doses differ by a"
         f" factor of {APART:g} or more"
     )
-    if panel.ranking.separation.resolution is not None:
-        text += f"; smallest factor that can be resolved: {10**panel.ranking.separation.resolution:.1f}"
+    if (resolution := panel.ranking.separation.resolution) is not None:
+        range_of_doses = math.log10(panel.ladder[-1][1] / panel.ladder[0][1])
+        finest = f"{10**resolution:.1f}" if resolution < range_of_doses else "more than the doses span"
+        text += f"; smallest factor that can be resolved: {finest}"
     swaps = {each: order_changes(panel.ranking.rows, each) for each in ("end", "peak")}
     return text + (
         f". By ER@{k} at the end of training {swaps['end'][0]} of {swaps['end'][1]} pairs would change their order, at its"
