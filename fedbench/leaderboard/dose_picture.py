@@ -67,11 +67,11 @@ def draw_doses(panels: Sequence[Panel], path: Path, k: int, named: Sequence[str]
 
 
 def _by_strength(panels: Sequence[Panel]) -> list[str]:
-    """The attacks by their mean place over the panels that have them."""
+    """The attacks by their mean place over the panels that have them, those without a rank last."""
     places: dict[str, list[float]] = {}
     for panel in panels:
         for place, row in enumerate(panel.ranking):
-            places.setdefault(row.attack, []).append(place / len(panel.ranking))
+            places.setdefault(row.attack, []).append(place / len(panel.ranking) + (row.rank is None))
     return sorted(places, key=lambda name: (statistics.fmean(places[name]), name))
 
 

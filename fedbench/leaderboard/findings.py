@@ -54,7 +54,7 @@ def findings(database: Database) -> list[Finding]:
 def _strongest(panels: Sequence[Panel]) -> Iterator[Finding]:
     """Who needs the fewest clients on each recommender."""
     for model, own in _by_model(panels).items():
-        clauses, claims, runs, level = [], [], list[str](), []
+        clauses, claims, runs, against = [], [], list[str](), list[str]()
         for panel in own:
             first = next((row for row in panel.ranking if row.rank is not None), None)
             if first is None or not first.reached:
@@ -63,20 +63,23 @@ def _strongest(panels: Sequence[Panel]) -> Iterator[Finding]:
             near = [name for name in others if not _apart(panel, first.attack, name)]
             clients = max(1, round(first.mean_dose * panel.users))
             clauses.append(
-                f"{first.attack} on {panel.dataset} ({mean_dose(first)}, {clients} of {panel.users:,} clients;"
-                f" {len(others) - len(near)} of {len(others)} others are told apart)"
+                f"{first.attack} on {panel.dataset} ({mean_dose(first)}, {clients} of {panel.users:,}; told apart from"
+                f" {len(others) - len(near)} of {len(others)} others)"
             )
             claims.append(f"{panel.name}: {first.attack} is first")
             runs += first.runs
-            level += [f"{_listed(near)} on {panel.dataset}"] if 0 < len(near) <= 4 else []
+            against += [f"{_listed(near)} on {panel.dataset} not told apart from it"] if 0 < len(near) <= 4 else []
+            if first.reached < 1 and first.curve is not None:
+                seeds = len(first.curve.seeds)
+                lost = f"{round((1 - first.reached) * seeds)} of {count(seeds, 'seed')}"
+                against.append(f"no dose of {first.attack} that was run suffices on {lost} of {panel.dataset}")
         if clauses:
             yield Finding(
-                f"On {model}, half of the users are shown the target with the fewest malicious clients, in the geometric mean"
-                f" over seeds, by {_listed(clauses)}.",
+                f"Half of the users of {model} are reached with the fewest malicious clients by {_listed(clauses)}.",
                 "; ".join(claims),
-                _basis(own),
+                f"geometric mean over seeds; {_basis(own)}",
                 runs,
-                f"not told apart from it: {'; '.join(level)}" if level else None,
+                "; ".join(against) or None,
             )
 
 

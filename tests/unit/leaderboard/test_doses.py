@@ -321,8 +321,8 @@ def test_the_order_by_another_statistic_is_counted(doses: Database) -> None:
 def test_findings_name_who_is_first_and_what_was_told_apart(doses: Database) -> None:
     found = make_board(doses).findings
     assert found[0].text == (
-        "On mf, half of the users are shown the target with the fewest malicious clients, in the geometric mean over seeds,"
-        " by pieck-uea on longtail-small (1.1 %, 11 of 1,000 clients; 3 of 3 others are told apart)."
+        "Half of the users of mf are reached with the fewest malicious clients by pieck-uea on longtail-small"
+        " (1.1 %, 11 of 1,000; told apart from 3 of 3 others)."
     )
     assert found[0].claim == "longtail-small mf: pieck-uea is first"
     assert found[0].counter is None
