@@ -18,7 +18,7 @@ from fedbench.leaderboard import (
     rank_visual,
 )
 from fedbench.leaderboard.board import make_board
-from fedbench.leaderboard.page.boards import Shared, choices, chosen_boards
+from fedbench.leaderboard.page.boards import Shared, plain_board
 from fedbench.leaderboard.picture import draw_defenses
 from fedbench.leaderboard.ranking_visual import visual_bounds, visual_cells
 from fedbench.leaderboard.render import headline, markdown
@@ -160,7 +160,7 @@ def test_the_board_shows_the_track(board: Path) -> None:
 def test_the_page_has_the_track(board: Path) -> None:
     database = Database([board], 5)
     runs = {row["run_id"]: n for n, row in enumerate(database.rows("select run_id from runs"))}
-    page = chosen_boards(database, choices(database), Shared(runs))[0]
+    page = plain_board(make_board(database), Shared(runs))
     assert [row["attack"] for row in page["visual_attacks"]] == ["psmu-v", "popularity-image", "psmu"]
     assert [row["attack"] for row in page["visual_attacks_within"]["4"]] == ["psmu-v", "psmu", "popularity-image"]
     assert page["visual_defenses"][0]["auc"] == 0.95
