@@ -48,7 +48,13 @@ def climbed(planned: Sequence[Planned], records: Iterable[Mapping[str, Any]]) ->
     for each in planned:
         if each.adaptive:
             curves.setdefault(_curve(each.scenario), []).append(each)
-    left_out = {each.scenario.id for own in curves.values() for each in _left_out(own, there)}
+    users: dict[tuple[str, str], int | None] = {}
+    left_out = set()
+    for own in curves.values():
+        place = (own[0].scenario.dataset, own[0].scenario.resolved.protocol.split)
+        if place not in users:
+            users[place] = _users(own[0])
+        left_out |= {each.scenario.id for each in _left_out(own, users[place], there)}
     chosen = {each.scenario.id for each in planned if not each.twin} - left_out
     twins = {twin.id for each in planned if each.scenario.id in chosen for twin in _twins(each.scenario)}
     return [each for each in planned if each.scenario.id in chosen | twins]
@@ -80,12 +86,18 @@ def _rises(low: Sequence[float] | None, high: Sequence[float] | None) -> bool:
     return any(abs(a - b) > STEP for a, b in zip(low, high, strict=True))
 
 
-def _left_out(curve: Sequence[Planned], there: Exposures) -> list[Planned]:
-    """The doses of a curve that are not run."""
+def _users(planned: Planned) -> int | None:
+    """How many users the dataset has; None where it is not here, which is said when the suite starts."""
     try:
-        users = split_of(curve[0].scenario, curve[0].seeds[0]).num_users
+        return split_of(planned.scenario, planned.seeds[0]).num_users
     except UserError:
-        return []  # said when the suite starts
+        return None
+
+
+def _left_out(curve: Sequence[Planned], users: int | None, there: Exposures) -> list[Planned]:
+    """The doses of a curve that are not run."""
+    if users is None:
+        return []
     by_clients: dict[int, Planned] = {}
     for each in sorted(curve, key=lambda each: each.scenario.malicious_ratio):
         by_clients[count_malicious(users, each.scenario.malicious_ratio)] = each

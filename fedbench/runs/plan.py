@@ -100,7 +100,8 @@ def make_plan(
     # Parts of a suite that do not see each other's records would choose other doses: they run all of them.
     chosen = climbed(planned, found.table.select(COLUMNS).to_pylist()) if parts == 1 and adaptive else planned
     runs = in_order(chosen)[part - 1 :: parts]
-    kept = [] if fresh else [run for run in runs if found.status.get((run.scenario.id, run.seed)) in KEPT]
+    status = found.status
+    kept = [] if fresh else [run for run in runs if status.get((run.scenario.id, run.seed)) in KEPT]
     if diagnostics:
         kept = [run for run in kept if rounds_path(results, run.id).exists()]
     changed = _of_another_source(kept, found.table)
