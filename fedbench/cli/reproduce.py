@@ -41,7 +41,7 @@ def reproduce(
     from fedbench.cli.leaderboard import open_database, write_text
     from fedbench.cli.output import console, table
     from fedbench.reproduction import CELL_HEADINGS, cell_rows, compare, curve_table, draw, markdown
-    from fedbench.runs.execution import default_jobs, make_plan, next_doses
+    from fedbench.runs.execution import default_jobs, make_plan, run_all
     from fedbench.scenarios.suite import load_suite
 
     loaded = load_suite(suite)
@@ -53,10 +53,9 @@ def reproduce(
         where = choose_device(device)
         plan, workers = make_plan(planned, results), choose_jobs(jobs) or default_jobs(where)
         if plan.todo:
-            summary = run_shown(plan, loaded.name, results, where, workers)
-            while more := next_doses(planned, plan, summary, results):
-                plan = more
-                summary = summary.joined(run_shown(plan, loaded.name, results, where, workers))
+            summary = run_all(
+                planned, plan, lambda part: run_shown(part, loaded.name, results, where, workers), results
+            )
             code = summary.exit_code
             if summary.interrupted:
                 console(err=True).print(f"interrupted; {summary.left} left. The same command resumes.", soft_wrap=True)

@@ -94,7 +94,7 @@ def run(
     from fedbench.cli.output import console, count
     from fedbench.cli.verdict import speak
     from fedbench.errors import UserError
-    from fedbench.runs.execution import default_jobs, make_plan, next_doses
+    from fedbench.runs.execution import default_jobs, make_plan, run_all
     from fedbench.scenarios.suite import load_suite
 
     if executor not in ("local", "slurm", "ray"):
@@ -152,11 +152,13 @@ def run(
             _submit([suite, *options], plan, results, tasks, workers, slurm or ())
         summary = _on_ray([suite, *options], plan, results, tasks, workers, ray or ())
     else:
-        summary = run_shown(plan, loaded.name, results, where, workers, every)
-        while more := next_doses(planned, plan, summary, results, every is not None):
-            plan = more
-            console(err=True).print(f"between these doses: {count(len(plan.todo), 'run')} more", soft_wrap=True)
-            summary = summary.joined(run_shown(plan, loaded.name, results, where, workers, every))
+        summary = run_all(
+            planned,
+            plan,
+            lambda part: run_shown(part, loaded.name, results, where, workers, every),
+            results,
+            every is not None,
+        )
     _print_troubles(summary)
     if summary.interrupted:
         command = shlex.join(["fedbench", "run", suite, *options])

@@ -7,7 +7,8 @@ The unit of distribution is the run. ``local`` is the executor of this machine; 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from fedbench.errors import UserError
@@ -28,7 +29,7 @@ __all__ = [
     "Summary",
     "default_jobs",
     "make_plan",
-    "next_doses",
+    "run_all",
     "run_plan",
     "run_suite",
 ]
@@ -63,40 +64,35 @@ def run_suite(
         UserError: missing data, a folder that cannot be written to, and other mistakes of the user's.
     """
     planned, diagnosed = list(planned), diagnose_every is not None
-
-    def run_it(plan: Plan) -> Summary:
-        return run_plan(
-            plan,
-            results=results,
-            suite=suite,
-            device=device,
-            jobs=jobs,
-            reporter=reporter,
-            diagnose_every=diagnose_every,
-        )
-
-    plan = make_plan(planned, results, fresh, diagnosed)
-    summary = run_it(plan)
-    while more := next_doses(planned, plan, summary, results, diagnosed):
-        plan = more
-        summary = summary.joined(run_it(plan))
-    return summary
+    run = functools.partial(
+        run_plan,
+        results=results,
+        suite=suite,
+        device=device,
+        jobs=jobs,
+        reporter=reporter,
+        diagnose_every=diagnose_every,
+    )
+    return run_all(planned, make_plan(planned, results, fresh, diagnosed), run, results, diagnosed)
 
 
-def next_doses(
-    planned: Iterable[Planned], plan: Plan, summary: Summary, results: Path, diagnosed: bool = False
-) -> Plan | None:
-    """What the records ask for that have come since ``plan``, of adaptive ladders; None where that is nothing new.
+def run_all(
+    planned: Sequence[Planned], plan: Plan, run: Callable[[Plan], Summary], results: Path, diagnosed: bool = False
+) -> Summary:
+    """Run ``plan``, and then what its records ask for, until no dose of an adaptive ladder is asked for any more.
 
     Args:
-        planned: as given to :func:`make_plan`. plan: the last one. summary: how all runs so far ended; what failed is not
-            tried again. results: the folder of the records. diagnosed: whether diagnostics are kept.
+        planned: as given to :func:`make_plan`. plan: what it made of them. run: runs one plan; what failed is not given to it
+            again. results: the folder of the records. diagnosed: whether diagnostics are kept.
     """
-    if not plan.open_doses or summary.interrupted:
-        return None
-    more = make_plan(planned, results, False, diagnosed)
-    new = [run for run in more.todo if run not in summary.outcomes]
-    return dataclasses.replace(more, todo=new) if new else None
+    summary = run(plan)
+    while plan.open_doses and not summary.interrupted:
+        plan = make_plan(planned, results, False, diagnosed)
+        new = [each for each in plan.todo if each not in summary.outcomes]
+        if not new:
+            break
+        summary = summary.joined(run(dataclasses.replace(plan, todo=new)))
+    return summary
 
 
 def run_plan(
