@@ -79,7 +79,7 @@ def test_the_rests_of_core(attack_file: Path) -> None:
     assert {rest(each) for each in attacked} == {
         rest(each) for each in core.scenarios if each.scenario.attack != "none"
     }
-    assert len(attacked) == len({rest(each) for each in attacked}) == 3 * 3 * 8 + 3 * 2 * 20 * 6
+    assert len(attacked) == len({rest(each) for each in attacked}) == 3 * 3 * 8 + 3 * 2 * 20 * 8
     assert {each.scenario.attack for each in attacked} == {"random-direction"}
     assert all(each.scenario.attack_params == {} and each.adaptive for each in attacked)
     assert {(each.scenario.defense == "none", len(each.seeds)) for each in attacked} == {
