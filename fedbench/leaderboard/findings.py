@@ -154,26 +154,21 @@ def _knowing(panels: Sequence[Panel]) -> Iterator[Finding]:
         told.append((panel, blind, knowing, _beats(panel, knowing.attack, blind.attack)))
     if not told:
         return
-    better = [(panel, blind, knowing) for panel, blind, knowing, won in told if won]
+    better = sorted(panel.name for panel, *_, won in told if won)
     words = [
         f"{knowing.attack} ({knowing.knowledge}) {knowing.half} against {blind.attack} {blind.half} on {panel.name}"
         for panel, blind, knowing, _ in told
     ]
-    head = (
-        "Knowing more than one's own clients see does not pay:"
-        if not better
-        else f"Knowing more than one's own clients see pays on {len(better)} of {len(told)} boards:"
+    head = f"needs significantly fewer clients than the best without on {len(better)} of {count(len(told), 'board')}"
+    lacking = sorted(
+        {row.attack for panel in panels for row in panel.ranking if not row.rank and row.knowledge != "none"}
     )
     yield Finding(
-        f"{head} the best attack with prior knowledge against the best without, {'; '.join(words)}.",
-        "prior knowledge does not pay"
-        if not better
-        else f"prior knowledge pays on {_listed(sorted(p.name for p, _, _ in better))}",
+        f"The best attack that knows more than its own clients see {head}: {'; '.join(words)}.",
+        f"prior knowledge is told to help on {_listed(better) if better else 'no board'}",
         "paired t tests over seeds with Holm's correction, on each board",
         [run for _, blind, knowing, _ in told for row in (blind, knowing) for run in row.runs],
-        None
-        if not better or len(better) == len(told)
-        else "on the others the two are not told apart, or it is the other way round",
+        f"not ranked for want of seeds: {_listed(lacking)}" if lacking else None,
     )
 
 
