@@ -184,7 +184,7 @@ def _cheapest(prices: Sequence[PriceRow], h: int) -> Iterator[Finding]:
         dear = max(own, key=lambda row: (row.worst[1].order, row.defense))
         clauses.append(
             f"on {name} {best.defense} raises it {best.worst[1]} times ({best.worst[0]}, of"
-            f" {count(len(best.factors), 'attack')}; {count(len(cheap), 'defense')})"
+            f" {count(len(best.factors), 'attack')}; {count(best.seeds, 'seed')}, {count(len(cheap), 'defense')})"
         )
         claims.append(f"{name}: {best.defense}")
         runs += best.runs

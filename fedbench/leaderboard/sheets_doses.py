@@ -73,7 +73,7 @@ def overall_sheet(ranking: Ranking[DoseRow], panels: Sequence[Panel], k: int) ->
 
 def price_sheet(panel: str, rows: Sequence[PriceRow], k: int) -> Sheet:
     """The defenses of one dataset and model by what they make of the attackers' price."""
-    attacks = list(dict.fromkeys(name for row in rows for name in row.factors))
+    attacks = list(dict.fromkeys(name for row in rows for name in row.factors))[:2]
     table = [
         (
             row.defense,
@@ -81,17 +81,18 @@ def price_sheet(panel: str, rows: Sequence[PriceRow], k: int) -> Sheet:
             row.worst[0],
             "-" if row.worst_adaptive is None else str(row.worst_adaptive[1]),
             number(row.hr_loss, signed=True),
-            *(str(row.factors[name]) if name in row.factors else "-" for name in attacks[:3]),
+            str(row.seeds),
+            *(str(row.factors[name]) if name in row.factors else "-" for name in attacks),
         )
         for row in rows
     ]
-    headings = ("defense", "price", "worst attack", "adaptive", f"HR@{k} loss", *attacks[:3])
+    headings = ("defense", "price", "worst attack", "adaptive", f"HR@{k} loss", "seeds", *attacks)
     return Sheet(
         f"Prices on {panel}",
         headings,
         table,
         {row.defense: row.runs for row in rows},
-        spare=tuple(attacks[:3]),
+        spare=tuple(attacks),
         caption="price: by which factor the defense raises the half-exposure dose, for the attack whose dose it raises least"
         " (median over seeds); >=: at least, for the dose lies beyond those that were run. 1: the attack needs as many"
         " clients as without a defense.",
