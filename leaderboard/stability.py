@@ -17,7 +17,7 @@ PUBLISHED = Path(__file__).with_name("results") / "core.parquet"
 
 def parts(claim: str) -> set[str]:
     """A claim may be about several boards: what it says of each."""
-    return set(claim.split("; "))
+    return set(claim.split("; ")) - {""}
 
 
 def main(files: list[Path]) -> None:

@@ -84,7 +84,10 @@ def _of_defenses(rows: Sequence[DefenseRow], k: int) -> str:
         adaptive = f"; of those that know it, {known[0]}, {number(known[1])}" if known else ""
         return f"{worst[:1].upper()}{worst[1:]}{adaptive}." if worst else ""
     least = min((row for row in rows if row.worst), key=lambda row: row.worst[1] if row.worst else 0.0, default=None)
-    text = f"Best defense by reduction less cost: {first.defense}, {number(first.net, signed=True)} points"
+    ranked = next((row for row in rows if row.rank is not None), None)
+    text = "No defense has a rank"
+    if ranked is not None:
+        text = f"Best defense by reduction less cost: {ranked.defense}, {number(ranked.net, signed=True)} points"
     if least is not None and least.worst is not None:
         attack, kept = least.worst
         text += f"; the one whose worst attack keeps least: {least.defense}, ER@{k} {number(kept)} ({attack})"

@@ -26,7 +26,7 @@ class Finding:
     """A sentence.
 
     Attributes:
-        text: what was found. claim: the same without numbers. basis: by which test, on how many runs. runs: their ids.
+        text: what was found. claim: the same without numbers; empty where it is nothing but a number. basis: by which test, on how many runs. runs: their ids.
         counter: what speaks against it; None where nothing does.
     """
 
@@ -216,7 +216,7 @@ def _resolved(panels: Sequence[Panel]) -> Iterator[Finding]:
     yield Finding(
         f"On {count(len(panels), 'board')} ({_listed(datasets)}) {told} of the {far} pairs of attacks whose doses differ"
         f" {APART:g} times or more are told apart, and {apart} of all {pairs}.",
-        "how many pairs are told apart",
+        "",
         "paired t tests of the logarithms of doses over seeds, Holm's correction over all pairs of a board, 5 %",
         [run for panel in panels for row in panel.ranking for run in row.runs],
     )

@@ -352,6 +352,20 @@ def test_the_first_lines_answer(doses: Database, tmp_path: Path) -> None:
     ]
 
 
+def test_a_defense_without_a_rank_is_not_called_the_best(tmp_path: Path) -> None:
+    runs_of = [
+        record(scenario(attack, defense), seed, er)
+        for attack, er in (("none", 0.0), ("pieck-uea", 0.8), ("a-ra", 0.4))
+        for defense in ("none", "median", "krum")
+        for seed in range(3)
+        if (attack, defense) != ("none", "krum")
+    ]
+    (line,) = [
+        each for each in answers(make_board(database(tmp_path, runs_of))) if "efense by" in each or "No def" in each
+    ]
+    assert line.startswith("Best defense by reduction less cost: median, ")
+
+
 def test_a_broken_run_exposes_nothing(tmp_path: Path) -> None:
     ruined = [
         record(
