@@ -26,7 +26,8 @@ class Finding:
     """A sentence.
 
     Attributes:
-        text: what was found. claim: the same without numbers; empty where it is nothing but a number. basis: by which test, on how many runs. runs: their ids.
+        text: what was found. claim: the same without numbers; empty where it is nothing but a number. basis: by
+            which test, on how many runs. runs: their ids.
         counter: what speaks against it; None where nothing does.
     """
 
