@@ -135,6 +135,7 @@ app.command(
         "fedbench run smoke",
         "fedbench run core --only dataset=ml-100k,model=mf --seeds 3 --jobs 8",
         "fedbench run smoke --attack ./my_attack.py",
+        "fedbench run --dataset ml-1m --model mf --attack pieck-uea,a-hum --ratio .01,.05 --seeds 3 --save mine.toml",
         "fedbench run icde24-table3 --only variant=published --dry-run",
         "fedbench run smoke --diagnostics --diagnose-every 5",
     ),

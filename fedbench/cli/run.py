@@ -12,7 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from fedbench.runs.execution import Plan, Summary
-    from fedbench.scenarios.suite import Planned
+    from fedbench.scenarios.adhoc import Options
+    from fedbench.scenarios.suite import Planned, Suite
 
 DEFAULT_RESULTS = Path("results")
 
@@ -27,13 +28,36 @@ Seeds = Annotated[
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
 Jobs = Annotated[int | None, typer.Option(help="Worker processes. [default: one for each core; 1 on a GPU]")]
 Attack = Annotated[
-    str | None, typer.Option(metavar="FILE|NAME", help="This attack instead of the suite's, such as ./my_attack.py.")
+    str | None,
+    typer.Option(
+        metavar="FILE|NAME",
+        help="This attack instead of the suite's, such as ./my_attack.py; without a suite, these: a,b,c.",
+    ),
 ]
 Defense = Annotated[
-    str | None, typer.Option(metavar="FILE|NAME", help="This defense instead of the suite's; a+b is a chain.")
+    str | None,
+    typer.Option(metavar="FILE|NAME", help="This defense instead of the suite's, or these; a+b is a chain."),
 ]
-Model = Annotated[str | None, typer.Option(metavar="FILE|NAME", help="This model instead of the suite's.")]
-Dataset = Annotated[str | None, typer.Option(metavar="FILE|NAME", help="This dataset instead of the suite's.")]
+Model = Annotated[str | None, typer.Option(metavar="FILE|NAME", help="This model instead of the suite's, or these.")]
+Dataset = Annotated[
+    str | None, typer.Option(metavar="FILE|NAME", help="This dataset instead of the suite's, or these.")
+]
+Ratio = Annotated[
+    str | None,
+    typer.Option(metavar="SHARE,...", help="Without a suite: shares of malicious clients. [default: 0.05]"),
+]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,...", help="Without a suite: protocols. [default: that of core for what is run]"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A field of the protocol, target, or model.X, attack.X, defense.X; with commas, each of several. Repeatable.",
+    ),
+]
 Shard = Annotated[
     str | None, typer.Option(metavar="I/N", help="Only the I-th of N equal parts of the runs, for as many machines.")
 ]
@@ -41,11 +65,20 @@ Results = Annotated[Path, typer.Option(envvar="FEDBENCH_RESULTS", help="Folder o
 
 
 def run(
-    suite: SuiteName,
+    suite: Annotated[
+        str | None,
+        typer.Argument(metavar="[SUITE]", help="A suite's name, or the path of a .toml file; none: see --dataset."),
+    ] = None,
     attack: Attack = None,
     defense: Defense = None,
     model: Model = None,
     dataset: Dataset = None,
+    ratio: Ratio = None,
+    protocol: ProtocolName = None,
+    settings: Set = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Without a suite: write it as a suite file, too.")
+    ] = None,
     isolated: Annotated[
         bool,
         typer.Option(
@@ -84,7 +117,7 @@ def run(
         int | None, typer.Option(metavar="N", help="Keep every N-th round; means --diagnostics. [default: 10]")
     ] = None,
 ) -> None:
-    """Run a suite. What is there already is kept; failed runs are run again.
+    """Run a suite, or scenarios of --dataset, --model, --attack ... What is there already is kept; failed runs are run again.
 
     The last line is the verdict: "done: ...", "failed: ..." or "interrupted: ...". The exit code is 0 only if that is "done".
     """
@@ -95,6 +128,7 @@ def run(
     from fedbench.cli.verdict import speak
     from fedbench.errors import UserError
     from fedbench.runs.execution import default_jobs, make_plan, run_all
+    from fedbench.scenarios.adhoc import Options
     from fedbench.scenarios.suite import load_suite
 
     if executor not in ("local", "slurm", "ray"):
@@ -107,14 +141,25 @@ def run(
     remote = executor != "local"  # whose machines have devices of their own
     where = choose_device("cpu" if remote or (isolated and device == "auto") else device)
     workers = choose_jobs(jobs) or (1 if remote else default_jobs(where))
-    loaded = load_suite(suite)
     entries = {"attack": attack, "defense": defense, "model": model, "dataset": dataset}
+    if suite is not None and (ratio is not None or protocol is not None or save is not None):
+        raise UserError(
+            "--ratio, --protocol and --save are of scenarios without a SUITE; --only and --set take a suite's."
+        )
+    loaded = load_suite(suite) if suite is not None else None
     if isolated:
         _load_isolated(entries, where)
-    if any(entries.values()):
+    if loaded is None:
+        own = Options(dataset, model, attack, defense, ratio, protocol, seeds, settings or ())
+        loaded = _suite_of(own, save)
+    elif any(entries.values()):
         from fedbench.scenarios.substitution import chosen, substituted
 
         loaded = substituted(loaded, chosen(**entries))
+    if suite is not None and settings:
+        from fedbench.scenarios.settings import with_settings
+
+        loaded = with_settings(loaded, settings)
     planned = loaded.plan(only or (), seeds)
     every = choose_every(diagnostics, diagnose_every)
     plan = make_plan(planned, results, fresh, every is not None, choose_shard(shard))
@@ -135,7 +180,10 @@ def run(
     if dry_run:
         _print_dry_run(planned, plan, workers * (tasks if remote else 1), results)
         return
-    options = [part for kind, value in entries.items() if value for part in (f"--{kind}", value)]
+    named = [suite] if suite is not None else []
+    given = {**entries, "ratio": ratio, "protocol": protocol}
+    options = [part for option, value in given.items() if value for part in (f"--{option}", value)]
+    options += [part for each in settings or () for part in ("--set", each)]
     options += [part for each in only or () for part in ("--only", each)]
     options += ["--isolated"] if isolated else []
     options += ["--seeds", seeds] if seeds else []
@@ -149,8 +197,8 @@ def run(
         _check_remote(plan, results, executor, fresh)
         tasks = min(tasks, len(plan.todo))
         if executor == "slurm":
-            _submit([suite, *options], plan, results, tasks, workers, slurm or ())
-        summary = _on_ray([suite, *options], plan, results, tasks, workers, ray or ())
+            _submit([*named, *options], plan, results, tasks, workers, slurm or ())
+        summary = _on_ray([*named, *options], plan, results, tasks, workers, ray or ())
     else:
         summary = run_all(
             planned,
@@ -161,10 +209,36 @@ def run(
         )
     _print_troubles(summary)
     if summary.interrupted:
-        command = shlex.join(["fedbench", "run", suite, *options])
+        command = shlex.join(["fedbench", "run", *named, *options])
         old = " (runs that --fresh had not reached keep their old results)" if fresh else ""
         console(err=True).print(f"interrupted; {summary.left} left{old}. Resume with: {command}", soft_wrap=True)
     speak(_verdict(summary, results), summary.exit_code == 0, summary.exit_code)
+
+
+def _suite_of(options: Options, save: Path | None) -> Suite:
+    """The suite that options make; written to a file, if wanted. Says which protocol was chosen."""
+    from fedbench.cli.output import console
+    from fedbench.errors import UserError
+    from fedbench.files import write_file
+    from fedbench.scenarios.adhoc import WHY, save_suite, suite_data
+    from fedbench.scenarios.suite import parse_suite
+
+    if save is not None and save.suffix != ".toml":
+        raise UserError(f"--save {str(save)!r} must end in .toml.")
+    data = suite_data(options, save)
+    suite = parse_suite(data, "these options", Path())
+    if options.protocol is None:
+        for name in dict.fromkeys(each.scenario.protocol for each in suite.scenarios):
+            text = f"protocol {name}, {WHY[name]}; --protocol NAME for another (`fedbench list protocols`)."
+            console(err=True).print(text, soft_wrap=True)
+    if save is not None:
+        text = save_suite(data, save)
+        if save.exists() and (not save.is_file() or save.read_text(encoding="utf-8", errors="replace") != text):
+            raise UserError(f"{save} exists already and says something else; it is left as it is.")
+        if not save.exists():
+            write_file(save, text)
+            console(err=True).print(f"written to {save}", soft_wrap=True)
+    return suite
 
 
 def _check_remote(plan: Plan, results: Path, executor: str, fresh: bool) -> None:
@@ -187,9 +261,10 @@ def _submit(
     from fedbench.runs.slurm import LOGS, submit
 
     job = submit(arguments, results, tasks, workers, options)
+    suite = "SUITE" if arguments[0].startswith("-") else arguments[0]  # without one, the file of --save
     speak(
         f"submitted: job {job}, {count(tasks, 'task')} for {count(len(plan.todo), 'run')}; `fedbench status"
-        f" {arguments[0]} --results {results}` says how far they are. Their output is in {results / LOGS}.",
+        f" {suite} --results {results}` says how far they are. Their output is in {results / LOGS}.",
         True,
         0,
     )
@@ -224,20 +299,17 @@ def _load_isolated(entries: Mapping[str, str | None], device: str) -> None:
     from fedbench.isolation.nursery import close
     from fedbench.plugins import is_file
 
-    files = {kind: each for kind, each in entries.items() if each is not None and is_file(each)}
-    for kind in ("model", "dataset"):
-        if kind in files:
-            raise UserError(
-                f"--isolated: the {kind} of a file cannot be confined; leave out --{kind} {files[kind]} or this."
-            )
+    listed = [(kind, each) for kind, text in entries.items() if text is not None for each in text.split(",")]
+    files = [(kind, each) for kind, each in listed if is_file(each)]
+    for kind, each in files:
+        if kind in ("model", "dataset"):
+            raise UserError(f"--isolated: the {kind} of a file cannot be confined; leave out --{kind} {each} or this.")
     if not files:
         raise UserError("--isolated confines the attack or the defense of a file: give it as --attack ./my_attack.py.")
     if device != "cpu":
         raise UserError("--isolated computes on the CPU, where every device draws the same; leave out --device.")
-    if "attack" in files:
-        load_isolated(files["attack"], "attack")
-    if "defense" in files:
-        load_isolated(files["defense"], "defense")
+    for kind, each in files:
+        load_isolated(each, "attack" if kind == "attack" else "defense")
     close()  # workers have processes of their own
 
 

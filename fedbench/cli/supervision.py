@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 _PARENT_DEATH = 1
@@ -20,8 +21,15 @@ _PARENT_DEATH = 1
 def needed(arguments: Sequence[str]) -> bool:
     """Whether a command imports a file that nothing keeps apart."""
     words = [each for each in arguments if not each.startswith("-")]
-    files = any(each.endswith(".py") for each in arguments)
+    files = any(".py" in each or _names_files(each) for each in arguments)
     return words[:1] == ["run"] and files and "--isolated" not in arguments and hasattr(os, "fork")
+
+
+def _names_files(argument: str) -> bool:
+    """Whether it is a suite file that may name files of entries."""
+    with contextlib.suppress(OSError):
+        return argument.endswith(".toml") and b".py" in Path(argument).expanduser().read_bytes()
+    return False
 
 
 def supervised(work: Callable[[], None]) -> int:

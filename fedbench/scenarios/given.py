@@ -20,8 +20,8 @@ NOTHING: Mapping[str, Any] = {}
 class Scenario(scenario.Scenario):
     """One experiment, complete but for its seed. Parameters hold only what differs from the defaults.
 
-    It is a :class:`fedbench.scenarios.scenario.Scenario`, whose fields are names alone: what is read from records, bundles
-    and suites is one of those, and loads no file.
+    It is a :class:`fedbench.scenarios.scenario.Scenario`, whose fields are names alone: what is read from records and bundles
+    is one of those, and loads no file. A suite file that is named by its path may name files, which are loaded.
 
     Args:
         dataset, model, attack, defense: each the name of an entry, a file that defines one, or its class.

@@ -22,6 +22,7 @@ _PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
         ("mf", "*"): {"learning_rate": 1.0, "epochs": 200},
         ("mf", "amazon-music"): {"clients_per_round": 1024},
         ("ncf", "*"): {"learning_rate": 0.005, "epochs": 60, "evaluate_every": 5},
+        ("lightgcn", "*"): {"learning_rate": 0.001, "epochs": 80, "evaluate_every": 5},  # not in the paper: as in core
     },
     "ijcai22": {
         ("*", "*"): {

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedbench.errors import UserError, unknown
+from fedbench.scenarios.files import named_in, with_files
 from fedbench.scenarios.limits import (
     MOST_SEEDS,
     SEED_LIMIT,
@@ -179,13 +180,15 @@ def matrix_of(planned: Iterable[Planned]) -> dict[str, list[Any]]:
 
 
 def load_suite(name: str) -> Suite:
-    """The suite called ``name``, or the one in the TOML file ``name``.
+    """The suite called ``name``, or the one in the TOML file ``name``; files of entries that it names are loaded.
 
     Raises:
         UserError: there is none, or the file is wrong; the message names the file and the key.
     """
+    folder = None
     if name.endswith(".toml") or "/" in name or "\\" in name:
-        path, shown = Path(name), name
+        path, shown = Path(os.path.expanduser(name)), name
+        folder = path.parent
         if not os.path.isfile(path):
             raise UserError(f"suite file {name!r} does not exist; `fedbench list suites` names those that come along.")
     else:
@@ -199,17 +202,23 @@ def load_suite(name: str) -> Suite:
         raise UserError(f"{shown}: not valid TOML: nested too deeply.") from None
     except ValueError as error:  # also of integers with thousands of digits
         raise UserError(f"{shown}: not valid TOML: {lowered(str(error))[:300].rstrip('.')}.") from None
-    return parse_suite(data, shown)
+    return parse_suite(data, shown, folder)
 
 
-def parse_suite(data: Mapping[str, Any], file: str) -> Suite:
-    """A suite from parsed TOML; ``file`` is what messages call it.
+def parse_suite(data: Mapping[str, Any], file: str, folder: Path | None = None) -> Suite:
+    """A suite from parsed TOML.
+
+    Args:
+        data: the content. file: what messages call it. folder: whence paths of entries are seen, whose files are loaded;
+            None: entries are names alone.
 
     Raises:
         UserError: for the first mistake, with file and key.
     """
     try:
         check_values(data)
+        if folder is not None:
+            data = with_files(data, named_in(folder))
         content = SuiteFile.model_validate(data)
         check_names(content)
         cells = [

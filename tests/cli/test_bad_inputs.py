@@ -186,7 +186,7 @@ def test_mistakes_in_a_suite(folder: Path, old: str, new: str, message: str) -> 
         (["run", "mine.toml", "--results", "mine.toml"], "results folder 'mine.toml' is not a folder."),
         (["run", "mine.toml", "--results", "mine.toml/deeper"], "cannot write in the results folder"),
         (["run", "mine.toml", "--sedes", "3"], "No such option: --sedes"),
-        (["run"], "Missing argument 'SUITE'. See `fedbench run --help`."),
+        (["run"], "name a suite (`fedbench list suites`), or say of what scenarios are made"),
         (["runn"], "No such command 'runn'. Did you mean 'run'?"),
         (["list", "atacks"], "Unknown kind 'atacks'. Did you mean 'attacks'?"),
         (["show", "pieck-ueb"], "Did you mean 'pieck-uea'"),

@@ -16,6 +16,8 @@ import fedbench
 from fedbench import plugins
 from fedbench.runs.identity import source_hash
 from fedbench.scenarios import scenario
+from fedbench.scenarios.adhoc import toml
+from fedbench.scenarios.suite import parse_suite
 from fedbench.submission import rows
 
 PACKAGE = Path(fedbench.__file__).parent
@@ -123,19 +125,21 @@ def test_what_was_tried_as_a_class_may_be_saved_as_a_file(tmp_path: Path) -> Non
         promoted(in_a_cell("third"))
 
 
-def test_what_is_read_is_names_and_loads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_and_bundles_are_names_and_load_no_file_which_a_suite_file_of_the_user_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("evil.py").write_text("raise SystemExit('executed')")
     values = {"dataset": "longtail-small", "model": "mf", "attack": "evil.py", "malicious_ratio": 0.1}
     with pytest.raises(fedbench.UserError, match=r"Unknown attack 'evil\.py'"):
         _ = scenario.Scenario(**values).id
     assert rows._scenario(json.dumps(values)) is None, "a bundle's"
-    Path("suite.toml").write_text(
-        'name = "s"\nversion = 1\ntitle = "S"\ndescription = "S"\n[defaults]\ndataset = "longtail-small"\nmodel = "mf"\n'
-        'malicious_ratio = 0.1\n[matrix]\nattack = ["./evil.py"]\n'
-    )
+    content = {"name": "s", "version": 1, "title": "S", "defaults": values | {"attack": "./evil.py"}}
     with pytest.raises(fedbench.UserError, match=r"unknown attack './evil\.py'"):
-        fedbench.load_suite("suite.toml").plan()
+        parse_suite(content, "a suite that is no file of the user's")
+    Path("suite.toml").write_text(toml(content))
+    with pytest.raises(fedbench.UserError, match=r"suite\.toml: evil\.py:1: cannot be imported: SystemExit: executed"):
+        fedbench.load_suite("suite.toml")
 
 
 def test_classes_that_cannot_be_entries() -> None:

@@ -262,7 +262,10 @@ CELL = {"where": {"model": "mf"}, "metric": "hr_10", "value": 0.57, "source": "t
         ({"seeds": "five"}, "tiny.toml: seeds = 'five': "),
         ({"version": 0}, "tiny.toml: version = 0: "),
         ({"name": "My Suite"}, "tiny.toml: name = 'My Suite': "),
-        ({"defaults": {**TINY["defaults"], "ratio": 0.1}}, "tiny.toml: defaults: unknown key 'ratio'."),
+        (
+            {"defaults": {**TINY["defaults"], "ratio": 0.1}},
+            "tiny.toml: defaults: unknown key 'ratio'. Did you mean 'malicious_ratio'?",
+        ),
         ({"matrix": {"model": ["mf"], "atack": ["a-ra"]}}, "matrix: unknown key 'atack'. Did you mean 'attack'?"),
         ({"matrix": {"model": []}}, "tiny.toml: matrix = []: "),
         ({"matrix": {"attack": [{"atack": "a-ra"}]}}, "matrix: attack: unknown key 'atack'."),
