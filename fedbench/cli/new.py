@@ -1,15 +1,15 @@
-"""``fedbench new``: begin an attack, a defense, a model or a dataset."""
+"""``fedbench new``: begin an attack, a defense, a model, a dataset or a suite."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 
 def new(
-    kind: Annotated[str, typer.Argument(metavar="attack|defense|model|dataset", help="What to begin.")],
+    kind: Annotated[str, typer.Argument(metavar="attack|defense|model|dataset|suite", help="What to begin.")],
     name: Annotated[str, typer.Argument(help="Its name, such as my-attack.")],
     goal: Annotated[
         str | None, typer.Option(metavar="promote|demote|degrade", help="What an attack wants. [default: promote]")
@@ -24,16 +24,16 @@ def new(
     ] = None,
     folder: Annotated[Path, typer.Option("--dir", help="Where to write the files.")] = Path(),
 ) -> None:
-    """Write a documented file that runs at once, and its test beside it. Nothing that exists is overwritten."""
+    """Write a documented file that runs at once, with its test where it is code. Nothing that exists is overwritten."""
     from fedbench.cli.lazy import defer_torch
 
     defer_torch()
     from fedbench.errors import UserError, unknown
-    from fedbench.plugins import KINDS
-    from fedbench.plugins.scaffold import CHANNELS, GOALS, HOOKS, write_entry
+    from fedbench.plugins import KINDS, Kind
+    from fedbench.plugins.scaffold import CHANNELS, GOALS, HOOKS, write_entry, write_suite
 
-    if kind not in KINDS:
-        raise unknown("kind", kind, KINDS)
+    if kind not in (*KINDS, "suite"):
+        raise unknown("kind", kind, (*KINDS, "suite"))
     for option, value, whose, known in (
         ("goal", goal, "attack", GOALS),
         ("channel", channel, "attack", CHANNELS),
@@ -49,7 +49,14 @@ def new(
         raise UserError(
             "--channel image begins an attack that promotes; change its goal, or begin with --channel gradient."
         )
-    entry, test = write_entry(kind, name, folder, goal or "promote", channel or "gradient", hook or "filter")
+    if kind == "suite":
+        path = write_suite(name, folder)
+        shown = path if path.is_absolute() else f"./{path}"
+        typer.echo(f"Wrote {path}. It runs as it is; now make it yours:")
+        for command in (f"run {shown} --dry-run", f"run {shown}", f"leaderboard --suite {shown}"):
+            typer.echo(f"  fedbench {command}")
+        return
+    entry, test = write_entry(cast(Kind, kind), name, folder, goal or "promote", channel or "gradient", hook or "filter")
     shown = entry if entry.is_absolute() else f"./{entry}"
     smoke = {"degrade": "smoke-untargeted", "demote": "smoke-demote"}.get(goal or "", "smoke")
     if channel == "image" or hook == "purify":

@@ -27,7 +27,7 @@ def pages(
     ] = None,
     suites: Annotated[list[str] | None, typer.Argument(metavar="[SUITE]...", help="Only these. [default: all]")] = None,
 ) -> None:
-    """Write a page for each suite and an index: what it is, how to run it, published against ours. Runs nothing."""
+    """Write a page for each suite, an index and FORMAT.md: what it is, how to run it, published and ours. Runs nothing."""
     from fedbench.cli.lazy import defer_torch
 
     defer_torch()
@@ -36,6 +36,7 @@ def pages(
     from fedbench.reproduction.fidelity import fidelity_page
     from fedbench.reproduction.pages import index, make_page
     from fedbench.scenarios.suite import load_suite, suite_names
+    from fedbench.scenarios.suite_format import suite_format
 
     loaded = [load_suite(name) for name in suites or suite_names()]
     database = open_database(results, 10, (), None)
@@ -47,4 +48,5 @@ def pages(
     for page in made:
         write_text(out / f"{page.name}.md", page.text)
     write_text(out / "README.md", index(made))
-    console(err=True).print(f"{count(len(made), 'page')} and README.md in {out}", soft_wrap=True)
+    write_text(out / "FORMAT.md", suite_format())
+    console(err=True).print(f"{count(len(made), 'page')}, README.md and FORMAT.md in {out}", soft_wrap=True)

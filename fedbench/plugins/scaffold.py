@@ -1,4 +1,4 @@
-"""`fedbench new`: the file of an attack, a defense, a model or a dataset that works, and its test."""
+"""`fedbench new`: the file of an attack, a defense, a model or a dataset that works, and its test; and a suite."""
 
 from __future__ import annotations
 
@@ -63,6 +63,18 @@ def write_entry(
         write_file(path, content)
     entry, test = text
     return entry, test
+
+
+def write_suite(name: str, folder: Path) -> Path:
+    """Write ``name.toml``, a suite with comments that runs; errors as in :func:`write_entry`."""
+    if not is_name(name):
+        raise UserError(f"name {name!r} must be {NAMES}, such as 'my-suite'.")
+    path = folder / f"{name}.toml"
+    if path.exists():
+        raise UserError(f"{path} exists already, and is left as it is; choose another name or --dir.")
+    values = {"name": name, "file": path.name, "title": " ".join(name.split("-")).capitalize()}
+    write_file(path, _filled("suite.toml.txt", values))
+    return path
 
 
 def _filled(template: str, values: dict[str, str]) -> str:

@@ -67,13 +67,17 @@ class Scenario:
     """
 
     dataset: str
+    """A name (`fedbench list datasets`)."""
     model: str
+    """A name (`fedbench list models`)."""
     attack: str = "none"
+    """A name (`fedbench list attacks`)."""
     defense: str = "none"
     """A name, or several joined by ``+``: filters in that order, the last aggregator wins."""
     malicious_ratio: float = 0.0
     """Malicious clients / genuine users of the dataset, 0 <= ratio < 1."""
     protocol: str = "icde24"
+    """How the federation is set up (`fedbench list protocols`)."""
     target: str = "random:0"
     """Which items are promoted or demoted: ``random:K``, ``random-popular:K``, ``per-seed``, ``per-seed-popular``,
     ``least-popular``, ``most-popular``, any of these with ``-with-image`` (among items that have one),
@@ -81,10 +85,13 @@ class Scenario:
     num_targets: int = 1
     """How many targets a policy chooses."""
     model_params: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from the model's defaults (`fedbench show NAME`)."""
     attack_params: Mapping[str, Any] = field(default_factory=dict)
+    """The same of the attack."""
     defense_params: Mapping[str, Any] = field(default_factory=dict)
-    """For a chain: one mapping for each part, by its name."""
+    """The same of the defense; for a chain: one mapping for each part, by its name."""
     protocol_params: Mapping[str, Any] = field(default_factory=dict)
+    """The same of the protocol."""
 
     def __post_init__(self) -> None:
         for name in ("dataset", "model", "attack", "defense", "protocol", "target"):

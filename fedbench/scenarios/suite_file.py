@@ -101,44 +101,55 @@ class Group(_Strict):
     """One matrix of a suite."""
 
     variant: str | None = None
+    """A label, by which `--only variant=...`, `when` and `where` tell groups apart."""
     seeds: Seeds | None = None
+    """Instead of the suite's."""
     adaptive: bool = False
-    """Whether of the malicious ratios of each curve only those are run that :mod:`fedbench.runs.doses` asks for."""
+    """Whether of the malicious ratios of each curve only those are run between which the response rises."""
     defaults: dict[str, Any] = {}
+    """Fields of every scenario of the group, above the suite's."""
     matrix: Matrix = {}
+    """Values of fields, of which every combination is a scenario; with the suite's matrix, whose fields these replace."""
 
 
 class Override(_Strict):
     """Fields that scenarios of a kind get instead of their own."""
 
     when: dict[str, Any]
+    """Which scenarios: a field matches a value, a glob, or any of a list; empty: all."""
     values: dict[str, Any] = Field(alias="set")
+    """Fields and their values; parameters are merged, other fields replaced."""
 
 
 class Exclude(_Strict):
     """Scenarios that are left out."""
 
     when: dict[str, Any]
+    """Which: a field matches a value, a glob, or any of a list."""
 
 
 class Expected(_Strict):
     """A published value, and where in the suite it belongs."""
 
     where: dict[str, Any]
+    """Which scenarios."""
     metric: Metric
+    """A column of the records, or one of those that are worked out of them (see the end of this page)."""
     value: float
     """As a fraction, also where the paper prints percent; only a degradation can be below 0."""
     source: str
+    """Where it is printed."""
     band: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     """Lowest and highest mean that counts as a reproduction."""
     near: Near | None = None
-    """How far from the value, as a fraction, a mean still agrees; None: the metric's usual tolerance, see ``reproduce``."""
+    """How far from the value, as a fraction, a mean still agrees; None: the metric's usual tolerance, see `reproduce`."""
     at_epoch: int | None = None
     """Epoch of the published value; None: the last."""
     statistic: Statistic = "end"
     """At the end of training, its peak or its mean over the last quarter, or at the evaluation that is best on validation
     items (highest HR@5)."""
     note: str = ""
+    """What to know of it."""
     absent: str = ""
     """Why it cannot be run here; empty where it can."""
 
@@ -179,28 +190,34 @@ class Reason(_Strict):
     """Why published values differ from the records that fedbench publishes."""
 
     where: dict[str, Any] = {}
-    """Which values: what their own ``where`` must have."""
+    """Which values: what their own `where` must have."""
     metric: str = "*"
-    """A glob."""
+    """Of which metrics, a glob."""
     why: str
+    """In a sentence."""
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{16}-s[0-9]+$")]
     """The id of a run that shows it."""
 
 
 class ExpectedTable(_Strict):
-    """A printed table: the columns are fields of scenarios and metrics; a cell is a value or {value, band, near, note}.
-
-    ``near`` is one tolerance for all values, or one for each metric.
-    """
+    """A printed table of published values: the columns are fields of scenarios and metrics."""
 
     source: str
+    """Where it is printed."""
     where: dict[str, Any] = {}
+    """What all its cells have in common."""
     statistic: Statistic = "end"
+    """As of a single value."""
     near: Near | dict[str, Near] | None = None
+    """As of a single value; or a tolerance for each metric."""
     at_epoch: int | None = None
+    """As of a single value."""
     absent: str = ""
+    """As of a single value."""
     columns: list[str]
+    """Fields of scenarios, and metrics."""
     rows: list[list[Any]]
+    """One cell for each column: what the field is, or the value or a table `{ value, band, near, note }` of the metric."""
 
     def cells(self, place: str) -> Iterator[Expected]:
         """Every value of the table; ``place`` is what messages call it."""
@@ -227,20 +244,35 @@ class SuiteFile(_Strict):
     """A whole file."""
 
     name: Annotated[str, Field(pattern=f"^{SUITE_NAME}$", max_length=LONGEST_NAME)]
+    """What it is called in records and by `--suite`: lower-case words joined by `-`."""
     version: Annotated[int, Field(ge=1)]
+    """Raised when its scenarios change."""
     title: str
+    """One line, for lists."""
     description: str = ""
+    """What it compares, and what one may conclude of it."""
     paper: str = ""
+    """Whose set-up it is, where it is one's."""
     seeds: Seeds = 5
+    """So many (0 to 4), or a list."""
     twins: bool = True
+    """Whether the clean and the undefended twin of every scenario come along: without them defenses cannot be ranked."""
     defaults: dict[str, Any] = {}
+    """Fields of every scenario."""
     matrix: Matrix = {}
+    """Values of fields, of which every combination is a scenario; a value that is a table sets several fields together."""
     group: Annotated[list[Group], Field(max_length=MOST_RULES)] = []
+    """Several matrices: each inherits the defaults and the matrix above, and replaces what it names."""
     override: Annotated[list[Override], Field(max_length=MOST_RULES)] = []
+    """Applied to every scenario in their order."""
     exclude: Annotated[list[Exclude], Field(max_length=MOST_RULES)] = []
+    """Applied after the overrides."""
     expected: Annotated[list[Expected], Field(max_length=MOST_RULES)] = []
+    """Published values, one each, for `fedbench reproduce`."""
     expected_table: Annotated[list[ExpectedTable], Field(max_length=MOST_RULES)] = []
+    """Published values, a printed table each."""
     reason: Annotated[list[Reason], Field(max_length=MOST_RULES)] = []
+    """Why published values differ from ours."""
 
 
 def explain(error: ValidationError, owner: type[BaseModel]) -> str:

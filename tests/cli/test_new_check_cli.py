@@ -90,9 +90,35 @@ def test_every_template_belongs_to_a_kind() -> None:
         "model",
         "dataset",
     }
-    assert {path.name for path in TEMPLATES.iterdir()} == {
-        f"{prefix}{name}.py.txt" for name in wanted for prefix in ("", "test_")
-    }
+    files = {f"{prefix}{name}.py.txt" for name in wanted for prefix in ("", "test_")}
+    assert {path.name for path in TEMPLATES.iterdir()} == {*files, "suite.toml.txt"}
+
+
+def test_a_suite_that_is_written_runs(tmp_path: Path) -> None:
+    code, out, _ = run("new", "suite", "my-suite", "--dir", tmp_path)
+    file = tmp_path / "my-suite.toml"
+    assert code == 0
+    assert out.splitlines()[0] == f"Wrote {file}. It runs as it is; now make it yours:"
+    results = tmp_path / "results"
+    code, out, err = run("run", file, "--results", results, "--seeds", 1, "--set", "epochs=2", "--jobs", 1)
+    assert (code, out) == (0, f"done: 6 runs: 6 ok, 0 diverged, 0 failed. Records in {results}.\n"), err
+    commented = file.read_text().replace('# "./my_attack.py"', '"./my_attack.py"').replace("\n# ", "\n")
+    (tmp_path / "my_attack.py").write_text(plugin_files.ATTACK)
+    start = commented.index("name = ")
+    file.write_text(
+        commented[start:]
+        .replace("Scenarios of a kind get", "# ")
+        .replace("0, 1 and 2;", "# ")
+        .replace("\nFields", "\n# Fields")
+        .replace("\nEvery comb", "\n# Every comb")
+    )
+    code, out, err = run("run", file, "--dry-run", "--results", tmp_path / "none")
+    assert code == 0, err
+    assert " random-direction norm-bound 0.1 " in out, "what is commented out is right, too"
+    assert " pieck-uea norm-bound " not in out
+    again = run("new", "suite", "my-suite", "--dir", tmp_path)
+    assert (again[0], again[1]) == (2, "")
+    assert "my-suite.toml exists already, and is left as it is" in again[2]
 
 
 @pytest.mark.slow
@@ -129,6 +155,8 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         (["attack", "a.b"], "must be lower-case words joined by '-'"),
         (["attack", "pieck_uea"], "is taken by the attack that comes with fedbench"),
         (["dataset", "ml-100k"], "is taken by a dataset of the catalogue"),
+        (["suite", "My Suite"], "must be lower-case words joined by '-'"),
+        (["suite", "x", "--goal", "degrade"], "a suite has none"),
         (["atack", "x"], "Unknown kind 'atack'. Did you mean 'attack'?"),
         (["defense", "x", "--goal", "degrade"], "a defense has none"),
         (["attack", "x", "--goal", "down"], "Unknown goal 'down'"),

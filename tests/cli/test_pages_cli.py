@@ -65,7 +65,7 @@ def results(suite: Path, tmp_path: Path) -> Path:
 def test_a_page_by_hand(suite: Path, results: Path, tmp_path: Path) -> None:
     out = tmp_path / "board" / "suites"
     done = pages(suite, "--out", out, "--results", results)
-    assert (done.exit_code, done.stderr) == (0, f"1 page and README.md in {out}\n")
+    assert (done.exit_code, done.stderr) == (0, f"1 page, README.md and FORMAT.md in {out}\n")
     text = (out / "mine.md").read_text(encoding="utf-8")
     lines = text.splitlines()
     assert lines[0] == "# Mine &amp; &lt;others&gt;"
@@ -108,7 +108,7 @@ def test_pictures_beside_and_leaderboards_above_are_linked(suite: Path, results:
 def test_every_suite_has_a_page_and_nothing_is_run(results: Path, tmp_path: Path) -> None:
     before = sorted(path.name for path in results.iterdir())
     assert pages("--out", tmp_path / "p", "--results", results).exit_code == 0
-    assert sorted(path.stem for path in (tmp_path / "p").glob("*.md")) == sorted(["README", *suite_names()])
+    assert sorted(path.stem for path in (tmp_path / "p").glob("*.md")) == sorted(["FORMAT", "README", *suite_names()])
     assert "Not run yet." in (tmp_path / "p" / "smoke.md").read_text(encoding="utf-8")
     assert sorted(path.name for path in results.iterdir()) == before
 
