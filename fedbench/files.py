@@ -20,7 +20,9 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-_PREFIX, _SUFFIX = ".fedbench-", ".tmp"
+PREFIX = ".fedbench-"
+"""How names begin of what lies beside records and is none."""
+_SUFFIX = ".tmp"
 _TRIES = 3
 _LONG_AGO = 3600.0
 """Seconds after which a temporary file that nobody can have locked is one of a writer that is gone."""
@@ -57,7 +59,7 @@ def write_file(path: Path, content: bytes | str, what: str = "") -> None:
 
 def _replace(final: Path, data: bytes) -> None:
     # No part of the final name: it may be as long as names can be. Random, not the process: containers share folders.
-    temporary = final.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
+    temporary = final.with_name(f"{PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
     try:
         with open(temporary, "xb") as out:
             _lock(out)
@@ -75,7 +77,7 @@ def _replace(final: Path, data: bytes) -> None:
 
 def probe(folder: Path) -> None:
     """Do once all that writing a file there takes of a file system; raises what it raises, and leaves nothing behind."""
-    path = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+    path = folder / f"{PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
     _replace(path, b"")
     path.unlink()
 
@@ -88,7 +90,7 @@ def sweep(folders: Iterable[Path]) -> None:
     for folder in folders:
         for path in _temporaries(folder):
             with contextlib.suppress(OSError), opened(path) as file:
-                if (path.name.startswith(_PREFIX) and _lock(file)) or time.time() - path.stat().st_mtime > _LONG_AGO:
+                if (path.name.startswith(PREFIX) and _free(file)) or time.time() - path.stat().st_mtime > _LONG_AGO:
                     path.unlink()
 
 
@@ -116,15 +118,17 @@ def occupied(folder: Path) -> Iterator[Place]:
     Raises:
         ResultsError: it cannot be written to.
     """
-    marker = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+    marker = folder / f"{PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sweep([folder])
             name, inside = _reachable(marker, stack)
-            file = stack.enter_context(marker.open("xb"))
             stack.callback(_unlink, name, inside)
-            _lock(file)
+            for _ in range(_TRIES):  # until nobody has taken it for one of a writer that is gone
+                _lock(stack.enter_context(marker.open("xb")))
+                if marker.exists():
+                    break
             place = Place(folder, marker, folder.stat().st_ino)
         except OSError as error:
             raise ResultsError(f"cannot write in the folder {str(folder)!r}: {_why(error)}.") from None
@@ -149,9 +153,9 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> IO[bytes]:
 def others_in(folder: Path, marker: Path) -> bool:
     """Whether somebody else than the holder of ``marker`` has the folder :func:`occupied`."""
     for path in _temporaries(folder):
-        if path.name != marker.name and path.name.startswith(_PREFIX):
+        if path.name != marker.name and path.name.startswith(PREFIX):
             with contextlib.suppress(OSError), opened(path) as file:
-                if not _lock(file):
+                if not _free(file):
                     return True
     return False
 
@@ -179,12 +183,16 @@ def _temporaries(folder: Path) -> list[Path]:
     return [
         folder / name
         for name in names
-        if name.endswith(_SUFFIX) and name.startswith(".") and (name.startswith(_PREFIX) or ".parquet." in name)
+        if name.endswith(_SUFFIX) and name.startswith(".") and (name.startswith(PREFIX) or ".parquet." in name)
     ]
 
 
-def lock(file: IO[bytes]) -> bool:
+def lock(file: IO[bytes], shared: bool = False) -> bool:
     """Whether nobody else has the file locked; now it is ours, until it is closed.
+
+    Args:
+        file: opened for writing, as NFS wants it; for reading where ``shared``.
+        shared: only look. Those who look do not keep each other out.
 
     Raises:
         OSError: files cannot be locked here.
@@ -192,16 +200,23 @@ def lock(file: IO[bytes]) -> bool:
     if fcntl is None:
         raise OSError(errno.ENOLCK, "files cannot be locked here")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """The same; False, too, where files cannot be locked."""
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file of one's own, which somebody may just be looking at, if files can be locked."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _free(file: IO[bytes]) -> bool:
+    """Whether nobody has it locked; False, too, where files cannot be locked."""
     try:
-        return lock(file)
+        return lock(file, shared=True)
     except OSError:
         return False
 

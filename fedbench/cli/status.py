@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from fedbench.cli.run import DEFAULT_RESULTS, Only, Results, Seeds, SuiteName
 
 
@@ -16,39 +14,38 @@ def status(suite: SuiteName, only: Only = None, seeds: Seeds = None, results: Re
 
     defer_torch()
     from fedbench.cli.output import console, count, duration, table
-    from fedbench.runs.claims import running
-    from fedbench.runs.execution import make_plan
-    from fedbench.runs.results import scan
+    from fedbench.runs.standing import standing
     from fedbench.scenarios.suite import load_suite
 
     loaded = load_suite(suite)
-    plan = make_plan(loaded.plan(only or (), seeds), results)
-    runs = {run.id: run for run in (*plan.todo, *plan.kept)}
-    at_work = [each for each in running(results) if each.run_id in runs]
-    busy = {each.run_id for each in at_work}
-    found = scan([results], curves=False).table.select(["run_id", "status", "error"]).to_pylist()
-    rows = [row for row in found if row["run_id"] in runs and row["run_id"] not in busy]
-    states = Counter(row["status"] for row in rows)
-    failed = [row for row in rows if row["status"] == "failed"]
-    left = [run for run in plan.todo if run.id not in busy]
-    missing = len(left) - len(failed)
+    found = standing(loaded.plan(only or (), seeds), results)
+    seconds, left = found.plan.seconds, [*found.failed, *found.missing]
+    total = len(found.plan.todo) + len(found.plan.kept)
 
     out = console()
     out.print(
-        f"{loaded.name}: {count(len(runs), 'run')}: {states['ok']:,} ok, {states['diverged']:,} diverged,"
-        f" {len(failed):,} failed, {len(at_work):,} running, {missing:,} missing."
+        f"{loaded.name}: {count(total, 'run')}: {len(found.ended['ok']):,} ok, {len(found.ended['diverged']):,} diverged,"
+        f" {len(found.failed):,} failed, {len(found.at_work):,} running, {len(found.missing):,} missing.",
+        soft_wrap=True,
     )
-    if plan.open_doses:
-        out.print(f"Besides, at most {count(plan.open_doses, 'run')} of doses that nothing asks for so far.")
-    known = [seconds for run in left if (seconds := plan.seconds[run]) is not None]
+    if found.plan.open_doses:
+        out.print(f"Besides, at most {count(found.plan.open_doses, 'run')} of doses that nothing asks for so far.")
+    known = [known for run in left if (known := seconds[run]) is not None]
     if known:
         text = f"Those that failed or are missing take about {duration(sum(known))} in one process"
-        text += f", {duration(sum(known) / len(at_work))} in {len(at_work)}" if len(at_work) > 1 else ""
+        text += (
+            f", {duration(sum(known) / len(found.at_work))} in {len(found.at_work)}" if len(found.at_work) > 1 else ""
+        )
         text += f"; of {count(len(left) - len(known), 'run')} no past timing is known" if len(known) < len(left) else ""
         out.print(f"{text}.")
-    if at_work:
-        shown = [(str(runs[each.run_id]), each.host, each.process, each.began) for each in at_work]
-        out.print(table(("running", "machine", "process", "since"), shown, right=("process",)))
-    if failed:
-        first = failed[0]
-        out.print(f"First that failed: {runs[first['run_id']]}: {(first['error'] or '').splitlines()[0]}")
+    if found.at_work:
+        again = any(each.lost for each in found.at_work.values())
+        shown = [
+            (str(run), each.host, each.process, each.began.partition(".")[0], *([each.lost or ""] if again else []))
+            for run, each in found.at_work.items()
+        ]
+        names = ("running", "machine", "process", "since (UTC)", *(["lost before"] if again else []))
+        out.print(table(names, shown, right=("process", "lost before")))
+    if found.failed:
+        run, error = next(iter(found.failed.items()))
+        out.print(f"First that failed: {run}: {(error.splitlines() or ['no reason given'])[0]}", soft_wrap=True)

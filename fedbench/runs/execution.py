@@ -128,6 +128,7 @@ def run_plan(
                 diagnose_every=diagnose_every,
                 place=place,
                 ended=plan.ended,
+                stamps=plan.stamps,
             )
         finally:
             clear(results, place.marker)

@@ -53,23 +53,24 @@ def run_local(
     diagnose_every: int | None = None,
     place: Place | None = None,
     ended: Mapping[str, str] | None = None,
+    stamps: Mapping[str, int] | None = None,
 ) -> Summary:
     """Run everything in ``jobs`` worker processes; each record is written by its worker as soon as it is there.
 
     A run that fails, or whose process dies, does not stop the others. What somebody else is running in the same folder
-    comes last; what they have run since ``ended`` was read is kept. Workers use one thread each on the CPU, whatever
-    ``jobs`` is: the numbers of a run do not depend on it.
+    comes last; what they have run since ``ended`` and ``stamps`` were read is kept. Workers use one thread each on the CPU,
+    whatever ``jobs`` is: the numbers of a run do not depend on it.
 
     Raises:
         ResultsError: results can no longer be written; what was written before stays.
         FedbenchError: worker processes cannot start.
     """
     files = given()
-    ended = ended or {}
+    ended, stamps = ended or {}, stamps or {}
     orders = {
         run: Order(
             run.id, run.scenario.key, run.seed, suite, device, results, execute, diagnose_every, place, files,
-            ended=ended.get(run.id, ""),
+            ended=ended.get(run.id, ""), stamp=stamps.get(run.id, 0),
         )
         for run in runs
     }  # fmt: skip
@@ -104,7 +105,8 @@ def run_local(
                             raise FedbenchError(f"a worker process could not start ({worker.cause()}).")
                         if run is not None and not isinstance(message, Ready):
                             worker.run = None
-                            _finish(run, message, worker, orders[run], summary, reporter)
+                            if not _finish(run, message, worker, orders[run], summary, reporter):
+                                elsewhere.append(run)
                         if message is None:
                             pool.remove(worker)
                             if waiting or elsewhere:
@@ -133,8 +135,8 @@ def run_local(
 
 def _finish(
     run: Run, message: Message | None, worker: _Worker, order: Order, summary: Summary, reporter: Reporter
-) -> None:
-    """Enter the end of a run in the summary and report it."""
+) -> bool:
+    """Enter the end of a run in the summary and report it; False: its process has died, and somebody else has it by now."""
     if isinstance(message, Refused):
         if message.fatal:
             raise ResultsError(message.error)
@@ -143,10 +145,12 @@ def _finish(
         outcome = Outcome(message.status, message.error, message.seconds, message.metrics, message.warnings)
     else:
         error = f"the worker process died ({worker.cause()})"
-        record_crash(order, error, time.time() - worker.began)
+        if not record_crash(order, error, time.time() - worker.began):
+            return False
         outcome = Outcome("failed", error, time.time() - worker.began, {})
     summary.enter(run, outcome)
     reporter.finished(run, outcome)
+    return True
 
 
 @dataclass(eq=False)

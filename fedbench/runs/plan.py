@@ -22,7 +22,7 @@ from fedbench.runs.claims import ends
 from fedbench.runs.diagnostics import rounds_path
 from fedbench.runs.doses import COLUMNS, climbed
 from fedbench.runs.identity import source_hash
-from fedbench.runs.results import scan
+from fedbench.runs.results import scan, stamps
 from fedbench.runs.task import choose_targets, split_of
 from fedbench.scenarios.scenario import Scenario
 from fedbench.scenarios.suite import Planned
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 KEPT = frozenset({"ok", "diverged"})
 """Statuses that are not run again: a diverged run diverges again, a failed one may have failed for want of memory."""
+
+STATE = ("run_id", "status", "error", "started_at")
+"""Columns of a record that say how its run went."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ class Plan:
             other images than those that are here.
         seconds: expected seconds of each run of ``todo`` by past timing, None where there is none.
         ended: run id -> what stood in its claim before the records were read (:func:`fedbench.runs.claims.ends`).
+        stamps: run id -> when its record came there, also before they were read (:func:`fedbench.runs.results.stamps`).
         open_doses: runs of adaptive ladders that no record asks for so far (:mod:`fedbench.runs.doses`).
+        records: what was read of those in the folder: :data:`STATE`, a row for each.
     """
 
     todo: Sequence[Run]
@@ -72,7 +77,9 @@ class Plan:
     replaced: Sequence[Run] = ()
     moved: Sequence[Run] = ()
     ended: Mapping[str, str] = field(default_factory=dict)
+    stamps: Mapping[str, int] = field(default_factory=dict)
     open_doses: int = 0
+    records: pa.Table | None = None
 
 
 def make_plan(
@@ -92,7 +99,7 @@ def make_plan(
         diagnostics: run again what has none. shard: (i, n): the i-th of n parts, from 1, whatever is there.
     """
     _check_folder(results)
-    ended = ends(results)
+    ended, there = ends(results), stamps(results)
     found = scan([results], curves=False)
     part, parts = shard
     planned = list(planned)
@@ -112,7 +119,8 @@ def make_plan(
     todo = [run for run in runs if run not in skip]
     open_doses = sum(len(each.seeds) for each in planned) - sum(len(each.seeds) for each in chosen)
     seconds = expected_seconds(todo, found.table)
-    return Plan(todo, kept, found.damaged, seconds, changed, replaced, moved, ended, open_doses)
+    records = found.table.select(STATE)
+    return Plan(todo, kept, found.damaged, seconds, changed, replaced, moved, ended, there, open_doses, records)
 
 
 def _of_another_source(runs: Sequence[Run], records: pa.Table) -> list[Run]:

@@ -8,6 +8,7 @@ again elsewhere. Its resources are bookkeeping: a fraction of a GPU keeps tasks 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def run_on_ray(arguments: Sequence[str], tasks: int, cores: int, options: Sequen
     codes: list[int] = []
     with contextlib.redirect_stdout(sys.stderr):  # what Ray has to say is no verdict
         try:
-            ray.init(address="auto", log_to_driver=False, logging_level="error")
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
             remote = ray.remote(task).options(num_cpus=cores, max_retries=3, **given)
             waiting = [remote.remote(list(arguments), os.getcwd(), variables) for _ in range(tasks)]
         except (ConnectionError, ValueError, RuntimeError) as error:

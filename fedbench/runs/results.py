@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedbench.errors import ResultsError
-from fedbench.files import write_file
+from fedbench.files import PREFIX, write_file
 from fedbench.runs.checksum import checksums
 from fedbench.runs.record import SCHEMA_VERSION, RunRecord, schema
 from fedbench.texts import visible
@@ -45,6 +45,24 @@ _GROUP = 1000
 def path_of(folder: Path, scenario_id: str, seed: int) -> Path:
     """Where the record of a run lies."""
     return folder / f"{scenario_id}-s{seed}.parquet"
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """Run id -> when its record came to lie in the folder, in nanoseconds by the clock of the file system."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return {}
+    runs = [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
+    return {run: stamp for run in runs if (stamp := stamp_of(folder, run))}
+
+
+def stamp_of(folder: Path, run_id: str) -> int:
+    """The same of one run; 0: it has no record."""
+    try:
+        return (folder / f"{run_id}.parquet").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def write_record(record: RunRecord, folder: Path) -> Path:
@@ -156,12 +174,16 @@ def parquet_files(folders: Iterable[Path], damaged: dict[str, str]) -> Iterator[
         for folder, below, names in os.walk(
             given, followlinks=True, onerror=lambda error: damaged.update({str(error.filename): reason(error)})
         ):
-            place = os.stat(folder)
+            try:
+                place = os.stat(folder)
+            except OSError as error:  # it has just been removed
+                damaged[folder] = reason(error)
+                continue
             if (place.st_dev, place.st_ino) in seen:  # a link that leads back
                 below.clear()
                 continue
             seen.add((place.st_dev, place.st_ino))
-            below.sort()
+            below[:] = sorted(each for each in below if not each.startswith(PREFIX))
             for name in sorted(names):
                 if name.endswith(".parquet"):
                     yield from _plain(Path(folder, name), damaged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -48,6 +49,8 @@ class Order:
     """Files with entries that the scenario may name; one whose content has changed is refused."""
     ended: str = ""
     """What stood in the claim on the run when it was planned; if that has changed, somebody else has run it since."""
+    stamp: int = 0
+    """Of its record at that time, :func:`fedbench.runs.results.stamps`; the same holds."""
     patience: float = 0.0
     """Seconds to wait for somebody else who is running it."""
 
@@ -100,6 +103,8 @@ class Refused:
 
 Message = Ready | Began | Elsewhere | Step | Done | Refused
 
+LOST = 3
+"""A run that was lost so often, with whoever ran it and could have said why, is not tried again, but has failed."""
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a worker that was told to stop."""
 
@@ -145,16 +150,31 @@ def gone(order: Order) -> str:
     return f"the results folder {str(order.results)!r} was moved, renamed or removed while the suite ran; it stops."
 
 
+def ended_since(order: Order, mine: Claim) -> bool:
+    """Whether somebody else has run it since it was planned; they may have been killed before they could say so."""
+    from fedbench.runs.results import stamp_of
+
+    return mine.ended != order.ended or stamp_of(order.results, order.run_id) not in (0, order.stamp)
+
+
 class _Keeper:
-    """Ends the process at SIGTERM, but not while a record is being written."""
+    """Ends the process at SIGTERM, but not while a record is being written.
+
+    Attributes:
+        mine: the run under way, which is given up then.
+    """
 
     def __init__(self) -> None:
         self._writing = False
         self._stopped = False
+        self.mine: Claim | None = None
 
     def stop(self, *_: object) -> None:
         self._stopped = True
         if not self._writing:
+            with contextlib.suppress(OSError):
+                if self.mine is not None:
+                    self.mine.give_up()
             os._exit(STOPPED)  # no exception: the code that it would pass through may turn it into an error of its own
 
     def __enter__(self) -> None:
@@ -182,11 +202,33 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
         connection.send(Refused(str(error), fatal=True))
         return
     with claim(order.results, order.run_id, order.patience) as mine:
-        if mine is None or mine.ended != order.ended:
+        if mine is None or ended_since(order, mine):
             connection.send(Elsewhere(mine is not None))
             return
         connection.send(Began())
-        _execute(order, mine, connection, keeper)
+        keeper.mine = mine
+        try:
+            if len(mine.lost) < LOST:
+                _execute(order, mine, connection, keeper)
+            else:
+                _fail(order, mine, connection, keeper)
+        finally:
+            keeper.mine = None
+
+
+def _fail(order: Order, mine: Claim, connection: Connection, keeper: _Keeper) -> None:
+    """Write down that a run takes along whoever runs it."""
+    from fedbench.runs.failure import write_failure
+
+    error = f"{len(mine.lost)} tries were lost with those who ran it: {'; '.join(map(str, mine.lost))}"
+    with keeper:
+        try:
+            write_failure(order.scenario, order.seed, order.suite, order.device, order.results, error, 0.0)
+            mine.end()
+        except ResultsError as wrong:
+            connection.send(Refused(str(wrong), fatal=True))
+            return
+        connection.send(Done("failed", error, 0.0, {}))
 
 
 def _execute(order: Order, mine: Claim, connection: Connection, keeper: _Keeper) -> None:
