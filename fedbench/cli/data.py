@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,15 +12,31 @@ import typer
 
 from fedbench.cli.output import console, print_json
 from fedbench.errors import DataError, UserError
+from fedbench.texts import count
 
 if TYPE_CHECKING:
     from fedbench.data import DatasetCard, Imported, ImportedImages, Split
     from fedbench.data.download import Progress
+    from fedbench.data.records import Dropped
 
 data_app = typer.Typer(
     help="List, inspect, download and import datasets.",
     no_args_is_help=True,
     rich_markup_mode=None,
+)
+
+_KINDS = (
+    ("CSV, TSV and the like, with a header", "the columns called user, item, rating and time, or much like it"),
+    ("without a header", "user, item; user, item, rating or time; user, item, rating, time"),
+    ("MovieLens", "ratings.csv, ratings.dat (::), u.data, or the zip"),
+    ("Amazon 2014, 2018, 2023", "reviews in JSON (also Python's notation), CSV, or ratings only in either order"),
+    ("Steam", "user, game, purchase or play, hours; reviews or games of users in JSON"),
+    ("Last.fm", "user_artists.dat (artists and plays); 1K users (artist and time); 360K (artist and plays)"),
+    ("Yelp", "reviews in JSON"),
+    ("Gowalla, Brightkite", "check-ins of SNAP (all of them; --k-core 10 as papers do)"),
+    ("RecBole", ".inter with any names: the first two tokens, where none is known"),
+    ("NGCF, LightGCN", "lists 'user item item ...' with any ids, one file or train.txt and test.txt"),
+    ("parquet", "one file or a folder of parts; columns by name"),
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -117,31 +134,66 @@ def get_dataset(
         raise UserError("--urls and --map belong to --images.")
     with _Bar(name) as progress:
         result = get(name, force=force, progress=progress)
-    _print_imported(result, as_json)
+    if as_json:
+        print_json(_imported_record(result))
+        return
+    _print_imported(result)
+    console().print(f"  kept in {result.path}", soft_wrap=True)
 
 
 @data_app.command(
     "import",
-    epilog=(
-        "Examples: fedbench data import ml-1m ml-1m.zip; fedbench data import my-shop shop.inter; "
-        "fedbench data import amazon-music AZ/ --split published-icde24; fedbench data import ml-1m posters.tar"
+    epilog="\n".join(
+        [
+            "\b",
+            "Examples:",
+            "  fedbench data import mine ratings.csv",
+            "  fedbench data import mine log.tsv --user 2 --item 5 --time 1 --dry-run",
+            "  fedbench data import books Books.jsonl.gz --min-rating 4 --k-core 10 --sample-users 5000",
+            "  fedbench data import lgn train.txt test.txt",
+            "  fedbench data import ml-1m ml-1m.zip",
+            "  fedbench data import amazon-music AZ/ --split published-ijcai22",
+            "  fedbench data import ml-1m posters.tar",
+            "",
+            "\b",
+            "What is read (kind: columns taken):",
+            *(f"  {kind}: {what}" for kind, what in _KINDS),
+        ]
     ),
 )
 def import_(
     name: Annotated[str, typer.Argument(help="A dataset of the catalogue, or a new name.")],
-    path: Annotated[
-        Path,
+    paths: Annotated[
+        list[Path],
         typer.Argument(
-            help="A file (gzip or plain), a folder, or a zip archive; of images of the items: a folder, tar or zip."
+            metavar="FILE...",
+            help=(
+                "A file (plain, .gz, .bz2, .xz or .zst), a folder, or a zip or tar archive; or several files: train and"
+                " test, or the parts of one table. Of images of the items: a folder, tar or zip."
+            ),
         ),
     ],
+    user: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The users: a name, or a number from 1 on.")
+    ] = None,
+    item: Annotated[str | None, typer.Option(metavar="COLUMN", help="The items.")] = None,
+    rating: Annotated[str | None, typer.Option(metavar="COLUMN", help="Ratings, plays or hours; or none.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="The times; or none.")] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Leave out what is rated lower.")] = None,
+    k_core: Annotated[
+        int | None,
+        typer.Option(help="Leave out users and items with fewer than this many of each other, again and again."),
+    ] = None,
+    sample_users: Annotated[int | None, typer.Option(help="Then keep this many users, drawn at random.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be imported, and write nothing.")] = False,
     layout: Annotated[
         str,
         typer.Option(
-            "--format", help="auto, split, ml-100k, ml-1m, amazon, gowalla, inter, triples, lists, table, or images."
+            "--format",
+            help="auto, split, ml-100k, ml-1m, json, gowalla, inter, triples, lists, table, parquet, or images.",
         ),
     ] = "auto",
-    split: Annotated[str | None, typer.Option(help="Which published split a folder of train/test files is.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which published split train and test files are.")] = None,
     skip_malformed: Annotated[
         bool,
         typer.Option("--skip-malformed", help="Count malformed lines, or bad images, instead of refusing the file."),
@@ -155,17 +207,40 @@ def import_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Import a dataset from files you have, or the images of its items (<item id>.jpg), and say what they hold."""
-    from fedbench.data import import_dataset, import_images, looks_like_images
+    """Import a dataset from files you have, or the images of its items (<item id>.jpg).
 
-    if layout == "images" or (layout == "auto" and (mapping or size or looks_like_images(path))):
+    What was taken for what, the first rows and the counts are shown before anything is written.
+    """
+    from fedbench.data import Filters, Picks, import_images, looks_like_images, read_import
+
+    alone = paths[0] if len(paths) == 1 else None
+    if layout == "images" or (layout == "auto" and (mapping or size or (alone and looks_like_images(alone)))):
+        if alone is None:
+            raise UserError("Images are imported from one folder or archive.")
         side = 128 if size is None else size
-        made = import_images(name, path, side=side, mapping=mapping, skip_malformed=skip_malformed)
+        made = import_images(name, alone, side=side, mapping=mapping, skip_malformed=skip_malformed)
         _print_images(made, as_json)
         return
     if mapping is not None or size is not None:
         raise UserError("--map and --size belong to images; say --format images.")
-    _print_imported(import_dataset(name, path, layout=layout, split=split, skip_malformed=skip_malformed), as_json)
+    read = read_import(
+        name,
+        *paths,
+        layout=layout,
+        split=split,
+        skip_malformed=skip_malformed,
+        picks=Picks(user, item, rating, time),
+        filters=Filters(min_rating, k_core, sample_users),
+    )
+    if not as_json:
+        _print_imported(read.made)
+    if not dry_run:
+        read.keep()
+    if as_json:
+        print_json({**_imported_record(read.made), "written": not dry_run})
+        return
+    where = "nothing was written (--dry-run)" if dry_run else f"kept in {read.made.path}"
+    console().print(f"  {where}", soft_wrap=True)
 
 
 _LINKS = {"addresses": "known", "fetched": "fetched now", "dead": "dead", "silent": "without an answer (run again)"}
@@ -202,7 +277,20 @@ def _overview(entry: DatasetCard) -> dict[str, Any]:
         "licence": entry.licence,
         "citation": entry.citation,
         "traps": list(entry.traps),
+        "import": _import_record(entry),
     }
+
+
+def _import_record(entry: DatasetCard) -> dict[str, Any] | None:
+    """What an import said of itself, of a dataset that was imported; None of others."""
+    from fedbench.data.library import imported_slots, read_imported
+
+    slots = imported_slots(entry.name)
+    tables = [table for slot in slots if (table := read_imported(entry.name, slot)) is not None]
+    if not tables:
+        return None
+    notes = dict.fromkeys(note for table in tables for note in table.notes)
+    return {"notes": list(notes), "dropped": [asdict(each) for table in tables for each in table.dropped]}
 
 
 def _split_record(split: Split) -> dict[str, Any]:
@@ -271,6 +359,8 @@ def _print_info(
 ) -> None:
     from rich.table import Table
 
+    from fedbench.data.records import Dropped
+
     out = console()
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
@@ -288,10 +378,15 @@ def _print_info(
         facts.add_row("", note)
     for trap in overview["traps"]:
         facts.add_row("trap", trap)
+    told = overview["import"] or {"notes": [], "dropped": []}
+    for note in told["notes"]:
+        facts.add_row("import", note)
+    for gone in told["dropped"]:
+        facts.add_row("dropped", _dropped_line(Dropped(**gone)))
     out.print(facts)
     for split in splits:
         out.print()
-        out.print(_split_table(split))
+        out.print(_split_table(split, told["notes"]))
     if not overview["here"]:
         from fedbench.data.load import missing
 
@@ -299,7 +394,8 @@ def _print_info(
         out.print(str(missing(entry, overview["splits"][-1])))
 
 
-def _split_table(split: Split) -> Any:
+def _split_table(split: Split, told: Sequence[str] = ()) -> Any:
+    """The counts of a split, and what there is to note that was not ``told`` before."""
     from rich.table import Table
 
     report = split.report
@@ -328,17 +424,25 @@ def _split_table(split: Split) -> Any:
     if report.malformed:
         table.add_row("malformed lines", f"{report.malformed:,} (skipped)")
     for note in report.notes:
-        table.add_row("note", note)
+        if note not in told:
+            table.add_row("note", note)
     table.add_row("fingerprint", split.fingerprint)
     return table
 
 
-def _print_imported(result: Imported, as_json: bool) -> None:
+def _imported_record(result: Imported) -> dict[str, Any]:
+    return {**asdict(result), "path": str(result.path), "density": result.summary.density}
+
+
+def _print_imported(result: Imported) -> None:
+    """The first rows as they were read, the counts, what was left out, and notes."""
     summary = result.summary
-    if as_json:
-        print_json({**asdict(result), "path": str(result.path), "density": summary.density})
-        return
     out = console()
+    if result.preview:
+        from fedbench.cli.output import table
+
+        columns = list(result.preview[0])
+        out.print(table(columns, [[row[column] for column in columns] for row in result.preview]))
     out.print(
         f"{result.dataset}: {summary.users:,} users, {summary.items:,} items, {summary.interactions:,} interactions "
         f"({result.slot}, format {result.format})"
@@ -349,12 +453,18 @@ def _print_imported(result: Imported, as_json: bool) -> None:
         "users without interactions": summary.users_without_rows,
         "items without interactions": summary.items_without_rows,
     }
-    for what, count in counts.items():
-        if count:
-            out.print(f"  {what}: {count:,}")
+    for what, number in counts.items():
+        if number:
+            out.print(f"  {what}: {number:,}")
+    for each in result.dropped:
+        out.print(f"  dropped: {_dropped_line(each)}")
     for note in result.notes:
         out.print(f"  note: {note}")
-    out.print(f"  kept in {result.path}", soft_wrap=True)
+
+
+def _dropped_line(gone: Dropped) -> str:
+    also = [count(number, what) for number, what in ((gone.users, "user"), (gone.items, "item")) if number]
+    return f"{count(gone.rows, 'row')} {gone.why}" + (f", with all of {' and '.join(also)}" if also else "")
 
 
 def _count(number: int) -> str:

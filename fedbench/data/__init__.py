@@ -8,9 +8,11 @@ Parsed tables are cached as parquet, and so are decoded images of the items (``P
 from fedbench.data.catalogue import DatasetCard
 from fedbench.data.contributed import DATASETS, Dataset
 from fedbench.data.datasets import ENTRIES
+from fedbench.data.filters import Filters
 from fedbench.data.images import has_pictures, load_pictures, picture_facts
-from fedbench.data.importing import Imported, import_dataset
+from fedbench.data.importing import Imported, import_dataset, read_import
 from fedbench.data.load import load_split, resolve
+from fedbench.data.names import Picks
 from fedbench.data.obtain import get
 from fedbench.data.pictures_files import looks_like_images
 from fedbench.data.pictures_get import get_images
@@ -23,9 +25,11 @@ __all__ = [
     "Dataset",
     "DatasetCard",
     "Duplicates",
+    "Filters",
     "Imported",
     "ImportedImages",
     "Pairs",
+    "Picks",
     "Pictures",
     "Report",
     "Split",
@@ -38,5 +42,6 @@ __all__ = [
     "load_split",
     "looks_like_images",
     "picture_facts",
+    "read_import",
     "resolve",
 ]

@@ -17,16 +17,14 @@ import pyarrow.compute as pc
 
 from fedbench.data.catalogue import DatasetCard
 from fedbench.data.columns import Columns, Layout, read_columns
+from fedbench.data.dates import Dates
 from fedbench.data.files import read_whole
 from fedbench.data.home import data_roots, sha256_of_bytes
-from fedbench.data.interactions import ids_by_appearance, index_by_appearance, unsplit
-from fedbench.data.records import Ints, Table
+from fedbench.data.interactions import unsplit
+from fedbench.data.records import Table
 from fedbench.errors import DataError
 
-CORE = 10
-"""Fewest different locations of a user, and users of a location, that are kept where no lists name them."""
-
-_CHECKINS = Layout("\t", 5, user=0, item=4, time=1, iso_time=True)
+_CHECKINS = Layout("\t", 5, user=0, item=4, time=1, dates=Dates(zoned=True))
 _ID_LIST = Layout(" ", 2, user=0, item=1, time=None, header=True)
 _ORDER = "by time of the check-in, ties by file order"
 
@@ -50,7 +48,9 @@ def listed_checkins(
     Raises:
         DataError: a line is malformed; the message is ``file:line: what``.
     """
-    columns, time = _read(data, where, skip_malformed)
+    columns = checkin_columns(data, where, skip_malformed=skip_malformed)
+    time = columns.time
+    assert time is not None  # the layout has one
     user, item = (_places(ids, among) for ids, among in ((columns.user, users), (columns.item, items)))
     kept = np.flatnonzero((user >= 0) & (item >= 0))
     note = (
@@ -70,42 +70,9 @@ def listed_checkins(
     return replace(table, item_ids=tuple(items.to_pylist()))
 
 
-def core_checkins(data: bytes, where: str, *, skip_malformed: bool = False) -> Table:
-    """The check-ins of the 10-core of users and locations, repeats included; for check-ins that no lists select.
-
-    Of the different (user, location) pairs, those of users with fewer than 10 locations and of locations with fewer
-    than 10 users are removed, again and again, until none is left to remove. Ids become indices by first appearance.
-    Arguments and errors as of :func:`listed_checkins`.
-    """
-    columns, time = _read(data, where, skip_malformed)
-    user, _ = index_by_appearance(columns.user)
-    item, num_items = index_by_appearance(columns.item)
-    pairs, pair_of_row = np.unique(user.astype(np.int64) * max(num_items, 1) + item, return_inverse=True)
-    in_core = core(pairs // max(num_items, 1), pairs % max(num_items, 1), CORE)
-    kept = np.flatnonzero(in_core[pair_of_row])
-    user, num_users = index_by_appearance(pa.array(user[kept]))
-    item, num_items = index_by_appearance(pa.array(item[kept]))
-    note = (
-        f"{len(columns):,} check-ins, {len(kept):,} of them in the {CORE}-core of {int(in_core.sum()):,} different "
-        f"(user, location) pairs, of {len(pairs):,}"
-    )
-    table = unsplit(user, item, num_users, num_items, time[kept], _ORDER, malformed=columns.malformed, notes=(note,))
-    return replace(table, item_ids=ids_by_appearance(columns.item.take(pa.array(kept))))
-
-
-def core(user: Ints, item: Ints, fewest: int) -> npt.NDArray[np.bool_]:
-    """Mask of the rows of the k-core: the largest subset where every user and item has ``fewest`` rows or more.
-
-    user, item: int [n], one row for each different pair.
-    """
-    kept = np.ones(len(user), dtype=bool)
-    while True:
-        of_user = np.bincount(user[kept], minlength=int(user.max(initial=-1)) + 1)
-        of_item = np.bincount(item[kept], minlength=int(item.max(initial=-1)) + 1)
-        thin = kept & ((of_user[user] < fewest) | (of_item[item] < fewest))
-        if not thin.any():
-            return kept
-        kept &= ~thin
+def checkin_columns(data: bytes, where: str, *, skip_malformed: bool = False) -> Columns:
+    """All check-ins, repeats included; arguments and errors as of :func:`listed_checkins`."""
+    return read_columns(data, _CHECKINS, where, skip_malformed=skip_malformed)
 
 
 def read_id_list(data: bytes, where: str) -> pa.Array:
@@ -161,16 +128,10 @@ def id_list(known: DatasetCard, kind: str, beside: tuple[Path, ...]) -> pa.Array
         spec = known.id_lists[kind]
         raise DataError(
             f"Dataset {known.name!r} needs {spec.filename} to select its {kind}s: put it ({spec.url}, plain or .gz) beside "
-            f"the check-ins or into {known.name}/ of FEDBENCH_DATA; or import under another name, for the {CORE}-core "
-            "of all check-ins."
+            f"the check-ins or into {known.name}/ of FEDBENCH_DATA; or import under another name (--k-core 10 keeps "
+            "about as many)."
         )
     return read_id_list(read_whole(path), str(path))
-
-
-def _read(data: bytes, where: str, skip_malformed: bool) -> tuple[Columns, npt.NDArray[np.float64]]:
-    columns = read_columns(data, _CHECKINS, where, skip_malformed=skip_malformed)
-    assert columns.time is not None  # the layout has one
-    return columns, columns.time
 
 
 def _places(ids: pa.Array, among: pa.Array) -> npt.NDArray[np.int32]:

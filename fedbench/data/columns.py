@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from fedbench.data.dates import Dates, example, fits, seconds_of
 from fedbench.errors import DataError
 
 Float64 = npt.NDArray[np.float64]
@@ -26,6 +27,8 @@ Float64 = npt.NDArray[np.float64]
 
 _BLOCK = 1 << 20
 """Bytes, up to the next line end, that are looked at together when a file holds a malformed line."""
+_LONGEST_RECORD = 100
+"""Lines that a record with line ends in quotes may have."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?")
 
 
@@ -40,14 +43,20 @@ class Layout:
     time: int | None
     numbers: tuple[tuple[int, str], ...] = ()
     header: bool = False
-    blank_numbers: bool = False
-    """Whether a number may be left empty."""
-    iso_time: bool = False
-    """Whether the time is text such as 2010-10-19T23:55:27Z instead of a number."""
-    zoned: bool = True
-    """Whether such a time names its zone."""
+    blank: tuple[int, ...] = ()
+    """Numbers that may be left empty, by position."""
+    dates: Dates | None = None
+    """How times are written that are text such as 2010-10-19T23:55:27Z instead of numbers."""
     quoted: bool = False
-    """Whether fields may stand in double quotes, and then hold separators."""
+    """Whether fields may stand in double quotes, and then hold separators and line ends."""
+    escaped: bool = False
+    """Whether a backslash in such a field takes the next sign as it is."""
+    decimal: str = "."
+    """The sign between the digits of a number."""
+    comments: bool = False
+    """Whether lines that begin with # or % and do not fit are no rows."""
+    kind: int | None = None
+    """A column of text that says what sort of event a row is."""
 
 
 ML_100K = Layout("\t", 4, 0, 1, 3, ((2, "rating"), (3, "timestamp")))
@@ -56,7 +65,7 @@ ML_1M = Layout("::", 4, 0, 1, 3, ((2, "rating"), (3, "timestamp")))
 """``ratings.dat``: user::movie::rating::timestamp."""
 TRIPLES = Layout("\t", 3, 0, 1, 2, ((2, "timestamp"),))
 """user, item, timestamp."""
-ML_1M_PARTIAL = Layout(",", 5, 0, 1, 3, ((2, "rating"), (3, "timestamp"), (4, "chron_pos")), True, True)
+ML_1M_PARTIAL = Layout(",", 5, 0, 1, 3, ((2, "rating"), (3, "timestamp"), (4, "chron_pos")), True, (2, 3, 4))
 """ratings.dat with part of its timestamps, and each user's chronological positions from the SASRec file."""
 
 
@@ -69,9 +78,23 @@ class Columns:
     numbers: dict[str, Float64]
     time: Float64 | None
     malformed: int
+    kind: pa.Array | None = None
+    """Text, where the layout names such a column."""
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def take(self, rows: npt.NDArray[np.integer]) -> Columns:
+        """Some of the rows, by place."""
+        places = pa.array(rows)
+        return replace(
+            self,
+            user=self.user.take(places),
+            item=self.item.take(places),
+            numbers={name: values[rows] for name, values in self.numbers.items()},
+            time=None if self.time is None else self.time[rows],
+            kind=None if self.kind is None else self.kind.take(places),
+        )
 
 
 def read_columns(data: bytes, layout: Layout, where: str, *, skip_malformed: bool = False) -> Columns:
@@ -100,6 +123,7 @@ def read_columns(data: bytes, layout: Layout, where: str, *, skip_malformed: boo
         numbers=numbers,
         time=time,
         malformed=malformed,
+        kind=None if layout.kind is None else table.column(f"f{layout.kind}").combine_chunks(),
     )
 
 
@@ -114,11 +138,10 @@ def _parse(data: bytes, layout: Layout) -> pa.Table:
     types: dict[str, pa.DataType] = {name: pa.string() for name in names}
     types.update({f"f{position}": pa.float64() for position, _ in layout.numbers})
     used = {layout.user, layout.item, *(position for position, _ in layout.numbers)}
-    if layout.time is not None:
-        used.add(layout.time)
+    used |= {position for position in (layout.time, layout.kind) if position is not None}
     wanted = [f"f{position}" for position in sorted(used)]
     if not data or data.isspace():
-        if layout.iso_time:
+        if layout.dates is not None:
             types[f"f{layout.time}"] = pa.float64()
         return pa.table({name: pa.array([], types[name]) for name in wanted})
     table = pacsv.read_csv(
@@ -129,27 +152,32 @@ def _parse(data: bytes, layout: Layout) -> pa.Table:
         parse_options=pacsv.ParseOptions(
             delimiter=separator,
             quote_char='"' if layout.quoted else False,
+            escape_char="\\" if layout.escaped else False,
             ignore_empty_lines=True,
-            newlines_in_values=layout.quoted,
+            newlines_in_values=layout.quoted and b'"' in data,
         ),
         convert_options=pacsv.ConvertOptions(
-            column_types=types, null_values=[""], strings_can_be_null=True, include_columns=wanted
+            column_types=types,
+            null_values=[""],
+            strings_can_be_null=True,
+            include_columns=wanted,
+            decimal_point=layout.decimal,
         ),
     )
-    required = {layout.user, layout.item}
-    if not layout.blank_numbers:
-        required.update(position for position, _ in layout.numbers)
-    if layout.iso_time and layout.time is not None:
+    required = {layout.user, layout.item, *(position for position, _ in layout.numbers)} - set(layout.blank)
+    if layout.dates is not None and layout.time is not None:
         required.add(layout.time)
     if any(table.column(f"f{position}").null_count for position in required):
         raise pa.ArrowInvalid("an empty field")
     for position, _ in layout.numbers:
         if pc.any(pc.invert(pc.is_finite(table.column(f"f{position}")))).as_py():
             raise pa.ArrowInvalid("a number that is not finite")
-    if layout.iso_time and layout.time is not None:
+    if layout.dates is not None and layout.time is not None:
         name = f"f{layout.time}"
-        stamp = pc.cast(pc.cast(table.column(name), pa.timestamp("us", "UTC" if layout.zoned else None)), pa.int64())
-        table = table.set_column(wanted.index(name), name, pc.divide(pc.cast(stamp, pa.float64()), 1e6))
+        seconds = seconds_of(table.column(name), layout.dates)
+        if seconds.null_count:
+            raise pa.ArrowInvalid("a time of another form")
+        table = table.set_column(wanted.index(name), name, seconds)
     return table
 
 
@@ -167,7 +195,7 @@ def _parse_by_block(data: bytes, layout: Layout, where: str, skip_malformed: boo
     tables: list[pa.Table] = []
     malformed = lines = start = 0
     while start < len(data):
-        end = data.find(b"\n", start + _BLOCK) + 1 or len(data)
+        end = _block_end(data, start, layout)
         block = data[start:end]
         try:
             tables.append(_parse(block, layout))
@@ -184,6 +212,34 @@ def _parse_by_block(data: bytes, layout: Layout, where: str, skip_malformed: boo
     return pa.concat_tables(tables), malformed
 
 
+def _block_end(data: bytes, start: int, layout: Layout) -> int:
+    """Where a block ends: at the end of a line, of one that does not stand in quotes where they are closed soon."""
+    end = data.find(b"\n", start + _BLOCK) + 1 or len(data)
+    if not layout.quoted:
+        return end
+    odd, last = data.count(b'"', start, end) % 2, end
+    for _ in range(_LONGEST_RECORD):
+        if not odd or last == len(data):
+            return last
+        following = data.find(b"\n", last) + 1 or len(data)
+        odd, last = (odd + data.count(b'"', last, following)) % 2, following
+    return end
+
+
+def _records(block: bytes, quoted: bool) -> Iterator[tuple[int, bytes]]:
+    """Number of the first line, and text, of every record: a line, or several where a quoted field holds line ends."""
+    lines = block.splitlines()
+    place = 0
+    while place < len(lines):
+        size, odd = 1, quoted and lines[place].count(b'"') % 2
+        while odd and size < _LONGEST_RECORD and place + size < len(lines):
+            odd = (odd + lines[place + size].count(b'"')) % 2
+            size += 1
+        size = 1 if odd else size
+        yield place + 1, b"\n".join(lines[place : place + size])
+        place += size
+
+
 def _sift(block: bytes, layout: Layout, where: str, before: int, skip_malformed: bool) -> tuple[list[bytes], int]:
     """The well-formed lines without a header, and how many others there are; or the error that names the first.
 
@@ -191,16 +247,20 @@ def _sift(block: bytes, layout: Layout, where: str, before: int, skip_malformed:
     """
     kept: list[bytes] = []
     malformed = 0
-    for number, line in enumerate(block.splitlines(), start=1):
+    for number, line in _records(block, layout.quoted):
         if not line.strip(b" ") or (layout.header and number == 1):
             continue
         problem = _problem(line, layout)
         if not problem:
             kept.append(line)
+        elif layout.comments and line.lstrip().startswith((b"#", b"%")):
+            continue
         elif skip_malformed:
             malformed += 1
         else:
-            raise DataError(f"{where}:{before + number}: {problem}")
+            raise DataError(
+                f"{where}:{before + number}: {problem}; mend the line, or leave such out: --skip-malformed."
+            )
     return kept, malformed
 
 
@@ -208,7 +268,7 @@ def _problem(line: bytes, layout: Layout) -> str:
     """What is wrong with one line, or an empty string."""
     try:
         text = line.decode("utf-8")
-        fields = next(csv.reader([text], delimiter=layout.separator)) if layout.quoted else text.split(layout.separator)
+        fields = split_record(text, layout)
     except UnicodeDecodeError:
         return "the line is not UTF-8 text"
     except csv.Error as error:
@@ -218,22 +278,22 @@ def _problem(line: bytes, layout: Layout) -> str:
     for position, name in ((layout.user, "user"), (layout.item, "item")):
         if not fields[position]:
             return f"the {name} id is empty"
-        if "\t" in fields[position]:
+        if "\t" in fields[position] and len(layout.separator) > 1:
             return f"the {name} id {fields[position]!r} holds a tab"
     for position, name in layout.numbers:
         text = fields[position]
-        if not text and layout.blank_numbers:
+        if not text and position in layout.blank:
             continue
-        if not NUMBER.fullmatch(text):
+        if not NUMBER.fullmatch(text.replace(layout.decimal, ".")):
             return f"{name} {text!r} is not a number"
-    if layout.iso_time and layout.time is not None and zoned(fields[layout.time]) is not layout.zoned:
-        return f"time {fields[layout.time]!r} is not of the form 2010-10-19T23:55:27{'Z' if layout.zoned else ''}"
+    if layout.dates is not None and layout.time is not None and not fits(fields[layout.time], layout.dates):
+        return f"time {fields[layout.time]!r} is not of the form {example(layout.dates)}"
     return ""
 
 
-def zoned(text: str) -> bool | None:
-    """Whether a date of ISO 8601 names its zone; None: it is no such date."""
-    try:
-        return datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        return None
+def split_record(text: str, layout: Layout) -> list[str]:
+    """The fields of a record; raises ``csv.Error`` where it cannot be cut."""
+    if not layout.quoted:
+        return text.split(layout.separator)
+    escape = "\\" if layout.escaped else None
+    return next(csv.reader(io.StringIO(text, newline=""), delimiter=layout.separator, escapechar=escape), [])

@@ -1,31 +1,41 @@
-"""``fedbench data import``: from a file, folder or zip archive that somebody has to a dataset of the data home."""
+"""``fedbench data import``: from files, a folder or an archive that somebody has to a dataset of the data home."""
 
 from __future__ import annotations
 
-import re
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from fedbench.data.catalogue import PUBLISHED, DatasetCard
-from fedbench.data.checkins import core_checkins, id_list, listed_checkins
-from fedbench.data.columns import ML_1M, ML_100K, TRIPLES, Layout, read_columns
+from fedbench.data.checkins import id_list, listed_checkins
+from fedbench.data.columns import Columns
 from fedbench.data.datasets import entry
-from fedbench.data.files import LIMIT, read_whole
+from fedbench.data.files import LIMIT
+from fedbench.data.filters import NO_FILTERS, Filters, filtered
+from fedbench.data.formats import check_format, content, detect, read
 from fedbench.data.home import sha256_of
-from fedbench.data.interactions import reindexed_table, table_of_columns
-from fedbench.data.library import check_name, write_imported
-from fedbench.data.lists import read_lists
+from fedbench.data.interactions import table_of_columns
+from fedbench.data.library import check_name, imported_path, write_imported
+from fedbench.data.names import UNTOLD, Picks
 from fedbench.data.published import split_table
-from fedbench.data.records import INTERACTIONS, Table
+from fedbench.data.records import INTERACTIONS, Dropped, Table
+from fedbench.data.sources import inner, plain_files, single_source, split_files
 from fedbench.data.summary import Summary, summarise
-from fedbench.data.tables import EXAMPLE, first_lines, layout_of, plain_text, rating_notes, read_table, sniff
-from fedbench.data.unpack import unpack
-from fedbench.data.upstream import json_table
+from fedbench.data.tables import rating_notes
+from fedbench.data.unpack import is_archive, unpack
 from fedbench.errors import DataError, UserError
 
-Reader = Callable[[bytes, str, bool], Table]
+SPLIT = "split"
+"""Format of a folder with train and test files."""
+
+_SHOWN = 5
+"""Rows of a preview."""
 
 
 @dataclass(frozen=True)
@@ -40,215 +50,270 @@ class Imported:
     """The parquet file in the data home."""
     summary: Summary
     notes: tuple[str, ...]
+    dropped: tuple[Dropped, ...] = ()
+    """What was left out on request, and why."""
+    preview: tuple[dict[str, str], ...] = ()
+    """The first rows as they were read, by role."""
 
 
-def _columns(layout: Layout) -> Reader:
-    def reader(data: bytes, where: str, skip: bool) -> Table:
-        columns = read_columns(data, layout, where, skip_malformed=skip)
-        return table_of_columns(columns, rating_notes(columns))
+@dataclass(frozen=True)
+class Read:
+    """An import that was read and checked, of which nothing is written yet."""
 
-    return reader
+    made: Imported
+    table: Table
 
+    def keep(self) -> Imported:
+        """Write it into the data home, of a name of one's own in place of what it held.
 
-def _single_list(data: bytes, where: str, skip: bool) -> Table:
-    rows, malformed = read_lists(data, where, skip_malformed=skip)
-    return replace(reindexed_table(rows, "the file has no timestamps"), malformed=malformed)
-
-
-FORMATS: dict[str, tuple[str, Reader]] = {
-    "ml-100k": ("u.data: user, item, rating, timestamp separated by tabs", _columns(ML_100K)),
-    "ml-1m": ("ratings.dat: user::movie::rating::timestamp", _columns(ML_1M)),
-    "amazon": (
-        "reviews in JSON, one a line",
-        lambda data, where, skip: json_table(data, where, skip_malformed=skip),
-    ),
-    "gowalla": (
-        "SNAP check-ins; dataset gowalla: those of NGCF's lists, any other: the 10-core",
-        lambda d, where, skip: core_checkins(d, where, skip_malformed=skip),
-    ),
-    "inter": ("RecBole's .inter", read_table),
-    "triples": ("user, item, timestamp separated by tabs", _columns(TRIPLES)),
-    "lists": ("'user item item ...' or 'user item' lines", _single_list),
-    "table": ("CSV in any dialect, best with a header such as user_id,item_id,rating,timestamp", read_table),
-}
-"""Formats of a single file: what each is, and its reader (content, name for messages, skip malformed lines)."""
-
-SPLIT = "split"
-"""Format of a folder with train and test files, ``lists`` or ``triples`` each."""
-
-_PARTS = re.compile(
-    r"(?P<part>train|valid|val|test)(_rebuilt)?(?P<public>\.part-(?P<percent>[0-9.]+)%)?\.(txt|dat|csv|tsv)(\.gz)?"
-)
-_KNOWN_FILES = {"u.data": "ml-100k", "ratings.dat": "ml-1m"}
-_PREFERRED = (
-    re.compile(r"u\.data|ratings\.(dat|csv|tsv)|user_artists\.dat"),
-    re.compile(r".*\.inter"),
-    re.compile(r".*\.(json|jsonl)(\.gz)?"),
-    re.compile(r".*\.(csv|tsv)(\.gz)?"),
-)
-"""Names of the files of a folder or archive that hold interactions, the surest first."""
+        Raises:
+            DataError: the data home cannot be written.
+        """
+        alone = entry(self.made.dataset) is None
+        write_imported(self.made.dataset, self.made.slot, self.table, alone=alone)
+        return self.made
 
 
 def import_dataset(
-    name: str, path: Path, *, layout: str = "auto", split: str | None = None, skip_malformed: bool = False
+    name: str,
+    *paths: Path,
+    layout: str = "auto",
+    split: str | None = None,
+    skip_malformed: bool = False,
+    picks: Picks = UNTOLD,
+    filters: Filters = NO_FILTERS,
 ) -> Imported:
-    """Parse what is at ``path``, check it and keep it in the data home under ``name``.
+    """Parse what is at ``paths``, check it and keep it in the data home under ``name``: :func:`read_import`, kept."""
+    read = read_import(
+        name, *paths, layout=layout, split=split, skip_malformed=skip_malformed, picks=picks, filters=filters
+    )
+    return read.keep()
+
+
+def read_import(
+    name: str,
+    *paths: Path,
+    layout: str = "auto",
+    split: str | None = None,
+    skip_malformed: bool = False,
+    picks: Picks = UNTOLD,
+    filters: Filters = NO_FILTERS,
+) -> Read:
+    """Parse what is at ``paths`` and check it; nothing is written.
 
     A name of the catalogue fills that dataset (the counts are compared with the catalogue's, and the checksum is
     told where the catalogue has none to compare with); a new name makes a new dataset. Single files are renumbered by
     first appearance, unless the catalogue has id lists for them, which are taken from the folder of the file or from
-    FEDBENCH_DATA; folders of train and test files keep their indices.
+    FEDBENCH_DATA; train and test files keep their indices, where they have such.
 
     Args:
         name: the dataset.
-        path: a file (gzip or plain), a folder, or a zip archive.
+        paths: a file (plain, or packed by gzip, bzip2, xz or zstd), a folder, or a zip or tar archive; or several
+            files: the parts of a split, told by their names, or the parts of one table.
         layout: one of ``FORMATS``, ``split``, or ``auto``: by name and first line.
-        split: for a folder of train and test files of a catalogue dataset that has several published splits: which.
+        split: for train and test files of a catalogue dataset that has several published splits: which.
         skip_malformed: count malformed lines and go on, instead of refusing the file with its name and line number.
+        picks: which columns are user, item, rating and time, where a table does not tell.
+        filters: what is left out.
 
     Raises:
-        UserError: the name, the format or the split is not possible.
-        DataError: the file is missing, damaged, malformed or empty, or the data home cannot be written.
+        UserError: the name, the format, the split, a column or a filter is not possible.
+        DataError: a file is missing, damaged, malformed or empty.
     """
     check_name(name)
     known = entry(name)
     if known is not None and known.embedded:
         raise UserError(f"Dataset {name!r} is generated by fedbench; import yours under another name.")
-    if layout not in ("auto", SPLIT, *FORMATS):
-        raise UserError(f"Unknown format {layout!r}. Known: auto, {SPLIT}, {', '.join(FORMATS)}.")
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder.")
+    layout = check_format(layout, ("auto", SPLIT))
+    filters.check()
+    if known is not None and filters:
+        raise UserError(
+            f"{known.name!r} is the name of a dataset of the catalogue; give what is left of it a name of its own, such as"
+            f" {known.name}-small."
+        )
+    paths = tuple(Path(os.path.expanduser(path)) for path in paths)
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder.")
     with tempfile.TemporaryDirectory(prefix="fedbench-") as scratch:
-        source = path
-        if path.is_file() and path.suffix.lower() == ".zip":
-            unpack(path, Path(scratch), LIMIT)
-            source = Path(scratch)
-        table, layout, slot = _read(known, source, path, layout, split, skip_malformed)
+        task = _Task(known, layout, split, skip_malformed, picks, filters, Path(scratch))
+        found = task.of_one(paths[0]) if len(paths) == 1 else task.of_several(paths)
+    table = found.table
     summary = summarise(table)
+    shown = ", ".join(path.name or str(path) for path in paths[:4]) + (", ..." if len(paths) > 4 else "")
     if summary.rows == 0:
-        raise DataError(f"{path}: holds no interaction.")
-    notes = [f"imported from {path.name}", *table.notes]
-    if slot == INTERACTIONS and not table.ordered:
+        raise DataError(f"{', '.join(map(str, paths[:2]))}: holds no interaction.")
+    notes = [f"imported from {shown}", *table.notes]
+    if found.slot == INTERACTIONS and not table.ordered:
         notes.append("no times: the test item of each user is drawn at random by leave-one-out")
     if known is not None:
         name = known.name
-        notes += _differences(known, slot, summary)
-        if slot == INTERACTIONS and path.is_file() and known.download is not None and known.download.sha256 is None:
-            size = path.stat().st_size
-            notes.append(f"{path.name}: {size:,} bytes, SHA-256 {sha256_of(path)} (upstream states none to compare)")
+        notes += _differences(known, found.slot, summary)
+        single = paths[0] if len(paths) == 1 and paths[0].is_file() else None
+        if found.slot == INTERACTIONS and single and known.download is not None and known.download.sha256 is None:
+            size = single.stat().st_size
+            notes.append(
+                f"{single.name}: {size:,} bytes, SHA-256 {sha256_of(single)} (upstream states none to compare)"
+            )
     table = replace(table, notes=tuple(notes))
-    return Imported(name, slot, layout, write_imported(name, slot, table), summary, table.notes)
+    path = imported_path(name, found.slot)
+    made = Imported(name, found.slot, found.format, path, summary, table.notes, table.dropped, found.preview)
+    return Read(made, table)
 
 
-def _read(
-    known: DatasetCard | None, source: Path, shown: Path, layout: str, split: str | None, skip: bool
-) -> tuple[Table, str, str]:
-    """The table, the format it was in, and the slot it fills."""
-    if source.is_dir():
-        source = _inner(source)
-        parts = _split_files(source)
-        if layout in (SPLIT, "auto") and {"train", "test"} <= parts.keys():
-            slot = _published_slot(known, split)
-            contents = {part: (str(shown / file.name), _content(file)) for part, file in parts.items()}
-            return split_table(contents, f"files of {shown.name}", skip_malformed=skip), SPLIT, slot
-        source = _single_file(source, shown)
-    if layout == SPLIT:
-        raise DataError(f"{shown}: a split is a folder with train and test files (.txt, .dat, .csv or .tsv, also .gz).")
-    data = _content(source)
-    where = str(shown) if source == shown else f"{shown}/{source.name}"
-    if layout == "auto":
-        layout = detect(data, source.name, str(shown))
-    if layout == "gowalla" and known is not None and known.id_lists:
-        beside = (source.parent, shown.parent)
-        users, items = (id_list(known, kind, beside) for kind in ("user", "item"))
-        return listed_checkins(data, where, users, items, skip_malformed=skip), layout, INTERACTIONS
-    return FORMATS[layout][1](data, where, skip), layout, INTERACTIONS
+@dataclass(frozen=True)
+class _Found:
+    table: Table
+    format: str
+    slot: str
+    preview: tuple[dict[str, str], ...] = ()
 
 
-def _content(path: Path) -> bytes:
-    """The text of a file; raises :class:`DataError` for containers whose content is no text."""
-    data = read_whole(path)
-    for magic, what in ((b"PK\x03\x04", "a zip archive or a spreadsheet"), (b"PAR1", "a parquet file")):
-        if data.startswith(magic):
-            raise DataError(f"{path}: {what}; save its table as CSV, with a header such as {EXAMPLE}.")
-    if data[257:262] == b"ustar":
-        raise DataError(f"{path}: a tar archive; unpack it and name the file or folder.")
-    return plain_text(data, str(path))
+@dataclass(frozen=True)
+class _Task:
+    """What is asked of an import, and a folder for what archives hold."""
+
+    known: DatasetCard | None
+    layout: str
+    split: str | None
+    skip: bool
+    picks: Picks
+    filters: Filters
+    scratch: Path
+
+    def of_one(self, path: Path) -> _Found:
+        """Of a file, a folder or an archive."""
+        if path.is_dir():
+            return self._folder(inner(path), path)
+        if is_archive(path) and not _is_spreadsheet(path):
+            unpack(path, self.scratch, LIMIT)
+            return self._folder(inner(self.scratch), path)
+        if self.layout == SPLIT:
+            raise DataError(f"{path}: a split is train and test files: name both, or their folder.")
+        return self._rows([path], path)
+
+    def of_several(self, paths: Sequence[Path]) -> _Found:
+        """Of train and test files, or of the files of one table."""
+        for path in paths:
+            if path.is_dir() or is_archive(path):
+                raise DataError(f"{path}: a folder or archive beside other files; name it alone, or its files.")
+        parts = split_files(paths, "these files") if self.layout in (SPLIT, "auto") else {}
+        if len(parts) == len(paths):
+            return self._parts(parts, Path(), ", ".join(path.name for path in paths))
+        if parts or self.layout == SPLIT:
+            others = ", ".join(path.name for path in paths if path not in parts.values())
+            raise DataError(f"{others}: neither train, valid nor test by name; name train and test files alone.")
+        return self._rows(paths, Path())
+
+    def _folder(self, folder: Path, shown: Path) -> _Found:
+        parts = split_files(plain_files(folder), str(shown)) if self.layout in (SPLIT, "auto") else {}
+        if parts:
+            return self._parts(parts, shown, f"files of {shown.name}")
+        if self.layout == SPLIT:
+            raise DataError(
+                f"{shown}: a split is a folder with train and test files (.txt, .dat, .csv or .tsv, also .gz)."
+            )
+        return self._rows(single_source(folder, shown), shown)
+
+    def _parts(self, parts: dict[str, Path], shown: Path, order: str) -> _Found:
+        slot = _published_slot(self.known, self.split)
+        if self.filters:
+            raise UserError(
+                "--min-rating, --k-core and --sample-users would cut a split that is made already; name its files with"
+                " --format table (or json, inter), one after the other, to import them as one table."
+            )
+        contents, notes = {}, []
+        for part, file in parts.items():
+            data, note = content(file)
+            contents[part] = (str(shown / file.name) if str(shown) != "." else str(file), data)
+            notes += [note] if note and note not in notes else []
+        keep = self.known is not None
+        table = split_table(contents, order, skip_malformed=self.skip, picks=self.picks, keep=keep)
+        train = table.parts["train"]
+        ids = table.item_ids
+        rows = [
+            (str(train.user[k]), str(train.item[k]) if ids is None else ids[train.item[k]])
+            for k in range(len(train))[:_SHOWN]
+        ]
+        preview = tuple({"user": user, "item": item} for user, item in rows)
+        return _Found(replace(table, notes=(*notes, *table.notes)), SPLIT, slot, preview)
+
+    def _rows(self, files: Sequence[Path], shown: Path) -> _Found:
+        """Of files that hold rows, one after the other; named in messages as part of ``shown``."""
+        read_of: list[Columns] = []
+        notes: dict[str, None] = {}
+        layout = self.layout
+        for file in files:
+            data, note = content(file)
+            where = str(file) if file == shown or str(shown) == "." else f"{shown}/{file.name}"
+            if self._is_listed(data, file, where):
+                return self._listed(data, file, where, shown)
+            columns, layout, told = read(data, file.name, where, self.layout, self.skip, self.picks)
+            read_of.append(columns)
+            notes.update(dict.fromkeys([note, *told] if note else told))
+        columns = read_of[0] if len(read_of) == 1 else _joined(read_of)
+        where = str(files[0] if str(shown) == "." else shown)
+        preview = _preview(columns)
+        columns, dropped = filtered(columns, self.filters, where)
+        if self.filters.min_rating is None:
+            notes.update(dict.fromkeys(rating_notes(columns)))
+        table = replace(table_of_columns(columns, tuple(notes)), dropped=dropped)
+        return _Found(table, layout, INTERACTIONS, preview)
+
+    def _is_listed(self, data: bytes, file: Path, where: str) -> bool:
+        """Whether these are the check-ins of a dataset that lists of ids select."""
+        if self.known is None or not self.known.id_lists:
+            return False
+        layout = detect(data, file.name, where, self.picks) if self.layout == "auto" else self.layout
+        return layout == "gowalla"
+
+    def _listed(self, data: bytes, file: Path, where: str, shown: Path) -> _Found:
+        assert self.known is not None
+        beside = (file.parent, shown.parent)
+        users, items = (id_list(self.known, kind, beside) for kind in ("user", "item"))
+        table = listed_checkins(data, where, users, items, skip_malformed=self.skip)
+        return _Found(table, "gowalla", INTERACTIONS)
 
 
-def detect(data: bytes, filename: str, where: str) -> str:
-    """The format of a file, by its name and its first lines; raises :class:`DataError` when it is none of ours."""
-    if filename in _KNOWN_FILES:
-        return _KNOWN_FILES[filename]
-    line = next((line.strip() for line in first_lines(data) if line.strip()), "")
-    tabs = line.split("\t")
-    if line.startswith(("{", "[")):
-        return "amazon"
-    if any(column.partition(":")[0] == "user_id" and ":" in column for column in tabs):
-        return "inter"
-    if line.count("::") == 3:
-        return "ml-1m"
-    if len(tabs) == 5 and re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", tabs[1]):
-        return "gowalla"
-    sniffed = sniff(data)
-    if line.replace(" ", "").isdigit() and (sniffed is None or not sniffed.ends_in_times):
-        return "lists"
-    if sniffed is None:
-        known = ", ".join(FORMATS)
-        raise DataError(f"{where}: the format is not recognised; name it with --format ({known}), or bring {EXAMPLE}.")
-    if sniffed.header is None and sniffed.separator == "\t":
-        numbers, _ = layout_of(sniffed, where)
-        for name, layout in (("ml-100k", ML_100K), ("triples", TRIPLES)):
-            if numbers == layout and line.replace("\t", "").replace(".", "").isdigit():
-                return name
-    return "table"
+def _is_spreadsheet(path: Path) -> bool:
+    return path.suffix.lower() in (".xlsx", ".xlsm", ".ods", ".docx", ".npz", ".jar")
 
 
-def _inner(folder: Path) -> Path:
-    """The folder itself, or what is inside when it holds nothing but one folder, as archives do."""
-    while len(inside := [path for path in folder.iterdir() if not _is_debris(path)]) == 1 and inside[0].is_dir():
-        folder = inside[0]
-    return folder
+def _joined(parts: Sequence[Columns]) -> Columns:
+    """The rows of several files, one after the other; times and ratings where all have them."""
+    ratings = [part.numbers["rating"] for part in parts if "rating" in part.numbers]
+    times = [part.time for part in parts if part.time is not None]
+    user, item = (
+        pa.chunked_array([getattr(part, kind) for part in parts]).combine_chunks() for kind in ("user", "item")
+    )
+    return Columns(
+        user,
+        item,
+        {"rating": np.concatenate(ratings)} if len(ratings) == len(parts) else {},
+        np.concatenate(times) if len(times) == len(parts) else None,
+        sum(part.malformed for part in parts),
+    )
 
 
-def _is_debris(path: Path) -> bool:
-    """What macOS and others leave in folders and archives beside the data."""
-    return path.name.startswith(".") or path.name == "__MACOSX"
+def _preview(columns: Columns) -> tuple[dict[str, str], ...]:
+    """The first rows, as text by role."""
+    rows = []
+    for row in range(min(_SHOWN, len(columns))):
+        shown = {"user": str(columns.user[row]), "item": str(columns.item[row])}
+        if "rating" in columns.numbers:
+            shown["rating"] = f"{columns.numbers['rating'][row]:g}"
+        if columns.time is not None:
+            shown["time"] = _moment(float(columns.time[row]))
+        rows.append(shown)
+    return tuple(rows)
 
 
-def _split_files(folder: Path) -> dict[str, Path]:
-    """The train, test, validation and attacker-visible files of a folder, by part."""
-    parts: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        match = _PARTS.fullmatch(path.name)
-        if match is None or not path.is_file():
-            continue
-        part = "valid" if match["part"] == "val" else match["part"]
-        if match["public"]:
-            part = f"public:{float(match['percent']) / 100:g}"
-        if part in parts:
-            raise DataError(f"{folder}: {parts[part].name} and {path.name} are both the {part} file; keep one.")
-        parts[part] = path
-    return parts
-
-
-def _single_file(folder: Path, shown: Path) -> Path:
-    """The one file of a folder that can be imported."""
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(map(_is_debris, [path, *path.relative_to(folder).parents]))
-    ]
-    found: list[Path] = []
-    for pattern in _PREFERRED:
-        found = found or [path for path in files if pattern.fullmatch(path.name)]
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found[:5]) + (", ..." if len(found) > 5 else "") or "none"
-        raise DataError(
-            f"{shown}: needs train and test files, or exactly one of u.data, ratings.dat, *.inter, *.json(.gz), *.csv "
-            f"(found: {names}); or name the file itself."
-        )
-    return found[0]
+def _moment(time: float) -> str:
+    """A time as a date, where it can be one in seconds, or in thousandths, millionths or billionths."""
+    for unit in (1.0, 1e3, 1e6, 1e9):
+        if 1e8 <= time / unit < 4e9:
+            return datetime.fromtimestamp(time / unit, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{time:.15g}"
 
 
 def _published_slot(known: DatasetCard | None, split: str | None) -> str:

@@ -58,11 +58,18 @@ def read_imported(name: str, slot: str) -> Table | None:
         raise DataError(f"{error}; import {name!r} again.") from error
 
 
-def write_imported(name: str, slot: str, table: Table) -> Path:
-    """Keep a table; raises :class:`DataError` when the data home cannot be written."""
+def write_imported(name: str, slot: str, table: Table, *, alone: bool = False) -> Path:
+    """Keep a table, ``alone``: in place of all that was imported under the name before but images.
+
+    Raises:
+        DataError: the data home cannot be written.
+    """
     path = imported_path(name, slot)
     try:
         write_table(path, table)
+        for other in imported_slots(name) if alone else ():
+            if other != slot:
+                imported_path(name, other).unlink()
     except OSError as error:
         raise DataError(
             f"{path.parent} cannot be written ({error.strerror or error}); set FEDBENCH_CACHE to a folder that can."

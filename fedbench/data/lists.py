@@ -1,13 +1,19 @@
 """Index lists, the format of the published splits: one line per user, ``user item item ...``, 0-based indices.
 
 The same reader takes ``user item`` pairs, one per line (a list of one item). Columns are separated by blanks or tabs,
-lines end in LF or CRLF. A user may come on several lines.
+lines end in LF or CRLF. A user may come on several lines. Lists that somebody brings may have any ids, see
+:func:`read_named_lists`.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from fedbench.data.records import Int64, Interactions
 from fedbench.errors import DataError
@@ -15,6 +21,9 @@ from fedbench.errors import DataError
 LARGEST_INDEX = 2**31 - 2
 """Indices are stored as int32."""
 
+_SAMPLE = 1 << 20
+_GAP = re.compile(r"[ \t]+|,")
+_WORD = re.compile(r"[\w.:-]+")
 _DIGITS = 10
 """An index of more digits than this is out of range."""
 
@@ -47,6 +56,52 @@ def read_lists(data: bytes, where: str, *, skip_malformed: bool = False) -> tupl
     user = values[heads][np.cumsum(heads) - 1]
     body = ~heads
     return Interactions(user[body].astype(np.int32), values[body].astype(np.int32)), skipped
+
+
+def read_named_lists(data: bytes) -> tuple[pa.Array, pa.Array]:
+    """The users and the items of the rows of a list file with any ids, as text, in the order of the file.
+
+    Fields are separated by blanks, tabs or commas. A line with a user and no item has no row.
+    """
+    text = pa.array(data.replace(b",", b" ").replace(b"\r\n", b"\n").decode("utf-8", "replace").split("\n"))
+    words = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(text))
+    lengths = np.asarray(pc.list_value_length(words))
+    flat = words.flatten()
+    starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)
+    head = np.zeros(len(flat), dtype=bool)
+    head[starts[lengths > 0]] = True
+    line = np.repeat(np.arange(len(lengths)), lengths)
+    body = np.flatnonzero(~head)
+    return flat.take(pa.array(starts[line[body]])), flat.take(pa.array(body))
+
+
+def looks_like_lists(lines: Sequence[str]) -> bool:
+    """Whether the first lines of a file are lists of ids: user item item ..., or pairs with a blank between."""
+    cut = [_GAP.split(line.strip()) for line in lines if line.strip()]
+    if not cut:
+        return False
+    words = [word for line in cut for word in line]
+    indices = sum(word.isascii() and word.isdigit() for word in words)
+    digits = all(map(str.isdigit, cut[0])) and 2 * indices > len(words)  # a line that is wrong is named when it is read
+    if not digits and not (
+        all(map(_WORD.fullmatch, words)) and 5 * sum(bool(re.search("[0-9]", word)) for word in words) >= 4 * len(words)
+    ):
+        return False
+    widths = {len(line) for line in cut}
+    users = len({line[0] for line in cut})
+    if len(widths) == 1 and indices in (0, len(words)):
+        width = max(widths)
+        if width == 1 or not digits or any(sign in line for line in lines for sign in "\t,"):
+            return False
+        return width == 2 or users == len(cut) or width > 4
+    return digits or users == len(cut)
+
+
+def is_indexed(data: bytes) -> bool:
+    """Whether most of the first words of a file are indices that can stay as they are."""
+    words = data[:_SAMPLE].split()
+    short = sum(word.isdigit() and (len(word) < _DIGITS or int(word) <= LARGEST_INDEX) for word in words)
+    return 10 * short >= 9 * len(words)
 
 
 def _is_clean(data: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import lzma
 import os
 import tarfile
@@ -23,6 +24,9 @@ MOST_FILES = 1_000_000
 
 LARGEST_FILE = 64 << 20
 """Bytes of one image file."""
+
+_FIRST = 200
+"""Members of a tar archive that tell whether it holds images."""
 
 Read = Callable[[], bytes]
 
@@ -56,7 +60,7 @@ class Tally:
 
 
 def looks_like_images(path: Path) -> bool:
-    """Whether most files of a folder or zip archive are images, or the file is a tar archive (which nothing else is).
+    """Whether most files of a folder or archive are images; of a tar archive, most of the first files.
 
     A path that cannot be read is none; whoever reads it next says why.
     """
@@ -68,10 +72,15 @@ def looks_like_images(path: Path) -> bool:
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as opened:
                 names = [PurePosixPath(name).name for name in opened.namelist() if not name.endswith("/")]
+        elif path.stat().st_size and tarfile.is_tarfile(path):
+            with tarfile.open(path) as packed:
+                first = itertools.islice((member for member in packed if not member.isdir()), _FIRST)
+                names = [PurePosixPath(member.name).name for member in first]
         else:
-            return tarfile.is_tarfile(path)
+            return False
     except _BROKEN:
         return False
+    names = [name for name in names if not name.startswith("._")]
     images = sum(_is_image(name) for name in names)
     return 0 < images >= len(names) - images
 
@@ -197,8 +206,9 @@ def _zip(path: Path) -> Iterator[tuple[str, Read]]:
                 raise DataError(f"{path}: damaged archive, at {member.filename} ({error}); get it again.") from error
 
         for member in members:
-            if not member.is_dir() and _is_image(PurePosixPath(member.filename).name):
-                yield member.filename, partial(reader, member)
+            name = member.filename.replace("\\", "/")  # as some programs of Windows write them
+            if not name.endswith("/") and _is_image(PurePosixPath(name).name):
+                yield name, partial(reader, member)
 
 
 def _tar(path: Path) -> Iterator[tuple[str, Read]]:

@@ -9,11 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedbench.data.columns import TRIPLES, read_columns
+from fedbench.data.columns import TRIPLES, Columns, read_columns
+from fedbench.data.formats import read
 from fedbench.data.interactions import ids_by_appearance, index_by_appearance
-from fedbench.data.lists import read_lists
+from fedbench.data.lists import is_indexed, looks_like_lists, read_lists, read_named_lists
+from fedbench.data.names import UNTOLD, Picks
+from fedbench.data.parquets import MAGIC
 from fedbench.data.records import Interactions, Ints, Table
-from fedbench.data.tables import sniff, table_columns
+from fedbench.data.sniffing import first_lines, sniff
 from fedbench.errors import DataError
 
 
@@ -62,30 +65,42 @@ def published_table(
     )
 
 
-def split_table(files: Mapping[str, tuple[str, bytes]], order: str, *, skip_malformed: bool = False) -> Table:
-    """The parts of a split that somebody brings: lists, pairs, triples, or tables with a header or more columns.
+def split_table(
+    files: Mapping[str, tuple[str, bytes]],
+    order: str,
+    *,
+    skip_malformed: bool = False,
+    picks: Picks = UNTOLD,
+    keep: bool = False,
+) -> Table:
+    """The parts of a split that somebody brings: lists, pairs, triples, tables, objects in JSON, or parquet.
 
-    All parts are read alike. Indices stay as they are in the files, unless more than half of them would be of nobody, or ids
-    are text: then they are numbered anew, and a note says so.
+    All parts are read alike. Indices stay as they are in the files where each of them occurs. Else they are numbered anew,
+    in their order, and a note says so; ids that are text or have too many digits are numbered by first appearance.
+
+    Args:
+        files, order, skip_malformed: as of :func:`published_table`.
+        picks: what was said of the columns.
+        keep: leave indices as they are unless more than half of them would be of nobody.
 
     Raises:
-        DataError: as :func:`published_table`.
+        DataError: as :func:`published_table`. UserError: a column that was named is not there.
     """
-    sniffed = {part: sniff(data) for part, (_, data) in files.items()}
-    plain = all(each is None or (each.header is None and each.separator in "\t ") for each in sniffed.values())
-    widths = {0 if each is None else each.width for each in sniffed.values()}
-    tabs = all(each is not None and each.separator == "\t" for each in sniffed.values())
-    if plain and not (tabs and widths == {4}):
-        layout = "triples" if tabs and widths == {3} else "lists"
-        return _dense(published_table(files, layout, order, skip_malformed=skip_malformed))
-    columns = {}
+    layout = "" if picks else _layout(files)
+    if layout in ("lists", "triples"):
+        return _dense(published_table(files, layout, order, skip_malformed=skip_malformed), keep)
+    columns: dict[str, Columns] = {}
     notes: dict[str, None] = {}
     for part, (where, data) in files.items():
-        table, note = table_columns(data, where, skip_malformed)
+        told: tuple[str, ...]
+        if layout == "named lists":
+            table, told = Columns(*read_named_lists(data), {}, None, 0), ("read lists: user item item ...",)
+        else:
+            table, _, told = read(data, "", where, layout or "auto", skip_malformed, picks)
         if not len(table):
             raise DataError(f"{where}: the file holds no interaction.")
         columns[part] = table
-        notes[note] = None
+        notes.update(dict.fromkeys(told))
     users, items = (
         pa.chunked_array([getattr(each, kind) for each in columns.values()]).combine_chunks()
         for kind in ("user", "item")
@@ -96,7 +111,31 @@ def split_table(files: Mapping[str, tuple[str, bytes]], order: str, *, skip_malf
         parts[part] = Interactions(user[start : start + len(each)], item[start : start + len(each)])
         start += len(each)
     malformed = sum(each.malformed for each in columns.values())
-    return _dense(Table(parts, num_users, num_items, False, order, malformed, tuple(notes), item_ids))
+    return _dense(Table(parts, num_users, num_items, False, order, malformed, tuple(notes), item_ids), keep)
+
+
+def _layout(files: Mapping[str, tuple[str, bytes]]) -> str:
+    """How all parts are written: ``lists`` or ``triples`` of indices, ``named lists``, ``table``; empty: see each."""
+    contents = [data for _, data in files.values()]
+    if any(data.startswith(MAGIC) or data.lstrip()[:1] in (b"{", b"[") for data in contents):
+        return ""
+    sniffed = [sniff(data) for data in contents]
+    lists = [looks_like_lists(first_lines(data)) for data in contents]
+    plain = all(each is None or (each.header is None and each.separator in "\t ") for each in sniffed)
+    if not plain and not all(lists):
+        return "table"
+    widths = {0 if each is None else each.width for each in sniffed}
+    tabs = all(each is not None and each.separator == "\t" for each in sniffed)
+    rows = any(
+        each is not None and each.separator == " " and each.width in (3, 4) and (each.ends_in_times or not alike)
+        for each, alike in zip(sniffed, lists, strict=True)
+    )
+    indexed = all(map(is_indexed, contents))
+    if rows or (tabs and widths == {4}) or (tabs and not indexed and max(widths) <= 4):
+        return "table"
+    if tabs and widths == {3}:
+        return "triples"
+    return "lists" if indexed and not any(b"," in data for data in contents) else "named lists"
 
 
 def _numbered(ids: pa.Array) -> tuple[Ints, int, tuple[str, ...] | None]:
@@ -109,13 +148,13 @@ def _numbered(ids: pa.Array) -> tuple[Ints, int, tuple[str, ...] | None]:
         return index, size, ids_by_appearance(ids)
 
 
-def _dense(table: Table) -> Table:
-    """The table, its users or items numbered anew where more than half of the indices would be of nobody."""
+def _dense(table: Table, keep: bool) -> Table:
+    """The table, its users or items numbered anew where an index (``keep``: more than half of them) is of nobody."""
     parts = dict(table.parts)
     notes, item_ids, sizes = [*table.notes], table.item_ids, {"user": table.num_users, "item": table.num_items}
     for kind in ("user", "item"):
         known, place = np.unique(np.concatenate([getattr(rows, kind) for rows in parts.values()]), return_inverse=True)
-        if sizes[kind] <= 2 * len(known):
+        if sizes[kind] <= (2 if keep else 1) * len(known):
             continue
         notes.append(
             f"{kind}s are numbered anew, in their order: of the {sizes[kind]:,} indices up to the largest,"

@@ -32,6 +32,17 @@ class Interactions:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """What was left out of an import on request."""
+
+    why: str
+    """As a half-sentence: rated below 4."""
+    rows: int
+    users: int
+    items: int
+
+
+@dataclass(frozen=True)
 class Table:
     """A source after parsing, before anything is split or removed.
 
@@ -52,6 +63,8 @@ class Table:
     notes: tuple[str, ...] = ()
     item_ids: tuple[str, ...] | None = None
     """What the source calls each item, by index; None where it knows indices only."""
+    dropped: tuple[Dropped, ...] = ()
+    """What was left out on request, in this order."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedbench.data.home import cache_home, replacing
-from fedbench.data.records import Interactions, Table
+from fedbench.data.records import Dropped, Interactions, Table
 
 PARSER_VERSION = 1
 """Part of every cache name: raise it when the same files would be parsed into another table."""
@@ -44,6 +45,7 @@ def write_table(path: Path, table: Table) -> None:
         "order": table.order,
         "malformed": table.malformed,
         "notes": list(table.notes),
+        "dropped": [asdict(each) for each in table.dropped],
     }
     metadata = {_KEY: json.dumps(meta).encode()}
     if table.item_ids is not None:
@@ -81,6 +83,7 @@ def read_table(path: Path) -> Table:
             malformed=meta["malformed"],
             notes=tuple(meta["notes"]),
             item_ids=None if ids is None else tuple(json.loads(ids)),
+            dropped=tuple(Dropped(**each) for each in meta.get("dropped", ())),
         )
     except FileNotFoundError:
         raise

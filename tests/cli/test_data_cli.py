@@ -118,6 +118,57 @@ def test_import_as_json(shop: Path) -> None:
     assert Path(made["path"]).is_file()
 
 
+def test_import_shows_rows_counts_and_guesses_before_it_writes(tmp_path: Path, home: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("".join(f"2010-10-{n + 10},x,i{n % 3},u{n % 5},{n % 4}\n" for n in range(20)))
+    with_columns = ("--user", "4", "--item", "3", "--rating", "5", "--time", "1")
+    result = run("import", "mine", path, *with_columns, "--dry-run")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["user", "item", "rating", "time"]
+    assert lines[1].split() == ["u0", "i0", "0", "2010-10-10", "00:00:00"]
+    assert lines[6].startswith("mine: 5 users, 3 items, 15 interactions")
+    assert "  note: read user column 4, item column 3, rating column 5, time column 1" in lines
+    assert lines[-1] == "  nothing was written (--dry-run)"
+    assert not home.exists()
+    made = answer("import", "mine", path, *with_columns, "--dry-run", "--json")
+    assert (made["written"], made["summary"]["rows"]) == (False, 20)
+    assert not home.exists()
+
+
+def test_what_was_dropped_is_shown_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,rating\n" + "".join(f"{u},{i},{(u + i) % 5}\n" for u in range(8) for i in range(8)))
+    result = run("import", "mine", path, "--min-rating", "2", "--k-core", "4", "--sample-users", "5")
+    assert result.exit_code == 0, result.output
+    assert "mine: 5 users," in result.stdout
+    dropped = [line.strip() for line in result.stdout.splitlines() if "dropped: " in line]
+    assert [line.partition(": ")[2].split(" ", 2)[2] for line in dropped] == [
+        "rated below 2, or not rated",
+        "outside the 4-core",
+        "not among the 5 of 8 users that were drawn, with all of 3 users",
+    ]
+    text = " ".join(run("info", "mine").stdout.split())
+    for line in dropped:
+        assert line.partition(": ")[2] in text
+    told = answer("info", "mine", "--json")["import"]
+    assert [each["rows"] for each in told["dropped"]] == [int(line.split()[1]) for line in dropped]
+    assert told["notes"][0] == "imported from r.csv"
+    assert answer("info", "longtail", "--json")["import"] is None
+
+
+def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r.csv").write_text("1,2\n1,3\n")
+    assert answer("import", "mine", "~/r.csv", "--json")["summary"]["rows"] == 2
+
+
+def test_help_of_import_names_the_kinds() -> None:
+    text = " ".join(run("import", "--help").stdout.split())
+    for kind in ("MovieLens", "Amazon 2014, 2018, 2023", "Last.fm", "Gowalla", "RecBole", "LightGCN", "parquet"):
+        assert kind in text
+
+
 def test_brackets_in_names_are_not_markup(tmp_path: Path) -> None:
     path = tmp_path / "[bold]x[red].txt"
     path.write_text("0 1 2\n")

@@ -13,7 +13,9 @@ import pytest
 from data_server import Server
 
 from fedbench.data import DatasetCard, Pairs, get, import_dataset, load_split, resolve
-from fedbench.data.checkins import core, core_checkins, id_list, listed_checkins, read_id_list
+from fedbench.data.checkins import checkin_columns, id_list, listed_checkins, read_id_list
+from fedbench.data.filters import Filters, core
+from fedbench.data.library import read_imported
 from fedbench.data.records import Table
 from fedbench.errors import DataError
 
@@ -78,7 +80,7 @@ def test_nothing_of_the_lists_is_in_the_file() -> None:
     table = listed_checkins(CHECKINS.encode(), "c.txt", pa.array(["500"]), pa.array(["10"]))
     assert (rows_of(table), table.num_users, table.num_items) == ([], 1, 1)
     assert rows_of(listed_checkins(b"", "c.txt", pa.array(["2"]), pa.array(["10"]))) == []
-    assert rows_of(core_checkins(b"", "c.txt")) == []
+    assert len(checkin_columns(b"", "c.txt")) == 0
 
 
 @pytest.mark.parametrize("line", BROKEN)
@@ -122,8 +124,7 @@ def test_import_takes_the_lists_of_the_data_roots(
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("loc-gowalla_totalCheckins.txt", CHECKINS)
-    with pytest.raises(DataError, match=r"checkins\.zip: needs train and test files, or exactly one of"):
-        import_dataset("gowalla", path)
+    assert import_dataset("gowalla", path).summary.rows == 6
     plain = write(tmp_path / "there" / "checkins.txt", CHECKINS.encode())
     assert import_dataset("gowalla", plain, layout="gowalla").summary.rows == 6
 
@@ -202,29 +203,33 @@ def checkins(users: range, places: range, day: int = 1) -> list[str]:
     return [f"{u}\t2010-10-{day:02d}T00:{p:02d}:00Z\t1.5\t-2.5\t{p}" for u in users for p in reversed(places)]
 
 
-def test_check_ins_under_another_name_are_cut_to_the_10_core(tmp_path: Path) -> None:
+def test_check_ins_under_another_name_are_all_kept_or_cut_to_a_core(tmp_path: Path) -> None:
     # 10 users x 10 places are a 10-core. User 77 visits 10 places, of which one has no other visitor: it is removed,
     # and with it that place. Repeated check-ins of a later day stay.
     lines = checkins(range(10), range(10), day=2) + checkins(range(10), range(10))
     lines += [*checkins(range(77, 78), range(9)), "77\t2010-10-01T00:00:00Z\t0\t0\tlonely"]
-    data = "\r\n".join(lines).encode()
-    table = core_checkins(data, "checkins.txt")
-    assert (table.num_users, table.num_items, table.ordered) == (10, 10, True)
+    path = write(tmp_path / "c.txt", "\r\n".join(lines).encode())
+    made = import_dataset("all-check-ins", path)
+    assert (made.format, made.summary.rows, made.summary.interactions) == ("gowalla", 210, 110)
+    made = import_dataset("my-check-ins", path, filters=Filters(k_core=10))
+    assert (made.summary.users, made.summary.items, made.summary.rows, made.summary.interactions) == (10, 10, 200, 100)
+    assert [(gone.why, gone.rows, gone.users, gone.items) for gone in made.dropped] == [
+        ("outside the 10-core", 10, 1, 1)
+    ]
+    assert load_split("my-check-ins", "leave-one-out").report.train_duplicates == 100
+    table = read_imported("my-check-ins", "interactions")
+    assert table is not None
+    assert table.ordered
     rows = table.parts["all"]
     assert rows.user.tolist() == [u for u in range(10) for _ in range(20)]
     # Indices are by first appearance in the file, which lists places 9 to 0; the order of time is 0 to 9, twice.
     assert rows.item[:20].tolist() == list(reversed(range(10))) * 2
-    note = "210 check-ins, 200 of them in the 10-core of 100 different (user, location) pairs, of 110"
-    assert table.notes == (note,)
-    made = import_dataset("my-check-ins", write(tmp_path / "c.txt", data))
-    assert (made.format, made.summary.rows, made.summary.interactions) == ("gowalla", 200, 100)
-    assert load_split("my-check-ins", "leave-one-out").report.train_duplicates == 100
 
 
 def test_time_that_cannot_be_read_is_refused() -> None:
     lines = [*checkins(range(1), range(2)), "0\t2010-13-01T00:00:00Z\t0\t0\t5"]
     with pytest.raises(DataError, match=r"^c\.txt:3: time '2010-13-01T00:00:00Z' is not of the form"):
-        core_checkins("\n".join(lines).encode(), "c.txt")
+        checkin_columns("\n".join(lines).encode(), "c.txt")
 
 
 def test_core_cascades_and_may_be_empty() -> None:

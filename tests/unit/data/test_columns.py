@@ -8,6 +8,7 @@ import pytest
 
 import fedbench.data.columns as columns_module
 from fedbench.data.columns import ML_1M, ML_1M_PARTIAL, ML_100K, TRIPLES, Columns, Layout, read_columns
+from fedbench.data.dates import Dates
 from fedbench.data.interactions import ml_1m_partial_table, table_of_columns
 from fedbench.data.records import Table
 from fedbench.errors import DataError
@@ -109,7 +110,7 @@ def test_lines_are_not_read_one_by_one_where_they_are_sound(monkeypatch: pytest.
 @pytest.mark.parametrize("data", [b"", b"\n", b" \r\n\n"])
 @pytest.mark.parametrize("iso_time", [False, True])
 def test_empty_file_has_no_rows(data: bytes, iso_time: bool) -> None:
-    columns = read_columns(data, replace(TRIPLES, numbers=(), iso_time=iso_time) if iso_time else TRIPLES, "f")
+    columns = read_columns(data, replace(TRIPLES, numbers=(), dates=Dates()) if iso_time else TRIPLES, "f")
     assert len(columns) == 0
     assert columns.time is not None
     assert columns.time.dtype == np.float64

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedbench.data import Pairs, import_dataset, load_split
-from fedbench.data.importing import FORMATS, detect
+from fedbench.data.formats import FORMATS, detect
 from fedbench.errors import DataError, UserError
 
 U_DATA = b"1\t10\t3\t30\n1\t11\t4\t20\n2\t10\t5\t1\n2\t12\t5\t2\n"
@@ -57,11 +57,12 @@ def test_new_dataset_from_a_folder_of_train_and_test(tmp_path: Path) -> None:
     made = import_dataset("mine", split_folder(tmp_path / "split"))
     assert (made.slot, made.format) == ("published", "split")
     split = load_split("mine", "published", duplicates="keep")
-    assert (listed(split.train), listed(split.test)) == ([(0, 1), (0, 1), (0, 5), (2, 0)], [(0, 2)])
-    assert (split.num_users, split.num_items) == (3, 6)
+    # Users 0 and 2, items 0, 1, 2 and 5, numbered anew in their order.
+    assert (listed(split.train), listed(split.test)) == ([(0, 1), (0, 1), (0, 3), (1, 0)], [(0, 2)])
+    assert (split.num_users, split.num_items) == (2, 4)
     assert {share: listed(pairs) for share, pairs in split.public.items()} == {
-        "0.01": [(0, 5)],
-        "0.1": [(0, 1), (0, 5)],
+        "0.01": [(0, 3)],
+        "0.1": [(0, 1), (0, 3)],
     }
     assert load_split("mine", "4:1").report.train_duplicates == 1
     with pytest.raises(
@@ -72,7 +73,7 @@ def test_new_dataset_from_a_folder_of_train_and_test(tmp_path: Path) -> None:
 
 
 def test_summary_counts_what_is_odd(tmp_path: Path) -> None:
-    summary = import_dataset("mine", split_folder(tmp_path / "split")).summary
+    summary = import_dataset("steam", split_folder(tmp_path / "split")).summary  # whose indices are left as they are
     assert (summary.rows, summary.interactions, summary.duplicates) == (5, 4, 1)
     assert (summary.users_without_rows, summary.items_without_rows) == (1, 2)
 
@@ -139,14 +140,14 @@ def test_impossible_source(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         import_dataset("mine", tmp_path / "nothing")
     with pytest.raises(DataError, match=r"needs train and test files, or exactly one of .* \(found: none\)"):
-        import_dataset("mine", write(tmp_path / "empty" / "x", b"").parent)
+        import_dataset("mine", write(tmp_path / "empty" / "README.txt", b"x").parent)
     with pytest.raises(DataError, match="holds no interaction"):
         import_dataset("mine", write(tmp_path / "u.data", b""))
     with pytest.raises(DataError, match=r"test\.txt: the file holds no interaction"):
         import_dataset(
             "mine", write(tmp_path / "s" / "train.txt", write(tmp_path / "s" / "test.txt", b"").read_bytes()).parent
         )
-    with pytest.raises(DataError, match="a split is a folder with train and test files"):
+    with pytest.raises(DataError, match="a split is train and test files"):
         import_dataset("mine", write(tmp_path / "f", b"0 1\n"), layout="split")
     with pytest.raises(UserError, match=r"Unknown format 'xml'\. Known: auto, split, ml-100k"):
         import_dataset("mine", tmp_path / "f", layout="xml")
@@ -180,7 +181,7 @@ def test_damaged_import_is_named(tmp_path: Path) -> None:
     [
         ("196\t242\t3\t881250949", "ml-100k"),
         ("1::1193::5::978300760", "ml-1m"),
-        ('{"reviewerID": "A"}', "amazon"),
+        ('{"reviewerID": "A"}', "json"),
         ("0\t2010-10-19T23:55:27Z\t30.2\t-97.7\t22847", "gowalla"),
         ("user_id:token\titem_id:token", "inter"),
         ("0\t5454\t1385856000", "triples"),

@@ -140,25 +140,36 @@ def test_play_counts_are_no_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1,2,3,4,5\n1,3,3,4,5\n", "5 columns and no header that tells what they are; put a first line above them"),
+        (
+            "1,2,3,4,5\n1,3,3,4,5\n",
+            "5 columns and no header that tells what they are (1,2,3,4,5); say which: --user 1 --item 2",
+        ),
         ("a,b,c,4\na,d,e,5\n", "4 columns and no header"),
         (
-            "user,item,date\n1,2,19/10/2010\n",
-            "time '19/10/2010' of 'date' is neither a number nor like 2010-10-19 23:55:27",
+            "user,item,date\n1,2,long ago\n",
+            "time 'long ago' of 'date' is neither a number nor like 2010-10-19 23:55:27; convert it, or import without",
         ),
+        ("user,item,date\n1,2,03/04/2010\n", "time '03/04/2010' may have the day first or the month of 'date'"),
         (
             "user,thing\n1,2\n",
-            "f:1: the header names no column of items; it has: user, thing. Call that column item_id.",
+            "f:1: the header names no column of items; it has: user, thing. Say which it is: --item NAME",
         ),
         ("x,y\n1,2\n3,4\n", "f:1: the header names no column of users"),
         ("user_id,item_id,timestamp\n1,2,3\n1,3,nan\n" + "1,4,5\n" * 300, "f:3: timestamp 'nan' is not a number"),
         ("user_id,item_id,timestamp\n" + "1,4,5\n" * 300 + "1,3\n", "f:302: 2 fields separated by ','"),
         ("user_id;item_id\n" + '"1";"2"\n' * 300 + '"1";"2";"3"\n', "f:302: 3 fields separated by ';'"),
-        ('{"user_id": 1, "thing": 2}', "f:1: no key of the review names the item"),
+        (
+            '{"user_id": 1, "thing": 2}',
+            "f:1: no key of the review is called like one of items; it has: user_id, thing. Say which it is: --item",
+        ),
         ("[1, 2", "not a JSON list of reviews"),
         ("PK\x03\x04rest", "a zip archive or a spreadsheet; save its table as CSV"),
-        ("PAR1rest", "a parquet file; save its table as CSV"),
-        ("\x00" * 257 + "ustar", "a tar archive; unpack it"),
+        ("PAR1rest", "damaged parquet file"),
+        ("Rar!rest", "a rar archive; unpack it"),
+        ("a\x00b\n", "no text but binary data; save its table as CSV or parquet"),
+        ("a\nb\n", "one column only"),
+        ("", "empty, it holds no interaction"),
+        ("\x00" * 257 + "ustar", "a tar archive inside another file; unpack it"),
         ("user_id,item_id\n", "holds no interaction"),
     ],
 )

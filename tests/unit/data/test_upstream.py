@@ -68,4 +68,4 @@ def test_inter_without_timestamp_has_no_order() -> None:
 
 def test_inter_needs_user_and_item() -> None:
     with pytest.raises(DataError, match=r"^f\.inter:1: the header names no column of items; it has: user_id:token, x"):
-        read_table(b"user_id:token\tx:token\nA\tX\n", "f.inter")
+        read_table(b"user_id:token\tx:float\nA\t1\n", "f.inter")
