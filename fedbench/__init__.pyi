@@ -7,6 +7,7 @@ from .scenarios.suite import Suite as Suite, load_suite as load_suite
 from .runs.run import Progress as Progress, run as run
 from .runs.record import RunRecord as RunRecord
 from .runs.results import load_results as load_results, write_record as write_record
+from .leaderboard.tidy import load_leaderboard as load_leaderboard
 
 # An attack: its card and parameters, what it sees, what it returns.
 from .federation.attack import Attack as Attack

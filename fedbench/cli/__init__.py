@@ -18,6 +18,7 @@ from fedbench.cli.check import check
 from fedbench.cli.compare import compare
 from fedbench.cli.data import data_app
 from fedbench.cli.doctor import doctor
+from fedbench.cli.export import export
 from fedbench.cli.inspect import inspect
 from fedbench.cli.leaderboard import leaderboard, pack, sql
 from fedbench.cli.new import new
@@ -153,6 +154,15 @@ app.command(
         "fedbench leaderboard --suite core --html page",
     ),
 )(leaderboard)
+app.command(
+    "export",
+    epilog=_examples(
+        "fedbench export latex --suite core --table 'Doses*' --out doses.tex",
+        "fedbench export latex --only dataset=ml-100k --document --out board.tex && pdflatex board.tex",
+        "fedbench export csv --results leaderboard/results/core.parquet --out ranks.csv",
+        "fedbench export bibtex --suite core --out methods.bib",
+    ),
+)(export)
 app.command(
     "sql",
     epilog=_examples(

@@ -28,7 +28,7 @@ def inspect(
     ],
     results: Folders = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the curve and the rounds, as .png or .svg.")
+        Path | None, typer.Option(metavar="FILE", help="Draw the curve and the rounds, as .png, .svg or .pdf.")
     ] = None,
     rounds: Annotated[
         str | None, typer.Option(metavar="LIST", help="Rounds whose uploads are drawn, such as 0,100,400.")

@@ -32,7 +32,7 @@ def leaderboard(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it all as Markdown, too.")] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw defenses, ER@K reduction against HR@K loss, as .png or .svg."),
+        typer.Option(metavar="FILE", help="Draw defenses, ER@K reduction against HR@K loss, as .png, .svg or .pdf."),
     ] = None,
     html: Annotated[
         Path | None,
@@ -64,7 +64,7 @@ def leaderboard(
         from fedbench.leaderboard.page import write_page
 
         console(err=True).print("making the page ...")
-        page = write_page(database, html, _command(results, suite, only, k), board)
+        page = write_page(database, html, board_command(results, suite, only, k, "--html=DIR"), board)
     if as_json:
         print_json(board.data)
         return
@@ -113,15 +113,15 @@ def _print_findings(found: list[Finding], whole: bool) -> None:
         screen.print()
 
 
-def _command(results: list[Path] | None, suite: str | None, only: list[str] | None, k: int) -> str:
-    """How to make a page again, with folders by their last names: where they lie is nobody's business."""
+def board_command(results: list[Path] | None, suite: str | None, only: list[str] | None, k: int, *more: str) -> str:
+    """How to make a board again, with folders by their last names: where they lie is nobody's business."""
     words = [
         "fedbench",
         "leaderboard",
         *(f"--results={folder.resolve().name}" for folder in results or [usual_folder()]),
     ]
     words += [f"--suite={suite}"] * (suite is not None) + [f"--only={text}" for text in only or ()]
-    return shlex.join([*words, *([f"--k={k}"] * (k != 10)), "--html=DIR"])
+    return shlex.join([*words, *([f"--k={k}"] * (k != 10)), *more])
 
 
 def sql(

@@ -56,7 +56,9 @@ def new(
         for command in (f"run {shown} --dry-run", f"run {shown}", f"leaderboard --suite {shown}"):
             typer.echo(f"  fedbench {command}")
         return
-    entry, test = write_entry(cast(Kind, kind), name, folder, goal or "promote", channel or "gradient", hook or "filter")
+    entry, test = write_entry(
+        cast(Kind, kind), name, folder, goal or "promote", channel or "gradient", hook or "filter"
+    )
     shown = entry if entry.is_absolute() else f"./{entry}"
     smoke = {"degrade": "smoke-untargeted", "demote": "smoke-demote"}.get(goal or "", "smoke")
     if channel == "image" or hook == "purify":

@@ -1,4 +1,4 @@
-"""``fedbench plot``: pictures of the records, as PNG or SVG."""
+"""``fedbench plot``: pictures of the records, as PNG, SVG or PDF."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ plot_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The picture to write, .png or .svg.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The picture to write, .png, .svg or .pdf.")]
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Ids of runs or the beginnings of them, or paths of records.")
 ]

@@ -231,7 +231,7 @@ def _reader(extractor: str | None) -> FeatureReader | None:
 
 
 def draw_images(strips: Sequence[Strip], path: Path) -> None:
-    """Draw rows of images, as PNG or SVG. Equal rows give equal files.
+    """Draw rows of images, as PNG, SVG or PDF. Equal rows give equal files.
 
     Raises:
         UserError: for another ending, or without matplotlib. ResultsError: when the file cannot be written.

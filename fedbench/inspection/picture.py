@@ -27,7 +27,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def draw_run(found: Inspected, path: Path, rounds: Sequence[int] | None = None) -> None:
-    """Draw a run, as PNG or SVG. Equal runs give equal files.
+    """Draw a run, as PNG, SVG or PDF. Equal runs give equal files.
 
     With diagnostics: the uploads of a few rounds along the principal components of each (crosses: dropped by a filter);
     norms, uniformity, and the precision and recall of filters over the rounds, where there are such; and always the curve.

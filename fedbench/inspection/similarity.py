@@ -99,7 +99,7 @@ def density(values: Floats, at: Floats) -> Floats:
 
 
 def draw_similarity(panels: Sequence[Panel], path: Path) -> None:
-    """Draw densities with thresholds, as PNG or SVG. Equal panels give equal files.
+    """Draw densities with thresholds, as PNG, SVG or PDF. Equal panels give equal files.
 
     Raises:
         UserError: for another ending, or without matplotlib. ResultsError: when the file cannot be written.

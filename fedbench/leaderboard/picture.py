@@ -35,7 +35,7 @@ Point = tuple[float, float]
 
 
 def draw_defenses(rows: Sequence[DefenseRow], path: Path, k: int) -> None:
-    """ER@K reduction against HR@K loss of every ranked defense, with intervals and the Pareto front, as PNG or SVG.
+    """ER@K reduction against HR@K loss of every ranked defense, with intervals and the Pareto front, as PNG, SVG or PDF.
 
     Axes span the means; an interval that reaches further ends at the edge in an arrow.
 

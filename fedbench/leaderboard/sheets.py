@@ -34,6 +34,8 @@ class Sheet:
     """Headings of the columns that a narrow screen does without, the first ones first."""
     caption: str = ""
     """What is said below the table."""
+    told: Separation | None = None
+    """What separates its rows, where they are ranked."""
 
 
 SHARE, POINTS, LOST, ANY = (0.0, 100.0), (-100.0, 100.0), (-math.inf, 100.0), (-math.inf, math.inf)

@@ -56,7 +56,8 @@ def attack_sheet(title: str, rows: Ranking[AttackRow], k: int) -> Sheet:
     ]
     runs = {row.attack: row.runs for row in rows}
     spare = ("broken", "scenarios", "first", "mean rank", "runs", "knows")
-    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
+    told = rows.separation
+    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(told), told=told)
 
 
 def untargeted_sheet(title: str, rows: Ranking[UntargetedAttackRow], k: int) -> Sheet:
@@ -86,7 +87,8 @@ def untargeted_sheet(title: str, rows: Ranking[UntargetedAttackRow], k: int) -> 
     ]
     runs = {row.attack: row.runs for row in rows}
     spare = ("broken", "runs", "scenarios", "mean rank", f"clean HR@{h}", "knows", f"HR@{h}", "loss at the end %")
-    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
+    told = rows.separation
+    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(told), told=told)
 
 
 def visual_sheet(title: str, rows: Ranking[VisualAttackRow], k: int) -> Sheet:
@@ -121,7 +123,8 @@ def visual_sheet(title: str, rows: Ranking[VisualAttackRow], k: int) -> Sheet:
     ]
     runs = {row.attack: row.runs for row in rows}
     spare = ("broken", "scenarios", "first", "mean rank", "runs", "max change", "tail", "knows", "PSNR dB", "cosine")
-    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
+    told = rows.separation
+    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(told), told=told)
 
 
 def demotion_sheet(title: str, rows: Ranking[DemotionAttackRow], k: int) -> Sheet:
@@ -151,7 +154,8 @@ def demotion_sheet(title: str, rows: Ranking[DemotionAttackRow], k: int) -> Shee
     ]
     runs = {row.attack: row.runs for row in rows}
     spare = ("broken", "scenarios", "mean rank", "runs", "knows", f"clean ER@{k}")
-    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(rows.separation))
+    told = rows.separation
+    return Sheet(title, headings, lines, runs, spare=spare, caption=caption(told), told=told)
 
 
 def _counted(row: Standing) -> tuple[str, ...]:

@@ -117,7 +117,7 @@ def defense_sheet(
         text = f"net: reduction minus the larger of the two losses. {text}".rstrip()
     if untried:
         text = f"{text} Tried under none of these defenses, so not in this table: {', '.join(untried)}.".lstrip()
-    return Sheet(title, headings, lines, runs, spare=spare, caption=text)
+    return Sheet(title, headings, lines, runs, spare=spare, caption=text, told=rows.separation)
 
 
 def _worst(row: DefenseRow, columns: int) -> tuple[tuple[str, float] | None, ...]:

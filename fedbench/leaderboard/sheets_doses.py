@@ -35,6 +35,7 @@ def panel_sheet(panel: Panel, k: int) -> Sheet:
         {row.attack: row.runs for row in panel.ranking},
         spare=("peak", f"HR@{k}"),
         caption=_caption(panel, k),
+        told=panel.ranking.separation,
     )
 
 
@@ -68,6 +69,7 @@ def overall_sheet(ranking: Ranking[DoseRow], panels: Sequence[Panel], k: int) ->
         {row.attack: row.runs for row in ranking},
         spare=("on",),
         caption=text,
+        told=told,
     )
 
 

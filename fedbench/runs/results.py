@@ -305,6 +305,7 @@ def pack(folders: Sequence[Path], file: Path) -> Found:
 def load_results(*paths: str | Path) -> pa.Table:
     """All runs in results folders or packed files as one Arrow table, one row for each, sorted by run id.
 
+    ``.to_pandas()``, ``polars.from_arrow`` and ``narwhals.from_native`` take it as it is.
     Metrics are fractions. Columns that older files lack are null. Of several records of one run it has the one that the
     leaderboard takes: one that did not fail, the newest. Files that are no records are named in a warning and left out.
 

@@ -277,7 +277,7 @@ def curve(losses: list[float], points: int = 100) -> list[tuple[int, float]]:
 
 
 def picture_of_loss(record: dict[str, Any], path: Path) -> None:
-    """Draw the loss of a record by step, on logarithmic axes; ``path`` ends in .png or .svg."""
+    """Draw the loss of a record by step, on logarithmic axes; ``path`` ends in .png, .svg or .pdf."""
     check_picture(path)
     from matplotlib.figure import Figure
 

@@ -192,7 +192,7 @@ def test_bad_input(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert refused(name, *there, "--rounds", "0").startswith("--rounds says what to draw")
     out = ("--out", tmp_path / "a.png")
     assert refused(name, *there, *out, "--rounds", "a").startswith("--rounds 'a' must be numbers")
-    assert refused(name, *there, "--out", tmp_path / "a.pdf").endswith("must end in .png or .svg.")
+    assert refused(name, *there, "--out", tmp_path / "a.gif").endswith("must end in .png, .svg or .pdf.")
     (results / f"{name}.rounds.parquet").write_bytes(b"PAR1")
     assert "are damaged" in refused(name, *there)
     (results / f"{SCENARIO.id}-s9.rounds.parquet").write_bytes(b"")

@@ -109,7 +109,7 @@ def test_both_tracks_are_shown_and_drawn(defended_results: Path, tmp_path: Path)
 
 def test_a_picture_that_cannot_be_drawn_is_one_line(results: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    for name, message in (("d.gif", "must end in .png or .svg"), ("d.png", "no defense has a rank")):
+    for name, message in (("d.gif", "must end in .png, .svg or .pdf"), ("d.png", "no defense has a rank")):
         shown = run(app, ["leaderboard", "--results", str(results), "--picture", str(tmp_path / name)])
         assert shown.exit_code == 2
         assert message in shown.stderr

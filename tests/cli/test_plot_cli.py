@@ -31,11 +31,14 @@ def plot(*arguments: object) -> Result:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_picture(kind: str, results: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    for name, begin in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml")):
+    for name, begin in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")):
         out = tmp_path / "new" / name
         done = plot(kind, "--out", out, "--results", results, "--only", "model=mf", "--k", 10)
         assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"written to {out}\n")
         assert out.read_bytes().startswith(begin)
+    fonts = (tmp_path / "new" / "a.pdf").read_bytes()
+    assert b"/FontFile2" in fonts, "TrueType outlines are in it"
+    assert b"/Type3" not in fonts
     text = (tmp_path / "new" / "a.svg").read_text()
     assert {"curves": "a-ra", "pareto": "1  mean", "heatmap": "mean"}[kind] in text
 
@@ -56,7 +59,7 @@ def test_mistakes_are_one_line(kind: str, results: Path, tmp_path: Path, monkeyp
         return result.stderr.removeprefix("error: ").strip()
 
     there = ("--results", results)
-    assert refused("--out", tmp_path / "a.gif", *there).endswith("must end in .png or .svg.")
+    assert refused("--out", tmp_path / "a.gif", *there).endswith("must end in .png, .svg or .pdf.")
     assert refused(*there).startswith("Missing option '--out'")
     assert refused("--out", tmp_path / "a.png", "--results", tmp_path / "none").startswith("no results in ")
     assert refused("--out", tmp_path / "a.png", *there, "--k", 7).startswith("K = 7 is not measured")

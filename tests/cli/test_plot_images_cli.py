@@ -50,7 +50,7 @@ def test_mistakes_are_one_line(kind: str, tmp_path: Path) -> None:
     name = made(tmp_path, scenario(), uploads=[])
     there = ("--results", tmp_path, "--out", tmp_path / "a.png")
     assert refused(*there).startswith("Missing argument 'RUN...'")
-    assert refused(name, "--out", tmp_path / "a.gif").endswith("must end in .png or .svg.")
+    assert refused(name, "--out", tmp_path / "a.gif").endswith("must end in .png, .svg or .pdf.")
     pytest.importorskip("matplotlib")
     assert refused("x", *there).startswith(f"no run 'x' in {tmp_path}.")
     assert refused(name, *there) == f"run {name} has no images: attack 'psmu-v' showed none."

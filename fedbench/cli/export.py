@@ -1,0 +1,92 @@
+"""``fedbench export``: the leaderboard for a paper, as LaTeX, CSV, JSON or BibTeX."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedbench.cli.leaderboard import Folders, ListLength, board_command, open_database, write_text
+from fedbench.cli.run import Only
+
+FORMATS = ("latex", "csv", "json", "bibtex")
+
+
+def export(
+    form: Annotated[str, typer.Argument(metavar="latex|csv|json|bibtex", help="What to write.")],
+    results: Folders = None,
+    suite: Annotated[str | None, typer.Option(help="Only scenarios of this suite.")] = None,
+    only: Only = None,
+    k: ListLength = 10,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            metavar="GLOB",
+            help="LaTeX: only tables with such a title, as 'Doses*'. Repeatable. [default: all]",
+        ),
+    ] = None,
+    document: Annotated[
+        bool, typer.Option("--document", help="LaTeX: a document that compiles. [default: tables for \\input]")
+    ] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="LaTeX: all columns and tables, made as small as it takes.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it here. [default: print it]")] = None,
+) -> None:
+    """Write the leaderboard as LaTeX (booktabs), its ranks as CSV, all of it as JSON, or its papers as BibTeX."""
+    from fedbench.cli.output import console
+    from fedbench.errors import UserError, unknown
+
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    if form != "latex" and (tables or document or wide):
+        raise UserError(f"--table, --document and --wide are of latex, not of {form}.")
+    database = open_database(results, k, only or (), suite, curves=False)
+    if form == "bibtex":
+        from fedbench.leaderboard.bibtex import bibtex
+
+        text = bibtex(database)
+    else:
+        from fedbench.leaderboard.board import make_board
+
+        board = make_board(database)
+        if form == "latex":
+            from fnmatch import fnmatch
+
+            from fedbench import __version__
+            from fedbench.leaderboard.latex import latex
+
+            titles = [sheet.title for sheet in board.sheets]
+            for glob in tables or ():
+                if not any(fnmatch(title, glob) for title in titles):
+                    raise unknown("table", glob, titles)
+            shown = [each for each in board.sheets if tables or wide or not each.wide]
+            sheets = [each for each in shown if any(fnmatch(each.title, glob) for glob in tables or ["*"])]
+            command = board_command(results, suite, only, k)
+            origin = f"fedbench {__version__}, {board.count:,} runs on {board.datasets}; {command}"
+            text = latex(sheets, origin, document, wide)
+        elif form == "csv":
+            from fedbench.leaderboard.tidy import as_csv, tidy
+
+            text = as_csv(tidy(board))
+        else:
+            import json
+
+            text = json.dumps(_finite(board.data), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    write_text(out, text)
+    console(err=True).print(f"written to {out}", soft_wrap=True)
+
+
+def _finite(value: Any) -> Any:
+    """Plain data as JSON has them: no number that is none."""
+    if isinstance(value, dict):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
