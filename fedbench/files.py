@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what killed writers have left."""
+"""The home folder, files that are written whole or not at all, and what killed writers have left."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ _SUFFIX = ".tmp"
 _TRIES = 3
 _LONG_AGO = 3600.0
 """Seconds after which a temporary file that nobody can have locked is one of a writer that is gone."""
+
+
+def home_folder() -> Path | None:
+    """The user's home; None where nothing tells, as in a container without HOME and without an entry for the user."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home if home.is_absolute() else None
 
 
 def write_file(path: Path, content: bytes | str, what: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,9 @@ LONGEST = 2_000
 
 class _Commands(TyperGroup):
     """Turns errors into one line and an exit code; ``--debug`` lets the traceback through."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        return super().make_context(info_name, [_with_home(each) for each in args], parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         if sys.stdout is None:  # no command could say how it went
@@ -83,6 +87,18 @@ def _interruptible() -> Iterator[None]:
     finally:
         if quiet:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _with_home(argument: str) -> str:
+    """A path, or an option with one, with the home folder for its tilde, where the shell has left it (``--out=~/x``)."""
+    option, tilde, path = re.match(r"(--[\w-]+=)?(~[\w.-]*)?(.*)", argument, re.DOTALL).groups("")  # type: ignore[union-attr]
+    if not tilde or path[:1] not in ("", "/"):
+        return argument
+    home = os.path.expanduser(tilde)
+    if home.startswith("~"):
+        _say(f"error: there is no home folder for {visible(argument, 200)}; set HOME, or write the path out.")
+        raise typer.Exit(2)
+    return option + home + path
 
 
 def _of_system(error: Exception) -> str:

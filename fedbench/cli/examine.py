@@ -225,7 +225,10 @@ def _without_home(value: Any) -> Any:
         return [_without_home(each) for each in value]
     if not isinstance(value, str):
         return value
-    for home in dict.fromkeys((str(Path.home()), str(Path.home().resolve()))):
+    from fedbench.files import home_folder
+
+    own = home_folder()
+    for home in dict.fromkeys((str(own), str(own.resolve()))) if own is not None else ():
         if len(home) > 1:
             value = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", value)
     return value

@@ -169,7 +169,7 @@ def pack(
 
 def usual_folder() -> Path:
     """``results``, or what FEDBENCH_RESULTS names."""
-    return Path(os.environ.get("FEDBENCH_RESULTS") or DEFAULT_RESULTS)
+    return Path(os.path.expanduser(os.environ.get("FEDBENCH_RESULTS") or DEFAULT_RESULTS))
 
 
 def open_database(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,12 @@ Set = Annotated[
 Shard = Annotated[
     str | None, typer.Option(metavar="I/N", help="Only the I-th of N equal parts of the runs, for as many machines.")
 ]
-Results = Annotated[Path, typer.Option(envvar="FEDBENCH_RESULTS", help="Folder of the records.")]
+Results = Annotated[
+    Path,
+    typer.Option(
+        envvar="FEDBENCH_RESULTS", callback=lambda path: Path(os.path.expanduser(path)), help="Folder of the records."
+    ),
+]
 
 
 def run(

@@ -28,7 +28,7 @@ def needed(arguments: Sequence[str]) -> bool:
 def _names_files(argument: str) -> bool:
     """Whether it is a suite file that may name files of entries."""
     with contextlib.suppress(OSError):
-        return argument.endswith(".toml") and b".py" in Path(argument).expanduser().read_bytes()
+        return argument.endswith(".toml") and b".py" in Path(os.path.expanduser(argument)).read_bytes()
     return False
 
 

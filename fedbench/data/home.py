@@ -13,25 +13,29 @@ import json
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from fedbench.data.catalogue import File
 from fedbench.errors import DataError
+from fedbench.files import home_folder
 
 
 def cache_home() -> Path:
-    """The data home; it need not exist."""
+    """The data home; it need not exist. Without a home folder it is one of the user's in that of temporary files."""
     chosen = os.environ.get("FEDBENCH_CACHE")
     if chosen:
         return Path(os.path.expanduser(chosen))
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", str(Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    return Path(base) / "fedbench"
+    places = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
+    variable, usual = places.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
+    base = os.environ.get(variable) if variable else None
+    if base:
+        return Path(base) / "fedbench"
+    home = home_folder()
+    if home is None:
+        return Path(tempfile.gettempdir()) / f"fedbench-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
+    return home / usual / "fedbench"
 
 
 def data_roots() -> list[Path]:

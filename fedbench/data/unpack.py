@@ -32,9 +32,13 @@ class _Member:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar archive, the latter plain or packed by gzip, bzip2 or xz."""
+    """Whether a file is a zip archive, or called one, or a tar archive, plain or packed by gzip, bzip2 or xz."""
     try:
-        return zipfile.is_zipfile(path) or (path.stat().st_size > 0 and tarfile.is_tarfile(path))
+        return (
+            path.suffix.lower() == ".zip"
+            or zipfile.is_zipfile(path)
+            or (path.stat().st_size > 0 and tarfile.is_tarfile(path))
+        )
     except (OSError, *_BROKEN):
         return False
 

@@ -162,7 +162,7 @@ def _environment(folder: Path) -> dict[str, str]:
     for name in ("FEDBENCH_DATA", "FEDBENCH_CACHE", "PYTHONPATH"):
         if name in kept:  # the process works in a folder of its own
             kept[name] = os.pathsep.join(
-                str(Path(each).expanduser().absolute()) for each in kept[name].split(os.pathsep) if each
+                str(Path(os.path.expanduser(each)).absolute()) for each in kept[name].split(os.pathsep) if each
             )
     kept.setdefault("FEDBENCH_CACHE", str(cache_home().absolute()))
     own = str(Path(fedbench.__file__).parents[1])

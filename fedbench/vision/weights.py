@@ -41,5 +41,5 @@ def weights_here(spec: Download) -> Path | None:
     """Where a file of weights lies on this machine, unchecked; None where it would have to be downloaded."""
     home = cache_home() / "weights"
     given = os.environ.get("FEDBENCH_WEIGHTS")
-    folders = (Path(given).expanduser(), home) if given else (home,)
+    folders = (Path(os.path.expanduser(given)), home) if given else (home,)
     return next((folder / spec.filename for folder in folders if (folder / spec.filename).is_file()), None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from fedbench.cli import app
 from fedbench.cli.data import data_app
 from fedbench.errors import UserError
 
@@ -157,10 +158,54 @@ def test_what_was_dropped_is_shown_and_kept(tmp_path: Path) -> None:
     assert answer("info", "longtail", "--json")["import"] is None
 
 
-def test_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "r.csv").write_text("1,2\n1,3\n")
+    return tmp_path
+
+
+def test_tilde_is_the_home_folder(own_home: Path) -> None:
     assert answer("import", "mine", "~/r.csv", "--json")["summary"]["rows"] == 2
+
+
+def test_tilde_is_the_home_folder_in_every_option(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = CliRunner().invoke(app, ["new", "attack", "mine", "--dir=~/made"])
+    assert done.exit_code == 0, done.output
+    assert (own_home / "made" / "mine.py").is_file()
+    monkeypatch.setenv("FEDBENCH_RESULTS", "~/records")
+    done = CliRunner().invoke(app, ["leaderboard"])
+    assert f"no results in {own_home}/records" in done.stderr
+    done = CliRunner().invoke(app, ["sql", "select '~/x'", "--results", "~"])
+    assert f"no results in {own_home}" in done.stderr
+
+
+def test_tilde_without_a_home_folder_is_one_line(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own_home)
+    done = CliRunner().invoke(app, ["new", "attack", "mine", "--dir", "~nobody-of-this-name/x"])
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "error: there is no home folder for ~nobody-of-this-name/x; set HOME, or write the path out.\n",
+    )
+    assert sorted(path.name for path in own_home.iterdir()) == ["r.csv"]
+
+
+def test_home_that_is_read_only_is_one_line(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own_home / "file").write_text("")
+    monkeypatch.delenv("FEDBENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own_home / "file"))  # no folder can be made there, not even by root
+    result = run("import", "mine", own_home / "r.csv")
+    assert "cannot be written" in str(result.exception)
+    assert "set FEDBENCH_CACHE to a folder that can" in str(result.exception)
+
+
+def test_home_of_data_and_results_may_be_links(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own_home / "real").mkdir()
+    (own_home / "link").symlink_to(own_home / "real", target_is_directory=True)
+    monkeypatch.setenv("FEDBENCH_CACHE", str(own_home / "link"))
+    assert run("import", "mine", own_home / "r.csv").exit_code == 0
+    assert (own_home / "real" / "datasets" / "mine" / "interactions.parquet").is_file()
+    assert answer("info", "mine", "--json")["interactions"] == 2
 
 
 def test_help_of_import_names_the_kinds() -> None:

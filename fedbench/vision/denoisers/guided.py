@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from pathlib import Path
@@ -81,7 +82,7 @@ class GuidedDiffusionDenoiser(UNetDenoiser):
     def make(cls, weights: str | None = None) -> Self:
         if not weights:
             raise UserError(f"denoiser 'guided-diffusion-256' needs weights: the file {Path(URL).name}, from {URL}.")
-        path = Path(weights).expanduser()
+        path = Path(os.path.expanduser(weights))
         if not path.is_file():
             raise DataError(f"denoiser 'guided-diffusion-256': there is no file {weights!r}.")
         found = sha256_of(path)

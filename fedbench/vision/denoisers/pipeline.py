@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,7 +39,7 @@ class PipelineDenoiser(UNetDenoiser):
     def make(cls, weights: str | None = None) -> Self:
         if not weights:
             raise UserError("denoiser 'pipeline' needs weights: a folder with a pipeline of diffusers, or a hub id.")
-        folder = Path(weights).expanduser()
+        folder = Path(os.path.expanduser(weights))
         if folder.is_dir() and "patch" in _read(folder / CONFIG):
             return cls(*load(folder), any_size=True)
         return cls._of_diffusers(weights, folder)

@@ -104,6 +104,17 @@ def test_home_follows_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     assert home.cache_home() == tmp_path / "xdg" / "fedbench"
 
 
+def test_home_of_data_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FEDBENCH_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert home.cache_home() == tmp_path / f"fedbench-{os.getuid()}"
+    monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path)
+    assert home.cache_home() == tmp_path / ".cache" / "fedbench"
+
+
 def test_files_are_looked_for_in_all_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "sub").mkdir(parents=True)
