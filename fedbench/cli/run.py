@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -200,11 +201,14 @@ def run(
     options += ["--diagnostics"] if diagnostics else []
     options += ["--diagnose-every", str(diagnose_every)] if diagnose_every is not None else []
     if remote and plan.todo:
-        _check_remote(plan, results, executor, fresh)
+        from fedbench.cli.machines import check_remote, run_tasks_on_ray, submit_to_slurm
+
+        check_remote(plan, results, executor, fresh)
         tasks = min(tasks, len(plan.todo))
         if executor == "slurm":
-            _submit([*named, *options], plan, results, tasks, workers, slurm or ())
-        summary = _on_ray([*named, *options], plan, results, tasks, workers, ray or ())
+            submit_to_slurm([*named, *options], plan, results, tasks, workers, slurm or ())
+        again = functools.partial(make_plan, planned, results, False, every is not None, choose_shard(shard))
+        summary = run_tasks_on_ray([*named, *options], plan, again, results, tasks, workers, ray or ())
     else:
         summary = run_all(
             planned,
@@ -245,57 +249,6 @@ def _suite_of(options: Options, save: Path | None) -> Suite:
             write_file(save, text)
             console(err=True).print(f"written to {save}", soft_wrap=True)
     return suite
-
-
-def _check_remote(plan: Plan, results: Path, executor: str, fresh: bool) -> None:
-    """What keeps a plan from starting on other machines is told before."""
-    from fedbench.errors import UserError
-    from fedbench.runs.plan import obstacles
-
-    if fresh:
-        raise UserError(f"--executor {executor}: --fresh would run all once in every task; use another --results.")
-    for error in obstacles(plan.todo, results):
-        raise error
-
-
-def _submit(
-    arguments: Sequence[str], plan: Plan, results: Path, tasks: int, workers: int, options: Sequence[str]
-) -> NoReturn:
-    """Hand the plan to Slurm."""
-    from fedbench.cli.output import count
-    from fedbench.cli.verdict import speak
-    from fedbench.runs.slurm import LOGS, submit
-
-    job = submit(arguments, results, tasks, workers, options)
-    suite = "SUITE" if arguments[0].startswith("-") else arguments[0]  # without one, the file of --save
-    speak(
-        f"submitted: job {job}, {count(tasks, 'task')} for {count(len(plan.todo), 'run')}; `fedbench status"
-        f" {suite} --results {results}` says how far they are. Their output is in {results / LOGS}.",
-        True,
-        0,
-    )
-
-
-def _on_ray(
-    arguments: Sequence[str], plan: Plan, results: Path, tasks: int, workers: int, options: Sequence[str]
-) -> Summary:
-    """Run the plan on a Ray cluster, and read how its runs have ended."""
-    from fedbench.runs.execution import Outcome, Summary
-    from fedbench.runs.ray_cluster import run_on_ray
-    from fedbench.runs.results import scan
-
-    codes = run_on_ray(arguments, tasks, workers, options)
-    rows = scan([results], curves=False).table.select(["run_id", "status", "error", "warnings", "seconds_total"])
-    found = {row["run_id"]: row for row in rows.to_pylist()}
-    summary = Summary(total=len(plan.todo), kept=len(plan.kept))
-    for run in plan.todo:
-        row = found.get(run.id)
-        if row is not None:
-            outcome = Outcome(row["status"], row["error"], row["seconds_total"], {}, tuple(row["warnings"] or ()))
-        else:
-            outcome = Outcome("refused", f"it did not run; the tasks ended with exit codes {list(codes)}", 0.0, {})
-        summary.enter(run, outcome)
-    return summary
 
 
 def _load_isolated(entries: Mapping[str, str | None], device: str) -> None:

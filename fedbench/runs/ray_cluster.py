@@ -1,33 +1,73 @@
 """A suite on a Ray cluster: tasks, each of which is ``fedbench run`` of the whole suite in one shared folder.
 
-As on Slurm (:mod:`fedbench.runs.slurm`) every task takes runs that no other has until none is left, and writes their records
-itself: nothing goes through Ray's object store, and a task lives as long as there is work. Ray starts the task of a lost node
-again elsewhere. Its resources are bookkeeping: a fraction of a GPU keeps tasks apart, not their memory.
+As on Slurm (:mod:`fedbench.runs.slurm`) every task takes runs that no other has until none is left, and writes their
+records itself: nothing goes through Ray's object store, and a task lives as long as there is work. One that is lost, with
+its node or for want of memory, is started again wherever there is room, and it is kept why. Its resources are bookkeeping:
+a fraction of a GPU keeps tasks apart, not their memory.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from fedbench.errors import UserError
 
+LOGS = ".fedbench-ray"
+"""The folder beside the records in which the output of the tasks lies."""
+LOST = "lost.log"
+"""The file there that says which tasks were lost, when and why."""
+TRIES = 4
+"""A task is started so often at most."""
+
+_LOOK = 5.0
+"""Seconds after which it is looked whether a task that waits for room has nothing left to do."""
 _OWN = ("FEDBENCH_", "OMP_", "PYTHONPATH", "PATH")
 """Variables of this process that the tasks have, too."""
+_PARENT_DEATH = 1
 
 
-def run_on_ray(arguments: Sequence[str], tasks: int, cores: int, options: Sequence[str]) -> Sequence[int]:
-    """``fedbench run`` with these arguments, ``tasks`` times, until all have ended; their exit codes, those lost left out.
+@dataclass
+class Ended:
+    """How tasks have ended.
+
+    Attributes:
+        codes: exit codes, of those that ended by themselves. lost: of every try that did not, which, when and why.
+        interrupted: the signal that stopped all of them; 0: none did.
+    """
+
+    codes: list[int] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    interrupted: int = 0
+
+
+def run_on_ray(
+    arguments: Sequence[str],
+    results: Path,
+    tasks: int,
+    cores: int,
+    options: Sequence[str],
+    done: Callable[[], bool] = lambda: False,
+) -> Ended:
+    """``fedbench run`` with these arguments, ``tasks`` times, until all have ended.
 
     The cluster is that of ``RAY_ADDRESS``, or the one that runs on this machine.
 
     Args:
-        arguments: after ``fedbench run``. cores: of each task.
+        arguments: after ``fedbench run``. results: the folder that all machines see. cores: of each task.
         options: of a Ray task, ``key=value`` each, such as ``num_gpus=0.5`` or ``memory=8000000000``.
+        done: whether nothing is left to run; then no task is waited for that has not found room.
 
     Raises:
         UserError: Ray or a cluster is not there, or an option is none.
@@ -36,6 +76,69 @@ def run_on_ray(arguments: Sequence[str], tasks: int, cores: int, options: Sequen
         import ray
     except ImportError:
         raise UserError("--executor ray needs Ray: pip install 'fedbench[ray]'.") from None
+    given = _numbers(options)
+    variables = {key: value for key, value in os.environ.items() if key.startswith(_OWN)}
+    logs = results.absolute() / LOGS
+    ended, tries = Ended(), Counter[int]()
+    waiting: dict[Any, int] = {}
+
+    with contextlib.redirect_stdout(sys.stderr):  # what Ray has to say is no verdict
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+            remote = ray.remote(task).options(num_cpus=cores, max_retries=0, **given)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            raise UserError(f"--executor ray: {' '.join(str(error).split())[:300]}.") from None
+
+        def start(number: int) -> None:
+            tries[number] += 1
+            said = str(logs / f"task-{number}.{tries[number]}.log")
+            waiting[remote.remote(list(arguments), os.getcwd(), variables, said)] = number
+
+        try:
+            for number in range(tasks):
+                start(number)
+            while waiting:
+                over, _ = ray.wait(list(waiting), timeout=_LOOK)
+                for each in over:
+                    number, why = waiting.pop(each), ""
+                    try:
+                        code = ray.get(each)
+                    except ray.exceptions.RayError as error:
+                        why = _reason(error)
+                    else:
+                        why = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
+                        ended.codes += [code] if code >= 0 else []
+                    if why:
+                        ended.lost.append(_keep(logs, number, tries[number], why))
+                        if tries[number] < TRIES and not done():
+                            start(number)
+                if not over and ended.lost and done():
+                    break
+        except KeyboardInterrupt:
+            ended.interrupted = signal.SIGINT
+        finally:
+            ray.shutdown()  # which ends what still runs
+    return ended
+
+
+def task(arguments: Sequence[str], folder: str, variables: dict[str, str], said: str) -> int:
+    """What a task does: its exit code; negative: the signal that killed it. Its output goes to the file ``said``."""
+    command = [sys.executable, "-m", "fedbench", "run", *arguments]
+    with open(said, "ab") as out:
+        return subprocess.run(
+            command, cwd=folder, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            check=False, preexec_fn=_with_its_parent,
+        ).returncode  # fmt: skip
+
+
+def _with_its_parent() -> None:
+    """Let a process be told to stop when the one that started it is gone: its node is lost, or nobody waits for it."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM, 0, 0, 0)
+
+
+def _numbers(options: Sequence[str]) -> dict[str, float]:
     given: dict[str, float] = {}
     for option in options:
         key, _, value = option.partition("=")
@@ -43,29 +146,18 @@ def run_on_ray(arguments: Sequence[str], tasks: int, cores: int, options: Sequen
             given[key] = float(value) if "." in value else int(value)
         except ValueError:
             raise UserError(f"--ray {option!r} must be KEY=NUMBER, such as num_gpus=0.5.") from None
-    variables = {key: value for key, value in os.environ.items() if key.startswith(_OWN)}
-    codes: list[int] = []
-    with contextlib.redirect_stdout(sys.stderr):  # what Ray has to say is no verdict
-        try:
-            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-            remote = ray.remote(task).options(num_cpus=cores, max_retries=3, **given)
-            waiting = [remote.remote(list(arguments), os.getcwd(), variables) for _ in range(tasks)]
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"--executor ray: {' '.join(str(error).split())[:300]}.") from None
-        try:
-            while waiting:
-                (ended, *_), waiting = ray.wait(waiting)
-                with contextlib.suppress(ray.exceptions.RayError):  # lost too often: the others take over
-                    codes.append(ray.get(ended))
-        finally:
-            ray.shutdown()
-    return codes
+    return given
 
 
-def task(arguments: Sequence[str], folder: str, variables: dict[str, str]) -> int:
-    """What a task does: its exit code."""
-    command = [sys.executable, "-m", "fedbench", "run", *arguments]
-    quiet = subprocess.DEVNULL
-    return subprocess.run(
-        command, cwd=folder, env={**os.environ, **variables}, stdout=quiet, stderr=quiet, check=False
-    ).returncode
+def _reason(error: Exception) -> str:
+    """Why Ray has lost a task, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"{type(error).__name__}: {text[:300]}"
+
+
+def _keep(logs: Path, number: int, tries: int, why: str) -> str:
+    """Write down that a task was lost."""
+    line = f"task {number}, try {tries}: {why}"
+    with contextlib.suppress(OSError), (logs / LOST).open("a", encoding="utf-8") as out:
+        out.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {line}\n")
+    return line
