@@ -503,12 +503,15 @@ def page(kept: Mapping[str, Any]) -> str:
         "",
     ]
     for each in kept.get("overhead", ()):
+        lost, between, setup = (
+            100 * share for share in (each["lost"], each["lost_between"], each["setup"] / each["of_runs"])
+        )
         hourly = 3600 * each["runs"] / each["seconds"] / each["jobs"]
         lines += [
             f"`{each['suite']}` with `--jobs {each['jobs']}`: {each['runs']} runs in {each['seconds']:.0f} s,"
-            f" {hourly:,.0f} runs per core hour. By their own clocks the runs took"
-            f" {100 * (1 - each['lost']):.1f} % of the time of the workers ({100 * each['setup'] / each['of_runs']:.1f} % of that for data and split); {each['start']:.1f} s passed"
-            f" before the first began; after that {100 * each['lost_between']:.1f} % were lost between runs.",
+            f" {hourly:,.0f} runs per core hour. By their own clocks the runs took {100 - lost:.1f} % of the time of the"
+            f" workers ({setup:.1f} % of that for data and split); {each['start']:.1f} s passed before the first began;"
+            f" after that {between:.1f} % were lost between runs.",
             "",
         ]
     return "\n".join(lines).rstrip() + "\n"

@@ -60,13 +60,13 @@ def run_tasks_on_ray(
         there = (stamp_of(results, run.id) not in (0, stamps.get(run.id, 0)) for run in plan.todo)
         return all(there) and not again().todo
 
+    def started() -> None:
+        runs = count(len(plan.todo), "run")
+        text = f"{count(tasks, 'task')} for {runs}; {_status(arguments, results)}. Their output is in {results / RAY_LOGS}."
+        out.print(text, soft_wrap=True)
+
     out = console(err=True)
-    out.print(
-        f"{count(tasks, 'task')} for {count(len(plan.todo), 'run')}; {_status(arguments, results)}. Their output is in"
-        f" {results / RAY_LOGS}.",
-        soft_wrap=True,
-    )
-    ended = run_on_ray(arguments, results, tasks, workers, options, done)
+    ended = run_on_ray(arguments, results, tasks, workers, options, done, started)
     for line in ended.lost:
         out.print(f"warning: lost: {line}", soft_wrap=True)
     rows = scan([results], curves=False).table.select(["run_id", "status", "error", "warnings", "seconds_total"])

@@ -59,6 +59,7 @@ def run_on_ray(
     cores: int,
     options: Sequence[str],
     done: Callable[[], bool] = lambda: False,
+    started: Callable[[], None] = lambda: None,
 ) -> Ended:
     """``fedbench run`` with these arguments, ``tasks`` times, until all have ended.
 
@@ -67,7 +68,8 @@ def run_on_ray(
     Args:
         arguments: after ``fedbench run``. results: the folder that all machines see. cores: of each task.
         options: of a Ray task, ``key=value`` each, such as ``num_gpus=0.5`` or ``memory=8000000000``.
-        done: whether nothing is left to run; then no task is waited for that has not found room.
+        done: whether nothing is left to run; then no task is waited for that has not found room. started: is called once
+            they are handed out.
 
     Raises:
         UserError: Ray or a cluster is not there, or an option is none.
@@ -98,6 +100,7 @@ def run_on_ray(
         try:
             for number in range(tasks):
                 start(number)
+            started()
             while waiting:
                 over, _ = ray.wait(list(waiting), timeout=_LOOK)
                 for each in over:
