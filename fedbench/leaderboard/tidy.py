@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fedbench.leaderboard.board import Board, make_board
 from fedbench.leaderboard.database import Database
-from fedbench.leaderboard.sheets import hit_cut
+from fedbench.leaderboard.sheets import LOST, SHARE, hit_cut
 from fedbench.leaderboard.tracks import DEMOTION, TARGETED, TRACKS, UNTARGETED, VISUAL, Track
 
 COLUMNS = pa.schema(
@@ -56,10 +56,10 @@ def load_leaderboard(*paths: str | Path, suite: str | None = None, only: Sequenc
     ``defenses``, ``doses``, ``prices``), ``track`` (``targeted``, ``untargeted``, ``visual``, ``demotion``), ``dataset`` and
     ``model`` (null: all of them together), ``entry``; ``rank`` and ``last_rank``, the first and the last that its runs leave
     open (null: it is not ranked), ``beats``, ``average_rank``; ``measure`` and ``score``, what it is ranked by, with its 95 %
-    interval ``low`` and ``high`` where there is one, and ``text``, the same as the leaderboard prints it (a dose beyond those
-    that were run has no number); ``hr``, HR@K under the attack; of defenses ``reduction`` and ``cost``; ``knowledge``,
-    ``scenarios``, ``unverified``, and ``run_ids``, the runs behind the row, as in :func:`fedbench.load_results`. Numbers are
-    percent, or points of percent; prices are factors.
+    interval ``low`` and ``high`` where there is one, cut to what is possible, and ``text``, the same as the leaderboard
+    prints it (a dose beyond those that were run has no number); ``hr``, HR@K under the attack; of defenses ``reduction``
+    and ``cost``; ``knowledge``, ``scenarios``, ``unverified``, and ``run_ids``, the runs behind the row, as in
+    :func:`fedbench.load_results`. Numbers are percent, or points of percent; prices are factors.
 
     Args:
         paths: results folders or packed files; none: ``results``. suite: only its scenarios, a name or the path of a file.
@@ -113,12 +113,14 @@ def _common(entry: Row, board: str, track: Track) -> Row:
 def _attack(entry: Row, track: Track, k: int) -> Row:
     measure = track.measured(k) or f"HR@{hit_cut(k)} loss %"
     score = entry[_SCORES[track]] or {}
+    least, most = SHARE if track.exposes else LOST
+    low, high = score.get("low"), score.get("high")
     return _common(entry, "attacks", track) | {
         "entry": entry["attack"],
         "measure": measure,
         "score": score.get("mean"),
-        "low": score.get("low"),
-        "high": score.get("high"),
+        "low": None if low is None else max(low, least),
+        "high": None if high is None else min(high, most),
     }
 
 

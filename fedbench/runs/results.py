@@ -65,13 +65,13 @@ def stamp_of(folder: Path, run_id: str) -> int:
         return 0
 
 
-def write_record(record: RunRecord, folder: Path) -> Path:
-    """Write one record as one whole file, or nothing at all.
+def write_record(record: RunRecord, folder: str | Path) -> Path:
+    """Write one record as one whole file into a folder, which need not be there yet, or nothing at all.
 
     Raises:
         ResultsError: when the folder cannot be written to or the disk is full; nothing is left behind.
     """
-    final = path_of(folder, record.scenario_id, record.seed)
+    final = path_of(Path(os.path.expanduser(folder)), record.scenario_id, record.seed)
     # Of a single row, statistics and dictionaries would be 40 % of the file.
     write_whole(
         pa.Table.from_pylist([record.row()], schema=schema()), final, write_statistics=False, use_dictionary=False

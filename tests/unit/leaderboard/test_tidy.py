@@ -41,6 +41,7 @@ def test_ranks_are_one_arrow_table(results: Path) -> None:
     assert (first["measure"], first["track"], first["model"]) == ("ER@10", "targeted", None)
     assert first["score"] == pytest.approx(81.0)
     assert first["low"] < 81.0 < first["high"]
+    assert last["low"] == 0.0, "cut: no share is negative"
     assert first["run_ids"] == sorted(record(scenario("a-ra"), seed).run_id for seed in range(3))
     assert shield["cost"] == pytest.approx(5.0)
     assert shield["reduction"] == pytest.approx((71.0 + 5 / 3) / 2)
