@@ -11,7 +11,7 @@ import pyarrow as pa
 from fedbench.data.checkins import checkin_columns
 from fedbench.data.columns import ML_1M, ML_100K, TRIPLES, Columns, Layout, read_columns
 from fedbench.data.files import read_whole
-from fedbench.data.lists import is_indexed, looks_like_lists, read_lists, read_named_lists
+from fedbench.data.lists import bare_lists, is_indexed, looks_like_lists, read_lists, read_named_lists
 from fedbench.data.names import UNTOLD, Picks, is_known
 from fedbench.data.parquets import MAGIC, parquet_columns
 from fedbench.data.sniffing import Sniffed, first_lines, plain_text, sniff
@@ -30,10 +30,11 @@ def _columns(layout: Layout) -> Reader:
 
 
 def _lists(data: bytes, where: str, skip: bool, picks: Picks) -> tuple[Columns, str]:
+    data = bare_lists(data)
     if not is_indexed(data):
         user, item = read_named_lists(data)
         return Columns(user, item, {}, None, 0), "read lists: user item item ..."
-    rows, malformed = read_lists(data.replace(b",", b" "), where, skip_malformed=skip)
+    rows, malformed = read_lists(data, where, skip_malformed=skip)
     user, item = (pa.array(column).cast(pa.string()) for column in (rows.user, rows.item))
     return Columns(user, item, {}, None, malformed), "read lists: user item item ..."
 
@@ -75,6 +76,7 @@ _FOREIGN = (
     (b"Rar!", "a rar archive; unpack it and name the file or folder"),
     (b"SQLite format 3", "a database; export its table as CSV"),
     (b"\x89HDF", "an HDF5 file; save its table as CSV or parquet"),
+    (b"ARROW1", "an Arrow file; save its table as parquet"),
     (b"\x93NUMPY", "a NumPy file; save its table as CSV or parquet"),
 )
 """First bytes of containers that are not read, and what to do."""
@@ -128,9 +130,12 @@ def detect(data: bytes, filename: str, where: str, picks: Picks = UNTOLD) -> str
         return "parquet"
     lines = first_lines(data)
     line = next((line.strip() for line in lines if line.strip()), "")
-    if filename in _KNOWN_FILES and not picks and not is_known(re.split("\t|::", line)):
-        return _KNOWN_FILES[filename]
     tabs = line.split("\t")
+    known = _KNOWN_FILES.get(filename, "")
+    if known and not picks and not is_known(re.split("\t|::", line)):
+        fits = len(tabs) == 4 if known == "ml-100k" else line.count("::") == 3
+        if fits or sniff(data) is None:
+            return known
     if line.startswith(("{", "[")):
         return "json"
     if any(re.fullmatch(r"[^:]+:(token|float)(_seq)?", column) for column in tabs):
@@ -140,7 +145,7 @@ def detect(data: bytes, filename: str, where: str, picks: Picks = UNTOLD) -> str
     if len(tabs) == 5 and re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", tabs[1]):
         return "gowalla"
     sniffed = sniff(data)
-    tells = sniffed is not None and (sniffed.ends_in_times or (sniffed.header is not None and is_known(sniffed.header)))
+    tells = sniffed is not None and (sniffed.ends_in_times or (is_known(sniffed.header or ()) and sniffed.whole))
     if not picks and not tells and looks_like_lists(lines):
         return "lists"
     if sniffed is None:

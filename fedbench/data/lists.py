@@ -23,6 +23,7 @@ LARGEST_INDEX = 2**31 - 2
 
 _SAMPLE = 1 << 20
 _GAP = re.compile(r"[ \t]+|,")
+_MARKED = re.compile(rb"(^|[\r\n])[ \t]*[#%][^\r\n]*")
 _WORD = re.compile(r"[\w.:-]+")
 _DIGITS = 10
 """An index of more digits than this is out of range."""
@@ -61,9 +62,9 @@ def read_lists(data: bytes, where: str, *, skip_malformed: bool = False) -> tupl
 def read_named_lists(data: bytes) -> tuple[pa.Array, pa.Array]:
     """The users and the items of the rows of a list file with any ids, as text, in the order of the file.
 
-    Fields are separated by blanks, tabs or commas. A line with a user and no item has no row.
+    ``data``: as of :func:`bare_lists`. A line with a user and no item has no row.
     """
-    text = pa.array(data.replace(b",", b" ").replace(b"\r\n", b"\n").decode("utf-8", "replace").split("\n"))
+    text = pa.array(data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").decode("utf-8", "replace").split("\n"))
     words = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(text))
     lengths = np.asarray(pc.list_value_length(words))
     flat = words.flatten()
@@ -75,8 +76,26 @@ def read_named_lists(data: bytes) -> tuple[pa.Array, pa.Array]:
     return flat.take(pa.array(starts[line[body]])), flat.take(pa.array(body))
 
 
+def bare_lists(data: bytes) -> bytes:
+    """Lists with blanks between their fields, and empty lines in place of comments and of a header."""
+    data = data.replace(b",", b" ")
+    if _MARKED.search(data):
+        data = _MARKED.sub(rb"\1", data)
+    first = next((line for line in data[:_SAMPLE].splitlines() if line.strip()), b"")
+    return data.replace(first, b"", 1) if _is_heading(first.decode("utf-8", "replace"), data[:_SAMPLE]) else data
+
+
+def _is_heading(line: str, data: bytes) -> bool:
+    """Whether a first line has no digit, where all others have nothing but."""
+    if not line or re.search("[0-9]", line):
+        return False
+    rest = data.partition(line.encode())[2].split()
+    return bool(rest) and all(word.isdigit() for word in rest[:-1])
+
+
 def looks_like_lists(lines: Sequence[str]) -> bool:
     """Whether the first lines of a file are lists of ids: user item item ..., or pairs with a blank between."""
+    lines = bare_lists("\n".join(lines).encode()).decode().split("\n") if lines and "," not in lines[0] else lines
     cut = [_GAP.split(line.strip()) for line in lines if line.strip()]
     if not cut:
         return False

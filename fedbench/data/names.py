@@ -13,7 +13,7 @@ USER = (
     *("visitorid", "memberid", "member", "username", "playerid", "accountid", "usersha1", "profileid", "personid"),
     *("buyerid", "buyer", "clientid", "client", "shopperid", "shopper", "readerid", "reader", "listenerid", "listener"),
     *("viewerid", "viewer", "subscriberid", "account", "person", "profile", "player", "reviewer", "reviewername"),
-    *("users", "steamid", "authorid", "sessionid", "session"),
+    *("users", "steamid", "authorid", "sessionid", "session", "u"),
 )
 ITEM = (
     *(
@@ -46,13 +46,13 @@ ITEM = (
     *("skuid", "sku", "filmid", "showid", "mangaid", "podcastid", "goodid", "items", "artist", "artistname", "track"),
     *("trackname", "album", "book", "film", "game", "gametitle", "gamename", "app", "business", "venue", "location"),
     *("poi", "place", "recipe", "anime", "article", "video", "course", "restaurant", "hotel", "artname", "booktitle"),
-    *("movietitle", "producttitle", "productname", "itemname", "itemtitle", "title"),
+    *("movietitle", "producttitle", "productname", "itemname", "itemtitle", "title", "i"),
 )
 RATING = (
     *("rating", "ratings", "stars", "overall", "score", "bookrating", "weight", "plays", "playcount", "playcounts"),
     *("count", "preference", "hours", "userrating", "reviewrating", "starrating", "ratingvalue", "rate", "reviewscore"),
     *("playtimeforever", "hoursplayed", "numplays", "listencount", "listens", "value", "quantity", "amount", "label"),
-    *("clicks", "views", "frequency"),
+    *("clicks", "views", "frequency", "r"),
 )
 TIME = (
     *("timestamp", "time", "ts", "unixreviewtime", "unixtime", "datetime", "date", "utctime", "createdat", "ratedat"),
@@ -67,7 +67,7 @@ TIME = (
         "dateadded",
         "addedat",
     ),
-    *("visittime", "checkintime", "epoch", "utc"),
+    *("visittime", "checkintime", "epoch", "utc", "t"),
 )
 """What columns and keys are called, without capitals and signs; of several in one header the first one counts."""
 

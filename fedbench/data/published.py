@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from fedbench.data.columns import TRIPLES, Columns, read_columns
 from fedbench.data.formats import read
 from fedbench.data.interactions import ids_by_appearance, index_by_appearance
-from fedbench.data.lists import is_indexed, looks_like_lists, read_lists, read_named_lists
+from fedbench.data.lists import bare_lists, is_indexed, looks_like_lists, read_lists, read_named_lists
 from fedbench.data.names import UNTOLD, Picks
 from fedbench.data.parquets import MAGIC
 from fedbench.data.records import Interactions, Ints, Table
@@ -87,6 +87,8 @@ def split_table(
         DataError: as :func:`published_table`. UserError: a column that was named is not there.
     """
     layout = "" if picks else _layout(files)
+    if layout in ("lists", "named lists"):
+        files = {part: (where, bare_lists(data)) for part, (where, data) in files.items()}
     if layout in ("lists", "triples"):
         return _dense(published_table(files, layout, order, skip_malformed=skip_malformed), keep)
     columns: dict[str, Columns] = {}
@@ -122,7 +124,9 @@ def _layout(files: Mapping[str, tuple[str, bytes]]) -> str:
     sniffed = [sniff(data) for data in contents]
     lists = [looks_like_lists(first_lines(data)) for data in contents]
     plain = all(each is None or (each.header is None and each.separator in "\t ") for each in sniffed)
-    if not plain and not all(lists):
+    pairs = [each is not None and each.header is None and each.width == 2 for each in sniffed]
+    beside = any(lists) and all(alike or pair for alike, pair in zip(lists, pairs, strict=True))
+    if not plain and not beside:
         return "table"
     widths = {0 if each is None else each.width for each in sniffed}
     tabs = all(each is not None and each.separator == "\t" for each in sniffed)
@@ -135,7 +139,7 @@ def _layout(files: Mapping[str, tuple[str, bytes]]) -> str:
         return "table"
     if tabs and widths == {3}:
         return "triples"
-    return "lists" if indexed and not any(b"," in data for data in contents) else "named lists"
+    return "lists" if indexed else "named lists"
 
 
 def _numbered(ids: pa.Array) -> tuple[Ints, int, tuple[str, ...] | None]:

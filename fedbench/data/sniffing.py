@@ -47,6 +47,11 @@ class Sniffed:
         return Counter(map(len, self.rows)).most_common(1)[0][0]
 
     @property
+    def whole(self) -> bool:
+        """Whether every row has as many fields."""
+        return all(len(row) == self.width for row in self.rows)
+
+    @property
     def ends_in_times(self) -> bool:
         """Whether the last of three or four columns can only be times."""
         last = self.column(self.width - 1)
@@ -75,6 +80,8 @@ def plain_text(data: bytes, where: str) -> tuple[bytes, str]:
     if b"\0" in start:
         raise DataError(f"{where}: no text but binary data; save its table as CSV or parquet.")
     data = data.removeprefix(codecs.BOM_UTF8)
+    if data.isascii():
+        return data, ""
     try:
         data.decode()
     except UnicodeDecodeError as error:
@@ -113,9 +120,7 @@ def sniff(data: bytes, named: Sequence[str] = ()) -> Sniffed | None:
 
 def _surety(each: Sniffed) -> tuple[bool, bool, bool, int]:
     """Whether the header names users and items, every line has as many fields, blanks mean something else, and width."""
-    names = chosen(each.header or ())
-    whole = all(len(row) == each.width for row in each.rows)
-    return names["user"] is not None and names["item"] is not None, whole, each.separator != " ", each.width
+    return _names_both(each.header or ()), each.whole, each.separator != " ", each.width
 
 
 def _cut(lines: Sequence[str], first: int, separator: str, named: Sequence[str]) -> Sniffed | None:
@@ -134,6 +139,9 @@ def _cut(lines: Sequence[str], first: int, separator: str, named: Sequence[str])
         width, count = Counter(len(fields) for _, fields in table).most_common(1)[0]
         if width < 2 or 2 * count < len(table):
             continue
+        above = next((n for n, (_, fields) in enumerate(table) if len(fields) == width), 0)
+        if above and _names_both(table[above][1]):  # a title, and what else exports write above the header
+            table = table[above:]
         start, head = table[0]
         rows = [fields for _, fields in table[1:]]
         header = _header(head, rows, named)
@@ -184,9 +192,13 @@ def _fields(
 
 def _is_comment(line: str, separator: str) -> bool:
     """Whether a line is a remark, and no header that begins with a #."""
-    names = line.split(separator)
-    roles = chosen(names)
-    return line.lstrip().startswith(("#", "%")) and (roles["user"] is None or roles["item"] is None or len(names) < 2)
+    return line.lstrip().startswith(("#", "%")) and not _names_both(line.split(separator))
+
+
+def _names_both(fields: Sequence[str]) -> bool:
+    """Whether some field is called like users, and some other like items."""
+    roles = chosen(fields)
+    return len(fields) > 1 and roles["user"] is not None and roles["item"] is not None
 
 
 def _follows(lines: Sequence[str], separator: str) -> bool:

@@ -37,15 +37,15 @@ def summarise(table: Table) -> Summary:
     parts = [rows for name, rows in table.parts.items() if not name.startswith("public:")]
     user = np.concatenate([rows.user for rows in parts])
     item = np.concatenate([rows.item for rows in parts])
-    keys: Int64 = user.astype(np.int64) * table.num_items + item
-    distinct = len(np.unique(keys))
+    keys: Int64 = np.sort(user.astype(np.int64) * table.num_items + item)
+    distinct = int(np.count_nonzero(np.diff(keys))) + bool(len(keys))
     return Summary(
         users=table.num_users,
         items=table.num_items,
         rows=len(keys),
         interactions=distinct,
         duplicates=len(keys) - distinct,
-        users_without_rows=table.num_users - len(np.unique(user)),
-        items_without_rows=table.num_items - len(np.unique(item)),
+        users_without_rows=int(np.count_nonzero(np.bincount(user, minlength=table.num_users) == 0)),
+        items_without_rows=int(np.count_nonzero(np.bincount(item, minlength=table.num_items) == 0)),
         malformed=table.malformed,
     )

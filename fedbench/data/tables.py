@@ -24,6 +24,7 @@ EXAMPLE = "user_id,item_id,rating,timestamp"
 _REVIEWER, _ASIN = re.compile(r"A[0-9A-Z]+"), re.compile(r"B[0-9A-Z]+|[0-9]{9}[0-9X]")
 _SHA1, _UUID = re.compile(r"[0-9a-f]{40}"), re.compile(r"([0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12})?")
 _TYPE = re.compile(r".+:(token|float|token_seq|float_seq)")
+_NO_RATING = re.compile(r"length|_len|num|lat|lon|price|age")
 _EVENTS = {"purchase", "play"}
 """What Steam's list says of a row: that the game was bought, or for how many hours it was played."""
 
@@ -227,7 +228,7 @@ def _by_header(sniffed: Sniffed) -> dict[str, int | None]:
                 found[role] = free[0] if free else None
         if found["rating"] is None:
             floats = [place for place, name in enumerate(header) if name.endswith(":float")]
-            floats = [place for place in floats if place not in found.values()]
+            floats = [place for place in floats if place not in found.values() and not _NO_RATING.search(header[place])]
             found["rating"] = floats[0] if len(floats) == 1 else None
     found["kind"] = next((place for place in range(len(header)) if _is_events(sniffed.column(place))), None)
     return found
@@ -248,6 +249,8 @@ def _by_number(sniffed: Sniffed) -> dict[str, int | None]:
         if all(map(_SHA1.fullmatch, column(0))) or all(map(_UUID.fullmatch, column(1))):  # Last.fm, 360K users
             return {**roles, "user": 0, "item": 2, "rating": 3}
         return roles
+    if width == 3 and dated(column(0)) and not dated(column(2)):
+        return {**roles, "time": 0, "user": 1, "item": 2}
     places = (1, 0) if _most(_ASIN, column(0)) and _most(_REVIEWER, column(1)) else (0, 1)
     rest = [place for place in range(2, width) if numeric(column(place)) or dated(column(place))]
     times = [place for place in rest if _is_time(column(place))]

@@ -221,9 +221,30 @@ def _objects(data: bytes, where: str) -> Iterator[tuple[int, Any]]:
         except (ValueError, RecursionError) as error:
             if b"\n" not in data.strip():
                 raise DataError(f"{where}: not a JSON list of reviews ({str(error)[:100]}).") from None
+    inside = _wrapped(data)
+    if inside:
+        yield from enumerate(inside, start=1)
+        return
     for number, line in enumerate(io.BytesIO(data), start=1):
         if line.strip():
             yield number, _object(line)
+
+
+def _wrapped(data: bytes) -> list[Any]:
+    """The longest list in an object that is all of a file; empty where there is no such object."""
+    line = data.lstrip().partition(b"\n")[0].strip()
+    if line.endswith(b"}") and b"\n" in data.strip():
+        return []  # the first of many objects
+    try:
+        whole = json.loads(data)
+    except (ValueError, RecursionError):
+        return []
+    lists = [value for value in whole.values() if isinstance(value, list)] if isinstance(whole, dict) else []
+    longest = max(lists, key=len, default=[])
+    has_user = (
+        chosen(str(key) for key, value in whole.items() if not isinstance(value, list))["user"] if lists else None
+    )
+    return longest if longest and isinstance(longest[0], dict) and has_user is None else []
 
 
 def _object(line: bytes) -> Any:

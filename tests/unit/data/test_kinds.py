@@ -255,6 +255,55 @@ ONE: dict[str, tuple[str, bytes | str]] = {
     "lists with tabs": ("x.txt", lists(OF_USER, sep="\t")),
     "lists with commas": ("x.txt", lists(OF_USER, sep=",")),
     "ratings with blanks between": ("x.txt", "\n".join(f"{u} {i} {r}" for u, i, r, _ in ROWS)),
+    "a title above the header": ("r.csv", "My export, 2020-01-01\nrows: 84\n\n" + table()),
+    "no names but letters": ("r.csv", table(header=("u", "i", "r", "t"))),
+    "a date first": ("r.csv", table([(at(t, "%Y-%m-%d %H:%M"), u, i) for u, i, _, t in ROWS], header=None)),
+    "u.data with commas": ("u.data", table(header=None)),
+    "ratings.dat with tabs": ("ratings.dat", table(sep="\t", header=None)),
+    "ratings.dat with a header": (
+        "ratings.dat",
+        "UserID::MovieID::Rating::Timestamp\n" + "\n".join("::".join(map(str, row)) for row in ROWS),
+    ),
+    "KONECT": ("out.x", "% bip weighted\n% 84 9 14\n" + "\n".join(" ".join(map(str, row)) for row in ROWS)),
+    "Google Local": (
+        "review.json",
+        lines(
+            [
+                {
+                    "user_id": str(10**20 + u),
+                    "name": "x",
+                    "time": t * 1000,
+                    "rating": r,
+                    "pics": None,
+                    "gmap_id": f"0x{i}:1",
+                }
+                for u, i, r, t in ROWS
+            ]
+        ),
+    ),
+    "Goodreads": (
+        "reviews.json",
+        lines(
+            [
+                {"user_id": f"{u:x}", "book_id": str(i), "rating": r, "date_added": at(t, "%a %b %d %H:%M:%S -0700 %Y")}
+                for u, i, r, t in ROWS
+            ]
+        ),
+    ),
+    "json in an object": (
+        "x.json",
+        json.dumps({"meta": {"n": 1}, "rows": [dict(zip(HEADER, row, strict=True)) for row in ROWS]}, indent=1),
+    ),
+    "json with values of several kinds": (
+        "x.jsonl",
+        "\ufeff"
+        + lines([{"user": u if u % 2 else str(u), "item": i, "rating": None, "time": str(t)} for u, i, _, t in ROWS]),
+    ),
+    "lists with a comment and blanks at the end": (
+        "x.txt",
+        "# ours\n" + lists(OF_USER).replace("\n", " \n") + "\n77 \n",
+    ),
+    "lists with a heading": ("x.txt", "user items\n" + lists(OF_USER)),
     "gzip": ("r.csv.gz", gzip.compress(table().encode())),
     "bzip2": ("r.csv.bz2", bz2.compress(table().encode())),
     "xz": ("r.csv.xz", lzma.compress(table().encode())),
@@ -297,6 +346,7 @@ def test_file_is_imported_with_the_right_counts(tmp_path: Path, kind: str) -> No
         (halves("u{}", "B00{}"), COUNTS),
         (halves("7656119800000000{}", "1000000000000{}"), COUNTS),
         ({"d/train.csv": table(ROWS[:60]), "d/test.csv": table(ROWS[60:])}, COUNTS),
+        ({name: str(text).replace(" ", ",") for name, text in halves().items() if "list" not in name}, COUNTS),
         ({"d/train.txt": "1 5 3\n1 6 2\n2 5 1\n", "d/test.txt": "1 7 3\n2 6 4\n"}, (2, 3, 5)),
         ({"d/train.jsonl": lines(YELP[:60]), "d/test.jsonl": lines(YELP[60:])}, COUNTS),
         (
