@@ -12,6 +12,7 @@ from typing import Any
 import fedbench
 import fedbench.runs.results
 from fedbench.errors import UserError
+from fedbench.runs.devices import Memory
 from fedbench.runs.record import RunRecord
 from fedbench.runs.run import Progress
 from fedbench.scenarios.scenario import Scenario
@@ -65,3 +66,17 @@ def slow_disk(scenario: Scenario, seed: int, **options: Any) -> RunRecord:
 
     fedbench.runs.results.write_record = slowly
     return record
+
+
+def on_gpu(scenario: Scenario, seed: int, *, device: str = "cpu", **options: Any) -> RunRecord:
+    """The real thing on the CPU, which takes half a second more; its error says on which GPU it was, from when to when."""
+    begin = time.time()
+    record = fedbench.run(scenario, seed, **options)
+    time.sleep(0.5)
+    place = os.environ["CUDA_VISIBLE_DEVICES"]
+    return dataclasses.replace(record, error=f"{device} {place} {begin} {time.time()}")
+
+
+def twelve_gigabytes() -> Memory:
+    """Of a GPU with 12 GiB free, on which every run takes four."""
+    return Memory(12 * 2**30, 4 * 2**30)

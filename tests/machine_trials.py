@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,10 @@ class Trial:
     looks: int = 0
     wrong: list[str] = field(default_factory=list)
     verdict: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {**vars(self), "killed": dict(self.killed)}
 
 
 class Watch:
@@ -259,7 +263,7 @@ def ray_trial(folder: Path, seeds: int, expected: Sequence[Mapping[str, Any]]) -
         cluster.remove_node(nodes[1], allow_graceful=False)
         trial.verdict = running.end()
     trial.seconds = time.monotonic() - begin
-    judge(trial, results, expected, [path.read_text() for path in (results / ".fedbench-ray").glob("task-*")])
+    judge(trial, results, expected, [path.read_text() for path in (results / ".fedbench-ray").glob("*-task-*.log")])
     return trial
 
 
@@ -379,7 +383,7 @@ def ray_kill_trial(
             with Watch(suite, results, trial):
                 _until_all_is_there_on_ray(suite, results, cluster, nodes, trial, left, rng, 2 * seeds)
             logs = results / ".fedbench-ray"
-            judge(trial, results, expected, [path.read_text() for path in logs.glob("task-*")])
+            judge(trial, results, expected, [path.read_text() for path in logs.glob("*-task-*.log")])
     trial.seconds = time.monotonic() - begin
     return trial
 
@@ -521,7 +525,7 @@ def main(wanted: Sequence[str]) -> None:
     """Run trials and write the page."""
     for name in wanted or [*FULL, "overhead"]:
         with tempfile.TemporaryDirectory(prefix="fb") as made:
-            found = [overhead(Path(made), "smoke", 2)] if name == "overhead" else asdict(FULL[name](Path(made)))
+            found = [overhead(Path(made), "smoke", 2)] if name == "overhead" else FULL[name](Path(made)).row()
         kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
         kept[name] = found
         KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")

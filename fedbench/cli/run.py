@@ -27,8 +27,14 @@ Only = Annotated[
 Seeds = Annotated[
     str | None, typer.Option(metavar="N|LIST", help="So many seeds, or these (0,1,4), instead of the suite's own.")
 ]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
-Jobs = Annotated[int | None, typer.Option(help="Worker processes. [default: one for each core; 1 on a GPU]")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:0,cuda:1|cuda:all",
+        help="Where to compute; GPUs of a list share the runs.",
+    ),
+]
+Jobs = Annotated[int | None, typer.Option(help="Worker processes. [default: one for each core, or GPU]")]
 Attack = Annotated[
     str | None,
     typer.Option(
@@ -293,20 +299,29 @@ def run_shown(
 
 
 def choose_device(name: str) -> str:
-    """``cpu`` or ``cuda``; raises :class:`UserError` for another name, or a GPU that is not there."""
+    """``cpu``, ``cuda`` or a list of GPUs; raises :class:`UserError` for another name, or a GPU that is not there."""
     from fedbench.errors import UserError
+    from fedbench.runs.devices import is_list, numbers
 
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {name!r} must be auto, cpu or cuda.")
+    if name not in ("auto", "cpu", "cuda:all") and not is_list(name):
+        raise UserError(f"--device {name!r} must be auto, cpu, cuda, cuda:all, or GPUs such as cuda:0,cuda:1.")
     if name == "cpu" or (name == "auto" and not Path("/dev/nvidiactl").exists()):
         return "cpu"  # decided without the seconds that importing torch takes
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
-    if name == "cuda":
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu.")
-    return "cpu"
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda" if there else "cpu"
+    if not there:
+        raise UserError(f"--device {name}: torch sees no GPU here; use --device cpu.")
+    if name == "cuda:all":
+        return ",".join(f"cuda:{number}" for number in range(there))
+    missing = [number for number in numbers(name) if number >= there]
+    if missing:
+        raise UserError(
+            f"--device {name}: there is no cuda:{missing[0]} here, the GPUs are cuda:0 to cuda:{there - 1}."
+        )
+    return name
 
 
 def choose_jobs(jobs: int | None) -> int | None:

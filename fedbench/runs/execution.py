@@ -14,8 +14,9 @@ from pathlib import Path
 from fedbench.errors import UserError
 from fedbench.files import occupied
 from fedbench.runs.claims import clear
+from fedbench.runs.devices import MEASURE, is_list
 from fedbench.runs.local import default_jobs, run_local
-from fedbench.runs.plan import Plan, Run, make_plan, obstacles
+from fedbench.runs.plan import Plan, Run, make_plan, obstacles, without_room
 from fedbench.runs.reporting import Outcome, Reporter, Silent, Summary
 from fedbench.runs.worker import EXECUTE, Step
 from fedbench.scenarios.suite import Planned
@@ -54,8 +55,8 @@ def run_suite(
         planned: scenarios and seeds, from :meth:`fedbench.scenarios.suite.Suite.plan`.
         results: the folder of the records, made when needed.
         suite: the name to note in the records.
-        device: ``"cpu"`` or ``"cuda"``.
-        jobs: worker processes; None: one for each core, one on a GPU.
+        device: ``"cpu"``, ``"cuda"``, or GPUs that share the runs, such as ``"cuda:0,cuda:1"``.
+        jobs: worker processes; None: one for each core, or each GPU.
         fresh: run everything again.
         reporter: is told what happens.
         diagnose_every: keep diagnostics of every so many rounds beside the records, and run again what has none.
@@ -104,9 +105,16 @@ def run_plan(
     jobs: int | None = None,
     reporter: Reporter | None = None,
     execute: str = EXECUTE,
+    measure: str = MEASURE,
     diagnose_every: int | None = None,
 ) -> Summary:
-    """Run ``plan.todo``; arguments as for :func:`run_suite`."""
+    """Run ``plan.todo``; arguments as for :func:`run_suite`.
+
+    Args:
+        execute: what turns a scenario and a seed into a record. measure: what tells of the memory of a GPU.
+    """
+    if device != "cpu" and not is_list(device):
+        raise UserError(f"device {device!r} must be cpu, cuda, or GPUs such as cuda:0,cuda:1, each of them once.")
     if jobs is not None and jobs < 1:
         raise UserError(f"jobs = {jobs} must be at least 1.")
     if diagnose_every is not None and diagnose_every < 1:
@@ -129,6 +137,8 @@ def run_plan(
                 place=place,
                 ended=plan.ended,
                 stamps=plan.stamps,
+                alone=without_room(plan),
+                measure=measure,
             )
         finally:
             clear(results, place.marker)

@@ -8,8 +8,8 @@ import os
 import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -22,20 +22,23 @@ from fedbench.files import Place
 from fedbench.plugins import given
 from fedbench.runs.begin import begin
 from fedbench.runs.crash import record_crash
+from fedbench.runs.devices import MEASURE, Memory, Room, fewest, numbers
 from fedbench.runs.plan import Run
 from fedbench.runs.reporting import BY_OTHERS, Outcome, Reporter, Summary
 from fedbench.runs.worker import EXECUTE, STOPPED, Began, Done, Elsewhere, Message, Order, Ready, Refused, Step
 
 ELSEWHERE = 2.0
 """Seconds that an idle worker waits for a run that somebody else is running before it looks at the next."""
+STARTS = 3
+"""So many workers in a row may die before they have anything to do."""
 PATIENCE = 30.0
 """Seconds that interrupted workers get to finish writing before they are killed."""
 
 
 def default_jobs(device: str) -> int:
-    """As many workers as this process may use cores; one on a GPU."""
+    """As many workers as this process may use cores; one for each GPU."""
     if device != "cpu":
-        return 1
+        return len(numbers(device))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -54,12 +57,16 @@ def run_local(
     place: Place | None = None,
     ended: Mapping[str, str] | None = None,
     stamps: Mapping[str, int] | None = None,
+    alone: Collection[Run] = (),
+    measure: str = MEASURE,
 ) -> Summary:
     """Run everything in ``jobs`` worker processes; each record is written by its worker as soon as it is there.
 
     A run that fails, or whose process dies, does not stop the others. What somebody else is running in the same folder
     comes last; what they have run since ``ended`` and ``stamps`` were read is kept. Workers use one thread each on the CPU,
-    whatever ``jobs`` is: the numbers of a run do not depend on it.
+    whatever ``jobs`` is: the numbers of a run do not depend on it. On a list of GPUs they take turns, several to a GPU if
+    there are more workers, as far as its memory goes (:class:`~fedbench.runs.devices.Room`); runs in ``alone`` have one to
+    themselves.
 
     Raises:
         ResultsError: results can no longer be written; what was written before stays.
@@ -67,16 +74,37 @@ def run_local(
     """
     files = given()
     ended, stamps = ended or {}, stamps or {}
+    kind = "cpu" if device == "cpu" else "cuda"
     orders = {
         run: Order(
-            run.id, run.scenario.key, run.seed, suite, device, results, execute, diagnose_every, place, files,
+            run.id, run.scenario.key, run.seed, suite, kind, results, execute, diagnose_every, place, files,
             ended=ended.get(run.id, ""), stamp=stamps.get(run.id, 0),
         )
         for run in runs
     }  # fmt: skip
-    pool = _Pool(1 if device == "cpu" else None)
+    pool, room = _Pool(1 if device == "cpu" else None, numbers(device), measure), Room(alone)
     summary = Summary(total=len(runs))
     waiting, elsewhere = deque(runs), deque[Run]()
+    idle: list[_Worker] = []
+    unborn = 0
+
+    def let_go(worker: _Worker, run: Run, found: Memory | None = None) -> None:
+        worker.run = None
+        room.end(worker.gpu, run, found)
+
+    def offer() -> None:
+        """Give idle workers what is next, if their GPU has room for it; those for whom nothing is left are dismissed."""
+        for worker in list(idle):
+            queue, patience = (waiting, 0.0) if waiting else (elsewhere, ELSEWHERE)
+            if not queue:
+                idle.remove(worker)
+                pool.dismiss(worker)
+            elif room.fits(worker.gpu, queue[0]):
+                idle.remove(worker)
+                run = worker.run = queue.popleft()
+                room.begin(worker.gpu, run)
+                worker.give(replace(orders[run], patience=patience))
+
     try:
         with _Stop() as stop:
             try:
@@ -98,27 +126,30 @@ def run_local(
                                 reporter.finished(run, BY_OTHERS)
                             else:
                                 elsewhere.append(run)
-                            worker.run = run = None
+                            let_go(worker, run)
+                            run = None
                         if message is None and worker.stopped() and stop.asked_soon():
                             break
-                        if message is None and run is None:
-                            raise FedbenchError(f"a worker process could not start ({worker.cause()}).")
-                        if run is not None and not isinstance(message, Ready):
-                            worker.run = None
+                        if isinstance(message, Ready):
+                            unborn = 0
+                            room.measured(worker.gpu, message.memory)
+                        elif run is not None:
+                            let_go(worker, run, message.memory if isinstance(message, Done) else None)
                             if not _finish(run, message, worker, orders[run], summary, reporter):
                                 elsewhere.append(run)
+                        elif message is None:
+                            unborn += 1
+                            if unborn >= STARTS:
+                                raise FedbenchError(f"a worker process could not start ({worker.cause()}).")
                         if message is None:
+                            idle = [each for each in idle if each is not worker]
                             pool.remove(worker)
                             if waiting or elsewhere:
                                 pool.add()
-                        elif waiting:
-                            worker.run = waiting.popleft()
-                            worker.give(orders[worker.run])
-                        elif elsewhere:
-                            worker.run = elsewhere.popleft()
-                            worker.give(replace(orders[worker.run], patience=ELSEWHERE))
                         else:
-                            pool.dismiss(worker)
+                            idle.append(worker)
+                    if not stop.asked:
+                        offer()
                 if stop.asked and pool.workers:
                     summary.interrupted = stop.asked
                     for worker, message in pool.stop(stop):
@@ -157,6 +188,7 @@ def _finish(
 class _Worker:
     process: SpawnProcess
     connection: Connection
+    gpu: int | None = None
     run: Run | None = None
     began: float = field(default_factory=time.time)
 
@@ -183,19 +215,21 @@ class _Worker:
 class _Pool:
     """The worker processes and the lines to them."""
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int | None, gpus: Sequence[int] = (), measure: str = MEASURE) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._threads = threads
+        self._threads, self._gpus, self._measure = threads, gpus, measure
         self.workers: list[_Worker] = []
         self.stop_line: Connection | None = None
 
     def add(self) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=begin, args=(theirs, self._threads), daemon=True)
+        gpu = fewest(self._gpus, Counter(worker.gpu for worker in self.workers if worker.gpu is not None))
+        told = (theirs, self._threads, gpu, self._measure)
+        process = self._context.Process(target=begin, args=told, daemon=True)
         with _sheltered_from_interrupts():
             process.start()
         theirs.close()  # so that the end of the process is the end of the line
-        self.workers.append(_Worker(process, ours))
+        self.workers.append(_Worker(process, ours, gpu))
 
     def messages(self, timeout: float | None = None) -> Iterator[tuple[_Worker, Message | None]]:
         """What has come in, at least one message unless time runs out or a signal comes; None: that worker is dead."""

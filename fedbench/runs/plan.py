@@ -254,6 +254,19 @@ def expected_seconds(runs: Sequence[Run], records: pa.Table) -> dict[Run, float 
     return {run: expected(run) for run in runs}
 
 
+NO_ROOM = "OutOfMemoryError"
+"""How the error begins of a run that had not memory enough on its GPU."""
+
+
+def without_room(plan: Plan) -> list[Run]:
+    """Those to run that had not memory enough when they were run before."""
+    if plan.records is None:
+        return []
+    rows = plan.records.to_pylist()
+    found = {row["run_id"] for row in rows if row["status"] == "failed" and (row["error"] or "").startswith(NO_ROOM)}
+    return [run for run in plan.todo if run.id in found]
+
+
 def obstacles(runs: Iterable[Run], results: Path) -> Iterator[UserError]:
     """Everything that keeps the runs from starting: missing data, targets that are no items, a folder that takes no files.
 

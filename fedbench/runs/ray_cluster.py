@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from fedbench.errors import UserError
@@ -81,6 +83,7 @@ def run_on_ray(
     given = _numbers(options)
     variables = {key: value for key, value in os.environ.items() if key.startswith(_OWN)}
     logs = results.absolute() / LOGS
+    job = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     ended, tries = Ended(), Counter[int]()
     waiting: dict[Any, int] = {}
 
@@ -92,10 +95,14 @@ def run_on_ray(
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise UserError(f"--executor ray: {' '.join(str(error).split())[:300]}.") from None
 
+        def log_of(number: int) -> Path:
+            """The file of a task's output, which is there once it has begun."""
+            return logs / f"{job}-task-{number}.{tries[number]}.log"
+
         def start(number: int) -> None:
             tries[number] += 1
-            said = str(logs / f"task-{number}.{tries[number]}.log")
-            waiting[remote.remote(list(arguments), os.getcwd(), variables, said)] = number
+            said = log_of(number)
+            waiting[remote.remote(list(arguments), os.getcwd(), variables, str(said))] = number
 
         try:
             for number in range(tasks):
@@ -116,7 +123,8 @@ def run_on_ray(
                         ended.lost.append(_keep(logs, number, tries[number], why))
                         if tries[number] < TRIES and not done():
                             start(number)
-                if not over and ended.lost and done():
+                begun = any(log_of(number).exists() for number in waiting.values())
+                if not over and ended.lost and not begun and done():
                     break
         except KeyboardInterrupt:
             ended.interrupted = signal.SIGINT
@@ -154,8 +162,8 @@ def _numbers(options: Sequence[str]) -> dict[str, float]:
 
 def _reason(error: Exception) -> str:
     """Why Ray has lost a task, on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{type(error).__name__}: {text[:300]}"
+    text = " ".join(str(error).split()) or "no more is known"
+    return f"{type(error).__name__}: {shorten(text, 240, placeholder=' ...')}"
 
 
 def _keep(logs: Path, number: int, tries: int, why: str) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fedbench.errors import ResultsError, UserError
 from fedbench.files import Place
 from fedbench.plugins import Given, load_given
+from fedbench.runs.devices import Memory, memory
 from fedbench.scenarios.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class Order:
 class Ready:
     """The worker waits for an order."""
 
+    memory: Memory | None = None
+    """Of its GPU."""
+
 
 @dataclass(frozen=True)
 class Began:
@@ -91,6 +95,8 @@ class Done:
     seconds: float
     metrics: Mapping[str, float]
     warnings: Sequence[str] = ()
+    memory: Memory | None = None
+    """Of the GPU, after it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ STOPPED = 128 + signal.SIGTERM
 """Exit code of a worker that was told to stop."""
 
 
-def work(connection: Connection, threads: int | None) -> None:
+def work(connection: Connection, threads: int | None, measure: str | None = None) -> None:
     """Serve orders until None comes, the other end disappears, or SIGTERM.
 
     SIGTERM lets a record that is being written become whole, and be announced, first. SIGINT is ignored, and SIGHUP: they
@@ -117,6 +123,7 @@ def work(connection: Connection, threads: int | None) -> None:
 
     Args:
         connection: orders come in, messages go out. threads: for torch; None: its own choice.
+        measure: ``module:function`` that tells of the memory of the GPU; None: there is none.
     """
     for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)
@@ -128,9 +135,9 @@ def work(connection: Connection, threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        connection.send(Ready())
+        connection.send(Ready(memory(measure) if measure else None))
         while (order := connection.recv()) is not None:
-            _serve(order, connection, keeper)
+            _serve(order, connection, keeper, measure)
     except (EOFError, OSError):
         sys.exit(1)  # nobody is there any more
 
@@ -192,7 +199,7 @@ def _isolated(path: str, kind: Any) -> Any:
     return load_isolated(path, kind)
 
 
-def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
+def _serve(order: Order, connection: Connection, keeper: _Keeper, measure: str | None) -> None:
     """Execute one run, unless somebody else does, write its record and say how it ended."""
     from fedbench.runs.claims import claim
 
@@ -209,7 +216,7 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper) -> None:
         keeper.mine = mine
         try:
             if len(mine.lost) < LOST:
-                _execute(order, mine, connection, keeper)
+                _execute(order, mine, connection, keeper, measure)
             else:
                 _fail(order, mine, connection, keeper)
         finally:
@@ -231,7 +238,7 @@ def _fail(order: Order, mine: Claim, connection: Connection, keeper: _Keeper) ->
         connection.send(Done("failed", error, 0.0, {}))
 
 
-def _execute(order: Order, mine: Claim, connection: Connection, keeper: _Keeper) -> None:
+def _execute(order: Order, mine: Claim, connection: Connection, keeper: _Keeper, measure: str | None) -> None:
     from fedbench.runs.diagnostics import Diagnostics, discard
     from fedbench.runs.results import write_record
     from fedbench.runs.uploaded import keep_uploaded
@@ -286,4 +293,6 @@ def _execute(order: Order, mine: Claim, connection: Connection, keeper: _Keeper)
             connection.send(Refused(str(error), fatal=True))
             return
         metrics = {key: value for key, value in record.metrics.items() if value is not None}
-        connection.send(Done(record.status, record.error, time.perf_counter() - begin, metrics, tuple(record.warnings)))
+        federation = None  # with all its tensors
+        seconds, taken = time.perf_counter() - begin, memory(measure) if measure else None
+        connection.send(Done(record.status, record.error, seconds, metrics, tuple(record.warnings), taken))

@@ -1,0 +1,141 @@
+"""GPUs that share the runs of a suite."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from records import record, write
+from typer.testing import CliRunner
+
+from fedbench.cli import app
+from fedbench.cli.run import choose_device
+from fedbench.errors import UserError
+from fedbench.runs import devices
+from fedbench.runs.devices import CONTEXT, KIN, SHARE, VISIBLE, Memory, Room, fewest, is_list, numbers, see_only
+from fedbench.runs.execution import Run, default_jobs, make_plan, run_plan
+from fedbench.runs.plan import without_room
+from fedbench.runs.results import scan
+from fedbench.scenarios.scenario import Scenario
+from fedbench.scenarios.suite import Planned
+
+CLEAN = Scenario("longtail-small", "mf", protocol_params={"epochs": 1, "evaluate_every": 1})
+ATTACKED = dataclasses.replace(CLEAN, attack="random", malicious_ratio=0.05)
+OTHER = dataclasses.replace(CLEAN, model="ncf")
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("cpu", []), ("cuda", [0]), ("cuda:1", [1]), ("cuda:0,cuda:3", [0, 3]), ("cuda,cuda:1", [0, 1])],
+)
+def test_lists(device: str, expected: list[int]) -> None:
+    assert numbers(device) == expected
+    assert is_list(device) == bool(expected)
+    if expected:
+        assert default_jobs(device) == len(expected)
+
+
+@pytest.mark.parametrize(
+    "device", ["", "cuda:", "cuda:0,cpu", "cuda:0,cuda:0", "cuda,cuda:0", "cuda:a", "gpu", "cuda:-1"]
+)
+def test_what_is_no_list(device: str, tmp_path: Path) -> None:
+    assert not is_list(device)
+    with pytest.raises(UserError, match="must be cpu, cuda, or GPUs such as"):
+        run_plan(make_plan([Planned(CLEAN, (0,))], tmp_path), results=tmp_path, device=device)
+
+
+def test_a_process_sees_one_of_those_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VISIBLE, raising=False)
+    see_only(2)
+    assert devices.os.environ[VISIBLE] == "2"
+    monkeypatch.setenv(VISIBLE, "4, GPU-5")
+    see_only(1)
+    assert devices.os.environ[VISIBLE] == "GPU-5"
+
+
+def test_a_new_worker_goes_where_the_fewest_are() -> None:
+    assert fewest([0, 1, 2], {}) == 0
+    assert fewest([0, 1, 2], {0: 2, 1: 1, 2: 1}) == 1
+    assert fewest([], {}) is None
+
+
+def test_room() -> None:
+    """Nobody knows what a first run takes, so it is alone; then as many as the memory holds."""
+    room = Room(alone=[Run(CLEAN, 9)])
+    room.measured(0, Memory(16 * GIB, 0))
+    room.measured(0, Memory(1, 0))  # a second worker, when the first has begun
+    room.begin(0, Run(CLEAN, 0))
+    assert not room.fits(0, Run(CLEAN, 1))
+    assert room.fits(1, Run(CLEAN, 1)), "another GPU, of which nothing is known"
+    room.end(0, Run(CLEAN, 0), Memory(16 * GIB, 4 * GIB))
+    fit = int(SHARE * 16 * GIB // (4 * GIB + CONTEXT))
+    for seed in range(fit):
+        assert room.fits(0, Run(CLEAN, seed))
+        room.begin(0, Run(CLEAN, seed))
+    assert not room.fits(0, Run(CLEAN, fit))
+    room.end(0, Run(CLEAN, 0))
+    assert room.fits(0, Run(CLEAN, fit)), "it was killed, and not measured"
+    assert not room.fits(0, Run(CLEAN, 9)), "it had not memory enough before"
+    assert not room.fits(0, Run(OTHER, 0)), "no run of that model is known"
+    for seed in range(1, fit):
+        room.end(0, Run(CLEAN, seed))
+    assert room.fits(0, Run(CLEAN, 9)), "nobody else is there"
+
+
+def test_kin_of_a_run_that_was_measured() -> None:
+    """The kind is not known, but its dataset and model."""
+    need = KIN * 2 * GIB + CONTEXT
+    for free, fits in ((need + 2 * GIB + CONTEXT + 1, True), (need + 2 * GIB + CONTEXT - 1, False)):
+        room = Room()
+        room.measured(0, Memory(int(free / SHARE) + 1, 0))
+        room.end(0, Run(CLEAN, 0), Memory(0, 2 * GIB))
+        room.begin(0, Run(CLEAN, 1))
+        assert room.fits(0, Run(ATTACKED, 0)) == fits
+
+
+def test_runs_take_turns_on_two_gpus_and_fill_them(tmp_path: Path) -> None:
+    plan = make_plan([Planned(CLEAN, tuple(range(12)))], tmp_path)
+    summary = run_plan(
+        plan, results=tmp_path, jobs=6, device="cuda:0,cuda:1", execute="fake_runs:on_gpu",
+        measure="fake_runs:twelve_gigabytes",
+    )  # fmt: skip
+    assert summary.count("ok") == 12
+    said = [text.split() for text in scan([tmp_path]).table["error"].to_pylist()]
+    assert {(kind, gpu) for kind, gpu, *_ in said} == {("cuda", "0"), ("cuda", "1")}
+    for gpu in "01":
+        spans = [(float(begin), float(end)) for _, place, begin, end in said if place == gpu]
+        most = max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans)
+        assert most == 2, "three workers, and room for two runs"
+    begins, ends = zip(*((float(begin), float(end)) for _, _, begin, end in said), strict=True)
+    assert sum(begin < min(ends) for begin in begins) == 2, "as long as nothing was measured, one on each"
+
+
+def test_what_had_not_memory_enough_is_alone(tmp_path: Path) -> None:
+    write(tmp_path, record(CLEAN, 0, status="failed", error="OutOfMemoryError: CUDA out of memory. Tried ..."))
+    write(tmp_path, record(CLEAN, 1, status="failed", error="ValueError: no"))
+    assert without_room(make_plan([Planned(CLEAN, (0, 1, 2))], tmp_path)) == [Run(CLEAN, 0)]
+
+
+def test_choosing_among_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="torch sees no GPU here"):
+        choose_device("cuda:0,cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert choose_device("cuda:all") == "cuda:0,cuda:1,cuda:2"
+    assert choose_device("cuda:0,cuda:2") == "cuda:0,cuda:2"
+    with pytest.raises(UserError, match=r"there is no cuda:3 here, the GPUs are cuda:0 to cuda:2\."):
+        choose_device("cuda:0,cuda:3")
+    said = CliRunner().invoke(app, ["run", "smoke", "--device", "cuda:0,cuda:0"])
+    assert said.stderr.startswith("error: --device 'cuda:0,cuda:0' must be auto, cpu, cuda, cuda:all, or GPUs such as")
+
+
+def test_measuring_where_there_is_no_gpu_and_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert devices.memory(devices.MEASURE) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (7, 9))
+    assert devices.memory(devices.MEASURE) == Memory(7, 5)
