@@ -82,9 +82,10 @@ class Claim:
             content = {"ended": self.ended, "host": socket.gethostname(), "process": os.getpid(), "began": began}
             said = json.dumps(content | {"open": self._open, "lost": [vars(each) for each in self.lost[-_MOST:]]})
             number = self._file.fileno()
-            os.pwrite(number, said.encode().ljust(_SIZE), 0)
-            os.ftruncate(number, _SIZE)
-            os.fsync(number)
+            with contextlib.suppress(OSError):  # on a full disk the lock still holds; that records do not fit is told
+                os.pwrite(number, said.encode().ljust(_SIZE), 0)
+                os.ftruncate(number, _SIZE)
+                os.fsync(number)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ that nothing of a run can be on another, and its record does not tell them apart
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -65,13 +64,6 @@ def measured() -> Memory | None:
     peak = torch.cuda.max_memory_reserved()
     torch.cuda.empty_cache()
     return Memory(torch.cuda.mem_get_info()[0], peak)
-
-
-def memory(measure: str) -> Memory | None:
-    """What the function ``module:function`` says."""
-    module, _, name = measure.partition(":")
-    found = getattr(importlib.import_module(module), name)()
-    return found if isinstance(found, Memory) else None
 
 
 class Room:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fedbench.errors import ResultsError, UserError
 from fedbench.files import Place
 from fedbench.plugins import Given, load_given
-from fedbench.runs.devices import Memory, memory
+from fedbench.runs.devices import Memory
 from fedbench.scenarios.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def work(connection: Connection, threads: int | None, measure: str | None = None
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        connection.send(Ready(memory(measure) if measure else None))
+        connection.send(Ready(memory(measure)))
         while (order := connection.recv()) is not None:
             _serve(order, connection, keeper, measure)
     except (EOFError, OSError):
@@ -191,6 +191,17 @@ class _Keeper:
         self._writing = False
         if self._stopped:
             os._exit(STOPPED)
+
+
+def memory(measure: str | None) -> Memory | None:
+    """What the function ``module:function`` says; None, too, where none is named."""
+    found = _named(measure)() if measure else None
+    return found if isinstance(found, Memory) else None
+
+
+def _named(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _isolated(path: str, kind: Any) -> Any:
@@ -264,8 +275,7 @@ def _execute(order: Order, mine: Claim, connection: Connection, keeper: _Keeper,
             sys.exit(1)
 
     begin = time.perf_counter()
-    module, _, name = order.execute.partition(":")
-    execute = getattr(importlib.import_module(module), name)
+    execute = _named(order.execute)
     scenario = Scenario(**json.loads(order.scenario))
     options: dict[str, Any] = {"device": order.device, "suite": order.suite, "on_evaluation": report}
     diagnostics = Diagnostics(order.diagnose_every) if order.diagnose_every is not None else None
@@ -294,5 +304,5 @@ def _execute(order: Order, mine: Claim, connection: Connection, keeper: _Keeper,
             return
         metrics = {key: value for key, value in record.metrics.items() if value is not None}
         federation = None  # with all its tensors
-        seconds, taken = time.perf_counter() - begin, memory(measure) if measure else None
+        seconds, taken = time.perf_counter() - begin, memory(measure)
         connection.send(Done(record.status, record.error, seconds, metrics, tuple(record.warnings), taken))

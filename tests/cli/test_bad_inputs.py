@@ -182,7 +182,7 @@ def test_mistakes_in_a_suite(folder: Path, old: str, new: str, message: str) -> 
         (["run", "mine.toml", "--seeds", "few"], "--seeds 'few' must be a number of seeds (3) or a list"),
         (["run", "mine.toml", "--jobs", "0"], "--jobs 0 must be at least 1."),
         (["run", "mine.toml", "--jobs", "two"], "Invalid value for '--jobs': "),
-        (["run", "mine.toml", "--device", "gpu"], "--device 'gpu' must be auto, cpu or cuda."),
+        (["run", "mine.toml", "--device", "gpu"], "--device 'gpu' must be auto, cpu, cuda, cuda:all, or"),
         (["run", "mine.toml", "--results", "mine.toml"], "results folder 'mine.toml' is not a folder."),
         (["run", "mine.toml", "--results", "mine.toml/deeper"], "cannot write in the results folder"),
         (["run", "mine.toml", "--sedes", "3"], "No such option: --sedes"),

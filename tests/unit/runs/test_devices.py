@@ -18,6 +18,7 @@ from fedbench.runs.devices import CONTEXT, KIN, SHARE, VISIBLE, Memory, Room, fe
 from fedbench.runs.execution import Run, default_jobs, make_plan, run_plan
 from fedbench.runs.plan import without_room
 from fedbench.runs.results import scan
+from fedbench.runs.worker import memory
 from fedbench.scenarios.scenario import Scenario
 from fedbench.scenarios.suite import Planned
 
@@ -48,7 +49,7 @@ def test_what_is_no_list(device: str, tmp_path: Path) -> None:
 
 
 def test_a_process_sees_one_of_those_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VISIBLE, raising=False)
+    monkeypatch.setenv(VISIBLE, "")  # and as it was, afterwards
     see_only(2)
     assert devices.os.environ[VISIBLE] == "2"
     monkeypatch.setenv(VISIBLE, "4, GPU-5")
@@ -133,9 +134,9 @@ def test_choosing_among_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_measuring_where_there_is_no_gpu_and_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert devices.memory(devices.MEASURE) is None
+    assert memory(devices.MEASURE) is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 5)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (7, 9))
-    assert devices.memory(devices.MEASURE) == Memory(7, 5)
+    assert memory(devices.MEASURE) == Memory(7, 5)
