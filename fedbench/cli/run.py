@@ -116,6 +116,12 @@ def run(
         list[str] | None,
         typer.Option(metavar="KEY=NUMBER", help="An option of Ray's tasks, such as num_gpus=0.5. Repeatable."),
     ] = None,
+    evaluate_users: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Measure N users, drawn at random, instead of all; records have standard errors."
+        ),
+    ] = None,
     results: Results = DEFAULT_RESULTS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run everything again, also what is there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and for how long.")] = False,
@@ -144,6 +150,8 @@ def run(
     from fedbench.scenarios.adhoc import Options
     from fedbench.scenarios.suite import load_suite
 
+    if evaluate_users is not None:
+        settings = [*(settings or ()), f"evaluate_users={evaluate_users}"]
     if executor not in ("local", "slurm", "ray"):
         raise UserError(f"--executor {executor!r} must be local, slurm or ray.")
     if tasks < 1:

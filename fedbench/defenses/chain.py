@@ -28,6 +28,7 @@ class Chain(Defense):
             part.joined(parts)
         strict = [part.on_flag for part in parts if part.on_flag != "use-purified"]
         self.on_flag = strict[-1] if strict else "use-purified"
+        self.keeps_params = any(part.keeps_params for part in parts)
         cards = [card_of(part) for part in parts]
         self.card = DefenseCard(
             name="+".join(card.name for card in cards),

@@ -10,3 +10,4 @@ class NoDefense(Defense):
     """The undefended server."""
 
     card = DefenseCard(name="none", title="No defense", paper="", notes="The undefended twin.")
+    keeps_params = False

@@ -29,6 +29,7 @@ class NormBound(Defense):
         family=DefenseFamily.CLIPPING,
         notes="The bound is a fixed number that a deployer must choose for the model.",
     )
+    keeps_params = False
 
     class Params(Parameters):
         """Parameters."""

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from fedbench.errors import Diverged, UserError
-from fedbench.evaluation import metrics
+from fedbench.evaluation import inner_products, metrics
 from fedbench.evaluation.displacement import places_text
 from fedbench.federation.clients import ragged
-from fedbench.federation.model import PublicParams, Recommender
+from fedbench.federation.model import PublicParams, Recommender, scores_by_inner_products
 from fedbench.federation.own_tables import OwnTables
+from fedbench.federation.rows import occurrences
 
 KEPT_PAIRS = 5_000_000
 """Up to so many seen pairs, their places in the score blocks are kept between evaluations (16 bytes each)."""
@@ -28,6 +29,12 @@ BLOCK_SCORES = {"cpu": 2**19, "cuda": 2**26}
 
 MOST_PLACES = 2**22
 """Places of targets in users' lists that a record keeps, one byte each."""
+
+SAMPLED_CUTOFF = 10
+"""K of the metrics whose standard errors are told where a sample of the users is measured."""
+
+TESTED = 2**17
+"""Users whose expectations over sampled negatives are taken at a time."""
 
 FEWEST_USERS = 32
 """Users scored at a time, however many items there are: reading all items for one user alone is slow."""
@@ -103,8 +110,7 @@ class Evaluator:
         def pairs(user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
             user, item = user.to(device), item.to(device)
             kept = honest[user]
-            distinct: torch.Tensor = torch.unique(place[user[kept]] * num_items + item[kept])
-            return distinct
+            return _distinct(place[user[kept]] * num_items + item[kept])
 
         train, test = pairs(train_user, train_item), pairs(test_user, test_item)
         self._popularity = torch.bincount(train_item.to(device), minlength=num_items)
@@ -119,12 +125,13 @@ class Evaluator:
         self._mask = self._train if masked is train else _Pairs.of(masked, n, num_items)
 
         shown = torch.arange(n, device=device)[:, None] * num_items + self.targets
-        self._eligible = ~torch.isin(shown, train if settings.er_eligible == "train" else both)
+        self._eligible = ~_is_in(shown, train if settings.er_eligible == "train" else both)
         if not bool(self._eligible.any(0).all()):
             item = self.targets[~self._eligible.any(0)][0].item()
             raise UserError(f"target item {item}: every user has it already, so its exposure cannot be measured.")
-        self._target_masked = torch.isin(shown, masked)
+        self._target_masked = _is_in(shown, masked)
         self._target_rank = torch.empty(0, len(self.targets), device=device)
+        self._found: dict[str, torch.Tensor] = {}
 
         self._tested = (self._test.length > 0).nonzero().squeeze(1)
         self._single = bool((self._test.length <= 1).all())
@@ -132,7 +139,7 @@ class Evaluator:
             self._held_out = torch.zeros(n, dtype=torch.int64, device=device)
             self._held_out[test // num_items] = test % num_items
             self._leaked = torch.zeros(n, dtype=torch.int64, device=device)
-            self._leaked[test // num_items] = torch.isin(test, train).long()
+            self._leaked[test // num_items] = _is_in(test, train).long()
             # Competitors of the held-out item: everything but the user's train items and itself.
             self._pool = num_items - self._train.length - 1 + self._leaked
 
@@ -151,7 +158,28 @@ class Evaluator:
             Diverged: when a score is not finite: NaN compares as false and would look like a perfect result.
         """
         embeddings = users.index_select(0, self.users)
-        n, device = len(self.users), users.device
+        if tables is None and scores_by_inner_products(model) and self._large(params.items, embeddings):
+            target_rank, test_rank, lists = *self._by_bounds(params.items, embeddings), None
+        else:
+            target_rank, test_rank, lists = self._by_scores(model, params, embeddings, tables)
+        self._target_rank = target_rank
+        result = self._exposure(target_rank) if len(self.targets) else {}
+        if len(self._tested) == 0:
+            pass
+        elif lists is None:
+            result |= self._single_item(test_rank)
+        else:
+            result |= self._several_items(*lists)
+        return _plain(result)
+
+    def _by_scores(
+        self, model: Recommender, params: PublicParams, embeddings: torch.Tensor, tables: OwnTables | None
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+        """Ranks of the targets, float32 [n, T], and of single held-out items, float32 [n], from the scores of all items.
+
+        Of several held-out items what :meth:`_compare_lists` says of all of them; None where they are single.
+        """
+        n, device = len(self.users), embeddings.device
         target_rank = torch.empty(n, len(self.targets), device=device)
         test_rank = torch.empty(n, device=device)
         ahead: list[torch.Tensor] = []
@@ -188,15 +216,33 @@ class Evaluator:
         if not bool(finite):
             raise Diverged("scores are not finite")
         # A masked item that is itself measured was subtracted from its own rank.
-        self._target_rank = target_rank + self._target_masked
-        result = self._exposure(self._target_rank) if len(self.targets) else {}
-        if len(self._tested) == 0:
-            pass
-        elif self._single:
-            result |= self._single_item(test_rank + self._leaked)
-        else:
-            result |= self._several_items(torch.cat(ahead), torch.cat(held_out_scores))
-        return _plain(result)
+        target_rank = target_rank + self._target_masked
+        if self._single:
+            return target_rank, test_rank + self._leaked, None
+        return target_rank, test_rank, (torch.cat(ahead), torch.cat(held_out_scores))
+
+    def _large(self, items: torch.Tensor, embeddings: torch.Tensor) -> bool:
+        """Whether to look for what need not be scored, where ranks are counts of finite scores."""
+        if len(items) < inner_products.LARGE or not self._single or self.settings.ties != "against":
+            return False
+        return bool(torch.isfinite(items.norm(dim=1).amax() * embeddings.norm(dim=1).amax()))
+
+    def _by_bounds(self, items: torch.Tensor, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same ranks as :meth:`_by_scores`, float64, where they matter, and anything larger where they do not."""
+        n, device = len(self.users), embeddings.device
+        target_rank = torch.zeros(n, len(self.targets), dtype=torch.float64, device=device)
+        beyond = torch.full((n,), max(metrics.EXPOSURE_CUTOFFS), device=device)
+        for t, target in enumerate(self.targets):
+            mask = self._mask
+            found = inner_products.ranks(embeddings, items, target.expand(n), mask.starts, mask.item, beyond)
+            target_rank[:, t] = found
+        test_rank = torch.zeros(n, dtype=torch.float64, device=device)
+        if len(self._tested):
+            # From three quarters of the pool on, the chance of a place among the best is below 1e-20.
+            beyond = (self._pool * 3 // 4).clamp(min=max(metrics.CUTOFFS))
+            train = self._train
+            test_rank += inner_products.ranks(embeddings, items, self._held_out, train.starts, train.item, beyond)
+        return target_rank, test_rank
 
     def target_places(self) -> list[str] | None:
         """Of every target, who was shown it at the last call (see :mod:`~fedbench.evaluation.displacement`).
@@ -217,6 +263,29 @@ class Evaluator:
             out.append(places_text(place, counted))
         return out
 
+    def standard_errors(self, num_all: int) -> dict[str, float]:
+        """Of ER@10 and HR@10 at the last call, as means over ``num_all`` users of whom these are a sample.
+
+        ``s sqrt((1 - n / N) / n)``, with s the standard deviation over the n measured users (Cochran, Sampling Techniques,
+        1977, theorem 2.2); of ER@K, a mean of ratios, s of what each user adds to its deviation (the same, section 6.4). A
+        metric of which fewer than two users count has none.
+        """
+        out = {}
+        if self._target_rank.numel():
+            counted = self._eligible.double()
+            hits = metrics.hits(self._target_rank, SAMPLED_CUTOFF) * counted
+            if self.settings.er_denominator == "eligible":
+                share = counted.mean(0)
+                hits = (hits - counted * (hits.sum(0) / counted.sum(0))) / share
+            out[f"er_{SAMPLED_CUTOFF}"] = hits.mean(1)
+        out |= self._found
+        errors = {
+            name: values.std() * ((1 - len(self.users) / num_all) / len(values)) ** 0.5
+            for name, values in out.items()
+            if len(values) > 1
+        }
+        return _plain(errors)
+
     @property
     def num_tested(self) -> int:
         """How many of the users have a held-out item."""
@@ -231,7 +300,12 @@ class Evaluator:
             return {}
         order = torch.argsort(self._popularity, descending=True, stable=True)
         place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        keys = self._train_keys if self._single else torch.unique(torch.cat([self._train_keys, self._test_keys]))
+        if self._single:
+            level = place[self._held_out]
+            owner = torch.repeat_interleave(self._train.length)
+            before = occurrences(owner[place[self._train.item] < level[owner]], len(level))
+            return _plain(self._single_item((level - before).float()))
+        keys = torch.unique(torch.cat([self._train_keys, self._test_keys]))
         user, item = keys // self.num_items, keys % self.num_items
         seen = torch.sort(user * self.num_items + place[item]).values
         held = torch.sort(self._test_keys).values
@@ -240,10 +314,7 @@ class Evaluator:
             seen, owner * self.num_items
         )
         ahead = level - before
-        if self._single:
-            rank = torch.zeros(len(self.users), device=order.device).index_copy_(0, owner, ahead.float())
-            return _plain(self._single_item(rank))
-        known = torch.isin(held, self._train_keys)
+        known = _is_in(held, self._train_keys)
         ahead = torch.where(known, max(metrics.CUTOFFS), ahead)
         return _plain(self._several_items(ahead, (-level.double()).masked_fill(known, -torch.inf)))
 
@@ -273,14 +344,25 @@ class Evaluator:
         """Of the ranks of all users, float [n]; those without a held-out item are left out."""
         if self.settings.seen_held_out == "missed":
             rank = torch.where(self._leaked > 0, float(self.num_items + max(metrics.CUTOFFS)), rank)
-        rank = rank[self._tested]
+        rank, pool = rank[self._tested], self._pool[self._tested]
+        self._found = {}
+        parts = [self._gains(*part) for part in zip(rank.split(TESTED), pool.split(TESTED), strict=True)]
+        if len(parts) == 1:
+            return parts[0]
+        share = torch.tensor([len(part) for part in rank.split(TESTED)], device=rank.device).double() / len(rank)
+        return {name: (torch.stack([part[name] for part in parts]) * share).sum() for name in parts[0]}
+
+    def _gains(self, rank: torch.Tensor, pool: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Means over users with ranks float [m] and ``pool``, int64 [m], competitors."""
         chances = metrics.sampled_rank_distribution(
-            rank.ceil().long().minimum(self._pool[self._tested]),
-            self._pool[self._tested],
-            self.settings.num_negatives,
-            max(metrics.CUTOFFS),
+            rank.ceil().long().minimum(pool), pool, self.settings.num_negatives, max(metrics.CUTOFFS)
         )
         out = {}
+        found = {
+            f"hr_{SAMPLED_CUTOFF}": metrics.expected_hits(chances, SAMPLED_CUTOFF),
+            f"hr_full_{SAMPLED_CUTOFF}": metrics.hits(rank, SAMPLED_CUTOFF),
+        }
+        self._found = {name: torch.cat([self._found.get(name, each[:0]), each]) for name, each in found.items()}
         for k in metrics.CUTOFFS:
             out[f"hr_{k}"] = metrics.expected_hits(chances, k).mean()
             out[f"ndcg_{k}"] = metrics.expected_gain(chances, k).mean()
@@ -309,12 +391,28 @@ class Evaluator:
         rank = metrics.list_ranks(ahead, score, self._test.starts[:-1], owner)
         out = {}
         for k in metrics.CUTOFFS:
-            recall, precision, gain = (
-                each[self._tested].mean() for each in metrics.list_metrics(rank, owner, self._test.length, k)
-            )
+            each_user, *others = metrics.list_metrics(rank, owner, self._test.length, k)
+            recall, precision, gain = (each[self._tested].mean() for each in (each_user, *others))
             out[f"recall_{k}"] = out[f"hr_full_{k}"] = recall
+            if k == SAMPLED_CUTOFF:
+                self._found = {f"hr_full_{k}": each_user[self._tested]}
             out[f"precision_{k}"], out[f"ndcg_full_{k}"] = precision, gain
         return out
+
+
+def _distinct(keys: torch.Tensor) -> torch.Tensor:
+    """``keys``, int64 [n], ascending and without repeats; as splits have them mostly, which takes no sort."""
+    if bool((keys[1:] > keys[:-1]).all()):
+        return keys
+    distinct: torch.Tensor = torch.unique(keys)
+    return distinct
+
+
+def _is_in(keys: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+    """Bool, of the shape of ``keys``: which are in ``among``, int64 [n], ascending."""
+    if not len(among):
+        return torch.zeros_like(keys, dtype=torch.bool)
+    return among[torch.searchsorted(among, keys).clamp(max=len(among) - 1)] == keys
 
 
 def _plain(metrics: dict[str, torch.Tensor]) -> dict[str, float]:

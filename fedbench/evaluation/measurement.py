@@ -58,6 +58,7 @@ class Measurement:
         test = evaluator(known, split.test, task.targets)
         self._add("", test, known)
         self.target_places = test.target_places
+        self._test, self._all = test, federation.population.honest_users
         self._decided = test.decided()
         found = test.by_popularity()
         self.popularity = {k: found[k] for k in ("hr_10", "hr_full_10") if k in found and self._decided.get(k) != 1}
@@ -78,6 +79,20 @@ class Measurement:
             found = evaluator(f.model, f.params, users, f.training.tables)
             out.update({f"{prefix}{name}": value for name, value in found.items() if not prefix or "full" in name})
         return {name: value for name, value in out.items() if self._decided.get(name) != 1}
+
+    @property
+    def sampled_users(self) -> int | None:
+        """How many users stand for all; None: everybody is measured."""
+        return len(self._test.users) if len(self._test.users) < self._all else None
+
+    def sampling_errors(self) -> dict[str, float]:
+        """Metric, with ``_se``, -> the standard error of its last value as the mean over all honest users.
+
+        Empty without a sample, or before anything was measured.
+        """
+        if self.sampled_users is None:
+            return {}
+        return {f"{name}_se": value for name, value in self._test.standard_errors(self._all).items()}
 
 
 FEW_USERS = 50

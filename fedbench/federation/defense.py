@@ -83,6 +83,9 @@ class Defense:
     card: DefenseCard
     on_flag: OnFlag = "use-purified"
     """What features a flagged image gets: its purified version's, those of the item's original image, or zeros."""
+    keeps_params: bool = True
+    """Whether it may hold on to the tensors of ``server.params`` after a round. Where not, the server may change the rows of
+    few items in place, in large tables, instead of writing all of them anew."""
 
     class Params(NoParameters):
         """Replaced by each defense: its parameters, each with its source."""

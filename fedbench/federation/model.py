@@ -87,6 +87,8 @@ class Recommender(ABC):
     """Whether the order of a client's pairs matters to it, and what it reads at each of them."""
     reads_features: ClassVar[bool] = False
     """Whether it reads features of item images (``PublicParams.features``) beside item embeddings."""
+    inner_products: ClassVar[bool] = False
+    """Whether :meth:`score_all` of this class is ``users @ params.items.T``; see :func:`scores_by_inner_products`."""
     personal: ClassVar[bool] = False
     """Whether each client ranks by an item table of its own: the one it has received, less the server's learning rate times
     the rows that it uploads, which are its gradient by items after the step of its private embedding."""
@@ -167,3 +169,12 @@ class Recommender(ABC):
             loss: a function of the logits.
             generator: of dropout, in models that have it; None: no dropout.
         """
+
+
+def scores_by_inner_products(model: Recommender) -> bool:
+    """Whether scores are ``users @ params.items.T``, so that bounds may tell which items need none.
+
+    As the class says that defines ``score_all``: one that overrides it is not taken at the word of its base.
+    """
+    owner = next(cls for cls in type(model).__mro__ if "score_all" in vars(cls))
+    return bool(vars(owner).get("inner_products", False))

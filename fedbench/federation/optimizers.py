@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 
@@ -12,6 +13,9 @@ from fedbench.federation.model import PublicParams
 
 class ServerOptimizer(ABC):
     """How the public parameters move, given the round's gradient."""
+
+    leaves_others: ClassVar[bool] = False
+    """Whether rows without a gradient stay as they are."""
 
     @abstractmethod
     def step(self, params: PublicParams, gradient: PublicParams) -> PublicParams:
@@ -31,6 +35,8 @@ class ServerOptimizer(ABC):
 
 class Descent(ServerOptimizer):
     """Gradient descent, ``w - eta g``."""
+
+    leaves_others = True
 
     def __init__(self, learning_rate: float) -> None:
         self.learning_rate = learning_rate

@@ -73,7 +73,8 @@ class Population:
         injected: whether malicious clients are fake extra users; else they are genuine ones, compromised.
         malicious: int64 [m_tot], on the CPU, ids of the malicious clients, ascending.
         num_clients: all of them. cohort_size: clients in a full round.
-        evaluated_users: int64, on the CPU, ids of the users whose recommendations are measured.
+        honest_users: how many genuine users nobody may have compromised. evaluated_users: int64, on the CPU, ids of those
+            whose recommendations are measured: all of these, or a sample.
         rows: the training rows of the genuine users, with the negatives of the epoch under way.
         most_samples: how many samples a client can have: those of the most active user, or of one with every item.
 
@@ -96,7 +97,8 @@ class Population:
             self.malicious = self._compromised()
         if not self.injected:
             honest[self.malicious] = False
-        self.evaluated_users = honest.nonzero().squeeze(1)
+        self.honest_users = int(honest.sum())
+        self.evaluated_users = self._measured(honest)
         self.num_clients = task.num_users + (self._count if self.injected else 0)
         size = protocol.clients_per_round
         self.cohort_size = min(self.num_clients, max(1, round(size * self.num_clients)) if size < 1 else int(size))
@@ -177,6 +179,17 @@ class Population:
         draws = self.stream(stream, epoch)
         drawn = draw_negatives(user, item, num_clients, m, p.negatives_per_positive, draws, held_out)
         return TrainingRows.build(user, item, drawn, num_clients, m, pairwise=p.loss == "bpr")
+
+    def _measured(self, honest: torch.Tensor) -> torch.Tensor:
+        """All of the ``honest``, bool [N], or as many as the protocol says, those with the smallest random numbers.
+
+        So a run and its twin, in which others may be compromised, measure the same users as far as they can.
+        """
+        users, count = honest.nonzero().squeeze(1), self.protocol.evaluate_users
+        if count is None or count >= len(users):
+            return users
+        keys = torch.rand(len(honest), generator=self.stream("evaluated users"), dtype=torch.float64)
+        return users[torch.argsort(keys[users])[:count]].sort().values
 
     def _compromised(self) -> torch.Tensor:
         pool, count = self._pool(), self._count

@@ -143,6 +143,13 @@ class Protocol(Parameters):
         description="share of the users who must have an item of the subgroup's [subgroup-spattack code: 0.2]",
         json_schema_extra=LATER,
     )
+    evaluate_users: int | None = Field(
+        None,
+        ge=1,
+        description="so many of the honest users are measured, drawn once in a run, for all of them; records have the"
+        " standard error; None: all are",
+        json_schema_extra=LATER,
+    )
     evaluate_every: int = Field(10, ge=1, description="epochs between evaluations; the last epoch is always evaluated")
 
     @field_validator("client_learning_rate")

@@ -55,6 +55,10 @@ class Rows(ABC):
         """The same rows as rows of other items."""
         return replace(self, item=item)
 
+    def among(self, ids: torch.Tensor, place: torch.Tensor) -> Rows:
+        """The same rows in a table of the items ``ids``, int64 [T], alone; ``place``, int64 [M], is where each is in it."""
+        return self.reassigned(place.index_select(0, self.item))
+
 
 @dataclass(frozen=True)
 class FullRows(Rows):
@@ -209,6 +213,9 @@ class SharedRows(Rows):
 
     def scaled(self, factor: torch.Tensor) -> SharedRows:
         return SharedRows(self.client, self.item, self.coef * factor, self.table)
+
+    def among(self, ids: torch.Tensor, place: torch.Tensor) -> SharedRows:
+        return SharedRows(self.client, place.index_select(0, self.item), self.coef, self.table.index_select(0, ids))
 
     def take(self, index: torch.Tensor) -> SharedRows:
         return SharedRows(self.client[index], self.item[index], self.coef[index], self.table)

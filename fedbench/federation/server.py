@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from fedbench.federation.model import PublicParams
+from fedbench.federation.optimizers import ServerOptimizer
 from fedbench.federation.rows import FullRows, Rows
 from fedbench.federation.updates import Updates
 
@@ -50,13 +51,42 @@ def aggregate(updates: Updates, params: PublicParams, rule: str) -> PublicParams
         updates: what arrived (after filters). params: for the shapes.
         rule: ``"sum"``, ``"mean"``, or ``"weighted"``, the mean weighted by the clients' numbers of samples.
     """
-    if rule == "weighted":
-        updates = updates.scaled(updates.weights / updates.weights.sum().clamp(min=torch.finfo(torch.float32).tiny))
-    num_items, size = params.items.shape
-    items = updates.sum_rows(num_items, size)
+    return _aggregate(_weighted(updates, rule), len(params.items), params, rule)
+
+
+def _weighted(updates: Updates, rule: str) -> Updates:
+    if rule != "weighted":
+        return updates
+    return updates.scaled(updates.weights / updates.weights.sum().clamp(min=torch.finfo(torch.float32).tiny))
+
+
+def _aggregate(updates: Updates, num_items: int, params: PublicParams, rule: str) -> PublicParams:
+    items = updates.sum_rows(num_items, params.items.shape[1])
     dense = dict(updates.dense.total()) if params.dense else {}
     if rule == "mean":
         share = 1.0 / max(len(updates.clients), 1)
         items = items * share
         dense = {name: value * share for name, value in dense.items()}
     return PublicParams(items, dense)
+
+
+def step(updates: Updates, params: PublicParams, rule: str, optimizer: ServerOptimizer, in_place: bool) -> PublicParams:
+    """The public parameters after the step that the cohort's gradient makes (see :func:`aggregate`).
+
+    Args:
+        updates: what arrived (after filters). params: before the step. rule: how gradients are added up. optimizer: how the
+            server steps.
+        in_place: whether the table of items may be changed where it is: the rows of the items that anybody sent, if these
+            are few, and the optimizer leaves the others as they are. To the same bits.
+    """
+    few = updates.touched(len(params.items)) if in_place and optimizer.leaves_others else None
+    if few is None:
+        return optimizer.step(params, aggregate(updates, params, rule))
+    ids, updates = few
+    own = replace(params, items=params.items.index_select(0, ids))
+    moved = optimizer.step(own, _aggregate(_weighted(updates, rule), len(ids), params, rule))
+    if params.items.is_cuda:
+        params.items.index_copy_(0, ids, moved.items)
+    else:  # twice as fast
+        params.items.numpy()[ids.numpy()] = moved.items.numpy()
+    return replace(moved, items=params.items)

@@ -89,6 +89,7 @@ class Federation:
         self._told_ratio = malicious_ratio if "malicious_ratio" in card_of(defense).knowledge else None
         self.population = Population(task, protocol, seed, self.device, no_clients)
         self.optimizer = optimizer(protocol.server_optimizer, protocol.learning_rate)
+        self._in_place = not (defense.keeps_params or model.personal)
         self._defense_draws = self.population.stream("defense", on_device=True)
         self.gallery = self._open_gallery()
         self.params = self._initial_params()
@@ -134,9 +135,12 @@ class Federation:
             gradient = self.defense.aggregate(kept, view)
             if self.observer is not None and view.notes is not None:
                 begin += self.observer.look(received, kept, view)  # no part of the seconds of training
-            if gradient is None:
-                gradient = server.aggregate(kept.settled(), self.params, self.protocol.aggregation)
-            self.params = self.optimizer.step(self.params, gradient)
+            if gradient is not None:
+                self.params = self.optimizer.step(self.params, gradient)
+            else:
+                self.params = server.step(
+                    kept.settled(), self.params, self.protocol.aggregation, self.optimizer, self._in_place
+                )
             self.training.end_round()
             self.round += 1
             self.seconds.attack += after - between

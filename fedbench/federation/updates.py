@@ -14,6 +14,9 @@ from fedbench.federation.rows import FullRows, Rows
 
 Tensors = Mapping[str, "torch.Tensor"]
 
+FEW = 4
+"""Rows are few where there are so many times more items: then it pays to look which have any."""
+
 
 @dataclass(frozen=True)
 class DenseGradients:
@@ -95,6 +98,24 @@ class Updates:
         if self.common is not None:
             total = total + self.common.share.sum() * self.common.gradient
         return total
+
+    def touched(self, num_items: int) -> tuple[torch.Tensor, Updates] | None:
+        """The items that have rows, int64 [T], ascending, and the same uploads in a table of these alone.
+
+        None where they may be more than one in :data:`FEW` of the M = ``num_items``, and where a gradient of all is part of
+        uploads.
+        """
+        if self.common is not None or FEW * sum(len(block.item) for block in self.rows) > num_items:
+            return None
+        device = self.weights.device
+        there = torch.zeros(num_items, dtype=torch.bool, device=device)
+        for block in self.rows:
+            there.index_fill_(0, block.item, True)
+        # numpy finds them in a quarter of the time.
+        ids = there.nonzero().squeeze(1) if there.is_cuda else torch.from_numpy(there.numpy().nonzero()[0])
+        place = torch.empty(num_items, dtype=torch.int64, device=device)
+        place.scatter_(0, ids, torch.arange(len(ids), device=device))
+        return ids, replace(self, rows=tuple(block.among(ids, place) for block in self.rows))
 
     def all_rows(self) -> FullRows:
         """All blocks as one, with the rows made, without what is common. For defenses that read rows."""

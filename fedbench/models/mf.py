@@ -34,6 +34,8 @@ class MatrixFactorization(Recommender):
 
     card = ModelCard(name="mf", title="Matrix factorisation", paper="Koren et al., Computer 2009")
 
+    inner_products = True
+
     class Params(Parameters):
         """Hyper-parameters."""
 

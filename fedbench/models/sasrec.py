@@ -71,6 +71,7 @@ class SelfAttentiveSequentialRecommender(Recommender):
     )
 
     reads_sequences = True
+    inner_products = True
 
     class Params(Parameters):
         """Hyper-parameters."""

@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from fedbench.runs.checksum import checksums
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """What a version added is null in files of earlier ones.
 
 2: ``defense_family``, ``defense_knowledge``, ``defense_assumes``. 3: ``val_*`` in the points of the curve,
 ``best_epoch``, ``hr_full_K_best``, ``ndcg_full_K_best``. 4: ``model_version``, ``defense_version``; before it, all were 1.
 5: ``model_source_hash``. 6: ``extractor``, ``images_fingerprint``, ``uploads`` and :data:`IMAGE_MEASURES`.
 7: :data:`TRUST_COLUMNS` and ``checksum``, which is over all other values. 8: ``target_places``,
-:data:`SUBGROUP_COLUMNS` and :data:`SUBGROUP_MEASURES`.
+:data:`SUBGROUP_COLUMNS` and :data:`SUBGROUP_MEASURES`. 9: ``sampled_users`` and :data:`SAMPLING_ERRORS`.
 """
 
 EXPOSURE = ("er_5", "er_10", "er_20", "er_30")
@@ -55,7 +55,9 @@ SUBGROUP_COLUMNS = ("subgroup_items", "subgroup_users")
 """Further columns of runs whose protocol names a subgroup of the users."""
 SUBGROUP_MEASURES = tuple(f"er_{side}_{k}" for side in ("in", "out") for k in (5, 10, 20, 30))
 """Of these runs: ER@K at the end among the users of the subgroup, and among all others."""
-ADDED = (*IMAGE_COLUMNS, *TRUST_COLUMNS, "target_places", *SUBGROUP_COLUMNS)
+SAMPLING_ERRORS = ("er_10_se", "hr_10_se", "hr_full_10_se")
+"""Of runs that measure a sample of the users: the standard errors of metrics at the end, as means over all users."""
+ADDED = (*IMAGE_COLUMNS, *TRUST_COLUMNS, "target_places", *SUBGROUP_COLUMNS, "sampled_users")
 """Columns that later versions put behind the metrics."""
 
 
@@ -154,6 +156,10 @@ class RunRecord:
     """Their ids."""
     subgroup: Mapping[str, float | None] = field(default_factory=dict)
     """:data:`SUBGROUP_MEASURES`; columns of their own."""
+    sampled_users: int | None = None
+    """How many users, drawn at random, are measured for all; None: everybody is."""
+    sampling_errors: Mapping[str, float | None] = field(default_factory=dict)
+    """:data:`SAMPLING_ERRORS`; columns of their own."""
 
     @property
     def run_id(self) -> str:
@@ -162,10 +168,10 @@ class RunRecord:
 
     def row(self) -> dict[str, Any]:
         """The record as one flat row of :func:`schema`."""
-        nested = ("metrics", "images", "subgroup")
+        nested = ("metrics", "images", "subgroup", "sampling_errors")
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in nested}
         row = {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, **values, **self.metrics, **self.images}
-        row |= self.subgroup
+        row |= {**self.subgroup, **self.sampling_errors}
         return row | {"checksum": checksum(row)}
 
 
@@ -190,7 +196,9 @@ def schema() -> pa.Schema:
         f.name: special.get(f.name) or kinds.get(str(f.type).partition(" ")[0]) for f in dataclasses.fields(RunRecord)
     }
     columns = [("schema_version", pa.int32()), ("run_id", pa.string())]
-    columns += [(n, kind) for n, kind in of.items() if n not in ("metrics", "images", "subgroup", *ADDED)]
+    columns += [
+        (n, kind) for n, kind in of.items() if n not in ("metrics", "images", "subgroup", "sampling_errors", *ADDED)
+    ]
     for name in METRICS:
         columns.append((name, pa.float64()))
     for name in EXPOSURE:
@@ -201,7 +209,12 @@ def schema() -> pa.Schema:
     columns += [("extractor", pa.string()), ("images_fingerprint", pa.string()), ("uploads", pa.list_(upload))]
     columns += [(name, pa.float64()) for name in IMAGE_MEASURES]
     columns += [*((name, of[name]) for name in (*TRUST_COLUMNS, "target_places", *SUBGROUP_COLUMNS))]
-    columns += [*((name, pa.float64()) for name in SUBGROUP_MEASURES), ("checksum", pa.string())]
+    columns += [*((name, pa.float64()) for name in SUBGROUP_MEASURES)]
+    columns += [
+        ("sampled_users", pa.int64()),
+        *((name, pa.float64()) for name in SAMPLING_ERRORS),
+        ("checksum", pa.string()),
+    ]
     return pa.schema(columns)
 
 

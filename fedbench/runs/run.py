@@ -144,6 +144,8 @@ def run(
         isolation=_isolation(attack, *_parts(defense)),
         target_places=places,
         **_subgroup_columns(task, places),
+        sampled_users=measure.sampled_users if measure else None,
+        sampling_errors=measure.sampling_errors() if measure and curve else {},
         peak_gpu_bytes=torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
         started_at=started,
         **environment(device),
@@ -191,6 +193,12 @@ def _sanity(
     ]
     if unseen and scenario.attack == "none" and scenario.target.startswith(POPULAR_TARGETS):
         said.append(f"nothing to demote: item {unseen[0]} is among nobody's 10 best")
+    if measure is not None and measure.sampled_users is not None:
+        errors = measure.sampling_errors() if curve else {}
+        told = "; ".join(f"{100 * v:.2g} points of {name.removesuffix('_se')}" for name, v in errors.items())
+        said.append(
+            f"measured of {measure.sampled_users:,} users, drawn at random; standard errors {told or 'not known'}"
+        )
     popular = measure.popularity if measure is not None else {}
     shown = "hr_10" if federation is not None and federation.protocol.ranking == "sampled" else "hr_full_10"
     shown = shown if shown in popular else "hr_full_10"

@@ -455,3 +455,28 @@ def test_places_say_whom_each_target_is_shown_to(eligible: Part) -> None:
     for k in (5, 10, 20, 30):
         shares = [shown_to(each, k).sum() / counted(each).sum() for each in places]
         assert found[f"er_{k}"] == pytest.approx(sum(shares) / len(shares))
+
+
+def test_standard_errors_are_what_samples_of_the_users_scatter_by() -> None:
+    n, m, sample = 400, 60, 100
+    draws = torch.Generator().manual_seed(0)
+    scores = torch.randn(n, m, generator=draws)
+    scores[:, 5] += 1.4
+    train = [(u, (u * 7) % m) for u in range(n)]
+    test = [(u, (u * 11 + 3) % m) for u in range(0, n, 2) if (u * 11 + 3) % m != (u * 7) % m]
+    whole = evaluate(evaluator((n, m), train, test, [5, 9]), scores)
+    found: dict[str, list[float]] = {}
+    told: dict[str, list[float]] = {}
+    for _ in range(400):
+        users = torch.randperm(n, generator=draws)[:sample].tolist()
+        measure = evaluator((n, m), train, test, [5, 9], users)
+        for name, value in evaluate(measure, scores).items():
+            found.setdefault(name, []).append(value)
+        for name, value in measure.standard_errors(n).items():
+            told.setdefault(name, []).append(value)
+    assert set(told) == {"er_10", "hr_10", "hr_full_10"}
+    for name, errors in told.items():
+        values = torch.tensor(found[name])
+        assert float(values.mean()) == pytest.approx(whole[name], abs=4 * float(values.std()) / 20)
+        assert float(values.std()) == pytest.approx(sum(errors) / len(errors), rel=0.15), name
+    assert measure.standard_errors(sample) == dict.fromkeys(told, 0.0), "of everybody there is no error"

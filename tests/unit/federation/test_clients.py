@@ -75,3 +75,22 @@ def test_a_local_batch_samples_rows_without_repetition() -> None:
     assert small.size.tolist() == [5, 4]
     again = sample_rows(batch, 5, generator(1, "local batch"))
     assert small.item[:5].tolist() != again.item[:5].tolist()
+
+
+@pytest.mark.parametrize("block", [1, 100, 700])
+def test_clients_laid_out_block_by_block_are_the_same(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    draws = generator(1, "case")
+    user = torch.randint(50, (700,), generator=draws).sort().values
+    item = torch.randint(40, (700,), generator=draws)
+    also = torch.randint(50, (90,), generator=draws), torch.randint(40, (90,), generator=draws)
+
+    def made() -> tuple[torch.Tensor, TrainingRows]:
+        negative = draw_negatives(user, item, 52, 40, 2, generator(5, "negatives"), also)
+        return negative, TrainingRows.build(user, item, negative, 52, 40, pairwise=True)
+
+    whole, rows = made()
+    monkeypatch.setattr("fedbench.federation.clients.BLOCK", block)
+    negative, joined = made()
+    assert torch.equal(negative, whole)
+    for name, value in vars(rows).items():
+        assert torch.equal(getattr(joined, name), value), name

@@ -63,7 +63,7 @@ REASONS: dict[str, str] = {
     "defenses/union.py _within": "rows of sampled items",
     "defenses/union.py contrastive": "anchors are the rows of positives, and rows that meet are added up",
     "defenses/union.py draw_outside": "items are drawn outside of a client's own",
-    "federation/clients.py draw_negatives": "negatives are drawn outside of a client's own items",
+    "federation/clients.py _negatives": "negatives are drawn outside of a client's own items",
     "federation/own_work.py OwnWork.users": "histories are laid out by their lengths",
     "federation/rows.py coalesced": "rows that meet are added up",
     "federation/updates.py Updates.keep": "clients that are dropped are left out",

@@ -1,12 +1,22 @@
-"""Server-side Adam against torch's, and what it would do without doing it."""
+"""Server-side Adam against torch's, what it would do without doing it, and steps of few rows in place."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 
+from fedbench.defenses.chain import Chain
+from fedbench.defenses.median import Median
+from fedbench.defenses.none import NoDefense
+from fedbench.defenses.norm_bound import NormBound
+from fedbench.federation import server
 from fedbench.federation.optimizers import Adam, Descent
+from fedbench.federation.rows import FullRows, OuterRows, PiecedRows, ProjectedRows, Rows, SharedRows
+from fedbench.federation.updates import DenseGradients, no_updates
 from fedbench.models import PublicParams
+from fedbench.randomness import generator
 
 
 def gradients(count: int = 5) -> list[PublicParams]:
@@ -77,3 +87,62 @@ def test_an_absent_row_moves_on_by_its_momentum() -> None:
     second = ours.move("users", first, torch.zeros(2, 1))
     assert second[0, 0] < first[0, 0] < 0
     assert second[1, 0] == 0
+
+
+KINDS = ("full", "outer", "pieced", "projected", "shared")
+
+
+def _rows(kind: str, item: torch.Tensor, num_items: int) -> Rows:
+    draws = generator(4, kind)
+    count, client = len(item), torch.arange(len(item)) % 3
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draws)
+
+    if kind == "full":
+        return FullRows(client, item, drawn(count, 5))
+    if kind == "outer":
+        return OuterRows(client, item, drawn(count), client, drawn(3, 5))
+    if kind == "pieced":
+        return PiecedRows(client, item, torch.arange(2 * count) // 2, drawn(2 * count), drawn(2 * count, 5))
+    if kind == "projected":
+        return ProjectedRows(client, item, drawn(count, 4), drawn(4, 5))
+    return SharedRows(client, item, drawn(count), drawn(num_items, 5))
+
+
+@pytest.mark.parametrize("rule", ["sum", "mean", "weighted"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_of_few_rows_in_place_is_the_step_of_all_to_the_bit(kind: str, rule: str) -> None:
+    m = 400
+    item = torch.randint(m, (60,), generator=generator(9, "items"))
+    item[:3] = torch.tensor([0, m - 1, 7])
+    nothing = no_updates(torch.arange(3), {"w": torch.zeros(2, 2)}, 5)
+    updates = replace(
+        nothing,
+        rows=(_rows(kind, item, m), _rows("full", item[:9], m)),
+        dense=DenseGradients.of({"w": torch.randn(3, 2, 2, generator=generator(9, "w"))}),
+        weights=torch.tensor([1.0, 2.0, 5.0]),
+    )
+    items = torch.randn(m, 5, generator=generator(9, "table"))
+    params = PublicParams(items.clone(), {"w": torch.ones(2, 2)})
+    whole = server.step(updates, params, rule, Descent(0.7), in_place=False)
+    assert torch.equal(params.items, items), "nothing was changed in place"
+    few = server.step(updates, params, rule, Descent(0.7), in_place=True)
+    assert few.items is params.items
+    assert torch.equal(few.items, whole.items)
+    assert torch.equal(few.dense["w"], whole.dense["w"])
+
+
+def test_what_moves_by_momentum_or_is_sent_for_many_items_is_never_stepped_in_place() -> None:
+    items = torch.randn(50, 5, generator=generator(9, "table"))
+    nothing = no_updates(torch.arange(3), {}, 5)
+    few = replace(nothing, rows=(_rows("full", torch.arange(9), 50),))
+    many = replace(nothing, rows=(_rows("full", torch.arange(40), 50),))
+    for updates, optimizer in ((few, Adam(0.1)), (many, Descent(0.1))):
+        assert server.step(updates, PublicParams(items, {}), "sum", optimizer, in_place=True).items is not items
+
+
+def test_only_a_server_whose_defense_keeps_no_parameters_steps_in_place() -> None:
+    assert not NoDefense(NoDefense.Params()).keeps_params
+    assert Median(Median.Params()).keeps_params
+    assert Chain([NormBound(NormBound.Params()), Median(Median.Params())]).keeps_params

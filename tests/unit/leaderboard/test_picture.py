@@ -64,7 +64,7 @@ def test_each_track_has_a_panel_of_its_own(ranked: list[DefenseRow], tmp_path: P
 def test_what_cannot_be_drawn_is_said_in_a_line(
     ranked: list[DefenseRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"must end in \.png or \.svg"):
+    with pytest.raises(UserError, match=r"must end in \.png, \.svg or \.pdf"):
         draw_defenses(ranked, tmp_path / "d.jpeg", 10)
     pytest.importorskip("matplotlib")
     with pytest.raises(UserError, match="no defense has a rank"):

@@ -21,6 +21,7 @@ from fedbench.leaderboard import Database
 from fedbench.runs.record import (
     IMAGE_MEASURES,
     METRICS,
+    SAMPLING_ERRORS,
     SCHEMA_VERSION,
     SUBGROUP_MEASURES,
     RunRecord,
@@ -96,9 +97,9 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 def test_every_column_of_a_record_has_a_type() -> None:
-    names = {f.name for f in dataclasses.fields(RunRecord)} - {"metrics", "images", "subgroup"}
+    names = {f.name for f in dataclasses.fields(RunRecord)} - {"metrics", "images", "subgroup", "sampling_errors"}
     assert names <= set(schema().names)
-    assert {*METRICS, *IMAGE_MEASURES, *SUBGROUP_MEASURES} <= set(schema().names)
+    assert {*METRICS, *IMAGE_MEASURES, *SUBGROUP_MEASURES, *SAMPLING_ERRORS} <= set(schema().names)
 
 
 def test_twins_are_named_in_the_record() -> None:
@@ -225,7 +226,7 @@ def test_results_of_every_past_schema_still_load() -> None:
     rows = [row for file in files for row in Database([file]).rows("select *, len(curve) as points from runs")]
     assert [row["schema_version"] for row in rows] == schemas
     assert all(row["attack"] == "pieck-uea" and row["er_10"] > 0.5 and row["points"] > 0 for row in rows)
-    old, new, third, fourth, fifth, sixth, seventh, latest = rows
+    old, new, third, fourth, fifth, sixth, seventh, eighth, latest = rows
     nothing = [None] * (SCHEMA_VERSION - 3)
     assert [row["best_epoch"] for row in rows] == [None, None, 20, *nothing]
     assert [row["curve"][-1]["val_hr_full_5"] for row in rows] == [None, None, 0.25, *nothing]
@@ -239,7 +240,10 @@ def test_results_of_every_past_schema_still_load() -> None:
     assert (seventh["isolation"], seventh["refused_uploads"], seventh["warnings"]) == ("none", 0, [])
     places = dict(zip(found.table["run_id"].to_pylist(), found.table["target_places"].to_pylist(), strict=True))
     assert [places[row["run_id"]] for row in rows[:7]] == [None] * 7
-    assert [len(each) for each in places[latest["run_id"]]] == [latest["num_users"]]
+    assert [len(each) for each in places[eighth["run_id"]]] == [eighth["num_users"]]
+    assert (eighth["sampled_users"], eighth["er_10_se"]) == (None, None)
+    assert latest["sampled_users"] == 200
+    assert all(0 < latest[name] < 0.05 for name in ("er_10_se", "hr_10_se", "hr_full_10_se"))
     assert (old["defense_family"], old["defense_knowledge"], old["defense_assumes"]) == (None, None, None)
     assert (new["defense_family"], new["defense_knowledge"], new["defense_assumes"]) == ("clipping", [], "nothing")
 

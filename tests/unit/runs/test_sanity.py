@@ -90,3 +90,20 @@ def test_a_clean_run_that_learns_nothing_is_told_from_one_that_learns() -> None:
     assert learnt.popularity_hr_10 == record.popularity_hr_10
     worse = learnt.metrics["hr_10"] < record.popularity_hr_10
     assert any("recommends worse than popularity" in each for each in learnt.warnings) == worse
+
+
+def test_a_sample_of_the_users_is_told_with_its_standard_errors() -> None:
+    protocol = {"epochs": 2, "evaluate_every": 1, "evaluate_users": 100}
+    sampled, twin = (
+        fedbench.run(Scenario("longtail-small", "mf", protocol_params=protocol, **more), 0)  # type: ignore[arg-type]
+        for more in ({"attack": "pieck-uea", "malicious_ratio": 0.05}, {})
+    )
+    assert sampled.sampled_users == 100
+    assert set(sampled.sampling_errors) == {"er_10_se", "hr_10_se", "hr_full_10_se"}
+    assert any(each.startswith("measured of 100 users, drawn at random; standard errors ") for each in sampled.warnings)
+    places = [record.target_places[0] for record in (sampled, twin)]  # type: ignore[index]
+    measured = [[place != "." for place in each] for each in places]
+    assert measured[0] == measured[1], "a run and its twin measure the same users"
+    assert sum(measured[0]) > 80
+    whole = run("longtail-small", attack="pieck-uea", malicious_ratio=0.05)
+    assert (whole.sampled_users, dict(whole.sampling_errors)) == (None, {})

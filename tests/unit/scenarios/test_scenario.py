@@ -66,6 +66,7 @@ PROTOCOL_CHANGES_NUMBERS: dict[str, Any] = {
     "er_denominator": "all",
     "ranking": "full",
     "evaluate_every": 3,
+    "evaluate_users": 50,
     "subgroup": 3,
     "subgroup_draw": 1,
     "subgroup_frequency": 0.1,
