@@ -6,10 +6,10 @@ SUITES ?= icde24-table3 icde24-table4 icde24-table5 icde24-table6 icde24-table7 
           icde24-table11 icde24-fig5 icde24-fig7 ijcai22 aaai23-table1 aaai23-table3 aaai23-table4 aaai23-table5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check style format page reproduce benchmarks clean help
+.PHONY: demo test check style format page reproduce benchmarks wheel-test clean help
 
 help:  ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: .venv/.installed  ## run the smoke suite on the embedded data and show the leaderboard
 	$(BIN)/fedbench run smoke --results $(RESULTS)
@@ -46,6 +46,9 @@ reproduce: .venv/.installed-dev  ## published tables against ours, on real data 
 	set -e; for suite in $(SUITES); do \
 	  $(BIN)/fedbench reproduce $$suite --results $(RESULTS) --out $(RESULTS)/$$suite.md; \
 	done
+
+wheel-test: .venv/.installed-dev  ## wheel and sdist, installed in a fresh environment away from this tree (downloads torch)
+	$(BIN)/python -m pytest -q tests/cli/test_wheel.py -m "slow or not slow"
 
 clean:  ## remove the environment
 	rm -rf .venv

@@ -32,6 +32,7 @@ from fedbench.cli.submit import submit, verify
 from fedbench.cli.vision import vision_app
 from fedbench.errors import FedbenchError
 from fedbench.texts import visible
+from fedbench.without_torch import MISSING
 
 LONGEST = 2_000
 """Characters of an error."""
@@ -63,6 +64,11 @@ class _Commands(TyperGroup):
                 raise
             _say(f"error: {_of_system(error)}")
             raise typer.Exit(1) from None
+        except ModuleNotFoundError as error:
+            if ctx.params.get("debug") or error.name != "torch":
+                raise
+            _say(f"error: {MISSING}")
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             _say("interrupted")
             raise typer.Exit(128 + signal.SIGINT) from None

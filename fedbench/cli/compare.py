@@ -30,6 +30,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
     """Compare two results, attacks or defenses run by run of the same scenario and seed; say when nothing can be told."""
+    from fedbench.cli.lazy import defer_torch
+
+    defer_torch()
     from fedbench.cli.leaderboard import write_text
     from fedbench.cli.output import console, narrowed, print_json, table
     from fedbench.comparison import compare_entries, compare_results, kind_of, markdown, plain, rows_of

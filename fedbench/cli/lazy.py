@@ -8,8 +8,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-DEFERRED = ("torch", "torch.nn", "torch.nn.functional")
-"""The modules of torch that are imported at the top of other modules."""
+from fedbench.without_torch import MODULES, stand_in_for_torch
 
 
 class _Deferred(ModuleType):
@@ -19,7 +18,7 @@ class _Deferred(ModuleType):
     """
 
     def __getattr__(self, name: str) -> Any:
-        for module in DEFERRED:
+        for module in MODULES:
             if isinstance(sys.modules.get(module), _Deferred):
                 del sys.modules[module]
         return getattr(importlib.import_module(self.__name__), name)
@@ -35,8 +34,9 @@ def defer_torch() -> None:
         return
     spec = importlib.util.find_spec("torch")
     if spec is None:
+        stand_in_for_torch()
         return
-    for name in DEFERRED:
+    for name in MODULES:
         module = _Deferred(name)
         module.__spec__, module.__file__, module.__loader__ = spec, spec.origin, spec.loader
         sys.modules[name] = module

@@ -149,6 +149,7 @@ def run(
     from fedbench.runs.execution import default_jobs, make_plan, run_all
     from fedbench.scenarios.adhoc import Options
     from fedbench.scenarios.suite import load_suite
+    from fedbench.without_torch import need_torch
 
     if evaluate_users is not None:
         settings = [*(settings or ()), f"evaluate_users={evaluate_users}"]
@@ -203,6 +204,7 @@ def run(
         return
     named = [suite] if suite is not None else []
     given = {**entries, "ratio": ratio, "protocol": protocol}
+    need_torch()
     options = [part for option, value in given.items() if value for part in (f"--{option}", value)]
     options += [part for each in settings or () for part in ("--set", each)]
     options += [part for each in only or () for part in ("--only", each)]

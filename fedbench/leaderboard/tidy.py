@@ -15,6 +15,7 @@ from fedbench.leaderboard.board import Board, make_board
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.sheets import LOST, SHARE, hit_cut
 from fedbench.leaderboard.tracks import DEMOTION, TARGETED, TRACKS, UNTARGETED, VISUAL, Track
+from fedbench.without_torch import stand_in_for_torch
 
 COLUMNS = pa.schema(
     [
@@ -68,6 +69,7 @@ def load_leaderboard(*paths: str | Path, suite: str | None = None, only: Sequenc
     Raises:
         ResultsError: there is no record. UserError: a filter makes no sense.
     """
+    stand_in_for_torch()
     folders = [Path(os.path.expanduser(path)) for path in paths or ("results",)]
     return tidy(make_board(Database(folders, k, only, suite, curves=False)))
 
