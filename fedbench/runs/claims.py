@@ -63,7 +63,12 @@ class Claim:
     ended: str
     lost: tuple[Lost, ...] = ()
     _file: IO[bytes] | None = None
-    _open: bool = True
+    _open: bool = False
+
+    def begin(self) -> None:
+        """Say that a try begins."""
+        self._open = True
+        self._write()
 
     def end(self) -> None:
         """Say that the run has ended and its record is there."""
@@ -100,8 +105,11 @@ class Running:
 
 
 @contextlib.contextmanager
-def claim(results: Path, run_id: str, patience: float = 0.0) -> Iterator[Claim | None]:
-    """The right to run a run as long as the block lasts; None: after ``patience`` seconds another process still has it."""
+def claim(results: Path, run_id: str, patience: float = 0.0, begin: bool = True) -> Iterator[Claim | None]:
+    """The right to run a run as long as the block lasts; None: after ``patience`` seconds another process still has it.
+
+    Without ``begin`` nobody takes it for running until :meth:`Claim.begin`: there may turn out to be nothing to run.
+    """
     deadline = time.monotonic() + patience
     while True:
         with contextlib.ExitStack() as stack:
@@ -114,7 +122,8 @@ def claim(results: Path, run_id: str, patience: float = 0.0) -> Iterator[Claim |
             if free and _is_at(file, results / FOLDER / run_id):
                 said = _read(file)
                 found = Claim(said["ended"], said["lost"], file)
-                found._write()
+                if begin:
+                    found.begin()
                 try:
                     yield found
                 finally:
@@ -136,7 +145,7 @@ def running(results: Path) -> list[Running]:
     return [
         Running(visible(name), found["host"], found["process"], found["began"], max(0, len(found["lost"]) - 1))
         for name, found, held in _claims(results)
-        if held
+        if held and found["open"]
     ]
 
 

@@ -19,7 +19,7 @@ def record_crash(order: Order, error: str, seconds: float) -> bool:
     """
     if moved(order):
         raise ResultsError(gone(order))
-    with claim(order.results, order.run_id, _PATIENCE) as mine:
+    with claim(order.results, order.run_id, _PATIENCE, begin=False) as mine:
         if mine is None or ended_since(order, mine):
             return False
         write_failure(order.scenario, order.seed, order.suite, order.device, order.results, error, seconds)

@@ -219,10 +219,11 @@ def _serve(order: Order, connection: Connection, keeper: _Keeper, measure: str |
     except UserError as error:
         connection.send(Refused(str(error), fatal=True))
         return
-    with claim(order.results, order.run_id, order.patience) as mine:
+    with claim(order.results, order.run_id, order.patience, begin=False) as mine:
         if mine is None or ended_since(order, mine):
             connection.send(Elsewhere(mine is not None))
             return
+        mine.begin()
         connection.send(Began())
         keeper.mine = mine
         try:

@@ -171,6 +171,17 @@ def test_every_run_is_one_thing(tmp_path: Path, mixed: list[Planned]) -> None:
     }  # fmt: skip
 
 
+def test_who_only_finds_out_that_there_is_nothing_to_run_runs_nothing(tmp_path: Path, mixed: list[Planned]) -> None:
+    before = counts(mixed, tmp_path)
+    with contextlib.ExitStack() as stack:
+        for seed in (0, 2, 6):
+            mine = stack.enter_context(claim(tmp_path, Run(scenario(), seed).id, begin=False))
+            assert mine is not None
+        assert counts(mixed, tmp_path) == before
+        mine.begin()
+        assert counts(mixed, tmp_path) == {**before, "running": [3, 4, 6], "missing": [7, 8]}
+
+
 def test_a_time_that_is_none_is_now(tmp_path: Path, mixed: list[Planned]) -> None:
     path = tmp_path / FOLDER / Run(scenario(), 3).id
     path.write_text(json.dumps({**json.loads(path.read_text()), "began": "yesterday"}))
