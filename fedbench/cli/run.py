@@ -135,6 +135,13 @@ def run(
     diagnose_every: Annotated[
         int | None, typer.Option(metavar="N", help="Keep every N-th round; means --diagnostics. [default: 10]")
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="csv|tensorboard|wandb",
+            help="Log every evaluation, too: files in RESULTS/_logs, TensorBoard, Weights & Biases. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Run a suite, or scenarios of --dataset, --model, --attack ... What is there already is kept; failed runs are run again.
 
@@ -147,6 +154,7 @@ def run(
     from fedbench.cli.verdict import speak
     from fedbench.errors import UserError
     from fedbench.runs.execution import default_jobs, make_plan, run_all
+    from fedbench.runs.logs import check_forms
     from fedbench.scenarios.adhoc import Options
     from fedbench.scenarios.suite import load_suite
     from fedbench.without_torch import need_torch
@@ -160,6 +168,7 @@ def run(
     for name, values in (("slurm", slurm), ("ray", ray)):
         if values and executor != name:
             raise UserError(f"--{name} is of --executor {name}.")
+    check_forms(log or ())
     remote = executor != "local"  # whose machines have devices of their own
     where = choose_device("cpu" if remote or (isolated and device == "auto") else device)
     workers = choose_jobs(jobs) or (1 if remote else default_jobs(where))
@@ -216,6 +225,7 @@ def run(
     options += ["--results", str(results)] if results != DEFAULT_RESULTS else []
     options += ["--diagnostics"] if diagnostics else []
     options += ["--diagnose-every", str(diagnose_every)] if diagnose_every is not None else []
+    options += [part for each in log or () for part in ("--log", each)]
     if remote and plan.todo:
         from fedbench.cli.machines import check_remote, run_tasks_on_ray, submit_to_slurm
 
@@ -229,7 +239,7 @@ def run(
         summary = run_all(
             planned,
             plan,
-            lambda part: run_shown(part, loaded.name, results, where, workers, every),
+            lambda part: run_shown(part, loaded.name, results, where, workers, every, log or ()),
             results,
             every is not None,
         )
@@ -289,23 +299,36 @@ def _load_isolated(entries: Mapping[str, str | None], device: str) -> None:
 
 
 def run_shown(
-    plan: Plan, suite: str, results: Path, device: str, jobs: int, diagnose_every: int | None = None
+    plan: Plan,
+    suite: str,
+    results: Path,
+    device: str,
+    jobs: int,
+    diagnose_every: int | None = None,
+    logs: Sequence[str] = (),
 ) -> Summary:
-    """Run a plan with its progress on stderr."""
+    """Run a plan with its progress on stderr, and in logs, if wanted."""
+    from fedbench.cli.output import console
     from fedbench.cli.progress import progress
     from fedbench.runs.execution import run_plan
+    from fedbench.runs.logs import Logging
 
     jobs = max(1, min(jobs, len(plan.todo)))
-    with progress(suite, plan, jobs) as reporter:
-        return run_plan(
-            plan,
-            results=results,
-            suite=suite,
-            device=device,
-            jobs=jobs,
-            reporter=reporter,
-            diagnose_every=diagnose_every,
-        )
+    with progress(suite, plan, jobs) as shown:
+        tell = functools.partial(console(err=True).print, soft_wrap=True)
+        reporter = Logging(logs, shown, results, suite, lambda text: tell(f"warning: {text}"))
+        try:
+            return run_plan(
+                plan,
+                results=results,
+                suite=suite,
+                device=device,
+                jobs=jobs,
+                reporter=reporter if logs else shown,
+                diagnose_every=diagnose_every,
+            )
+        finally:
+            reporter.close()
 
 
 def choose_device(name: str) -> str:
