@@ -1,8 +1,11 @@
-"""Texts of strangers: looked at for what cannot be seen, and spelt out where they are shown."""
+"""Texts of strangers: looked at for what cannot be seen, and spelt out where they are shown; data as JSON has them."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 # Letters, marks and symbols without a picture; Python takes the fillers of Hangul for letters of a name.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0").union(
@@ -33,6 +36,15 @@ def hidden(text: str, allowed: str = "") -> str:
         if unseen and each != " " and each not in allowed:
             return f"U+{ord(each):04X}"
     return ""
+
+
+def finite(value: Any) -> Any:
+    """Plain data as JSON has them: null in place of a number that is none, which strict readers refuse."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def count(number: int, noun: str) -> str:

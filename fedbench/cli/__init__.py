@@ -260,11 +260,26 @@ app.add_typer(vision_app, name="vision")
 
 def main() -> None:
     """The console script."""
+    _open_streams()
     from fedbench.cli.supervision import needed, supervised
 
     if needed(sys.argv[1:]):
         sys.exit(supervised(_command))
     _command()
+
+
+def _open_streams() -> None:
+    """Give standard streams that are closed (``2>&-``) a place, or the next file that is opened would be taken for one.
+
+    What is said on standard error then goes nowhere; :class:`_Commands` refuses to work without standard output.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _command() -> None:

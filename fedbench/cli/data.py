@@ -241,6 +241,10 @@ def import_(
         return
     where = "nothing was written (--dry-run)" if dry_run else f"kept in {read.made.path}"
     console().print(f"  {where}", soft_wrap=True)
+    if not dry_run:
+        console().print(
+            f"next: fedbench run --dataset {read.made.dataset} --model mf --attack pieck-uea,a-hum", soft_wrap=True
+        )
 
 
 _LINKS = {"addresses": "known", "fetched": "fetched now", "dead": "dead", "silent": "without an answer (run again)"}

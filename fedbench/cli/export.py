@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fedbench.cli.leaderboard import Folders, ListLength, board_command, open_database, write_text
 from fedbench.cli.run import Only
+from fedbench.texts import finite
 
 FORMATS = ("latex", "csv", "json", "bibtex")
 
@@ -75,18 +75,9 @@ def export(
         else:
             import json
 
-            text = json.dumps(_finite(board.data), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+            text = json.dumps(finite(board.data), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     if out is None:
         typer.echo(text, nl=False)
         return
     write_text(out, text)
     console(err=True).print(f"written to {out}", soft_wrap=True)
-
-
-def _finite(value: Any) -> Any:
-    """Plain data as JSON has them: no number that is none."""
-    if isinstance(value, dict):
-        return {str(key): _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

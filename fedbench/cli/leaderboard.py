@@ -69,6 +69,12 @@ def leaderboard(
         print_json(board.data)
         return
     screen = console()
+    if page is not None and not findings:
+        screen.print(f"{headline(board)}: {page}", soft_wrap=True)
+        for file in (out, picture):
+            if file is not None:
+                console(err=True).print(f"written to {file}", soft_wrap=True)
+        return
     screen.print(f"{headline(board)}.\n", soft_wrap=True)
     for line in answers(board) if only and not findings else ():
         screen.print(line, soft_wrap=True, markup=False, highlight=False, style="bold")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fedbench.texts import count as count
+from fedbench.texts import finite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,8 +119,8 @@ def facts(rows: Iterable[tuple[str, Any]]) -> Table:
 
 
 def print_json(value: Any) -> None:
-    """Indented JSON on stdout."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    """Indented JSON on stdout, strict: null for a number that is none."""
+    typer.echo(json.dumps(finite(value), indent=2, default=str, allow_nan=False))
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,9 @@ from fedbench.scenarios.given import entry_name
 from fedbench.scenarios.scenario import POPULAR_TARGETS, Scenario
 from fedbench.scenarios.suite import Planned, Suite
 
+_OF_ONE: tuple[Kind, ...] = ("model", "dataset")
+"""Kinds that suites set up each in its own way."""
+
 MOST_REASONS = 3
 """So many different reasons why nothing fits are told."""
 
@@ -44,7 +47,9 @@ def substituted(suite: Suite, instead: Mapping[Kind, str]) -> Suite:
     Of those one stays: eps, the bound that a scenario sets to all who show images.
 
     Scenarios that differed only in what is replaced become one; those that the new entries do not apply to are left
-    out. Seeds, and the twins that are added when it is planned, are the suite's.
+    out. A model or dataset that the suite names itself keeps its own scenarios, with their parameters; any other stands
+    in those of the first one that fits, not in those of all, which may differ in more (as in epochs). Seeds, and the
+    twins that are added when it is planned, are the suite's.
 
     Args:
         suite: any suite. instead: kind -> name.
@@ -53,7 +58,7 @@ def substituted(suite: Suite, instead: Mapping[Kind, str]) -> Suite:
         UserError: nothing fits; says why.
     """
     attacked = [planned for planned in suite.scenarios if planned.scenario.attack != "none"]
-    fitting: list[Planned] = []
+    fitting: list[tuple[Scenario, Planned]] = []
     reasons: dict[str, None] = {}
     for planned in attacked:
         try:
@@ -63,15 +68,22 @@ def substituted(suite: Suite, instead: Mapping[Kind, str]) -> Suite:
         except UserError as error:
             reasons[str(error).rstrip(".")] = None
             continue
-        fitting.append(dataclasses.replace(planned, scenario=scenario))
+        fitting.append((planned.scenario, dataclasses.replace(planned, scenario=scenario)))
     if not fitting:
         raise UserError(_nothing_fits(suite, instead, list(reasons)))
-    return suite.with_scenarios(fitting)
+    for kind in _OF_ONE:
+        if kind in instead:
+            names = [getattr(own, kind) for own, _ in fitting]
+            kept = instead[kind] if instead[kind] in names else names[0]
+            fitting = [each for each, name in zip(fitting, names, strict=True) if name == kept]
+    return suite.with_scenarios([planned for _, planned in fitting])
 
 
 def _replaced(scenario: Scenario, instead: Mapping[Kind, str]) -> Scenario:
     values: dict[str, Any] = {}
     for kind, name in instead.items():
+        if kind in _OF_ONE and name == getattr(scenario, kind):
+            continue
         values[kind] = name
         if kind != "dataset":
             values[f"{kind}_params"] = {}

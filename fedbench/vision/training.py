@@ -19,6 +19,7 @@ from fedbench.data.home import replacing
 from fedbench.errors import DataError, ResultsError, UserError
 from fedbench.pictures import COLORS, check_picture, save_picture
 from fedbench.randomness import derive_seed, generator
+from fedbench.texts import finite
 from fedbench.vision.denoisers.unet import UNetSpec, predict, save, small_spec
 from fedbench.vision.schedule import signal
 from fedbench.vision.training_images import Folder, Pool
@@ -146,7 +147,7 @@ def train(
         average.load_state_dict(state.average)
         record["weights"] = save(average, training.spec, out)
         with replacing(out / RECORD) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
+            temporary.write_text(json.dumps(finite(record), indent=1, allow_nan=False) + "\n")
 
     _writing(out, finish)
     return record

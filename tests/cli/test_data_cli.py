@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from fedbench.cli import app
 from fedbench.cli.data import data_app
+from fedbench.cli.output import print_json
 from fedbench.errors import UserError
 
 
@@ -97,6 +101,7 @@ def test_import_then_info_and_list(shop: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "my-shop: 2 users, 2 items, 3 interactions (interactions, format inter)" in result.stdout
     assert "repeated rows: 1" in result.stdout
+    assert result.stdout.splitlines()[-1] == "next: fedbench run --dataset my-shop --model mf --attack pieck-uea,a-hum"
     assert "malformed lines skipped: 1" in result.stdout
     details = answer("info", "my-shop", "--split", "leave-one-out", "--json")["details"]
     assert (details[0]["train"], details[0]["test"]) == (2, 1)
@@ -206,6 +211,27 @@ def test_home_of_data_and_results_may_be_links(own_home: Path, monkeypatch: pyte
     assert run("import", "mine", own_home / "r.csv").exit_code == 0
     assert (own_home / "real" / "datasets" / "mine" / "interactions.parquet").is_file()
     assert answer("info", "mine", "--json")["interactions"] == 2
+
+
+@pytest.mark.parametrize("closed", [(2,), (0,), (0, 2)])
+def test_streams_that_are_closed_lose_nothing(own_home: Path, closed: tuple[int, ...]) -> None:
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    command = [sys.executable, "-m", "fedbench", "data", "import", "mine", str(own_home / "r.csv")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, preexec_fn=close, timeout=120, text=True)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-2].startswith("  kept in ")
+    assert answer("info", "mine", "--json")["interactions"] == 2
+    listed = subprocess.run([*command[:3], "list", "attacks"], stdout=subprocess.PIPE, preexec_fn=close, timeout=120)
+    assert listed.returncode == 0
+
+
+def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": float("nan"), 1: [float("inf"), (2.5, None)], "b": {"c": -float("inf")}})
+    shown = json.loads(capsys.readouterr().out, parse_constant=lambda text: pytest.fail(text))
+    assert shown == {"a": None, "1": [None, [2.5, None]], "b": {"c": None}}
 
 
 def test_help_of_import_names_the_kinds() -> None:

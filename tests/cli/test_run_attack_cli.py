@@ -137,6 +137,24 @@ def test_other_kinds_together(tmp_path: Path) -> None:
     assert chosen(dataset="longtail-small") == {"dataset": "longtail-small"}
 
 
+def test_a_model_is_run_once_where_the_suite_has_two(tmp_path: Path) -> None:
+    smoke = load_suite("smoke")
+    own = [
+        planned for planned in smoke.scenarios if planned.scenario.model == "ncf" and planned.scenario.attack != "none"
+    ]
+    assert list(substituted(smoke, chosen(model="ncf")).scenarios) == own
+    (tmp_path / "twin.py").write_text(plugin_files.MODEL)
+    made = substituted(smoke, chosen(model=str(tmp_path / "twin.py"))).scenarios
+    assert len(made) == len(own) == 14
+    assert {planned.scenario.protocol_params["epochs"] for planned in made} == {50}  # as of mf, the suite's first
+    core = load_suite("core-one-target")
+    attacked = [planned.scenario for planned in core.scenarios if planned.scenario.attack != "none"]
+    here = substituted(core, {"dataset": "longtail-small"}).scenarios
+    assert {planned.scenario.dataset for planned in here} == {"longtail-small"}
+    assert len({scenario.dataset for scenario in attacked}) > 1
+    assert len(here) == sum(scenario.dataset == attacked[0].dataset for scenario in attacked)
+
+
 def test_runs_records_and_runs_again_what_was_edited(attack_file: Path, tmp_path: Path) -> None:
     (tmp_path / "halved.py").write_text(DEFENSE)
     (tmp_path / "ring.py").write_text(plugin_files.DATASET)
@@ -190,7 +208,7 @@ def test_a_record_without_the_source_of_a_model_does_not_stand_for_its_file(tmp_
     file = sorted((tmp_path / "r").glob("*.parquet"))[0]
     pq.write_table(pq.read_table(file).drop_columns(["model_source_hash"]), file)
     _, out, _ = run("smoke", *options, "--seeds", 1, "--dry-run")
-    assert "4 runs: 1 to run, 3 there" in out
+    assert "2 runs: 1 to run, 1 there" in out
 
 
 def test_the_command_that_resumes_names_the_attack(attack_file: Path, tmp_path: Path) -> None:

@@ -296,7 +296,9 @@ def test_the_command_writes_the_page(small: Path, tmp_path: Path) -> None:
     shown = run(app, ["leaderboard", "--results", str(small), "--html", str(tmp_path / "made" / "page"), "--k", "20"])
     assert shown.exit_code == 0, shown.output
     path = tmp_path / "made" / "page" / "index.html"
-    assert shown.stderr.splitlines() == ["making the page ...", f"written to {path}"]
+    assert shown.stderr.splitlines() == ["making the page ..."]
+    (line,) = shown.stdout.splitlines()
+    assert re.fullmatch(rf"[0-9,]+ runs on .*: {re.escape(str(path))}", line)
     page = path.read_text(encoding="utf-8")
     assert f"fedbench leaderboard --results={small.name} --k=20 --html=DIR" in page
     assert str(small.parent) not in page, "where the records lie is nobody's business"
