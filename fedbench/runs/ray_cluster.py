@@ -81,12 +81,7 @@ def run_on_ray(
     except ImportError:
         raise UserError("--executor ray needs Ray: pip install 'fedbench[ray]'.") from None
     given = _numbers(options)
-    variables = {key: value for key, value in os.environ.items() if key.startswith(_OWN)}
     logs = results.absolute() / LOGS
-    job = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    ended, tries = Ended(), Counter[int]()
-    waiting: dict[Any, int] = {}
-
     with contextlib.redirect_stdout(sys.stderr):  # what Ray has to say is no verdict
         try:
             logs.mkdir(parents=True, exist_ok=True)
@@ -94,43 +89,65 @@ def run_on_ray(
             remote = ray.remote(task).options(num_cpus=cores, max_retries=0, **given)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise UserError(f"--executor ray: {' '.join(str(error).split())[:300]}.") from None
-
-        def log_of(number: int) -> Path:
-            """The file of a task's output, which is there once it has begun."""
-            return logs / f"{job}-task-{number}.{tries[number]}.log"
-
-        def start(number: int) -> None:
-            tries[number] += 1
-            said = log_of(number)
-            waiting[remote.remote(list(arguments), os.getcwd(), variables, str(said))] = number
-
+        handed = _Tasks(ray, remote, list(arguments), logs)
         try:
             for number in range(tasks):
-                start(number)
+                handed.start(number)
             started()
-            while waiting:
-                over, _ = ray.wait(list(waiting), timeout=_LOOK)
-                for each in over:
-                    number, why = waiting.pop(each), ""
-                    try:
-                        code = ray.get(each)
-                    except ray.exceptions.RayError as error:
-                        why = _reason(error)
-                    else:
-                        why = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
-                        ended.codes += [code] if code >= 0 else []
-                    if why:
-                        ended.lost.append(_keep(logs, number, tries[number], why))
-                        if tries[number] < TRIES and not done():
-                            start(number)
-                begun = any(log_of(number).exists() for number in waiting.values())
-                if not over and ended.lost and not begun and done():
+            while handed.waiting:
+                for number in handed.lost_since():
+                    if handed.tries[number] < TRIES and not done():
+                        handed.start(number)
+                if handed.ended.lost and not handed.begun() and done():
                     break
         except KeyboardInterrupt:
-            ended.interrupted = signal.SIGINT
+            handed.ended.interrupted = signal.SIGINT
         finally:
             ray.shutdown()  # which ends what still runs
-    return ended
+    return handed.ended
+
+
+class _Tasks:
+    """Those handed out: which are under way, how often each was started, and how they ended."""
+
+    def __init__(self, ray: Any, remote: Any, arguments: Sequence[str], logs: Path) -> None:
+        self._ray, self._remote, self._logs = ray, remote, logs
+        self._job = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        variables = {key: value for key, value in os.environ.items() if key.startswith(_OWN)}
+        self._told = (arguments, os.getcwd(), variables)
+        self.waiting: dict[Any, int] = {}
+        self.tries = Counter[int]()
+        self.ended = Ended()
+
+    def start(self, number: int) -> None:
+        """Start a task, or start it again."""
+        self.tries[number] += 1
+        self.waiting[self._remote.remote(*self._told, str(self._log(number)))] = number
+
+    def begun(self) -> bool:
+        """Whether any of those that are waited for has found room."""
+        return any(self._log(number).exists() for number in self.waiting.values())
+
+    def lost_since(self) -> list[int]:
+        """Wait for some time, or until a task ends; which did not end by themselves."""
+        lost = []
+        for each in self._ray.wait(list(self.waiting), timeout=_LOOK)[0]:
+            number = self.waiting.pop(each)
+            try:
+                code = self._ray.get(each)
+            except self._ray.exceptions.RayError as error:
+                why = _reason(error)
+            else:
+                why = f"killed by {signal.Signals(-code).name}" if code < 0 else ""
+                self.ended.codes += [code] if code >= 0 else []
+            if why:
+                self.ended.lost.append(_keep(self._logs, number, self.tries[number], why))
+                lost.append(number)
+        return lost
+
+    def _log(self, number: int) -> Path:
+        """The file of a task's output, which is there once it has begun."""
+        return self._logs / f"{self._job}-task-{number}.{self.tries[number]}.log"
 
 
 def task(arguments: Sequence[str], folder: str, variables: dict[str, str], said: str) -> int:
