@@ -56,6 +56,7 @@ from .federation.model import (
     PublicParams as PublicParams,
     Recommender as Recommender,
 )
+from .models.autograd import AutogradRecommender as AutogradRecommender
 from .entries.cards import ModelCard as ModelCard
 from .federation.batch import Batch as Batch
 from .federation.losses import Loss as Loss
