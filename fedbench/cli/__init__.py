@@ -215,13 +215,19 @@ app.command(
         "fedbench new attack my-attack",
         "fedbench new attack my-attack --goal degrade --dir attacks",
         "fedbench new defense my-defense",
+        "fedbench new suite my-suite",
     ),
 )(new)
 app.command("check", epilog=_examples("fedbench check ./my_attack.py", "fedbench check pieck-uea --json"))(check)
 app.command("list", epilog=_examples("fedbench list attacks", "fedbench list suites --json"))(list_entries)
 app.command(
     "show",
-    epilog=_examples("fedbench show pieck-uea", "fedbench show ./my_attack.py", "fedbench show none --kind defense"),
+    epilog=_examples(
+        "fedbench show pieck-uea",
+        "fedbench show ./my_attack.py",
+        "fedbench show none --kind defense",
+        "fedbench show suite-format",
+    ),
 )(show)
 app.command(
     "compare",

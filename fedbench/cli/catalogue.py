@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
+FORMAT = "suite-format"
+"""What `show` calls the reference of suite files."""
 KINDS = ("attacks", "defenses", "models", "datasets", "suites", "protocols", "extractors", "denoisers")
 
 
@@ -45,7 +47,9 @@ def list_entries(
 def show(
     name: Annotated[
         str,
-        typer.Argument(help="An attack, defense, model, dataset, suite, protocol, extractor or denoiser; or a file."),
+        typer.Argument(
+            help="An attack, defense, model, dataset, suite, protocol, extractor or denoiser; a file; or suite-format."
+        ),
     ],
     kind: Annotated[str | None, typer.Option(help="Which of them, when several have the name.")] = None,
     as_json: Json = False,
@@ -56,6 +60,11 @@ def show(
     from fedbench.errors import UserError, unknown
 
     defer_torch()
+    if name == FORMAT:
+        from fedbench.scenarios.suite_format import suite_format
+
+        typer.echo(suite_format(), nl=False)
+        return
     if kind is not None:
         kind = kind if kind.endswith("s") else f"{kind}s"
         _check_kind(kind)

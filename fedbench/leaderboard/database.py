@@ -187,14 +187,9 @@ class Database:
         return tables | {"headline": self.table("select * from headline order by run_id")}
 
     def _select(self, only: Sequence[str], suite: str | None) -> None:
-        pairs = []
-        for text in ",".join(only).split(",") if only else []:
-            key, equals, glob = text.partition("=")
-            if not equals:
-                raise UserError(f"--only {text!r} must be key=glob, such as dataset=ml-100k.")
-            pairs.append((key.strip(), glob.strip()))
+        wanted = _globs(only)
         ids = self._scenarios(suite) if suite else None
-        if not pairs and ids is None:
+        if not wanted and ids is None:
             return
         columns = [
             name
@@ -210,21 +205,21 @@ class Database:
                 "defense_knowledge",
             )
         ]
-        for key, _ in pairs:
+        for key in wanted:
             if key not in columns:
                 raise unknown("column in --only:", key, columns)
-        keys = list(dict.fromkeys(["scenario_id", *(key for key, _ in pairs)]))
+        keys = list(dict.fromkeys(["scenario_id", *wanted]))
         listed = ", ".join(f'"{key}"' for key in keys)
         values = self.rows(f"select distinct {listed} from runs")
         chosen = [
             row
             for row in values
             if (ids is None or row["scenario_id"] in ids)
-            and all(fnmatch.fnmatchcase(_text(row[key]), glob) for key, glob in pairs)
+            and all(any(fnmatch.fnmatchcase(_text(row[key]), glob) for glob in globs) for key, globs in wanted.items())
         ]
         if not chosen:
-            wanted = [f"suite={suite}"] * (ids is not None) + [f"{key}={glob}" for key, glob in pairs]
-            raise UserError(f"no run has {', '.join(wanted)}.")
+            asked = [f"suite={suite}"] * (ids is not None) + [f"{key}={','.join(wanted[key])}" for key in wanted]
+            raise UserError(f"no run has {', '.join(asked)}.")
         self.connection.register("chosen_values", pa.Table.from_pylist(chosen))
         same = " and ".join(f'r."{key}" is not distinct from v."{key}"' for key in keys)
         self.connection.execute(
@@ -372,6 +367,20 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     coded = column.combine_chunks().dictionary_encode()
     texts = [*coded.dictionary.to_pylist(), None]
     return [texts[-1 if code is None else code] for code in coded.indices.to_pylist()]
+
+
+def _globs(only: Sequence[str]) -> dict[str, list[str]]:
+    """``["dataset=ml-*,attack=a-ra,a-hum"]`` -> the globs of each column, of which any must fit, as ``run --only`` has it."""
+    wanted: dict[str, list[str]] = {}
+    for text in only:
+        key = ""
+        for part in text.split(","):
+            name, equals, value = part.partition("=")
+            key, glob = (name.strip(), value) if equals else (key, part)
+            if not key or not glob.strip():
+                raise UserError(f"--only {text!r} must be key=glob, such as dataset=ml-100k,attack=pieck-*.")
+            wanted.setdefault(key, []).append(glob.strip())
+    return wanted
 
 
 def _text(value: object) -> str:

@@ -185,3 +185,11 @@ def test_cards_parameters_and_plans_do_not_wait_for_torch(tmp_path: Path) -> Non
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert result.stderr == ""
     assert result.stdout.splitlines() == ["False", "[0.0, 0.0] 1.0 True"]
+
+
+def test_the_format_of_suites_is_shown() -> None:
+    shown = CliRunner().invoke(app, ["show", "suite-format"])
+    assert shown.exit_code == 0
+    assert shown.stdout == (Path(__file__).parents[2] / "leaderboard" / "suites" / "FORMAT.md").read_text(
+        encoding="utf-8"
+    )

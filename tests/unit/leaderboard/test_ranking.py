@@ -359,8 +359,24 @@ def test_filters_keep_the_twins(tmp_path: Path) -> None:
     assert not database.rows("select * from runs where model = 'ncf'")
     with pytest.raises(UserError, match="no run has attack=b"):
         Database([tmp_path], only=["attack=b*"])
+    with pytest.raises(UserError, match=r"--only 'a-ra' must be key=glob"):
+        Database([tmp_path], only=["a-ra"])
     with pytest.raises(UserError, match="Did you mean 'attack'"):
         Database([tmp_path], only=["atack=b*"])
+
+
+def test_alternatives_of_a_filter(tmp_path: Path) -> None:
+    """As `run --only` takes them: of one key any, of several all."""
+    two_attacks(tmp_path)
+    write(tmp_path, record(scenario("random"), er=0.0), record(scenario("random", model="ncf"), er=0.0))
+
+    def left(*only: str) -> set[tuple[str, str]]:
+        rows = Database([tmp_path], only=only).rows("select attack, model from runs where attack <> 'none'")
+        return {(row["attack"], row["model"]) for row in rows}
+
+    assert left("attack=a-ra,random") == {("a-ra", "mf"), ("random", "mf"), ("random", "ncf")}
+    assert left("attack=a-ra", "attack=random", "model=mf") == {("a-ra", "mf"), ("random", "mf")}
+    assert left("attack=random,model=n*") == {("random", "ncf")}
 
 
 def test_filters_on_a_defense_keep_the_undefended_twins(tmp_path: Path) -> None:
