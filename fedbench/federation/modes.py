@@ -13,7 +13,8 @@ class Modes(NamedTuple):
 
     Attributes:
         dtype: of new tensors. grad: whether gradients are recorded. inference: whether tensors are made for inference alone.
-        threads: within an operation. deterministic: whether only deterministic algorithms may be used.
+        threads: within an operation. deterministic: what torch makes of algorithms that are not: 0 nothing, 1 a warning, 2 an
+            error.
         precision: of float32 products. functions, dispatches: how many modes look at every call; a default device is one.
     """
 
@@ -21,7 +22,7 @@ class Modes(NamedTuple):
     grad: bool
     inference: bool
     threads: int
-    deterministic: bool
+    deterministic: int
     precision: str
     functions: int
     dispatches: int
@@ -34,7 +35,7 @@ class Modes(NamedTuple):
             torch.is_grad_enabled(),
             torch.is_inference_mode_enabled(),
             torch.get_num_threads(),
-            torch.are_deterministic_algorithms_enabled(),
+            torch.get_deterministic_debug_mode(),
             torch.get_float32_matmul_precision(),
             torch._C._len_torch_function_stack(),
             torch._C._len_torch_dispatch_stack(),
@@ -60,7 +61,7 @@ _SET: dict[str, Callable[[Any], None]] = {
     "dtype": lambda dtype: torch.set_default_dtype(dtype),
     "grad": lambda grad: torch._C._set_grad_enabled(grad),
     "threads": lambda threads: torch.set_num_threads(threads),
-    "deterministic": lambda deterministic: torch.use_deterministic_algorithms(deterministic),
+    "deterministic": lambda level: torch.set_deterministic_debug_mode(level),
     "precision": lambda precision: torch.set_float32_matmul_precision(precision),
 }
 """What sets each; named when it is called, so that importing this does not wait for torch."""

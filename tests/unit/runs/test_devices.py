@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from typer.testing import CliRunner
 from fedbench.cli import app
 from fedbench.cli.run import choose_device
 from fedbench.errors import UserError
+from fedbench.federation.modes import Modes
 from fedbench.runs import devices
 from fedbench.runs.devices import CONTEXT, KIN, SHARE, VISIBLE, Memory, Room, fewest, is_list, numbers, see_only
 from fedbench.runs.execution import Run, default_jobs, make_plan, run_plan
 from fedbench.runs.plan import without_room
 from fedbench.runs.results import scan
+from fedbench.runs.run import repeatable
 from fedbench.runs.worker import memory
 from fedbench.scenarios.scenario import Scenario
 from fedbench.scenarios.suite import Planned
@@ -140,3 +143,21 @@ def test_measuring_where_there_is_no_gpu_and_where_there_is_one(monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (7, 9))
     assert memory(devices.MEASURE) == Memory(7, 5)
+
+
+def test_runs_on_a_gpu_ask_torch_for_sums_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils import deterministic
+
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = torch.get_deterministic_debug_mode(), deterministic.fill_uninitialized_memory
+    with repeatable(torch.device("cpu")):
+        assert (torch.get_deterministic_debug_mode(), deterministic.fill_uninitialized_memory) == before
+    with repeatable(torch.device("cuda")):
+        assert torch.get_deterministic_debug_mode() == 1, "what has no such kernel warns"
+        assert not deterministic.fill_uninitialized_memory
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        modes = Modes.now()
+        torch.use_deterministic_algorithms(False)
+        assert modes.restore() == "deterministic"
+        assert torch.get_deterministic_debug_mode() == 1
+    assert (torch.get_deterministic_debug_mode(), deterministic.fill_uninitialized_memory) == before
