@@ -6,7 +6,6 @@ Where no protocol is named, it is that of the suite in which the published recor
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -167,30 +166,10 @@ def _name(file: Path | None) -> str:
 
 def save_suite(data: Mapping[str, Any], file: Path) -> str:
     """The text of a suite file; paths of entries as seen from its folder."""
+    import tomli_w  # of this alone
 
     def moved(path: str, kind: str) -> str:
         seen = os.path.relpath(os.path.expanduser(path), file.parent)
         return Path(seen).as_posix() if seen.startswith("..") else f"./{Path(seen).as_posix()}"
 
-    return toml(with_files(data, moved))
-
-
-def toml(data: Mapping[str, Any]) -> str:
-    """Plain data as TOML: values first, then tables."""
-    tables = {key: value for key, value in data.items() if isinstance(value, Mapping)}
-    lines = [f"{_key(key)} = {_value(value)}" for key, value in data.items() if key not in tables]
-    for name, table in tables.items():
-        lines += ["", f"[{_key(name)}]", *(f"{_key(key)} = {_value(value)}" for key, value in table.items())]
-    return "\n".join([*lines, ""])
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items()) + " }"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    return json.dumps(value, ensure_ascii=False)
+    return tomli_w.dumps(with_files(data, moved))

@@ -10,13 +10,13 @@ import warnings
 from pathlib import Path
 
 import pytest
+import tomli_w
 from plugin_files import ATTACK
 
 import fedbench
 from fedbench import plugins
 from fedbench.runs.identity import source_hash
 from fedbench.scenarios import scenario
-from fedbench.scenarios.adhoc import toml
 from fedbench.scenarios.suite import parse_suite
 from fedbench.submission import rows
 
@@ -137,7 +137,7 @@ def test_records_and_bundles_are_names_and_load_no_file_which_a_suite_file_of_th
     content = {"name": "s", "version": 1, "title": "S", "defaults": values | {"attack": "./evil.py"}}
     with pytest.raises(fedbench.UserError, match=r"unknown attack './evil\.py'"):
         parse_suite(content, "a suite that is no file of the user's")
-    Path("suite.toml").write_text(toml(content))
+    Path("suite.toml").write_text(tomli_w.dumps(content))
     with pytest.raises(fedbench.UserError, match=r"suite\.toml: evil\.py:1: cannot be imported: SystemExit: executed"):
         fedbench.load_suite("suite.toml")
 
