@@ -170,7 +170,7 @@ def run(
             raise UserError(f"--{name} is of --executor {name}.")
     check_forms(log or ())
     remote = executor != "local"  # whose machines have devices of their own
-    where = choose_device("cpu" if remote or (isolated and device == "auto") else device)
+    where = choose_device("cpu" if isolated and device == "auto" else device, here=not remote)
     workers = choose_jobs(jobs) or (1 if remote else default_jobs(where))
     entries = {"attack": attack, "defense": defense, "model": model, "dataset": dataset}
     if suite is not None and (ratio is not None or protocol is not None or save is not None):
@@ -331,14 +331,17 @@ def run_shown(
             reporter.close()
 
 
-def choose_device(name: str) -> str:
-    """``cpu``, ``cuda`` or a list of GPUs; raises :class:`UserError` for another name, or a GPU that is not there."""
+def choose_device(name: str, here: bool = True) -> str:
+    """``cpu``, ``cuda`` or a list of GPUs; raises :class:`UserError` for another name, or a GPU that is not there.
+
+    Where it is not for ``here``, but for other machines, only the name is looked at.
+    """
     from fedbench.errors import UserError
     from fedbench.runs.devices import is_list, numbers
 
     if name not in ("auto", "cpu", "cuda:all") and not is_list(name):
         raise UserError(f"--device {name!r} must be auto, cpu, cuda, cuda:all, or GPUs such as cuda:0,cuda:1.")
-    if name == "cpu" or (name == "auto" and not Path("/dev/nvidiactl").exists()):
+    if not here or name == "cpu" or (name == "auto" and not Path("/dev/nvidiactl").exists()):
         return "cpu"  # decided without the seconds that importing torch takes
     import torch
 

@@ -58,6 +58,7 @@ def test_tasks_share_the_runs(suite: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_bad_input(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert submitted(suite, "--slurm", "gpu")[2] == "error: --slurm 'gpu' must be KEY=VALUE, such as partition=gpu.\n"
     assert submitted(suite, "--tasks", "0")[2] == "error: --tasks 0 must be at least 1.\n"
+    assert submitted(suite, "--device", "gpu")[2].startswith("error: --device 'gpu' must be auto, cpu, cuda, cuda:all")
     assert "--fresh would run all once in every task" in submitted(suite, "--fresh")[2]
     elsewhere = CliRunner().invoke(app, ["run", str(suite), "--slurm", "a=b"])
     assert elsewhere.stderr == "error: --slurm is of --executor slurm.\n"
