@@ -245,7 +245,14 @@ def run(
         )
     _print_troubles(summary)
     if summary.interrupted:
-        command = shlex.join(["fedbench", "run", *named, *options])
+        there = [
+            "--executor",
+            executor,
+            "--tasks",
+            str(tasks),
+            *(part for each in ray or () for part in ("--ray", each)),
+        ]
+        command = shlex.join(["fedbench", "run", *named, *options, *(there if remote else ())])
         old = " (runs that --fresh had not reached keep their old results)" if fresh else ""
         console(err=True).print(f"interrupted; {summary.left} left{old}. Resume with: {command}", soft_wrap=True)
     speak(_verdict(summary, results), summary.exit_code == 0, summary.exit_code)

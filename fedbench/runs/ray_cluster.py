@@ -90,6 +90,12 @@ def run_on_ray(
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise UserError(f"--executor ray: {' '.join(str(error).split())[:300]}.") from None
         handed = _Tasks(ray, remote, list(arguments), logs)
+
+        def stop(number: int, _: object) -> None:
+            handed.ended.interrupted = number
+            raise KeyboardInterrupt  # nothing else gets through Ray's waiting
+
+        before = signal.signal(signal.SIGTERM, stop)  # in place of Ray's handler, which ends the process with a trace
         try:
             for number in range(tasks):
                 handed.start(number)
@@ -101,9 +107,10 @@ def run_on_ray(
                 if handed.ended.lost and not handed.begun() and done():
                     break
         except KeyboardInterrupt:
-            handed.ended.interrupted = signal.SIGINT
+            handed.ended.interrupted = handed.ended.interrupted or signal.SIGINT
         finally:
             ray.shutdown()  # which ends what still runs
+            signal.signal(signal.SIGTERM, before)
     return handed.ended
 
 
