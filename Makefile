@@ -11,9 +11,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: .venv/.installed  ## run the smoke suite on the embedded data and show the leaderboard
+demo: .venv/.installed  ## run the smoke suite on the embedded data and show what it says
 	$(BIN)/fedbench run smoke --results $(RESULTS)
-	$(BIN)/fedbench leaderboard --results $(RESULTS)
+	$(BIN)/fedbench leaderboard --suite smoke --brief --results $(RESULTS)
 
 # Types take one core for half a minute, so they are checked while the tests run.
 test: style  ## the checks and all tests, on up to eight cores

@@ -12,8 +12,12 @@ import typer
 from fedbench.cli.run import DEFAULT_RESULTS, Only
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fedbench.leaderboard import Database
+    from fedbench.leaderboard.board import Board
     from fedbench.leaderboard.findings import Finding
+    from fedbench.leaderboard.sheets import Sheet
 
 Folders = Annotated[
     list[Path] | None,
@@ -42,14 +46,17 @@ def leaderboard(
         bool,
         typer.Option("--findings", help="Only what the records say in sentences, with tests and counter-examples."),
     ] = False,
+    brief: Annotated[
+        bool,
+        typer.Option("--brief", help="One table of attacks, one of defenses, and in the last lines what they say."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON, with all run ids.")] = False,
 ) -> None:
     """Rank attacks by ER@K and defenses by what they prevent and cost; apart, untargeted attacks, and those on images."""
-    from fedbench.cli.output import console, print_json, table
+    from fedbench.cli.output import console, print_json
     from fedbench.leaderboard.answers import answers
     from fedbench.leaderboard.board import make_board
     from fedbench.leaderboard.render import headline, markdown
-    from fedbench.leaderboard.sheets import columns_that_fit
 
     database = open_database(results, k, only or (), suite, curves=html is not None)
     board = make_board(database)
@@ -69,34 +76,57 @@ def leaderboard(
         print_json(board.data)
         return
     screen = console()
-    if page is not None and not findings:
+    if brief:
+        _print_brief(board)
+    elif page is not None and not findings:
         screen.print(f"{headline(board)}: {page}", soft_wrap=True)
-        for file in (out, picture):
-            if file is not None:
-                console(err=True).print(f"written to {file}", soft_wrap=True)
-        return
-    screen.print(f"{headline(board)}.\n", soft_wrap=True)
-    for line in answers(board) if only and not findings else ():
-        screen.print(line, soft_wrap=True, markup=False, highlight=False, style="bold")
-    _print_findings(board.findings, whole=findings)
-    for sheet in [] if findings else board.sheets:
-        if not sheet.wide:
-            keep = columns_that_fit(sheet, screen.width)
-            rows = [[row[n] for n in keep] for row in sheet.rows]
-            headings = [sheet.headings[n] for n in keep]
-            screen.print(sheet.title, style="bold")
-            shown = table(headings, rows, right=[heading for heading in headings if heading not in sheet.text])
-            for column in shown.columns:
-                column.no_wrap = column.justify == "right"
-            screen.print(shown)
-            if sheet.caption:
-                screen.print(sheet.caption, soft_wrap=True, markup=False, highlight=False)
-            screen.print()
-    for warning in [] if findings else board.warnings:
-        screen.print(warning, soft_wrap=True)
+        page = None
+    else:
+        screen.print(f"{headline(board)}.\n", soft_wrap=True)
+        for line in answers(board) if only and not findings else ():
+            screen.print(line, soft_wrap=True, markup=False, highlight=False, style="bold")
+        _print_findings(board.findings, whole=findings)
+        for sheet in [] if findings else board.sheets:
+            if not sheet.wide:
+                _print_sheet(screen, sheet)
+        for warning in [] if findings else board.warnings:
+            screen.print(warning, soft_wrap=True)
     for file in (out, picture, page):
         if file is not None:
             console(err=True).print(f"written to {file}", soft_wrap=True)
+
+
+def _print_brief(board: Board) -> None:
+    """The first table of attacks and of defenses, and in the last lines what they say."""
+    from fedbench.cli.output import console
+    from fedbench.leaderboard.answers import answers
+    from fedbench.leaderboard.render import headline
+
+    screen = console()
+    screen.print(f"{headline(board)}.\n", soft_wrap=True)
+    for kind in ("Attacks", "Defenses"):
+        sheet = next((each for each in board.sheets if each.title.startswith(kind) and not each.wide), None)
+        if sheet is not None:
+            _print_sheet(screen, sheet)
+    for line in answers(board):
+        screen.print(line, soft_wrap=True, style="bold")
+
+
+def _print_sheet(screen: Console, sheet: Sheet) -> None:
+    from fedbench.cli.output import table
+    from fedbench.leaderboard.sheets import columns_that_fit
+
+    keep = columns_that_fit(sheet, screen.width)
+    rows = [[row[n] for n in keep] for row in sheet.rows]
+    headings = [sheet.headings[n] for n in keep]
+    screen.print(sheet.title, style="bold")
+    shown = table(headings, rows, right=[heading for heading in headings if heading not in sheet.text])
+    for column in shown.columns:
+        column.no_wrap = column.justify == "right"
+    screen.print(shown)
+    if sheet.caption:
+        screen.print(sheet.caption, soft_wrap=True, markup=False, highlight=False)
+    screen.print()
 
 
 def _print_findings(found: list[Finding], whole: bool) -> None:

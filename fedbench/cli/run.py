@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from fedbench.runs.execution import Plan, Summary
+    from fedbench.runs.plan import Run
     from fedbench.scenarios.adhoc import Options
     from fedbench.scenarios.suite import Planned, Suite
 
@@ -209,7 +211,7 @@ def run(
         text = f"{count(len(plan.moved), 'run')} there of other data under the name {names}: run again."
         console(err=True).print(text, soft_wrap=True)
     if dry_run:
-        _print_dry_run(planned, plan, workers * (tasks if remote else 1), results)
+        _print_dry_run(planned, plan, workers * (tasks if remote else 1), results, where)
         return
     named = [suite] if suite is not None else []
     given = {**entries, "ratio": ratio, "protocol": protocol}
@@ -398,11 +400,13 @@ def choose_every(diagnostics: bool, every: int | None) -> int | None:
     return every if every is not None else EVERY if diagnostics else None
 
 
-def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int, results: Path) -> None:
+def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int, results: Path, device: str) -> None:
     from fedbench.cli.output import console, count, duration, table
     from fedbench.runs.plan import obstacles
 
     todo, kept = set(plan.todo), set(plan.kept)
+    tried = _calibrated(plan, device)
+    plan = replace(plan, seconds={run: tried.get(run, seconds) for run, seconds in plan.seconds.items()})
     rows = []
     for each in planned:
         runs = [run for run in plan.seconds if run.scenario is each.scenario]
@@ -415,6 +419,8 @@ def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int, results: P
     out.print(table(("scenario", "", "to run", "there", "expected"), rows, right=("to run", "there", "expected")))
     values = [value for value in plan.seconds.values() if value is not None]
     total = f"about {duration(sum(values) / jobs)} with {count(jobs, 'job')}" if values else "time unknown"
+    if tried:
+        total += f", by trials of some epochs for {count(len(tried), 'run')} that no record tells of"
     if values and len(values) < len(todo):
         total += f", and {count(len(todo) - len(values), 'run')} of which no past timing is known"
     out.print(f"{count(len(todo) + len(kept), 'run')}: {len(todo)} to run, {len(kept)} there; {total}.")
@@ -425,6 +431,19 @@ def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int, results: P
         )
     for error in obstacles(plan.todo, results):
         console(err=True).print(f"warning: it would not start: {error}", soft_wrap=True)
+
+
+def _calibrated(plan: Plan, device: str) -> dict[Run, float]:
+    """Seconds of the runs that no record tells of, where they are many and trials on this machine tell."""
+    from fedbench.cli.output import console, count
+    from fedbench.runs.calibration import BUDGET, MANY, calibrated
+
+    untold = [run for run, seconds in plan.seconds.items() if seconds is None]
+    if len(untold) < MANY:
+        return {}
+    text = f"no record tells how long {count(len(untold), 'run')} take: trying some for {BUDGET:.0f} s ..."
+    console(err=True).print(text, soft_wrap=True)
+    return calibrated(untold, device.partition(",")[0])
 
 
 def _verdict(summary: Summary, results: Path) -> str:

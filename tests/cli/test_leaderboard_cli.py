@@ -40,6 +40,16 @@ def test_the_leaderboard_is_shown_and_written(results: Path, tmp_path: Path) -> 
     assert record(scenario("a-ra")).run_id[:8] in text
 
 
+def test_a_brief_board_is_a_screenful_that_ends_in_what_it_says(results: Path) -> None:
+    lines = run(app, ["leaderboard", "--results", str(results), "--brief"]).stdout.splitlines()
+    assert [line for line in lines if line.startswith("Attacks")] == ["Attacks by ER@10, without a defense"]
+    assert (
+        lines[-1]
+        == "Strongest attack without a defense: a-ra, ER@10 25.0; 0 of the other 1 ranked attack told apart from it."
+    )
+    assert len(lines) < 24
+
+
 def test_a_narrow_screen_gets_fewer_columns_and_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path, *(record(scenario("explicit-boost"), seed, er=0.99 + seed / 100) for seed in range(2)))
     monkeypatch.setattr("rich.console.Console.width", 80)
