@@ -93,9 +93,8 @@ def suite_data(options: Options, file: Path | None = None) -> dict[str, Any]:
         "protocol_params": list(settings.protocols()) if settings.protocol else [],
     }
     for kind, found in names.items():
-        also = {"model": _of_model, "attack": _of_attack}.get(kind)
         matrix[kind] = [
-            _cell(kind, text, params, also(own[0], chosen is None, "target" not in settings.fields) if also else {})
+            _cell(kind, text, params, _of_attack(own[0], settings, chosen is None) if kind == "attack" else {})
             for text, own in found.items()
             for params in settings.parameters(kind, own)
         ]
@@ -106,7 +105,12 @@ def suite_data(options: Options, file: Path | None = None) -> dict[str, Any]:
     single = {key: values[0] for key, values in matrix.items() if len(values) == 1 and not _several(key, values[0])}
     data["defaults"] = single
     data["matrix"] = {key: values for key, values in matrix.items() if values and key not in single}
-    return {key: value for key, value in data.items() if value != {}}
+    # Above what attacks ask for, wherever a file has its keys.
+    other = {text: _of_model(own[0]) for text, own in names["model"].items()} if chosen is None else {}
+    data["override"] = [
+        {"when": {"model": text}, "set": {"protocol": name}} for text, name in other.items() if name is not None
+    ]
+    return {key: value for key, value in data.items() if value not in ({}, [])}
 
 
 def _several(key: str, value: Any) -> bool:
@@ -119,26 +123,24 @@ def _cell(kind: Kind, text: str, params: Mapping[str, Any], also: Mapping[str, A
     return {kind: text, **also, **own} if also or own else text
 
 
-def _of_model(name: str, protocol: bool, target: bool) -> dict[str, Any]:
-    """What a model needs another protocol for than most."""
+def _of_model(name: str) -> str | None:
+    """The protocol that a model needs instead of the usual one."""
     cls = MODELS.get(name)
-    if not protocol:
-        return {}
-    other = "ijcai23" if cls.personal else "aaai23" if cls.reads_sequences else "tois" if cls.reads_features else ""
-    return {"protocol": other} if other else {}
+    return "ijcai23" if cls.personal else "aaai23" if cls.reads_sequences else "tois" if cls.reads_features else None
 
 
-def _of_attack(name: str, protocol: bool, target: bool) -> dict[str, Any]:
-    """What an attack is measured on: no target, a popular one, one that has an image."""
-    card = ATTACKS.get(name).card
-    found = {}
+def _of_attack(name: str, settings: Settings, protocol: bool) -> dict[str, Any]:
+    """What an attack is measured on, where nothing is said: no target, a popular one, one that has an image."""
+    card, found = ATTACKS.get(name).card, {}
     if protocol and card.goal == Goal.DEGRADE:
         found["protocol"] = "aaai23"
-    if target and card.goal == Goal.DEGRADE:
+    if "target" in settings.fields:
+        return found
+    if card.goal == Goal.DEGRADE:
         found["target"] = "none"
-    elif target and card.goal == Goal.DEMOTE:
+    elif card.goal == Goal.DEMOTE:
         found["target"] = "per-seed-popular"
-    elif target and card.channel.shows_images:
+    elif card.channel.shows_images:
         found["target"] = "per-seed-with-image"
     return found
 

@@ -12,7 +12,7 @@ from fedbench.defenses import DEFENSES
 from fedbench.entries.cards import DefenseFamily
 from fedbench.errors import UserError
 from fedbench.models import MODELS
-from fedbench.scenarios.adhoc import Options, save_suite, suite_data, toml
+from fedbench.scenarios.adhoc import Options, save_suite, suite_data
 from fedbench.scenarios.settings import values_in
 from fedbench.scenarios.suite import Suite, parse_suite
 
@@ -49,27 +49,34 @@ def test_every_model(name: str) -> None:
     assert planned.scenario.protocol == protocol
 
 
-def test_a_saved_suite_says_the_same() -> None:
-    options = Options(
-        dataset="ml-1m", model="mf,ncf", attack="pieck-uea,gaussian", defense="krum,nnm+median", ratio=".01,.05",
-        seeds="0,7", settings=["model.embedding_size=8,16", "attack.popular_items=9", "epochs=3", "defense.scope=item"],
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "attack", "settings"),
+    [
+        ("mf,ncf", "pieck-uea,gaussian", ["model.embedding_size=8,16", "attack.popular_items=9", "defense.scope=item"]),
+        ("mf,sasrec", "popular", ["epochs=3"]),
+        ("mf,vncf", "gaussian,label-flip", []),
+    ],
+)
+def test_a_saved_suite_says_the_same(model: str, attack: str, settings: list[str]) -> None:
+    """Whatever order its keys have in the file."""
+    rest = {"defense": "krum,nnm+median", "ratio": ".01,.05", "seeds": "0,7"}
+    options = Options(dataset="ml-1m", model=model, attack=attack, settings=settings, **rest)
     data = suite_data(options, Path("Mine & co.toml"))
     assert data["name"] == "mine-co"
     read = tomllib.loads(save_suite(data, Path("elsewhere/mine.toml")))
     assert read == data
-    ids = [
-        [(planned.scenario.id, planned.seeds) for planned in parse_suite(each, "x", Path()).plan()]
-        for each in (data, read)
-    ]
-    assert ids[0] == ids[1]
+    backwards = {**data, "matrix": dict(reversed(data["matrix"].items()))}
+    one, *others = (
+        {(planned.scenario.id, planned.seeds) for planned in parse_suite(each, "x", Path()).plan()}
+        for each in (data, read, backwards)
+    )
+    assert others == [one, one]
+    assert {seeds for _, seeds in one} == {(0, 7)}
 
 
-def test_values_and_toml() -> None:
+def test_values() -> None:
     assert values_in(".1,.5") == [0.1, 0.5]
     assert values_in("xavier,normal") == ["xavier", "normal"]
     assert values_in("[64, 32],[8]") == [[64, 32], [8]]
     assert values_in('"fixed:1,2"') == ["fixed:1,2"]
     assert values_in("true,-.5e-3,fixed:3") == [True, -0.0005, "fixed:3"]
-    values = {"a": 'x "y" \\ é', "b": [1, 2.5e-7, True, {"c d": "e"}], "t": {"k/x": 1e-5}}
-    assert tomllib.loads(toml(values)) == values
