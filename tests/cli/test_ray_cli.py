@@ -1,4 +1,4 @@
-"""``fedbench run --executor ray``: what is said in the end, with a stand-in for a cluster; ``test_machines.py`` has a real one."""
+"""``fedbench run --executor ray``: what is said in the end, without a cluster; ``test_machines.py`` has a real one."""
 
 from __future__ import annotations
 
