@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Callable
@@ -41,7 +43,10 @@ def read_whole(path: Path, limit: int = LIMIT) -> bytes:
     """
     packed = ""
     try:
-        with path.open("rb") as raw:
+        with contextlib.ExitStack() as opened:
+            raw: IO[bytes] = opened.enter_context(path.open("rb"))
+            if not raw.seekable():  # a pipe
+                raw = io.BytesIO(raw.read(limit + 1))
             start = raw.read(8)
             raw.seek(0)
             found = next((each for each in _PACKERS if start.startswith(each[0])), None)
@@ -58,5 +63,8 @@ def read_whole(path: Path, limit: int = LIMIT) -> bytes:
             raise DataError(f"{path}: damaged {packed} file ({error}).") from error
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
     if len(data) > limit:
-        raise DataError(f"{path}: holds more than {limit:,} bytes after decompression.")
+        raise DataError(
+            f"{path}: holds more than {limit:,} bytes after decompression; save the columns that are needed as parquet, or a"
+            " part of it."
+        )
     return data

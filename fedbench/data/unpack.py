@@ -34,11 +34,10 @@ class _Member:
 def is_archive(path: Path) -> bool:
     """Whether a file is a zip archive, or called one, or a tar archive, plain or packed by gzip, bzip2 or xz."""
     try:
-        return (
-            path.suffix.lower() == ".zip"
-            or zipfile.is_zipfile(path)
-            or (path.stat().st_size > 0 and tarfile.is_tarfile(path))
-        )
+        if not path.is_file():  # a pipe can be read once
+            return False
+        zipped = path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)
+        return zipped or (path.stat().st_size > 0 and tarfile.is_tarfile(path))
     except (OSError, *_BROKEN):
         return False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -221,7 +222,7 @@ def _objects(data: bytes, where: str) -> Iterator[tuple[int, Any]]:
         except (ValueError, RecursionError) as error:
             if b"\n" not in data.strip():
                 raise DataError(f"{where}: not a JSON list of reviews ({str(error)[:100]}).") from None
-    inside = _wrapped(data)
+    inside = _wrapped(data) or _stacked(data)
     if inside:
         yield from enumerate(inside, start=1)
         return
@@ -245,6 +246,20 @@ def _wrapped(data: bytes) -> list[Any]:
         chosen(str(key) for key, value in whole.items() if not isinstance(value, list))["user"] if lists else None
     )
     return longest if longest and isinstance(longest[0], dict) and has_user is None else []
+
+
+def _stacked(data: bytes) -> list[Any]:
+    """The objects of a file in which each takes several lines; empty where that is not so."""
+    if data.lstrip().partition(b"\n")[0].strip() != b"{":
+        return []
+    text, place, found = data.decode("utf-8", "replace"), 0, []
+    try:
+        while start := re.compile(r"\S").search(text, place):
+            value, place = json.JSONDecoder().raw_decode(text, start.start())
+            found.append(value)
+    except (ValueError, RecursionError):
+        return []
+    return found
 
 
 def _object(line: bytes) -> Any:

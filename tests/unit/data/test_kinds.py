@@ -11,6 +11,7 @@ import lzma
 import os
 import random
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -294,6 +295,7 @@ ONE: dict[str, tuple[str, bytes | str]] = {
         "x.json",
         json.dumps({"meta": {"n": 1}, "rows": [dict(zip(HEADER, row, strict=True)) for row in ROWS]}, indent=1),
     ),
+    "json objects of several lines": ("x.json", "\n".join(json.dumps(each, indent=2) for each in YELP)),
     "json with values of several kinds": (
         "x.jsonl",
         "\ufeff"
@@ -591,6 +593,16 @@ def test_another_import_of_a_name_replaces_all_of_it(tmp_path: Path) -> None:
     import_dataset("mine", written(tmp_path, {"r.csv": table()}))
     import_dataset("mine", written(tmp_path, halves()))
     assert imported_slots("mine") == ["published"]
+
+
+def test_a_pipe_is_read_as_a_file(tmp_path: Path) -> None:
+    for name, data in {"plain": table().encode(), "packed": gzip.compress(table().encode())}.items():
+        pipe = tmp_path / name
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+        writer.start()
+        assert counted(import_dataset("mine", pipe)) == COUNTS
+        writer.join()
 
 
 def test_quotes_that_begin_far_below(tmp_path: Path) -> None:
