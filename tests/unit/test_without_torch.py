@@ -75,7 +75,7 @@ def test_records_are_read_ranked_and_rendered(results: Path, tmp_path: Path) -> 
         ("run", "smoke", "--dry-run", *there),
     )
     for (code, out, err), expected in (
-        (page, "Attacks by ER@10"),
+        (page, "page/index.html"),
         (latex, "norm-bound"),
         (bibtex, "IJCAI 2022"),
         (sql, "12"),
