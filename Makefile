@@ -6,7 +6,7 @@ SUITES ?= icde24-table3 icde24-table4 icde24-table5 icde24-table6 icde24-table7 
           icde24-table11 icde24-fig5 icde24-fig7 ijcai22 aaai23-table1 aaai23-table3 aaai23-table4 aaai23-table5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check style format page reproduce benchmarks wheel-test clean help
+.PHONY: demo test check style format page docs reproduce benchmarks wheel-test clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ page: .venv/.installed  ## the leaderboard of the published results as one page:
 	$(BIN)/fedbench leaderboard --html build/page $(foreach name,core core-ml-100k core-untargeted aaai23-table1,\
 	  --results leaderboard/results/$(name).parquet) $(addprefix --results ,$(wildcard leaderboard/results/submitted))
 
+docs: .venv/.installed-dev  ## the documentation, without a warning: build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f fedbench/docs/mkdocs.yml
+
 reproduce: .venv/.installed-dev  ## published tables against ours, on real data (hours; needs FEDBENCH_DATA or `fedbench data get`)
 	$(BIN)/python -m pytest -q -m slow
 	set -e; for suite in $(SUITES); do \
@@ -63,5 +66,5 @@ clean:  ## remove the environment
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,plot,vision]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,docs,plot,vision]'
 	@touch $@

@@ -27,7 +27,7 @@ def list_entries(
 
     _check_kind(kind)
     defer_torch()
-    records = [_LISTERS[kind](name) for name in _names(kind)]
+    records = [_LISTERS[kind](name) for name in names(kind)]
     if as_json:
         print_json(records)
         return
@@ -76,16 +76,16 @@ def show(
     elif name.endswith(".toml"):
         found = ["suites"]
     else:
-        found = [each for each in KINDS if name in _names(each, aliases=True)]
+        found = [each for each in KINDS if name in names(each, aliases=True)]
     found = [each for each in found if kind in (None, each)]
     if not found:
         kinds = KINDS if kind is None else (kind,)
-        everything = {each for group in kinds for each in _names(group, aliases=True)}
+        everything = {each for group in kinds for each in names(group, aliases=True)}
         raise unknown(kind[:-1] if kind else "name", name, everything, "See `fedbench list " + "|".join(kinds) + "`.")
     if len(found) > 1:
         which = " or ".join(f"`fedbench show {name} --kind {each[:-1]}`" for each in found)
         raise UserError(f"{name!r} is the name of {len(found)} entries ({', '.join(found)}); say {which}.")
-    record = _DESCRIBERS[found[0]](name)
+    record = describe(found[0], name)
     if as_json:
         print_json(record)
         return
@@ -97,6 +97,11 @@ def show(
         out.print(table(list(value[0]), [[_text(each) for each in row.values()] for row in value]))
 
 
+def describe(kind: str, name: str) -> dict[str, Any]:
+    """What ``fedbench show`` prints of an entry, as plain data: facts, and tables as lists of rows."""
+    return _DESCRIBERS[kind](name)
+
+
 def _check_kind(kind: str) -> None:
     from fedbench.errors import unknown
 
@@ -104,7 +109,8 @@ def _check_kind(kind: str) -> None:
         raise unknown("kind", kind, KINDS)
 
 
-def _names(kind: str, aliases: bool = False) -> list[str]:
+def names(kind: str, aliases: bool = False) -> list[str]:
+    """What there is of a kind; of datasets also what was imported here, and with ``aliases`` their other names."""
     if kind == "suites":
         from fedbench.scenarios.suite import suite_names
 
@@ -117,8 +123,8 @@ def _names(kind: str, aliases: bool = False) -> list[str]:
         from fedbench.data import DATASETS, ENTRIES
         from fedbench.data.library import imported_names
 
-        names = [*(entry.name for entry in ENTRIES), *DATASETS.names(), *imported_names()]
-        return list(dict.fromkeys([*names, *(alias for entry in ENTRIES for alias in entry.aliases if aliases)]))
+        own = [*(entry.name for entry in ENTRIES), *DATASETS.names(), *imported_names()]
+        return list(dict.fromkeys([*own, *(alias for entry in ENTRIES for alias in entry.aliases if aliases)]))
     return _registry(kind).names()
 
 
@@ -361,7 +367,7 @@ def _describe_protocol(name: str) -> dict[str, Any]:
     from fedbench.federation.protocol import Protocol
     from fedbench.scenarios import protocols
 
-    models = _names("models")
+    models = names("models")
     presets = {model: protocols.preset(name, model, "") for model in models}
     fields = [
         {
@@ -372,7 +378,7 @@ def _describe_protocol(name: str) -> dict[str, Any]:
         for doc in parameter_docs(Protocol)
     ]
     special = []
-    for dataset in _names("datasets"):
+    for dataset in names("datasets"):
         for model, preset in presets.items():
             own = protocols.preset(name, model, dataset)
             special += [

@@ -29,6 +29,7 @@ EXTRAS = {
     "ray": ("ray",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
+    "docs": ("mkdocs-material", "mkdocs"),
     "dev": (
         *(
             "filelock",

@@ -66,19 +66,28 @@ class RunRecord:
     """Everything needed to rank, to plot and to re-run one run. Metrics are fractions, times seconds."""
 
     scenario_id: str
+    """Hash of all that can change a number, but for the seed."""
     clean_id: str
+    """The scenario without its attack: of its clean twin."""
     undefended_id: str
+    """The scenario without its defense."""
     baseline_id: str
+    """The scenario with neither."""
     scenario_json: str
+    """The scenario with all its values."""
     suite: str | None
+    """For which it was run."""
     dataset: str
     split: str
     dataset_fingerprint: str
+    """Of the interactions of the split: runs on other data under the same name are told apart."""
     num_users: int
     num_items: int
     num_interactions: int
     duplicates_removed: int
+    """Repeated interactions that were left out."""
     leaked_removed: int
+    """Training interactions that are held-out ones, left out."""
     model: str
     model_version: int
     model_params: str
@@ -98,19 +107,24 @@ class RunRecord:
     defense_params: str
     defense_source_hash: str
     malicious_ratio: float
+    """Malicious clients / genuine users of the dataset."""
     num_malicious: int
     protocol: str
     protocol_params: str
     target: str
+    """How the target items are chosen."""
     target_items: list[int]
     seed: int
     status: str
+    """``ok``, ``diverged`` or ``failed``."""
     error: str | None
+    """Why it failed."""
     epochs_planned: int
     epochs_done: int
     rounds: int
     ranking: str
     curve: list[dict[str, float]]
+    """Every evaluation: the epoch, all metrics, and those on validation items."""
     seconds_total: float
     seconds_setup: float
     seconds_train: float
