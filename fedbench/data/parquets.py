@@ -42,7 +42,7 @@ def parquet_columns(data: bytes, where: str, skip_malformed: bool, picks: Picks 
         if user is None or item is None:
             raise missing(where, "user" if user is None else "item", header)
         table = file.read(columns=list({name: None for name in found.values() if name is not None}))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{where}: damaged parquet file ({str(error).splitlines()[0]}); get it again.") from None
     users, items = (_ids(table.column(name), f"{where}: {name!r}") for name in (user, item))
     ratings = None if rating is None else _numbers(table.column(rating))

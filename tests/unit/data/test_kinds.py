@@ -623,6 +623,29 @@ def test_malformed_record_of_several_lines_is_named_and_counted(tmp_path: Path) 
 
 _SHARED = [Path(__file__).resolve().parents[4] / "shared"]
 _SHARED += [Path(text).parent for text in os.environ.get("FEDBENCH_DATA", "").split(os.pathsep) if text]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_damaged_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    whole = [(name, text.encode() if isinstance(text, str) else text) for name, text in ONE.values()]
+    whole.append(("f.parquet", parquet(tmp_path / "f.parquet").read_bytes()))
+    for name, content in whole:
+        data = bytearray(content[: draw.choice([60, 400, len(content)])])
+        for _ in range(draw.choice([1, 3, 20])):
+            place = draw.randrange(len(data))
+            marks = (b'"', b"\n", b"\r", b",", b"\t", b"::", b"#", b"{", b"[", b"nan", b"1e400", b"\xff", b"\0", b"-")
+            data[place : place + draw.choice([0, 1, 9])] = draw.choice(marks)
+        path = tmp_path / name
+        path.write_bytes(bytes(data))
+        said = ""
+        try:
+            read_import("mine", path, skip_malformed=draw.random() < 0.3)
+        except UserError as error:
+            said = str(error)
+        assert "\n" not in said
+
+
 CASES = next((path for each in _SHARED if (path := each / "cases" / "import").is_dir()), Path("no such folder"))
 RIGHT = {
     **dict.fromkeys(("amz_loose.json", "amz_ratings_only.csv", "blank.tsv", "bom.tsv", "header.tsv"), (30, 40, 360)),
