@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,7 @@ def make_board(database: Database, by_model: bool = True) -> Board:
         *_superseded(database, data),
         *_without_score(database),
         *_doubtful(database),
+        *_pooled(database),
     ]
     data["warnings"] = warnings
     sheets = [sheet for part in parts for sheet in part.sheets]
@@ -264,6 +266,25 @@ def _defense_sheets(
     _note_separation(data, f"{track.key}defenses", overall, defenses_by_model)
     data[f"{track.key}attacks_under_defenses_by_model"] = under_by_model
     return overall, [*defended, *(attacked if track.exposes else []), *matrices]
+
+
+def _pooled(database: Database) -> list[str]:
+    """Fields of the protocol in which runs differ that stand in the same rows, on a dataset with a model."""
+    query = (
+        "select dataset, model, protocol, list(distinct protocol_params order by protocol_params) as params from headline"
+        " where attack <> 'none' and not superseded group by all having count(distinct protocol_params) > 1 order by all"
+    )
+    out = []
+    for row in database.rows(query):
+        params = [json.loads(text) for text in row["params"]]
+        for name in sorted(set().union(*params)):
+            values = sorted({json.dumps(each.get(name)) for each in params}, key=lambda text: (len(text), text))
+            if len(values) > 1:
+                out.append(
+                    f"{row['dataset']} {row['model']}: runs with {len(values)} values of {name} ({', '.join(values)}) stand"
+                    f" in the same rows; --only {name}={values[0].strip(chr(34))} leaves those of one."
+                )
+    return out
 
 
 def _note_separation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -205,17 +206,15 @@ class Database:
                 "defense_knowledge",
             )
         ]
-        for key in wanted:
-            if key not in columns:
-                raise unknown("column in --only:", key, columns)
-        keys = list(dict.fromkeys(["scenario_id", *wanted]))
+        places = {key: self._place(key, columns) for key in wanted}
+        keys = list(dict.fromkeys(["scenario_id", *(column for column, _ in places.values())]))
         listed = ", ".join(f'"{key}"' for key in keys)
         values = self.rows(f"select distinct {listed} from runs")
         chosen = [
             row
             for row in values
             if (ids is None or row["scenario_id"] in ids)
-            and all(any(fnmatch.fnmatchcase(_text(row[key]), glob) for glob in globs) for key, globs in wanted.items())
+            and all(any(_is_like(_at(row, places[key]), glob) for glob in globs) for key, globs in wanted.items())
         ]
         if not chosen:
             asked = [f"suite={suite}"] * (ids is not None) + [f"{key}={','.join(wanted[key])}" for key in wanted]
@@ -233,6 +232,26 @@ class Database:
         self.connection.unregister("chosen_values")
         self.connection.execute("drop table runs")
         self.connection.execute("alter table kept rename to runs")
+
+    def _place(self, key: str, columns: Sequence[str]) -> tuple[str, str | None]:
+        """A column, and the field in it of ``protocol.learning_rate`` and its like, or of a protocol's field by itself.
+
+        Raises:
+            UserError: for what is neither.
+        """
+        if key in columns:
+            return key, None
+        kind, dot, field = key.partition(".")
+        kind, field = (kind, field) if dot else ("protocol", key)
+        column, fields = f"{kind}_params", set[str]()
+        if column in columns:
+            for row in self.rows(f'select distinct "{column}" as params from runs'):
+                fields |= set(json.loads(row["params"] or "{}"))
+        if field in fields:
+            return column, field
+        if dot and column in columns:
+            raise unknown(f"parameter in --only, of the {kind}s that were run:", field, fields)
+        raise unknown("column in --only:", key, [*columns, *fields])
 
     def _scenarios(self, suite: str) -> set[str]:
         """Ids of the scenarios of a suite, whichever suite they were run for, since suites share scenarios.
@@ -381,6 +400,22 @@ def _globs(only: Sequence[str]) -> dict[str, list[str]]:
                 raise UserError(f"--only {text!r} must be key=glob, such as dataset=ml-100k,attack=pieck-*.")
             wanted.setdefault(key, []).append(glob.strip())
     return wanted
+
+
+def _at(row: Row, place: tuple[str, str | None]) -> object:
+    """The value of a column, or of a field of one that holds parameters."""
+    column, field = place
+    return row[column] if field is None else json.loads(row[column] or "{}").get(field)
+
+
+def _is_like(value: object, glob: str) -> bool:
+    """Whether a value is what is asked for: numbers as numbers, ``.01`` being 0.01, all else as text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return math.isclose(value, float(glob), rel_tol=1e-9)
+        except ValueError:
+            pass
+    return fnmatch.fnmatchcase(_text(value), glob)
 
 
 def _text(value: object) -> str:

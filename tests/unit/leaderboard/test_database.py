@@ -12,6 +12,7 @@ from records import record, scenario, write
 
 from fedbench.errors import UserError
 from fedbench.leaderboard import Database, database
+from fedbench.leaderboard.board import make_board
 from fedbench.runs.checksum import checksums
 from fedbench.runs.results import path_of
 
@@ -69,3 +70,51 @@ def test_a_query_that_takes_too_much_is_one_line(tmp_path: Path, monkeypatch: py
     for query in ("select * from local", f"select * from '{tmp_path}/*.parquet'"):
         with pytest.raises(UserError, match="SQL: "):
             found.rows(query)
+
+
+def _at_rates(folder: Path) -> Path:
+    rates = (0.3, 1.0, 3.0)
+    return write(
+        folder,
+        *(
+            record(scenario("a-ra", protocol_params={"learning_rate": rate}), seed, er=0.1 * n)
+            for n, rate in enumerate(rates)
+            for seed in (0, 1)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("only", "runs"),
+    [
+        ("learning_rate=.3", 2),
+        ("protocol.learning_rate=1", 2),
+        ("learning_rate=0.3,3", 4),
+        ("learning_rate=*", 6),
+        ("malicious_ratio=.05", 6),
+        ("malicious_ratio=5e-2,seed=1", 3),
+    ],
+)
+def test_numbers_are_asked_for_as_numbers_and_parameters_by_name(tmp_path: Path, only: str, runs: int) -> None:
+    assert len(Database([_at_rates(tmp_path)], only=[only]).rows("select 1 from runs")) == runs
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [
+        ("lerning_rate=1", "column in --only: 'lerning_rate'. Did you mean 'learning_rate'"),
+        ("protocol.lerning_rate=1", "protocols that were run: 'lerning_rate'. Did you mean 'learning_rate'"),
+        ("learning_rate=7", "no run has learning_rate=7"),
+    ],
+)
+def test_parameters_that_no_run_has_are_told_in_a_line(tmp_path: Path, only: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Database([_at_rates(tmp_path)], only=[only])
+
+
+def test_rows_over_several_values_of_a_field_are_told(tmp_path: Path) -> None:
+    folder = _at_rates(tmp_path)
+    told = "longtail-small mf: runs with 3 values of learning_rate (0.3, 1.0, 3.0) stand in the same rows"
+    assert [text for text in make_board(Database([folder])).warnings if text.startswith(told)] != []
+    one = make_board(Database([folder], only=["learning_rate=1"]))
+    assert not any("stand in the same rows" in text for text in one.warnings)
