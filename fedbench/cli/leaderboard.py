@@ -83,7 +83,9 @@ def leaderboard(
         page = None
     else:
         screen.print(f"{headline(board)}.\n", soft_wrap=True)
-        for line in answers(board) if only and not findings else ():
+        asked = [part for each in only or () for part in each.split(",")]
+        defended = any(part.startswith("defense=") and part != "defense=none" for part in asked)
+        for line in answers(board, defended) if only and not findings else ():
             screen.print(line, soft_wrap=True, markup=False, highlight=False, style="bold")
         _print_findings(board.findings, whole=findings)
         for sheet in [] if findings else board.sheets:

@@ -8,15 +8,15 @@ from typing import Any
 from fedbench.leaderboard.board import Board
 from fedbench.leaderboard.ranking_defenses import DefenseRow
 from fedbench.leaderboard.sheets import hit_cut, number
-from fedbench.leaderboard.tracks import TARGETED, VISUAL
+from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, VISUAL
 from fedbench.texts import count
 
 
-def answers(board: Board) -> list[str]:
+def answers(board: Board, defended: bool = False) -> list[str]:
     """What somebody who narrowed the records down by ``--only`` asks for, a sentence a line; empty where nothing is ranked.
 
     Args:
-        board: of the records that are left.
+        board: of the records that are left. defended: whether the question is what attacks do under a defense.
     """
     data = board.data
     out = [
@@ -25,7 +25,7 @@ def answers(board: Board) -> list[str]:
             ("attacks", "Strongest attack without a defense", lambda row: _mean(row["er"], f"ER@{board.k}")),
             (
                 "untargeted_attacks",
-                "Strongest untargeted attack",
+                "Strongest untargeted attack without a defense",
                 lambda row: _mean(row["loss"], f"HR@{hit_cut(board.k)} loss %"),
             ),
             (
@@ -38,8 +38,21 @@ def answers(board: Board) -> list[str]:
     ]
     out += [_of_panel(panel) for panel in data.get("doses", {}).get("panels", ())]
     defenses = [row for row in board.defenses if row.goal in (TARGETED.panel, VISUAL.panel)]
-    out.append(_of_defenses(defenses, board.k))
-    return [line for line in out if line]
+    under = [_of_defenses(defenses, board.k)]
+    under += [
+        _untargeted(row, hit_cut(board.k)) for row in board.defenses if row.goal == UNTARGETED.panel and row.worst
+    ]
+    if defended:
+        asked = [line for line in under if line] or ["No attack under such a defense has a run beside its twins."]
+        return [*asked, *(line for line in out if line)]
+    return [line for line in (*out, under[0]) if line]
+
+
+def _untargeted(row: DefenseRow, h: int) -> str:
+    """Of a defense that has a worst attack."""
+    assert row.worst is not None
+    attack, taken = row.worst
+    return f"Under {row.defense} the untargeted attack that takes most is {attack}, {number(taken)} % of HR@{h}."
 
 
 def _mean(estimate: Mapping[str, float] | None, what: str) -> str:

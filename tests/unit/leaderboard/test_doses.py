@@ -345,11 +345,15 @@ def test_the_first_lines_answer(doses: Database, tmp_path: Path) -> None:
         for seed in range(3)
     ]
     plain = [record(scenario(defense=defense), seed) for defense in ("none", "median") for seed in range(3)]
-    found = answers(make_board(database(tmp_path / "fixed", [*fixed, *plain])))
-    assert found == [
+    board = make_board(database(tmp_path / "fixed", [*fixed, *plain]))
+    found = [
         "Strongest attack without a defense: pieck-uea, ER@10 80.0; 1 of the other 1 ranked attack told apart from it.",
         "The worst attack of median is pieck-uea, ER@10 80.0.",
     ]
+    assert answers(board) == found
+    assert answers(board, defended=True) == found[::-1], "who asks for a defense is told of it first"
+    bare = make_board(database(tmp_path / "bare", [each for each in fixed if each.defense == "none"]))
+    assert answers(bare, defended=True)[0] == "No attack under such a defense has a run beside its twins."
 
 
 def test_a_defense_without_a_rank_is_not_called_the_best(tmp_path: Path) -> None:
