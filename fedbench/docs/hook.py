@@ -66,7 +66,7 @@ def _included(what: str, uri: str) -> str:
         text = _section(text, part, what)
     else:
         text = text.partition("\n")[2]
-    return _four(_LINK.sub(lambda match: _link(match, file, uri), text)).strip()
+    return _four(_LINK.sub(lambda match: _link(match, file, uri), text)).strip("\n")
 
 
 def _section(text: str, heading: str, what: str) -> str:

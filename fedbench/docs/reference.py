@@ -121,9 +121,16 @@ def _command(command: Any, path: str, parent: Any) -> Iterator[str]:
     yield from ["", "```text", command.get_usage(context).removeprefix("Usage: "), "```", ""]
     records = [told for each in command.get_params(context) if (told := each.get_help_record(context)) is not None]
     yield from _table(("option", "what it is"), ((f"`{name}`", text) for name, text in records))
-    shown = [line.strip() for line in re.sub(r"\x08|Examples?:", "", command.epilog or "").splitlines()]
-    if any(shown):
-        yield from ["```bash", *filter(None, shown), "```", ""]
+    told = [line.strip() for line in re.sub(r"\x08|Examples?:", "", command.epilog or "").splitlines()]
+    for language, mine in (("bash", True), ("text", False)):
+        lines = [line for line in told if line and line.startswith("fedbench ") == mine]
+        if lines:
+            yield from [
+                f"```{language}",
+                *(part for line in lines for part in re.split(r"; (?=fedbench )", line)),
+                "```",
+                "",
+            ]
     for name, each in getattr(command, "commands", {}).items():
         if not each.hidden:
             yield from _command(each, f"{path} {name}", context)
