@@ -134,8 +134,8 @@ def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
         )
     names = sorted(row.attack for row in rows)
     yield Finding(
-        f"Even with {percent(last)} % malicious clients, attacks are not shown to half of the users: {_listed(counts)}"
-        f" ({_listed(names)} on {most.name}).",
+        f"Even with {percent(last)} % malicious clients, attacks do not bring the target to half of the users:"
+        f" {_listed(counts)} ({_listed(names)} on {most.name}).",
         f"{most.name}: {_listed(names)} never reach half",
         f"median over seeds of the half-exposure dose; {_basis(panels)}",
         [run for own in never.values() for row in own for run in row.runs],

@@ -27,7 +27,7 @@ def panel_sheet(panel: Panel, k: int) -> Sheet:
         )
         for row in panel.ranking
     ]
-    headings = ("rank", "attack", "half-exposure dose", "mean", f"ER@{k}", "peak", f"HR@{k}", "beats")
+    headings = ("rank", "attack", "half-exposure dose", "mean dose", f"ER@{k}", "peak", f"HR@{k}", "beats")
     return Sheet(
         f"Doses on {panel.name}",
         headings,
@@ -116,14 +116,16 @@ def _caption(panel: Panel, k: int) -> str:
     seeds = max((len(row.curve.seeds) for row in panel.ranking if row.curve), default=0)
     confidence = {row.half.confidence for row in panel.ranking if row.half and row.half.confidence}
     interval = (
-        f", with its range that holds with {', '.join(f'{each:g}' for each in sorted(confidence))} %"
+        f", in brackets an interval that covers the median with {' or '.join(f'{each:g} %' for each in sorted(confidence))}"
+        " probability, by the number of seeds"
         if confidence
         else ""
     )
     text = (
         f"half-exposure dose: share of malicious clients, in percent of the {panel.users:,} users, at which half of the users"
-        f" are shown the target; median over {seeds} seeds, each with a target of its own{interval}. mean: the geometric mean"
-        " over seeds, by which rows stand and are tested; a dose beyond those that were run counts as the last of them (>=)."
+        f" are shown the target; median over {seeds} seeds, each with a target of its own{interval}. mean dose: the"
+        " geometric mean over seeds, by which rows stand and are tested; a dose beyond those that were run counts as the last"
+        " of them (>=)."
         f" ER@{k}: mean over the doses ({ladder} %) of the mean over the last quarter of training."
         f" {panel.apart} of {panel.pairs} pairs are told apart, {panel.told} of the {panel.far} whose doses differ by a"
         f" factor of {APART:g} or more"

@@ -327,10 +327,20 @@ def test_findings_name_who_is_first_and_what_was_told_apart(doses: Database) -> 
     assert found[0].claim == "longtail-small mf: pieck-uea is first"
     assert found[0].counter is None
     assert len(found[0].runs) == 32
-    (never,) = [each for each in found if "not shown to half" in each.text]
+    (never,) = [each for each in found if "attacks do not bring the target to half of the users" in each.text]
     assert "2 of 4 on longtail-small mf (a-ra and random on longtail-small mf)" in never.text
     assert "4 of the 4 pairs" in found[-1].text
     assert all(each.basis and each.runs for each in found)
+
+
+def test_tables_of_doses_say_what_their_mean_and_their_interval_are(doses: Database) -> None:
+    (sheet,) = [each for each in make_board(doses).sheets if each.title == "Doses on longtail-small mf"]
+    assert sheet.headings[:4] == ("rank", "attack", "half-exposure dose", "mean dose")
+    assert (
+        "in brackets an interval that covers the median with 99.22 % probability, by the number of seeds"
+        in sheet.caption
+    )
+    assert " mean dose: the geometric mean over seeds, by which rows stand" in sheet.caption
 
 
 def test_the_first_lines_answer(doses: Database, tmp_path: Path) -> None:
