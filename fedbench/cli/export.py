@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedbench.cli.leaderboard import Folders, ListLength, board_command, open_database, write_text
+from fedbench.cli.leaderboard import Folders, ListLength, given_command, open_database, write_text
 from fedbench.cli.run import Only
 from fedbench.texts import finite
 
@@ -65,7 +65,7 @@ def export(
                     raise unknown("table", glob, titles)
             shown = [each for each in board.sheets if tables or wide or not each.wide]
             sheets = [each for each in shown if any(fnmatch(each.title, glob) for glob in tables or ["*"])]
-            command = board_command(results, suite, only, k)
+            command = given_command(results, suite, only, k)
             origin = f"fedbench {__version__}, {board.count:,} runs on {board.datasets}; {command}"
             text = latex(sheets, origin, document, wide)
         elif form == "csv":

@@ -152,12 +152,20 @@ def _print_findings(found: list[Finding], whole: bool) -> None:
 
 
 def board_command(results: list[Path] | None, suite: str | None, only: list[str] | None, k: int, *more: str) -> str:
-    """How to make a board again, with folders by their last names: where they lie is nobody's business."""
-    words = [
-        "fedbench",
-        "leaderboard",
-        *(f"--results={folder.resolve().name}" for folder in results or [usual_folder()]),
-    ]
+    """How to make a board again, for a page that others see.
+
+    Folders go by their last names: where they lie is nobody's business.
+    """
+    return _command([folder.resolve().name for folder in results or [usual_folder()]], suite, only, k, *more)
+
+
+def given_command(results: list[Path] | None, suite: str | None, only: list[str] | None, k: int) -> str:
+    """How to make a board again where the user stands: folders as they were given, none where none was."""
+    return _command([str(folder) for folder in results or ()], suite, only, k)
+
+
+def _command(folders: list[str], suite: str | None, only: list[str] | None, k: int, *more: str) -> str:
+    words = ["fedbench", "leaderboard", *(f"--results={folder}" for folder in folders)]
     words += [f"--suite={suite}"] * (suite is not None) + [f"--only={text}" for text in only or ()]
     return shlex.join([*words, *([f"--k={k}"] * (k != 10)), *more])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from fedbench import __version__
 from fedbench.data import DATASETS, ENTRIES
@@ -13,17 +14,25 @@ from fedbench.models import MODELS
 
 TITLE = "fedbench: a benchmark of poisoning attacks and defenses for federated recommenders"
 AUTHOR = "The fedbench maintainers"
+YEAR = 2026
+"""Of the release, as CITATION.cff says."""
+HEAD = """\
+% Titles and authors are those of fedbench's cards: the name of a method, its first author, venue and year. Complete
+% them from the papers before this is printed. An entry stands for one paper; its note names the methods.
+"""
+_BASELINE = re.compile("shilling baseline in ")
+"""What cards say before the paper that a method was a baseline of: that paper is cited."""
 
 
 def bibtex(database: Database) -> str:
-    """An entry for fedbench, then one for each method, model and dataset of the runs, by name.
+    """An entry for fedbench, then one for each paper of the methods, models and datasets of the runs.
 
     A card names a paper by its first author, venue and year: that is what an entry has, and its note says it as the card
-    does. Full titles are for whoever cites to look up.
+    does. Full titles are for whoever cites to look up, as the comment at the top says. A paper of several methods has one
+    entry, whose key is the first of them; its note names all.
     """
-    found = [
-        f"@misc{{fedbench,\n  title = {{{{{TITLE}}}}},\n  author = {{{{{AUTHOR}}}}},\n  version = {{{__version__}}}\n}}\n"
-    ]
+    itself = {"title": f"{{{TITLE}}}", "author": f"{{{AUTHOR}}}", "year": str(YEAR), "version": __version__}
+    found = [HEAD, _written("fedbench", itself)]
     known = cards(database)
     papers = {
         (kind, name): (card.get("title", name), card.get("paper", ""))
@@ -39,25 +48,33 @@ def bibtex(database: Database) -> str:
         if row["dataset"] in datasets:
             entry = datasets[row["dataset"]]
             papers["dataset", entry.name] = (entry.title, entry.citation)
-    taken: set[str] = set()
+    by_paper: dict[str, list[tuple[str, str, str]]] = {}
     for (kind, name), (title, paper) in papers.items():
         if paper and paper not in ("none", "unpublished") and not paper.startswith("fedbench ("):
-            key = re.sub(r"[^A-Za-z0-9.-]+", "-", name)
-            key = key if key not in taken else f"{key}-{kind}"
-            taken.add(key)
-            found.append(_entry(key, title, paper))
+            by_paper.setdefault(_BASELINE.sub("", paper), []).append((kind, name, title))
+    taken = {"fedbench"}
+    for paper, methods in by_paper.items():
+        kind, name, _ = methods[0]
+        key = re.sub(r"[^A-Za-z0-9.-]+", "-", name)
+        key = key if key not in taken else f"{key}-{kind}"
+        taken.add(key)
+        found.append(_entry(key, paper, [name for _, name, _ in methods], [title for *_, title in methods]))
     return "\n".join(found)
 
 
-def _entry(key: str, title: str, paper: str) -> str:
+def _entry(key: str, paper: str, names: Sequence[str], titles: Sequence[str]) -> str:
     author = re.match(r"([^\W\d_](?:[^\W\d_]|[' -])+?)(?: et al\.?| and ([^\W\d_][^\W\d_' -]*?))?(?: \(.*?\))?,", paper)
     years = re.findall(r"\b(?:19|20)\d\d\b", paper)
-    fields = {"title": f"{{{_clean(title)}}}"}
+    fields = {"title": f"{{{_clean('; '.join(dict.fromkeys(titles)))}}}"}
     if author and author[1] != "fedbench" and (author[2] or "et al" in paper[: author.end()]):
         fields["author"] = f"{_clean(author[1])} and {_clean(author[2] or 'others')}"
     if years:
         fields["year"] = years[0]
-    fields["note"] = _clean(paper)
+    fields["note"] = _clean(f"{paper}; for {', '.join(dict.fromkeys(names))}")
+    return _written(key, fields)
+
+
+def _written(key: str, fields: Mapping[str, str]) -> str:
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
     return f"@misc{{{key},\n{lines}\n}}\n"
 

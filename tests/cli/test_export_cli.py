@@ -16,6 +16,7 @@ import yaml
 from records import defended, record, scenario, write
 from typer.testing import CliRunner
 
+from fedbench import __version__
 from fedbench.cli import app
 from fedbench.leaderboard.bibtex import AUTHOR, TITLE
 from fedbench.leaderboard.latex import escaped
@@ -57,7 +58,7 @@ def test_tables_with_marks_and_intervals(results: Path, tmp_path: Path) -> None:
     assert r"\caption{Attacks by ER@10, without a defense}" in text
     assert r"\label{tab:attacks-by-er-10-without-a-defense}" in text
     assert text.startswith("% fedbench 0.")
-    assert "fedbench leaderboard --results=results" in text.splitlines()[0]
+    assert text.splitlines()[0].endswith(f"; fedbench leaderboard --results={results}")
     assert r"*: significantly worse than the first one that is ranked" in text
     narrow, wide = (max(len(rows[0]) for rows in latex_reader.tables(said("latex", "--results", results, *more)[0]))
                     for more in ((), ("--wide",)))  # fmt: skip
@@ -67,6 +68,17 @@ def test_tables_with_marks_and_intervals(results: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "t.tex"
     assert said("latex", "--results", results, "--out", out) == ("", f"written to {out}\n")
     assert out.read_text() == text
+
+
+def test_the_command_of_tables_names_folders_as_they_were_given(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("FEDBENCH_RESULTS", str(results))
+    for given in (["--results=../results"], ["--results=../results", "--only=attack=a-ra", "--k=20"], []):
+        head = said("latex", *given, *(["--only=attack=a-ra"] if not given else []))[0].splitlines()[0]
+        assert head.endswith("; " + " ".join(["fedbench", "leaderboard", *(given or ["--only=attack=a-ra"])]))
 
 
 def test_a_document_compiles(results: Path, tmp_path: Path) -> None:
@@ -135,13 +147,31 @@ def test_csv_and_json_are_read_back(results: Path) -> None:
 
 def test_bibtex_of_what_is_shown(results: Path) -> None:
     text, _ = said("bibtex", "--results", results)
+    head, _, entries = text.partition("\n@")
+    assert all(line.startswith("% ") for line in head.splitlines())
+    assert "Titles and authors are those of fedbench's cards" in head
+    assert "before this is printed" in head
     keys = re.findall(r"^@misc\{([^,]+),$", text, re.MULTILINE)
-    assert keys == ["fedbench", "a-hum", "a-ra", "random", "norm-bound", "mf"]
-    assert "  author = {Rong and others},\n  year = {2022},\n  note = {Rong et al., IJCAI 2022}\n}" in text
+    assert keys == ["fedbench", "a-hum", "norm-bound", "mf"]
+    one = "  author = {Rong and others},\n  year = {2022},\n  note = {Rong et al., IJCAI 2022; for a-hum, a-ra, random}\n}"
+    assert one in entries
+    assert "baseline" not in entries
+    assert "title = {{Hard user mining (A-hum); Random approximation (A-ra); Random profiles (RA)}}" in entries
     assert text.count("{") == text.count("}")
+
+
+def test_fedbench_is_cited_as_its_citation_says(results: Path) -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert f"{{{{{TITLE}}}}}" in text
     assert (citation["title"], citation["authors"]) == (TITLE, [{"name": AUTHOR}])
+    assert citation["version"] == __version__
+    year, _, _ = citation["date-released"].partition("-")
+    entry, _, _ = said("bibtex", "--results", results)[0].partition("@misc{fedbench,\n")[2].partition("\n}")
+    assert entry.splitlines() == [
+        f"  title = {{{{{TITLE}}}}},",
+        f"  author = {{{{{AUTHOR}}}}},",
+        f"  year = {{{year}}},",
+        f"  version = {{{__version__}}}",
+    ]
 
 
 def test_mistakes_are_one_line(results: Path, tmp_path: Path) -> None:
