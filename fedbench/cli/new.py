@@ -64,5 +64,9 @@ def new(
     if channel == "image" or hook == "purify":
         smoke = "smoke-visual"
     typer.echo(f"Wrote {entry} and {test}. It works as it is; now make it yours:")
-    for command in (f"fedbench check {shown}", f"fedbench run {smoke} --{kind} {shown}", f"pytest {test}"):
+    for command in (
+        f"fedbench check {shown}",
+        f"fedbench run {smoke} --{kind} {shown}",
+        f"python -m pytest {test}    # needs pytest: pip install pytest",
+    ):
         typer.echo(f"  {command}")

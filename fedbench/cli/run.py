@@ -386,7 +386,7 @@ def choose_shard(shard: str | None) -> tuple[int, int]:
         return 1, 1
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"--shard {shard!r} must be I/N, the I-th of N parts, such as 1/4.")
+        raise UserError(f"--shard {shard!r} must be I/N, the I-th of N parts, with I from 1 to N, such as 1/4.")
     return int(found[1]), int(found[2])
 
 

@@ -67,10 +67,11 @@ def submit(
         console(err=True).print(f"not submitted. What is missing is run by: {_joined(run)}", soft_wrap=True)
         raise typer.Exit(1)
     path = out if out is not None else Path(f"{of.name.replace('/', '-')}.zip")
+    replaced = " (replaced)" if path.is_file() else ""
     _write(path, made.data)
     console().print(
-        f"{path}: {kind} {of.name}, {count(len(made.claimed.runs), 'run')} of {made.claimed}, {len(made.data):,} bytes."
-        f" Anyone checks it with: fedbench verify {path}",
+        f"{path}{replaced}: {kind} {of.name}, {count(len(made.claimed.runs), 'run')} of {made.claimed},"
+        f" {len(made.data):,} bytes. Anyone checks it with: fedbench verify {path}",
         soft_wrap=True,
     )
 

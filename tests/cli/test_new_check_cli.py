@@ -45,6 +45,8 @@ def test_what_is_written_passes_its_checks_and_its_test(kind: str, tmp_path: Pat
     file = tmp_path / "sub" / f"my_{word}.py"
     assert f"Wrote {file} and {file.with_name(f'test_my_{word}.py')}." in out
     assert f"fedbench check {file}" in out
+    test = file.with_name(f"test_my_{word}.py")
+    assert out.endswith(f"\n  python -m pytest {test}    # needs pytest: pip install pytest\n")
 
     code, out, err = run("check", file)
     assert code == 0, out + err

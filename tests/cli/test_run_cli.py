@@ -131,7 +131,9 @@ def test_one_part_of_a_suite_and_what_is_left_of_it(suite: Path, tmp_path: Path)
 def test_a_part_that_there_is_not(suite: Path, shard: str) -> None:
     done = CliRunner().invoke(app, ["run", str(suite), "--dry-run", f"--shard={shard}"])
     assert done.exit_code == 2
-    assert done.stderr == f"error: --shard {shard!r} must be I/N, the I-th of N parts, such as 1/4.\n"
+    assert (
+        done.stderr == f"error: --shard {shard!r} must be I/N, the I-th of N parts, with I from 1 to N, such as 1/4.\n"
+    )
 
 
 def test_version_and_help() -> None:

@@ -172,9 +172,12 @@ def test_submit_says_how_to_make_what_is_missing(submitted: Submitted, results: 
     run = CliRunner().invoke(app, [*arguments, "--results", str(results), "--out", str(out)])
     assert run.exit_code == 0, run.stderr
     assert out.read_bytes() == submitted.data
-    assert (
-        f"{out}: attack random-direction, 8 runs of suite smoke (version 2) --only model=mf --seeds 2, " in run.stdout
+    assert run.stdout.startswith(
+        f"{out}: attack random-direction, 8 runs of suite smoke (version 2) --only model=mf --seeds 2, "
     )
+    run = CliRunner().invoke(app, [*arguments, "--results", str(results), "--out", str(out)])
+    assert run.stdout.startswith(f"{out} (replaced): attack random-direction, 8 runs")
+    assert out.read_bytes() == submitted.data
 
     attacked(results)[0].unlink()
     out.unlink()
