@@ -24,7 +24,7 @@ EQUAL = (
     "model", "model_version", "model_params", "attack", "attack_version", "attack_goal", "attack_channel", "attack_knowledge",
     "attack_params", "defense", "defense_version", "defense_family", "defense_knowledge", "defense_params",
     "malicious_ratio", "num_malicious", "protocol", "protocol_params", "target", "target_items", "seed", "epochs_planned",
-    "ranking", "extractor", "images_fingerprint", "subgroup_items", "subgroup_users",
+    "ranking", "extractor", "images_fingerprint", "subgroup_items", "subgroup_users", "sampled_users",
 )  # fmt: skip
 """Columns that no rounding changes: they must be equal."""
 COUNTS = ("epochs_done", "rounds", "refused_uploads")

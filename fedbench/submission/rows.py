@@ -222,6 +222,8 @@ def _course(row: Row, scenario: Scenario) -> Iterator[str]:
     yield from _curve(row, curve, p.evaluate_every, p.split == LEAVE_ONE_OUT_VALIDATION)
     reasons = list(_places(row, p.er_denominator == "all"))
     yield from reasons or _subgroup(row, p.subgroup)
+    if row["sampled_users"] not in (None, p.evaluate_users):
+        yield f"sampled_users = {row['sampled_users']}, but the protocol has evaluate_users = {p.evaluate_users}."
 
 
 def _subgroup(row: Row, size: int) -> Iterator[str]:

@@ -102,7 +102,7 @@ def test_an_attack_that_only_talks_passes(tmp_path: Path) -> None:
 
 OTHERS = {
     "defense": ("    def filter(", "os._exit(0)", "process: its process ended by itself"),
-    "model": ("    def local_step(", "os.write(3, b'x' * 99)", "process: it sent"),
+    "model": ("    def logits(", "os.write(3, b'x' * 99)", "process: it sent"),
     "dataset": ("    def table(", "x = bytearray(1 << 50)", "table: MemoryError"),
 }
 

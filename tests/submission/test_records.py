@@ -102,6 +102,11 @@ def another(row: Row, **values: Any) -> None:
         pytest.param(put(images_fingerprint="0" * 64), "images_fingerprint = '000", id="images that nobody looks at"),
         pytest.param(put(extractor="vgg16"), "extractor = 'vgg16', but its scenario gives None", id="extractor"),
         pytest.param(
+            put(sampled_users=100),
+            "sampled_users = 100, but the protocol has evaluate_users = None",
+            id="a sample that the protocol does not have",
+        ),
+        pytest.param(
             put(schema_version=SCHEMA_VERSION + 1), f"but new records have {SCHEMA_VERSION}", id="future schema"
         ),
         pytest.param(put(schema_version=1), f"schema_version = 1, but new records have {SCHEMA_VERSION}", id="old schema"),

@@ -189,5 +189,5 @@ def test_a_panel_without_uploads_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     draw_similarity([Panel("t", np.array([0.9, 0.95]), {"none": np.empty(0)}, [])], tmp_path / "a.svg")
     assert "<!-- lowest clean 0.900 -->" in (tmp_path / "a.svg").read_text()
-    with pytest.raises(UserError, match=r"must end in \.png or \.svg"):
+    with pytest.raises(UserError, match=r"must end in \.png, \.svg or \.pdf"):
         draw_similarity([], tmp_path / "a.gif")
