@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedbench.cli.leaderboard import Folders, ListLength, open_database
-from fedbench.cli.run import Only
+from fedbench.cli.options import Only
 
 SPARE = ("smallest", "what they say", "runs")
 """Columns that a narrow screen does without; the sentence above the table has them of all cells together."""

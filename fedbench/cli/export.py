@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedbench.cli.leaderboard import Folders, ListLength, given_command, open_database, write_text
-from fedbench.cli.run import Only
+from fedbench.cli.options import Only
 from fedbench.texts import finite
 
 FORMATS = ("latex", "csv", "json", "bibtex")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedbench.cli.run import DEFAULT_RESULTS, Only
+from fedbench.cli.options import DEFAULT_RESULTS, Only
 
 if TYPE_CHECKING:
     from rich.console import Console

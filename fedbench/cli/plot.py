@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedbench.cli.leaderboard import Folders, ListLength, open_database, usual_folder
-from fedbench.cli.run import Only
+from fedbench.cli.options import Only
 
 plot_app = typer.Typer(
     help="Draw the records: curves over training, doses, defenses between prevention and cost, attack by defense, images.",

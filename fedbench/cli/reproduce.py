@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedbench.cli.run import (
+from fedbench.cli.options import (
     DEFAULT_RESULTS,
     Device,
     Jobs,
@@ -17,8 +17,8 @@ from fedbench.cli.run import (
     SuiteName,
     choose_device,
     choose_jobs,
-    run_shown,
 )
+from fedbench.cli.run import run_shown
 
 
 def reproduce(

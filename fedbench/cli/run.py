@@ -3,80 +3,39 @@
 from __future__ import annotations
 
 import functools
-import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedbench.cli.options import (
+    DEFAULT_RESULTS,
+    Attack,
+    Dataset,
+    Defense,
+    Device,
+    Jobs,
+    Model,
+    Only,
+    ProtocolName,
+    Ratio,
+    Results,
+    Seeds,
+    Set,
+    Shard,
+    choose_device,
+    choose_every,
+    choose_jobs,
+    choose_shard,
+)
+from fedbench.cli.run_shown import print_dry_run, print_troubles, verdict_of
+
 if TYPE_CHECKING:
     from fedbench.runs.execution import Plan, Summary
-    from fedbench.runs.plan import Run
     from fedbench.scenarios.adhoc import Options
-    from fedbench.scenarios.suite import Planned, Suite
-
-DEFAULT_RESULTS = Path("results")
-
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name, or the path of a .toml file.")]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=GLOB", help="Only these scenarios, such as dataset=ml-100k,attack=pieck-*. Repeatable."),
-]
-Seeds = Annotated[
-    str | None, typer.Option(metavar="N|LIST", help="So many seeds, or these (0,1,4), instead of the suite's own.")
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|cpu|cuda|cuda:0,cuda:1|cuda:all",
-        help="Where to compute; GPUs of a list share the runs.",
-    ),
-]
-Jobs = Annotated[int | None, typer.Option(help="Worker processes. [default: one for each core, or GPU]")]
-Attack = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|NAME",
-        help="This attack instead of the suite's, such as ./my_attack.py; without a suite, these: a,b,c.",
-    ),
-]
-Defense = Annotated[
-    str | None,
-    typer.Option(metavar="FILE|NAME", help="This defense instead of the suite's, or these; a+b is a chain."),
-]
-Model = Annotated[str | None, typer.Option(metavar="FILE|NAME", help="This model instead of the suite's, or these.")]
-Dataset = Annotated[
-    str | None, typer.Option(metavar="FILE|NAME", help="This dataset instead of the suite's, or these.")
-]
-Ratio = Annotated[
-    str | None,
-    typer.Option(metavar="SHARE,...", help="Without a suite: shares of malicious clients. [default: 0.05]"),
-]
-ProtocolName = Annotated[
-    str | None,
-    typer.Option(metavar="NAME,...", help="Without a suite: protocols. [default: that of core for what is run]"),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="A field of the protocol, target, or model.X, attack.X, defense.X; with commas, each of several. Repeatable.",
-    ),
-]
-Shard = Annotated[
-    str | None, typer.Option(metavar="I/N", help="Only the I-th of N equal parts of the runs, for as many machines.")
-]
-Results = Annotated[
-    Path,
-    typer.Option(
-        envvar="FEDBENCH_RESULTS", callback=lambda path: Path(os.path.expanduser(path)), help="Folder of the records."
-    ),
-]
+    from fedbench.scenarios.suite import Suite
 
 
 def run(
@@ -211,7 +170,7 @@ def run(
         text = f"{count(len(plan.moved), 'run')} there of other data under the name {names}: run again."
         console(err=True).print(text, soft_wrap=True)
     if dry_run:
-        _print_dry_run(planned, plan, workers * (tasks if remote else 1), results, where)
+        print_dry_run(planned, plan, workers * (tasks if remote else 1), results, where)
         return
     named = [suite] if suite is not None else []
     given = {**entries, "ratio": ratio, "protocol": protocol}
@@ -245,7 +204,7 @@ def run(
             results,
             every is not None,
         )
-    _print_troubles(summary)
+    print_troubles(summary)
     if summary.interrupted:
         there = [
             "--executor",
@@ -257,7 +216,7 @@ def run(
         command = shlex.join(["fedbench", "run", *named, *options, *(there if remote else ())])
         old = " (runs that --fresh had not reached keep their old results)" if fresh else ""
         console(err=True).print(f"interrupted; {summary.left} left{old}. Resume with: {command}", soft_wrap=True)
-    speak(_verdict(summary, results), summary.exit_code == 0, summary.exit_code)
+    speak(verdict_of(summary, results), summary.exit_code == 0, summary.exit_code)
 
 
 def _suite_of(options: Options, save: Path | None) -> Suite:
@@ -338,142 +297,3 @@ def run_shown(
             )
         finally:
             reporter.close()
-
-
-def choose_device(name: str, here: bool = True) -> str:
-    """``cpu``, ``cuda`` or a list of GPUs; raises :class:`UserError` for another name, or a GPU that is not there.
-
-    Where it is not for ``here``, but for other machines, only the name is looked at.
-    """
-    from fedbench.errors import UserError
-    from fedbench.runs.devices import is_list, numbers
-
-    if name not in ("auto", "cpu", "cuda:all") and not is_list(name):
-        raise UserError(f"--device {name!r} must be auto, cpu, cuda, cuda:all, or GPUs such as cuda:0,cuda:1.")
-    if not here or name == "cpu" or (name == "auto" and not Path("/dev/nvidiactl").exists()):
-        return "cpu"  # decided without the seconds that importing torch takes
-    import torch
-
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return "cuda" if there else "cpu"
-    if not there:
-        raise UserError(f"--device {name}: torch sees no GPU here; use --device cpu.")
-    if name == "cuda:all":
-        return ",".join(f"cuda:{number}" for number in range(there))
-    missing = [number for number in numbers(name) if number >= there]
-    if missing:
-        raise UserError(
-            f"--device {name}: there is no cuda:{missing[0]} here, the GPUs are cuda:0 to cuda:{there - 1}."
-        )
-    return name
-
-
-def choose_jobs(jobs: int | None) -> int | None:
-    """``jobs``, if it makes sense."""
-    from fedbench.errors import UserError
-
-    if jobs is not None and jobs < 1:
-        raise UserError(f"--jobs {jobs} must be at least 1.")
-    return jobs
-
-
-def choose_shard(shard: str | None) -> tuple[int, int]:
-    """(i, n) of ``i/n``."""
-    from fedbench.errors import UserError
-
-    if shard is None:
-        return 1, 1
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"--shard {shard!r} must be I/N, the I-th of N parts, with I from 1 to N, such as 1/4.")
-    return int(found[1]), int(found[2])
-
-
-def choose_every(diagnostics: bool, every: int | None) -> int | None:
-    """Every how many rounds diagnostics are kept; None: never."""
-    from fedbench.errors import UserError
-    from fedbench.runs.diagnostics import EVERY
-
-    if every is not None and every < 1:
-        raise UserError(f"--diagnose-every {every} must be at least 1.")
-    return every if every is not None else EVERY if diagnostics else None
-
-
-def _print_dry_run(planned: Sequence[Planned], plan: Plan, jobs: int, results: Path, device: str) -> None:
-    from fedbench.cli.output import console, count, duration, table
-    from fedbench.runs.plan import obstacles
-
-    todo, kept = set(plan.todo), set(plan.kept)
-    tried = _calibrated(plan, device)
-    plan = replace(plan, seconds={run: tried.get(run, seconds) for run, seconds in plan.seconds.items()})
-    rows = []
-    for each in planned:
-        runs = [run for run in plan.seconds if run.scenario is each.scenario]
-        seconds = [plan.seconds[run] for run in runs]
-        known = [value for value in seconds if value is not None]
-        expected = duration(sum(known)) if runs and len(known) == len(runs) else "unknown" if runs else ""
-        there = len([run for run in kept if run.scenario is each.scenario])
-        rows.append((str(each.scenario), "twin" if each.twin else "", len(runs), there, expected))
-    out = console()
-    out.print(table(("scenario", "", "to run", "there", "expected"), rows, right=("to run", "there", "expected")))
-    values = [value for value in plan.seconds.values() if value is not None]
-    total = f"about {duration(sum(values) / jobs)} with {count(jobs, 'job')}" if values else "time unknown"
-    if tried:
-        total += f", by trials of some epochs for {count(len(tried), 'run')} that no record tells of"
-    if values and len(values) < len(todo):
-        total += f", and {count(len(todo) - len(values), 'run')} of which no past timing is known"
-    out.print(f"{count(len(todo) + len(kept), 'run')}: {len(todo)} to run, {len(kept)} there; {total}.")
-    if plan.open_doses:
-        out.print(
-            f"Besides, at most {count(plan.open_doses, 'run')} of doses that are run only where the response rises between"
-            " others."
-        )
-    for error in obstacles(plan.todo, results):
-        console(err=True).print(f"warning: it would not start: {error}", soft_wrap=True)
-
-
-def _calibrated(plan: Plan, device: str) -> dict[Run, float]:
-    """Seconds of the runs that no record tells of, where they are many and trials on this machine tell."""
-    from fedbench.cli.output import console, count
-    from fedbench.runs.calibration import BUDGET, MANY, calibrated
-
-    untold = [run for run, seconds in plan.seconds.items() if seconds is None]
-    if len(untold) < MANY:
-        return {}
-    text = f"no record tells how long {count(len(untold), 'run')} take: trying some for {BUDGET:.0f} s ..."
-    console(err=True).print(text, soft_wrap=True)
-    return calibrated(untold, device.partition(",")[0])
-
-
-def _verdict(summary: Summary, results: Path) -> str:
-    """The last line: done, failed or interrupted, how many runs ended how, the first that failed, and where records are."""
-    from fedbench.cli.output import count
-
-    states = ["ok", "diverged", "failed"] + [each for each in ("refused", "elsewhere") if summary.count(each)]
-    counts = ", ".join(f"{summary.count(status)} {status}" for status in states)
-    kept = f"; {summary.kept} there before" if summary.kept else ""
-    left = f"; {summary.left} left" if summary.interrupted else ""
-    word = "interrupted" if summary.interrupted else "failed" if summary.exit_code else "done"
-    failed = next((str(run) for run, each in summary.outcomes.items() if each.status in ("failed", "refused")), "")
-    first = f"; the first that failed: {failed}" if failed else ""
-    return f"{word}: {count(len(summary.outcomes), 'run')}: {counts}{kept}{left}{first}. Records in {results}."
-
-
-def _print_troubles(summary: Summary) -> None:
-    from fedbench.cli.output import console
-
-    errors: dict[str, list[str]] = {}
-    for run, outcome in summary.outcomes.items():
-        if outcome.status in ("failed", "refused"):
-            errors.setdefault((outcome.error or "").splitlines()[0], []).append(str(run))
-    misleading: dict[str, list[tuple[str, str]]] = {}
-    for run, outcome in summary.outcomes.items():
-        for warning in outcome.warnings:
-            misleading.setdefault(warning.partition(":")[0], []).append((warning, str(run)))
-    for told in misleading.values():
-        more = f" and {len(told) - 1} more" if len(told) > 1 else ""
-        console(err=True).print(f"warning: {told[0][0]} [{told[0][1]}{more}]", soft_wrap=True)
-    for error, runs in errors.items():
-        more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
-        console(err=True).print(f"error: {error} [{runs[0]}{more}]", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedbench.cli.run import DEFAULT_RESULTS, Only, Results, Seeds, SuiteName
+from fedbench.cli.options import DEFAULT_RESULTS, Only, Results, Seeds, SuiteName
 
 
 def status(suite: SuiteName, only: Only = None, seeds: Seeds = None, results: Results = DEFAULT_RESULTS) -> None:

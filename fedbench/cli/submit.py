@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedbench.cli.run import Jobs, Only, choose_device, choose_jobs
+from fedbench.cli.options import Jobs, Only, choose_device, choose_jobs
 
 if TYPE_CHECKING:
     from fedbench.submission.report import Check

@@ -2,12 +2,13 @@
 
 No score is masked for it. An item's rank is counted over all items, and the user's seen items that score as high are
 subtracted again: comparing is cheaper than writing into the matrix. The measured score is read from the same block as
-its competitors', never computed apart, so that a tie is a tie.
+its competitors', never computed apart, so that a tie is a tie; only in catalogues of :data:`~inner_products.LARGE` items and
+more, where most are never scored, it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from fedbench.errors import Diverged, UserError
 from fedbench.evaluation import inner_products, metrics
 from fedbench.evaluation.displacement import places_text
-from fedbench.federation.clients import ragged
+from fedbench.evaluation.pairs import Pairs, Seen, distinct, is_in
 from fedbench.federation.model import PublicParams, Recommender, scores_by_inner_products
 from fedbench.federation.own_tables import OwnTables
 from fedbench.federation.rows import occurrences
@@ -110,7 +111,7 @@ class Evaluator:
         def pairs(user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
             user, item = user.to(device), item.to(device)
             kept = honest[user]
-            return _distinct(place[user[kept]] * num_items + item[kept])
+            return distinct(place[user[kept]] * num_items + item[kept])
 
         train, test = pairs(train_user, train_item), pairs(test_user, test_item)
         self._popularity = torch.bincount(train_item.to(device), minlength=num_items)
@@ -121,15 +122,15 @@ class Evaluator:
             else train
         )
         masked = train if settings.er_mask == "train" else both
-        self._train, self._test = _Pairs.of(train, n, num_items), _Pairs.of(test, n, num_items)
-        self._mask = self._train if masked is train else _Pairs.of(masked, n, num_items)
+        self._train, self._test = Pairs.of(train, n, num_items), Pairs.of(test, n, num_items)
+        self._mask = self._train if masked is train else Pairs.of(masked, n, num_items)
 
         shown = torch.arange(n, device=device)[:, None] * num_items + self.targets
-        self._eligible = ~_is_in(shown, train if settings.er_eligible == "train" else both)
+        self._eligible = ~is_in(shown, train if settings.er_eligible == "train" else both)
         if not bool(self._eligible.any(0).all()):
             item = self.targets[~self._eligible.any(0)][0].item()
             raise UserError(f"target item {item}: every user has it already, so its exposure cannot be measured.")
-        self._target_masked = _is_in(shown, masked)
+        self._target_masked = is_in(shown, masked)
         self._target_rank = torch.empty(0, len(self.targets), device=device)
         self._found: dict[str, torch.Tensor] = {}
 
@@ -139,7 +140,7 @@ class Evaluator:
             self._held_out = torch.zeros(n, dtype=torch.int64, device=device)
             self._held_out[test // num_items] = test % num_items
             self._leaked = torch.zeros(n, dtype=torch.int64, device=device)
-            self._leaked[test // num_items] = _is_in(test, train).long()
+            self._leaked[test // num_items] = is_in(test, train).long()
             # Competitors of the held-out item: everything but the user's train items and itself.
             self._pool = num_items - self._train.length - 1 + self._leaked
 
@@ -195,13 +196,13 @@ class Evaluator:
             if buffer.shape != scores.shape:
                 # Comparisons are written and summed as floats, four times faster than bools (exact below 2^24 items).
                 buffer = torch.empty(scores.shape, device=device)
-            seen = _Seen.of(scores, self._mask, block)
+            seen = Seen.of(scores, self._mask, block)
             for t in range(len(self.targets)):
                 level = scores.gather(1, self.targets[t].expand(len(scores), 1))
                 target_rank[block, t] = _as_high(scores, level, buffer) - seen.as_high(level)
             if self._single:
                 if self._mask is not self._train:
-                    seen = _Seen.of(scores, self._train, block)
+                    seen = Seen.of(scores, self._train, block)
                 level = scores.gather(1, self._held_out[block, None])
                 test_rank[block] = _as_high(scores, level, buffer) - seen.as_high(level)
                 if self.settings.ties == "half":
@@ -314,7 +315,7 @@ class Evaluator:
             seen, owner * self.num_items
         )
         ahead = level - before
-        known = _is_in(held, self._train_keys)
+        known = is_in(held, self._train_keys)
         ahead = torch.where(known, max(metrics.CUTOFFS), ahead)
         return _plain(self._several_items(ahead, (-level.double()).masked_fill(known, -torch.inf)))
 
@@ -400,21 +401,6 @@ class Evaluator:
         return out
 
 
-def _distinct(keys: torch.Tensor) -> torch.Tensor:
-    """``keys``, int64 [n], ascending and without repeats; as splits have them mostly, which takes no sort."""
-    if bool((keys[1:] > keys[:-1]).all()):
-        return keys
-    distinct: torch.Tensor = torch.unique(keys)
-    return distinct
-
-
-def _is_in(keys: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
-    """Bool, of the shape of ``keys``: which are in ``among``, int64 [n], ascending."""
-    if not len(among):
-        return torch.zeros_like(keys, dtype=torch.bool)
-    return among[torch.searchsorted(among, keys).clamp(max=len(among) - 1)] == keys
-
-
 def _plain(metrics: dict[str, torch.Tensor]) -> dict[str, float]:
     """Numbers of scalars, read from the device at once."""
     return dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True)) if metrics else {}
@@ -423,54 +409,3 @@ def _plain(metrics: dict[str, torch.Tensor]) -> dict[str, float]:
 def _as_high(scores: torch.Tensor, level: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
     """float32 [b]: how many other items score at least ``level`` [b, 1], which is one of the row's own scores."""
     return torch.ge(scores, level, out=buffer).sum(1) - 1
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Scores [p] of the seen items of b users, whose each is, and where each user's end: int64 [b]."""
-
-    score: torch.Tensor
-    owner: torch.Tensor
-    ends: torch.Tensor
-
-    @classmethod
-    def of(cls, scores: torch.Tensor, pairs: _Pairs, block: slice) -> _Seen:
-        positions, owner = pairs.block(block)
-        ends = pairs.starts[block.start + 1 : block.stop + 1] - pairs.starts[block.start]
-        return cls(scores.view(-1).index_select(0, positions), owner, ends)
-
-    def as_high(self, level: torch.Tensor, strictly: bool = False) -> torch.Tensor:
-        """float32 [b]: how many of a user's seen items score at least ``level`` [b, 1], or higher."""
-        own = level.squeeze(1).index_select(0, self.owner)
-        high = self.score > own if strictly else self.score >= own
-        total = high.cumsum(0, dtype=torch.int32)
-        upto = torch.cat([total.new_zeros(1), total]).index_select(0, self.ends)
-        return upto.diff(prepend=upto.new_zeros(1)).float()
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Distinct (user, item) pairs by user; ``block`` gives a chunk's as flat positions in its score block."""
-
-    starts: torch.Tensor
-    host_starts: torch.Tensor
-    item: torch.Tensor
-    length: torch.Tensor
-    num_items: int
-    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, keys: torch.Tensor, num_users: int, num_items: int) -> _Pairs:
-        starts = torch.searchsorted(keys, torch.arange(num_users + 1, device=keys.device) * num_items)
-        return cls(starts, starts.cpu(), keys % num_items, starts[1:] - starts[:-1], num_items)
-
-    def block(self, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flat positions int64 [p] in the chunk's [b, M] scores, and the chunk's row of each."""
-        if block.start in self.kept:
-            return self.kept[block.start]
-        index, _, owner = ragged(self.starts, self.host_starts, torch.arange(block.start, block.stop))
-        return owner * self.num_items + self.item.index_select(0, index), owner
-
-    def keep(self, blocks: list[slice]) -> None:
-        """Remember the positions of these chunks."""
-        self.kept.update({block.start: self.block(block) for block in blocks})

@@ -12,7 +12,7 @@ from records import record, write
 from typer.testing import CliRunner
 
 from fedbench.cli import app
-from fedbench.cli.run import choose_device
+from fedbench.cli.options import choose_device
 from fedbench.errors import UserError
 from fedbench.federation.modes import Modes
 from fedbench.runs import devices
