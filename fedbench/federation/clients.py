@@ -78,6 +78,7 @@ class TrainingRows:
         num_items: int,
         pairwise: bool,
     ) -> TrainingRows:
+        """The same for a block of clients, by one sort of its rows."""
         q = negative.shape[1]
         key_positive = user * num_items + item
         key_negative = (user[:, None] * num_items + negative).reshape(-1)
@@ -264,6 +265,7 @@ def _negatives(
     generator: torch.Generator,
     also: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> torch.Tensor:
+    """The same for a block of clients, numbered from 0."""
     device = user.device
     taken = [user * num_items + item]
     if also is not None:
