@@ -6,12 +6,13 @@ The unit of distribution is the run. ``local`` is the executor of this machine; 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from fedbench.errors import UserError
+from fedbench.errors import ResultsError, UserError
 from fedbench.files import occupied
 from fedbench.runs.claims import clear
 from fedbench.runs.devices import MEASURE, is_list
@@ -122,6 +123,9 @@ def run_plan(
     for error in obstacles(plan.todo, results):
         raise error
     if not plan.todo:
+        if results.is_dir():  # which may be one that nobody can write to
+            with contextlib.suppress(ResultsError), occupied(results) as place:
+                clear(results, place.marker)  # of one that was killed after its last record
         return Summary(total=0, kept=len(plan.kept))
     with occupied(results) as place:
         try:

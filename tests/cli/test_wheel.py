@@ -61,7 +61,8 @@ def test_installed_away_from_the_source(tmp_path: Path) -> None:
     command = env / "bin" / "fedbench"
     assert run(command, "--version") == f"fedbench {fedbench.__version__}\n"
     assert run(command, "run", "smoke").startswith("done: 96 runs: 96 ok, 0 diverged, 0 failed")
-    assert "Attacks by ER@10" in run(command, "leaderboard", "--html", "page")
+    assert "Attacks by ER@10" in run(command, "leaderboard")
+    assert run(command, "leaderboard", "--html", "page").endswith(": page/index.html\n")
     assert run(command, "export", "latex", "--document").count(r"\toprule") > 2
     run(command, "new", "attack", "my-attack")
     assert run(command, "check", "./my_attack.py").splitlines()[-1].startswith("passed: ")

@@ -174,6 +174,17 @@ def test_nothing_to_do(tmp_path: Path) -> None:
     assert run_suite([], results=tmp_path).exit_code == 0
 
 
+def test_who_finds_nothing_to_do_clears_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    (folder / ".fedbench-claims").mkdir(parents=True)
+    (folder / ".fedbench-claims" / "0123456789abcdef-s0").write_bytes(b"")
+    (folder / f".fedbench-{16 * '0'}.tmp").write_bytes(b"")
+    assert run_suite([], results=folder).total == 0
+    assert list(folder.iterdir()) == []
+    assert run_suite([], results=tmp_path / "none").total == 0
+    assert not (tmp_path / "none").exists()
+
+
 def test_jobs_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="jobs = 0"):
         run_suite([], results=tmp_path, jobs=0)
