@@ -7,6 +7,7 @@ right (:mod:`fedbench.runs.checksum`), columns of the right type.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import warnings
@@ -40,6 +41,8 @@ _SUMMED = 7
 """The schema version since which records have a checksum."""
 _GROUP = 1000
 """Rows of a group of a packed file: what one damaged page can cost."""
+_CHECKED = 4 * _GROUP
+"""Records that are checked together."""
 
 
 def path_of(folder: Path, scenario_id: str, seed: int) -> Path:
@@ -114,12 +117,13 @@ class Found:
         return dict(zip(zip(scenario, seed, strict=True), status, strict=True))
 
 
-def scan(folders: Iterable[Path], curves: bool = True) -> Found:
+def scan(folders: Iterable[Path], curves: bool | Sequence[str] = True) -> Found:
     """Read results folders, or packed files: every whole record counts, all else is reported by name.
 
     Args:
         folders: what lies in folders below them, links to folders too, is read as well.
-        curves: without them the column ``curve`` is null, which takes less memory.
+        curves: which metrics the evaluations in the column ``curve`` have beside the epoch, all or these; False: it is null.
+            They are most of a record, and what is left out takes no memory.
     """
     files: list[Path] = []
     damaged: dict[str, str] = {}
@@ -131,7 +135,7 @@ def scan(folders: Iterable[Path], curves: bool = True) -> Found:
         if not waiting:
             return
         table = pa.concat_tables([each for _, each in waiting])
-        problems = list(_problems(table))
+        problems = _problems(table)
         start = 0
         for path, each in waiting:
             wrong = [problem for problem in problems[start : start + len(each)] if problem]
@@ -141,22 +145,23 @@ def scan(folders: Iterable[Path], curves: bool = True) -> Found:
                 damaged.setdefault(str(path), f"{of}{wrong[0]}")
             if len(wrong) < len(each) and path not in files[-1:]:
                 files.append(path)
-        table = table.filter(pa.array([not problem for problem in problems], pa.bool_()))
-        whole.append(table if curves else _without_curves(table))
+        if any(problems):
+            table = table.filter(pa.array([not problem for problem in problems], pa.bool_()))
+        whole.append(_with_curves(table, curves))
         waiting.clear()
 
     for path in parquet_files(folders, damaged):
         if path.name.startswith(".") or path.name.endswith(BESIDE):
             continue
         try:
-            for table in _tables(path, curves, damaged):
+            for table in _tables(path, curves is not False, damaged):
                 waiting.append((path, table))
-                if sum(len(each) for _, each in waiting) >= _GROUP:
+                if sum(len(each) for _, each in waiting) >= _CHECKED:
                     judge()
         except UNREADABLE as error:
             damaged[str(path)] = reason(error)
     judge()
-    return Found(_best(pa.concat_tables([schema().empty_table(), *whole])), files, damaged)
+    return Found(_best(pa.concat_tables([_with_curves(schema().empty_table(), curves), *whole])), files, damaged)
 
 
 def parquet_files(folders: Iterable[Path], damaged: dict[str, str]) -> Iterator[Path]:
@@ -237,33 +242,70 @@ def _in_schema(table: pa.Table, names: Sequence[str]) -> pa.Table:
     return pa.table([columns[f.name] if f.name in columns else pa.nulls(len(table), f.type) for f in target], target)
 
 
-def _without_curves(table: pa.Table) -> pa.Table:
+def _with_curves(table: pa.Table, metrics: bool | Sequence[str]) -> pa.Table:
+    """The table with these metrics of the evaluations alone; True: with all, False: with none, and no evaluation."""
+    if metrics is True:
+        return table
     place = table.schema.get_field_index("curve")
-    field = table.schema.field(place)
-    return table.set_column(place, field, pa.nulls(len(table), field.type))
+    kind = table.schema.field(place).type
+    if metrics is False:
+        return table.set_column(place, table.schema.field(place), pa.nulls(len(table), kind))
+    curves = table["curve"].combine_chunks()
+    fields = [field for field in kind.value_type if field.name in ("epoch", *metrics)]
+    points = curves.flatten()
+    kept = pa.StructArray.from_arrays([pc.struct_field(points, field.name) for field in fields], fields=fields)
+    ends = pa.array(np.append([0], np.cumsum(curves.value_lengths().fill_null(0))), pa.int32())
+    return table.set_column(place, "curve", pa.ListArray.from_arrays(ends, kept, mask=curves.is_null()))
 
 
-def _problems(table: pa.Table) -> Iterator[str]:
+def _problems(table: pa.Table) -> list[str]:
     """Of every row why it is no whole record; empty for one that is."""
-    needed = [table[name].to_pylist() for name in _NEEDED]
-    stated = table["checksum"].to_pylist()
-    found = checksums(table.drop_columns("checksum")) if any(stated) else stated
+    stated = table["checksum"]
+    found = pa.nulls(len(table), pa.string())
+    if stated.null_count < len(table):
+        found = pa.array(checksums(table.drop_columns("checksum")), pa.string())
+    out = [""] * len(table)
+    doubtful = pc.indices_nonzero(pc.invert(_sound(table, found)))
+    rows = table.select([*_NEEDED, *_JSON, "checksum"]).take(doubtful).to_pylist()
+    for number, row, sum_ in zip(doubtful.to_pylist(), rows, found.take(doubtful).to_pylist(), strict=True):
+        out[number] = _problem(row, sum_)
+    return out
+
+
+def _sound(table: pa.Table, sums: pa.Array) -> pa.Array:
+    """Which rows :func:`_problem` finds nothing wrong with; many are looked at in a moment.
+
+    Args:
+        sums: the checksums of their values.
+    """
+    version, stated = table["schema_version"], table["checksum"]
+    run = pc.binary_join_element_wise(table["scenario_id"], table["seed"].cast(pa.string()), "-s")
     texts = {text for name in _JSON for text in table[name].unique().to_pylist()}
-    known = {text for text in texts if text is None or _is_object(text)}
-    values = zip(*(table[name].to_pylist() for name in _JSON), strict=True)
-    for row, own, sum_, json_ in zip(zip(*needed, strict=True), stated, found, values, strict=True):
-        version, run, scenario, _, seed, *_ = row
-        if None in row:
-            yield f"{_NEEDED[row.index(None)]} is null"
-        elif version > SCHEMA_VERSION:
-            yield f"schema version {version} is newer than this fedbench"
-        elif own != sum_ if own is not None else version >= _SUMMED:
-            yield f"the checksum of {visible(run, 40)} is not that of its values"
-        elif run != f"{scenario}-s{seed}":
-            yield f"run_id {visible(run, 40)} is not made of scenario_id and seed"
-        else:
-            wrong = [name for name, text in zip(_JSON, json_, strict=True) if text not in known]
-            yield f"{wrong[0]} is not JSON" if wrong else ""
+    known = pa.array([text for text in texts if text is None or _is_object(text)], pa.string())
+    conditions = [
+        *(table[name].is_valid() for name in _NEEDED),
+        pc.less_equal(version, SCHEMA_VERSION),
+        pc.if_else(stated.is_valid(), pc.equal(stated, sums), pc.less(version, _SUMMED)),
+        pc.equal(table["run_id"], run),
+        *(pc.is_in(table[name], known) for name in _JSON),
+    ]
+    return functools.reduce(pc.and_kleene, conditions).combine_chunks().fill_null(False)
+
+
+def _problem(row: Mapping[str, Any], sum_: str | None) -> str:
+    """Why a row is no whole record; empty if it is one. ``sum_``: the checksum of its values."""
+    run, scenario, seed, version = (row[name] for name in ("run_id", "scenario_id", "seed", "schema_version"))
+    for name in _NEEDED:
+        if row[name] is None:
+            return f"{name} is null"
+    if version > SCHEMA_VERSION:
+        return f"schema version {version} is newer than this fedbench"
+    if row["checksum"] != sum_ if row["checksum"] is not None else version >= _SUMMED:
+        return f"the checksum of {visible(run, 40)} is not that of its values"
+    if run != f"{scenario}-s{seed}":
+        return f"run_id {visible(run, 40)} is not made of scenario_id and seed"
+    wrong = [name for name in _JSON if row[name] is not None and not _is_object(row[name])]
+    return f"{wrong[0]} is not JSON" if wrong else ""
 
 
 def _is_object(text: str) -> bool:
@@ -275,10 +317,12 @@ def _is_object(text: str) -> bool:
 
 def _best(table: pa.Table) -> pa.Table:
     """Every run once, sorted: of several records one that did not fail, the newest."""
-    table = table.append_column("failed", pc.equal(table["status"], "failed"))
-    table = table.sort_by([("run_id", "ascending"), ("failed", "ascending"), ("started_at", "descending")])
-    runs = np.array(table["run_id"].to_pylist(), dtype=object)
-    return table.drop_columns("failed").filter(pa.array(np.append([True], runs[1:] != runs[:-1])[: len(runs)]))
+    keys = table.select(["run_id", "started_at"]).append_column("failed", pc.equal(table["status"], "failed"))
+    by = [("run_id", "ascending"), ("failed", "ascending"), ("started_at", "descending")]
+    order = pc.sort_indices(keys, sort_keys=by)
+    runs = keys["run_id"].take(order).combine_chunks()
+    first = pa.concat_arrays([pa.array([True] * (len(runs) > 0), pa.bool_()), pc.not_equal(runs[1:], runs[:-1])])
+    return table.take(order.filter(first))
 
 
 def reason(error: Exception) -> str:

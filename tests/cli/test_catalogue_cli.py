@@ -170,13 +170,15 @@ def test_wrong_names(arguments: list[str], message: str) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_cards_parameters_and_plans_do_not_wait_for_torch(tmp_path: Path) -> None:
+def test_cards_parameters_plans_and_ranks_do_not_wait_for_torch(tmp_path: Path) -> None:
+    results = Path(__file__).parents[2] / "leaderboard" / "results" / "sasrec-targeted.parquet"
     script = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from fedbench.cli import app\n"
         "for line in (['list', 'attacks'], ['show', 'smoke'], ['show', 'pieck-uea'], ['show', 'norm-bound'],\n"
-        "             ['run', 'smoke', '--dry-run', '--device', 'cpu'], ['status', 'smoke']):\n"
+        "             ['run', 'smoke', '--dry-run', '--device', 'cpu'], ['status', 'smoke'],\n"
+        f"             ['leaderboard', '--results', {str(results)!r}, '--html', 'page']):\n"
         "    assert CliRunner().invoke(app, line).exit_code == 0, line\n"
         "print('torch._C' in sys.modules)\n"
         "import torch\n"
