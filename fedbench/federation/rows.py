@@ -175,9 +175,16 @@ class ProjectedRows(Rows):
         return self.coef_sum(num_items) @ self.matrix
 
     def coef_sum(self, num_items: int) -> torch.Tensor:
-        """float32 [num_items, k]: for every item the sum of its coefficients."""
-        order, starts = by_item(self.item, num_items)
-        return torch.nn.functional.embedding_bag(order, self.coef, starts, mode="sum")
+        """float32 [num_items, k]: for every item the sum of its coefficients; not to be written to, for it is kept."""
+        if num_items not in self._sums:
+            order, starts = by_item(self.item, num_items)
+            self._sums[num_items] = torch.nn.functional.embedding_bag(order, self.coef, starts, mode="sum")
+        return self._sums[num_items]
+
+    @functools.cached_property
+    def _sums(self) -> dict[int, torch.Tensor]:
+        """Of so many items: the gradient of the first layer of a perceptron is made of the same sums."""
+        return {}
 
     def norms(self) -> torch.Tensor:
         return self.grad().norm(dim=1)

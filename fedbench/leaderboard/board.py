@@ -372,11 +372,13 @@ def _doubtful(database: Database) -> list[str]:
     """Runs that are broken without having diverged, uploads that were refused, and what runs warn of."""
     place = "attack, defense, dataset, model, malicious_ratio"
     rows = database.rows(
-        f"select '' as text, {place}, count(*) as n, 0 as refused from headline"
+        f"select '' as text, {place}, count(*) as n, 0 as refused,"
+        " round(100 * min(hr_at_10), 2) as worst, round(100 * max(hr_at_10), 2) as best,"
+        " round(100 * min(broken_below), 2) as lowest, round(100 * max(broken_below), 2) as highest from headline"
         " where broken and status = 'ok' and not superseded group by all union all"
-        f" select '', {place}, count(*), sum(refused_uploads) from headline"
+        f" select '', {place}, count(*), sum(refused_uploads), null, null, null, null from headline"
         " where refused_uploads > 0 and not superseded group by all union all"
-        f" select text, {place}, count(*), 0 from"
+        f" select text, {place}, count(*), 0, null, null, null, null from"
         f" (select unnest(warnings) as text, {place} from headline where not superseded)"
         " group by all order by all"
     )
@@ -390,8 +392,13 @@ def _doubtful(database: Database) -> list[str]:
         elif row["refused"]:
             out.append(f"refused: {row['refused']} uploads that were not finite, in {runs} of {where}.")
         else:
-            out.append(f"broken: {runs} of {where}, by the HR@10 at the end.")
+            left, below = _range(row["worst"], row["best"]), _range(row["lowest"], row["highest"])
+            out.append(f"broken: {runs} of {where}, whose HR@10 at the end is {left} %, below {below} %.")
     return out
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def _without_popularity(database: Database) -> list[str]:

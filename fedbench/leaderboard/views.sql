@@ -7,7 +7,7 @@ with ended as (
 select run_id, baseline_id, scenario_id, seed, status, case when ranking = 'full' then hr_full_10 else hr_10 end as hr_at_10,
        case when ranking = 'full' then popularity_hr_full_10 else popularity_hr_10 end as popularity_hr
 from runs)
-select r.run_id, r.popularity_hr,
+select r.run_id, r.popularity_hr, r.hr_at_10,
        case when b.hr_at_10 < coalesce(r.popularity_hr, b.hr_at_10 + 1) then b.hr_at_10 / 2 else r.popularity_hr end
        as broken_below,
        r.status = 'diverged' or (r.status = 'ok' and coalesce(r.hr_at_10 < broken_below, false)) as broken

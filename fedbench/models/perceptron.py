@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ from fedbench.entries.cards import Parameters
 from fedbench.federation.batch import Batch
 from fedbench.federation.losses import Loss
 from fedbench.federation.model import LARGEST_SIZE, LocalStep, PublicParams, Recommender
-from fedbench.federation.rows import FullRows, ProjectedRows, Rows, by_item
+from fedbench.federation.rows import FullRows, ProjectedRows, Rows
 from fedbench.federation.updates import DenseGradients, Tensors
 from fedbench.models.buckets import in_buckets
 from fedbench.models.star import Star
@@ -160,7 +160,7 @@ class PerceptronRecommender(Recommender):
             by_users = by_users + loss.regularization * users
             pull = loss.regularization * params.items.index_select(0, batch.item)
             rows = FullRows(batch.client, batch.item, rows.grad() + pull)
-        made = _Pass(params, batch, self._layers(), inputs, shown, activations, star)
+        made = _Pass(params, batch, self._layers(), inputs, shown, activations, star, projected)
         wrong = _Deltas(own, deltas, by_client, by_leaves)
         gradients = DenseGradients(
             lambda: made.total(wrong),
@@ -237,6 +237,7 @@ class _Pass:
         params, batch, layers: what it was asked for.
         inputs: float32 [M, k], of items. shown: float32 [n, d], of users. activations: float32 [R, h_l].
         star: the clients' graphs, in models that convolve.
+        rows: what the clients upload, without what reaches the user through its graph.
     """
 
     params: PublicParams
@@ -246,6 +247,7 @@ class _Pass:
     shown: torch.Tensor
     activations: list[torch.Tensor]
     star: Star | None
+    rows: ProjectedRows
 
     def total(self, wrong: _Deltas) -> Tensors:
         """Sums over the clients."""
@@ -306,13 +308,14 @@ class _Pass:
 
     def _over_items(self, delta: torch.Tensor) -> torch.Tensor:
         """float32 [M, h]: for every item the sum of ``delta`` [R, h] over its rows."""
-        order, starts = by_item(self.batch.item, len(self.inputs))
-        return torch.nn.functional.embedding_bag(order, delta, starts, mode="sum")
+        rows = self.rows if delta is self.rows.coef else replace(self.rows, coef=delta)
+        return rows.coef_sum(len(self.inputs))
 
 
 def _relu_backward(delta: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
-    """``delta`` where ``activation > 0``, else 0; an activation of a relu is never negative, so its sign is the mask."""
-    return activation.sign().mul_(delta)
+    """``delta`` where ``activation > 0``, else 0."""
+    made: torch.Tensor = torch.ops.aten.threshold_backward(delta, activation, 0)
+    return made
 
 
 def _segment_sum(values: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:

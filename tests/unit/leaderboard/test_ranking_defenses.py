@@ -456,7 +456,10 @@ def test_what_a_wrecked_recommender_earns(tmp_path: Path) -> None:
     assert (nothing.er, nothing.paid.mean) == (pytest.approx(91), pytest.approx(58))
     assert nothing.loss.mean == 0, "without an attack it costs nothing"
     text = markdown(make_board(Database([tmp_path])))
-    assert "broken: 3 runs of a-ra under nothing-left on longtail-small mf at 5 %" in text
+    assert (
+        "broken: 3 runs of a-ra under nothing-left on longtail-small mf at 5 %, whose HR@10 at the end is 0 %, below 40 %."
+        in text
+    )
     (row,) = attacks_under_defenses(Database([tmp_path]))
     assert row.best is not None
     assert row.best.defense == "median-like"
