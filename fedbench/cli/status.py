@@ -1,19 +1,44 @@
-"""``fedbench status``: what of a suite is there, running, failed and missing."""
+"""``fedbench status``: what of a suite is there, running, failed and missing; or what is in a results folder at all."""
 
 from __future__ import annotations
 
-from fedbench.cli.options import DEFAULT_RESULTS, Only, Results, Seeds, SuiteName
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedbench.cli.options import DEFAULT_RESULTS, Only, Results, Seeds
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fedbench.runs.claims import Running
+
+AnySuite = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[SUITE]", help="A suite's name, or the path of a .toml file; without one: all that the folder holds."
+    ),
+]
 
 
-def status(suite: SuiteName, only: Only = None, seeds: Seeds = None, results: Results = DEFAULT_RESULTS) -> None:
+def status(suite: AnySuite = None, only: Only = None, seeds: Seeds = None, results: Results = DEFAULT_RESULTS) -> None:
     """What of a suite is there, running, failed and missing, and how long the rest takes.
 
-    Running is what a process on any machine that shares the folder is working on at this moment.
+    Running is what a process on any machine that shares the folder is working on at this moment. Without SUITE: the records
+    of the folder by the suite that made them, runs that were given by options among them, and what is running there.
     """
     from fedbench.cli.lazy import defer_torch
+    from fedbench.errors import UserError
 
     defer_torch()
-    from fedbench.cli.output import console, count, duration, table
+    if suite is None:
+        if only or seeds is not None:
+            raise UserError("--only and --seeds choose from a suite: name it, as in fedbench status SUITE --seeds 3.")
+        _folder(results)
+        return
+    from fedbench.cli.output import console, count, duration
     from fedbench.runs.standing import standing
     from fedbench.scenarios.suite import load_suite
 
@@ -39,13 +64,51 @@ def status(suite: SuiteName, only: Only = None, seeds: Seeds = None, results: Re
         text += f"; of {count(len(left) - len(known), 'run')} no past timing is known" if len(known) < len(left) else ""
         out.print(f"{text}.")
     if found.at_work:
-        again = any(each.lost for each in found.at_work.values())
-        shown = [
-            (str(run), each.host, each.process, each.began.partition(".")[0], *([each.lost or ""] if again else []))
-            for run, each in found.at_work.items()
-        ]
-        names = ("running", "machine", "process", "since (UTC)", *(["lost before"] if again else []))
-        out.print(table(names, shown, right=("process", "lost before")))
+        out.print(_at_work((str(run), each) for run, each in found.at_work.items()))
     if found.failed:
         run, error = next(iter(found.failed.items()))
         out.print(f"First that failed: {run}: {(error.splitlines() or ['no reason given'])[0]}", soft_wrap=True)
+
+
+def _folder(results: Path) -> None:
+    """Say what records a folder holds, and what is running there."""
+    import duckdb
+
+    from fedbench.cli.output import console, count, table
+    from fedbench.errors import ResultsError
+    from fedbench.runs.claims import running
+    from fedbench.runs.results import scan
+
+    if not results.is_dir():
+        raise ResultsError(f"there is no results folder {str(results)!r}; runs go into it by --results {results}.")
+    busy = running(results)
+    found = scan([results], curves=False)
+    with duckdb.connect() as database:
+        database.register("records", found.table)
+        rows = database.execute(
+            "select coalesce(suite, '-') as suite, count(*), count(*) filter (status = 'ok'),"
+            " count(*) filter (status = 'diverged'), count(*) filter (status = 'failed'),"
+            " strftime(max(started_at), '%Y-%m-%d %H:%M') from records group by suite order by suite"
+        ).fetchall()
+    out = console()
+    damaged = f"; {count(len(found.damaged), 'file')} without a whole record" if found.damaged else ""
+    out.print(f"{results}: {count(len(found.table), 'record')}, {len(busy):,} running{damaged}.", soft_wrap=True)
+    if rows:
+        names = ("suite", "records", "ok", "diverged", "failed", "last began (UTC)")
+        out.print(table(names, [[str(cell) for cell in row] for row in rows], right=names[1:5]))
+    if busy:
+        out.print(_at_work((each.run_id, each) for each in busy))
+
+
+def _at_work(runs: Iterable[tuple[str, Running]]) -> Table:
+    """Runs under way, and where; ``runs``: what each is called, and who is at it."""
+    from fedbench.cli.output import table
+
+    busy = list(runs)
+    again = any(each.lost for _, each in busy)
+    shown = [
+        (name, each.host, str(each.process), each.began.partition(".")[0], *([str(each.lost or "")] if again else []))
+        for name, each in busy
+    ]
+    names = ("running", "machine", "process", "since (UTC)", *(["lost before"] if again else []))
+    return table(names, shown, right=("process", "lost before"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -245,6 +246,8 @@ def _run_again(found: Verified, wanted: _Wanted, quiet: bool) -> _Again:
     import functools
     import secrets
 
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     from fedbench.cli.output import console, count, duration
     from fedbench.runs.execution import default_jobs
     from fedbench.submission import repeat
@@ -274,12 +277,17 @@ def _run_again(found: Verified, wanted: _Wanted, quiet: bool) -> _Again:
         check.note(f"it would come among the first three of \u201c{board}\u201d, so all its runs are repeated.")
         budget = float("inf")
 
+    out = console(err=True)
+    clock = Progress(SpinnerColumn(), TextColumn("repeating"), TimeElapsedColumn(), console=out, transient=True)
+
     def tell(runs: int, seconds: float) -> None:
         if not quiet:
             text = f"repeating {count(runs, 'run')} of {total:,}, about {duration(seconds)} (draw --seed {seed}) ..."
-            console(err=True).print(text, soft_wrap=True)
+            out.print(text, soft_wrap=True)
+            clock.add_task("")
 
-    repeated = repeat_within(order, least, budget, wanted.jobs or default_jobs("cpu"), rerun, tell)
+    with clock if out.is_terminal and not quiet else contextlib.nullcontext():
+        repeated = repeat_within(order, least, budget, wanted.jobs or default_jobs("cpu"), rerun, tell)
     return _Again(seed, total, repeated, sure, rerun)
 
 

@@ -124,7 +124,20 @@ def test_one_part_of_a_suite_and_what_is_left_of_it(suite: Path, tmp_path: Path)
         assert " ".join(words[:13]) == "tiny: 2 runs: 1 ok, 0 diverged, 0 failed, 1 running, 0 missing."
         assert socket.gethostname() in words
         assert str(os.getpid()) in words
+        words = said("status").split()
+        assert " ".join(words[1:5]) == "1 record, 1 running."
+        assert words[words.index("tiny") :][:5] == ["tiny", "1", "1", "0", "0"]
+        assert plan.todo[0].id in words
     assert "1 missing." in said("status", str(suite))
+    assert "1 record, 0 running." in said("status")
+
+
+def test_the_standing_of_a_folder_that_is_none(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["status", "--results", str(tmp_path / "no")])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "there is no results folder" in done.stderr
+    done = CliRunner().invoke(app, ["status", "--seeds", "3", "--results", str(tmp_path)])
+    assert "choose from a suite: name it" in done.stderr
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
