@@ -279,12 +279,12 @@ def _run_again(found: Verified, wanted: _Wanted, quiet: bool) -> _Again:
 
     out = console(err=True)
     clock = Progress(SpinnerColumn(), TextColumn("repeating"), TimeElapsedColumn(), console=out, transient=True)
+    clock.add_task("")
 
     def tell(runs: int, seconds: float) -> None:
         if not quiet:
             text = f"repeating {count(runs, 'run')} of {total:,}, about {duration(seconds)} (draw --seed {seed}) ..."
             out.print(text, soft_wrap=True)
-            clock.add_task("")
 
     with clock if out.is_terminal and not quiet else contextlib.nullcontext():
         repeated = repeat_within(order, least, budget, wanted.jobs or default_jobs("cpu"), rerun, tell)

@@ -63,6 +63,17 @@ def test_the_verdict_says_what_the_draw_would_have_found(
     )
 
 
+def test_a_terminal_is_shown_how_long_it_takes(
+    submitted: Submitted, tmp_path: Path, known: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    run = run_verify(tmp_path, submitted.data, "--yes", "--runs", "2", "--jobs", "1")
+    assert run.exit_code == 0, run.stderr
+    assert re.search(r"repeating .*\d:\d\d:\d\d", run.stderr)
+    assert "repeating 2 runs of 8, about " in run.stderr
+    assert len(known) == 2
+
+
 def better(row: Row) -> None:
     """In the end four fifths of the users are shown the target, these and no others, and the curve rises to them."""
     (places,) = row["target_places"]
