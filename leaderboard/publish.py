@@ -1,7 +1,7 @@
-"""Everything that is made of the published records of `core`: ``python leaderboard/publish.py``.
+"""Everything that is made of the published records: ``python leaderboard/publish.py``.
 
-LEADERBOARD.md, the pictures of doses and defenses, and what stands between marks in the README and in NOTES.md: they say the
-same.
+LEADERBOARD.md, boards of other suites, the pictures of doses and defenses, and what stands between marks in the README and in
+NOTES.md: they say the same.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 README, NOTES = HERE.parent / "README.md", HERE / "NOTES.md"
 RESULTS = HERE / "results"
 RECORDS = [RESULTS / "core.parquet", RESULTS / "core-ml-100k.parquet", *RESULTS.glob("submitted")]
+BOARDS = {"ADAPTIVE.md": ("adaptive", 10), "UNTARGETED.md": ("core-untargeted", 5), "VISUAL.md": ("core-visual", 10)}
+"""Boards of suites of their own, over all records, with their K: `fedbench leaderboard --suite SUITE --k K`."""
 COLUMNS = {
     "Attacks by half-exposure dose": ("rank", "attack", "mean dose", "reached", "ER@10", "beats", "knows", "on"),
     "Defenses by": (
@@ -61,8 +63,16 @@ def filled(text: str, found: dict[str, str], name: str) -> str:
     return text
 
 
+def board_of(file: str) -> str:
+    """One of :data:`BOARDS`, as Markdown."""
+    suite, k = BOARDS[file]
+    return markdown(make_board(Database([RESULTS], k, (), suite)))
+
+
 def main() -> None:
     """Write it all."""
+    for name in BOARDS:
+        (HERE / name).write_text(board_of(name), encoding="utf-8")
     database = Database(RECORDS, 10)
     board = make_board(database)
     (HERE / "LEADERBOARD.md").write_text(markdown(board), encoding="utf-8")

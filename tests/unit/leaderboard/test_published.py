@@ -40,6 +40,12 @@ def test_readme_and_board_say_what_the_records_do(publish: ModuleType) -> None:
         assert publish.finding_line(finding) in readme
 
 
+@pytest.mark.parametrize("name", ["ADAPTIVE.md", "UNTARGETED.md", "VISUAL.md"])
+def test_boards_of_other_suites_say_what_the_records_do(publish: ModuleType, name: str) -> None:
+    assert sorted(publish.BOARDS) == ["ADAPTIVE.md", "UNTARGETED.md", "VISUAL.md"]
+    assert (ROOT / "leaderboard" / name).read_text(encoding="utf-8") == publish.board_of(name)
+
+
 def test_notes_say_how_far_the_adaptive_plan_can_be_trusted(publish: ModuleType) -> None:
     table = publish.held_out.table(publish.RECORDS)
     notes = (ROOT / "leaderboard" / "NOTES.md").read_text(encoding="utf-8")
