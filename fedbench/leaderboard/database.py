@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from fedbench.errors import UserError, unknown
 from fedbench.leaderboard.displaced import with_displacement
-from fedbench.leaderboard.popularity import popularity_beside
+from fedbench.leaderboard.popularity import POPULARITY, popularity_beside
 from fedbench.runs.record import SUBGROUP_COLUMNS, schema
 from fedbench.runs.results import Found, no_results, scan
 from fedbench.texts import count
@@ -78,29 +79,34 @@ class Database:
         self._kept: dict[object, Any] = {}
         self._load(table)
         self._select(only, suite)
+        self._mark()
         self._view()
+
+    def _load(self, read: pa.Table) -> None:
+        """The view ``records`` of what was read."""
+        self.connection.register("read", with_displacement(read, LENGTHS))
+        types = self.connection.execute("select column_name, column_type from (describe read)").fetchall()
+        columns = {name: _column(name, kind) for name, kind in types}
+        source = "read"
+        popularity = popularity_beside(self.found.files)
+        if len(popularity):
+            self.connection.register("known", popularity)
+            columns |= {name: f"coalesce({columns[name]}, known.{name})" for name in POPULARITY}
+            source += " left join known on known.run = baseline_id || '-s' || seed"
+        listed = ", ".join(f'{column} as "{name}"' for name, column in columns.items())
+        self.connection.execute(f"create temp view records as select {listed} from {source}")
+
+    def _mark(self) -> None:
+        """The table ``marked`` of ``records``, which are let go."""
+        self.connection.execute(_sql("marked.sql"))
+        self.connection.execute("drop view if exists temp.records; drop table if exists kept")
+        for name in ("records", "read", "known"):
+            self.connection.unregister(name)
 
     def _view(self) -> None:
         """Make the views, and lock everything."""
-        views = resources.files("fedbench.leaderboard").joinpath("views.sql").read_text(encoding="utf-8")
-        self.connection.execute(views.replace("$K", str(self.k)).replace("$H", str(min(self.k, 20))))
+        self.connection.execute(_sql("views.sql").replace("$K", str(self.k)).replace("$H", str(min(self.k, 20))))
         self.connection.execute("set lock_configuration = true")
-
-    def _load(self, records: pa.Table) -> None:
-        """The table ``runs``."""
-        self.connection.register("records", with_displacement(records, LENGTHS))
-        types = self.connection.execute("select column_name, column_type from (describe records)").fetchall()
-        self.connection.execute(
-            f"create table runs as select {', '.join(_column(*each) for each in types)} from records"
-        )
-        self.connection.unregister("records")
-        self.connection.register("known_popularity", popularity_beside(self.found.files))
-        self.connection.execute(
-            "update runs set popularity_hr_10 = coalesce(runs.popularity_hr_10, p.popularity_hr_10),"
-            " popularity_hr_full_10 = coalesce(runs.popularity_hr_full_10, p.popularity_hr_full_10)"
-            " from known_popularity p where p.run = runs.baseline_id || '-s' || runs.seed"
-        )
-        self.connection.unregister("known_popularity")
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """The rows of a query as dictionaries.
@@ -109,8 +115,8 @@ class Database:
             UserError: when DuckDB refuses the query; its message on one line.
         """
         table = self.table(query, parameters)
-        columns = [_values(column) for column in table.columns]
-        return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+        names, columns = table.column_names, [_values(column) for column in table.columns]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def kept(self, key: object, make: Callable[[], T]) -> T:
         """What ``make`` returns, which is called once for each key; it is shared and not to be changed."""
@@ -136,14 +142,15 @@ class Database:
     def at(self, k: int) -> Database:
         """The same runs with lists of length ``k``; no file is read again."""
         made = self._sibling(k)
-        made.connection.register("runs", self.table("select * from runs"))
+        made.connection.register("marked", self.table("select * from marked"))
         made._view()
         return made
 
     def without_seed(self, seed: int) -> Database:
         """The runs of all other seeds; no file is read again."""
         made = self._sibling(self.k)
-        made.connection.register("runs", self.table("select * from runs where seed <> ?", [seed]))
+        made.connection.register("records", self.table("select * from runs where seed <> ?", [seed]))
+        made._mark()
         made._view()
         return made
 
@@ -209,7 +216,7 @@ class Database:
         places = {key: self._place(key, columns) for key in wanted}
         keys = list(dict.fromkeys(["scenario_id", *(column for column, _ in places.values())]))
         listed = ", ".join(f'"{key}"' for key in keys)
-        values = self.rows(f"select distinct {listed} from runs")
+        values = self.rows(f"select distinct {listed} from records")
         chosen = [
             row
             for row in values
@@ -222,16 +229,15 @@ class Database:
         self.connection.register("chosen_values", pa.Table.from_pylist(chosen))
         same = " and ".join(f'r."{key}" is not distinct from v."{key}"' for key in keys)
         self.connection.execute(
-            f"create table kept as select r.* from runs r where exists (select 1 from chosen_values v where {same})"
+            f"create table kept as select r.* from records r where exists (select 1 from chosen_values v where {same})"
         )
         self.connection.execute(
-            "insert into kept select r.* from runs r where r.run_id not in (select run_id from kept) and exists ("
+            "insert into kept select r.* from records r where r.run_id not in (select run_id from kept) and exists ("
             " select 1 from kept k where r.seed = k.seed"
             " and r.scenario_id in (k.clean_id, k.undefended_id, k.baseline_id))"
         )
         self.connection.unregister("chosen_values")
-        self.connection.execute("drop table runs")
-        self.connection.execute("alter table kept rename to runs")
+        self.connection.execute("create or replace temp view records as select * from kept")
 
     def _place(self, key: str, columns: Sequence[str]) -> tuple[str, str | None]:
         """A column, and the field in it of ``protocol.learning_rate`` and its like, or of a protocol's field by itself.
@@ -245,7 +251,7 @@ class Database:
         kind, field = (kind, field) if dot else ("protocol", key)
         column, fields = f"{kind}_params", set[str]()
         if column in columns:
-            for row in self.rows(f'select distinct "{column}" as params from runs'):
+            for row in self.rows(f'select distinct "{column}" as params from records'):
                 fields |= set(json.loads(row["params"] or "{}"))
         if field in fields:
             return column, field
@@ -265,7 +271,7 @@ class Database:
         try:
             loaded = load_suite(suite)
         except UserError:
-            ran = {row["scenario_id"] for row in self.rows("select scenario_id from runs where suite = ?", [suite])}
+            ran = {row["scenario_id"] for row in self.rows("select scenario_id from records where suite = ?", [suite])}
             if not ran:
                 raise
             return ran
@@ -281,7 +287,7 @@ class Database:
         own = {kind: {cell[kind] for cell in cells} for kind in KINDS}
         rest: dict[tuple[str, ...], set[str]] = {}
         found = set()
-        for row in self.rows("select distinct scenario_id, scenario_json, suite from runs"):
+        for row in self.rows("select distinct scenario_id, scenario_json, suite from records"):
             if row["scenario_id"] in known:
                 continue
             cell = json.loads(row["scenario_json"])
@@ -345,47 +351,68 @@ def of_one_data(records: pa.Table) -> tuple[pa.Table, list[str]]:
     Data that are imported again under their name give other numbers: such runs are no pairs. Where a split is drawn by the
     seed, every seed has data of its own; it is not where two seeds have the same.
     """
-    columns = ("dataset", "split", "protocol_params", "seed", "dataset_fingerprint", "started_at", "status")
-    rows = list(zip(*(records[name].to_pylist() for name in columns), strict=True))
-    duplicates = {text: str(json.loads(text).get("duplicates")) for text in {row[2] for row in rows}}
-    places: dict[tuple[str, str, str], dict[str, list[int]]] = {}
-    for number, (dataset, split, params, _, data, *_, status) in enumerate(rows):
-        if data and status != "failed":
-            places.setdefault((dataset, split, duplicates[params]), {}).setdefault(data, []).append(number)
-    out: set[int] = set()
-    told = []
-    for (dataset, split, _), found in sorted(places.items()):
-        by_seed = not any(len({rows[n][3] for n in runs}) > 1 for runs in found.values())
-        groups: dict[object, dict[str, list[int]]] = {}
-        for data, runs in found.items():
-            for n in runs:
-                groups.setdefault(rows[n][3] if by_seed else None, {}).setdefault(data, []).append(n)
+    key = ["dataset", "split", "protocol_params", "seed", "dataset_fingerprint"]
+    table = records.select([*key, "started_at"]).append_column("number", pa.array(range(len(records)), pa.int64()))
+    counts = (pc.field("dataset_fingerprint") != "") & (pc.field("status") != "failed")
+    measured = table.append_column("status", records["status"]).filter(counts)
+    grouped = measured.group_by(key).aggregate([("started_at", "max"), ("number", "min"), ("number", "count")])
+    places: dict[tuple[str, str, str], list[Row]] = {}
+    for row in grouped.sort_by("number_min").to_pylist():
+        duplicates = str(json.loads(row["protocol_params"]).get("duplicates"))
+        places.setdefault((row["dataset"], row["split"], duplicates), []).append(row)
+    out, told = [], []
+    for (dataset, split, _), found in sorted(places.items(), key=lambda item: item[0]):
+        seeds: dict[str, set[int]] = {}
+        for row in found:
+            seeds.setdefault(row["dataset_fingerprint"], set()).add(row["seed"])
+        by_seed = all(len(own) == 1 for own in seeds.values())
+        groups: dict[object, list[Row]] = {}
+        for row in found:
+            groups.setdefault(row["seed"] if by_seed else None, []).append(row)
         for group in groups.values():
-            newest = max(group, key=lambda data: max(rows[n][5] for n in group[data]))
-            others = [n for data, runs in group.items() if data != newest for n in runs]
+            latest: dict[str, datetime] = {}
+            for row in group:
+                data = row["dataset_fingerprint"]
+                latest[data] = max(latest.get(data, row["started_at_max"]), row["started_at_max"])
+            newest = max(latest, key=lambda data: latest[data])
+            others = [row for row in group if row["dataset_fingerprint"] != newest]
             if others:
-                out.update(others)
+                out += others
                 told.append(
-                    f"{count(len(others), 'run')} on {dataset} ({split}) left out: made on other data"
-                    f" ({', '.join(sorted({rows[n][4][:8] for n in others}))}) than the newest ({newest[:8]});"
-                    f" `fedbench run` runs such again."
+                    f"{count(sum(row['number_count'] for row in others), 'run')} on {dataset} ({split}) left out: made on"
+                    f" other data ({', '.join(sorted({row['dataset_fingerprint'][:8] for row in others}))}) than the newest"
+                    f" ({newest[:8]}); `fedbench run` runs such again."
                 )
-    kept = pa.array([number not in out for number in range(len(rows))], pa.bool_())
-    return (records.filter(kept) if out else records), told
+    if out:
+        left_out = {tuple(row[name] for name in key) for row in out}
+        rows = zip(*(measured[name].to_pylist() for name in (*key, "number")), strict=True)
+        numbers = [number for *own, number in rows if tuple(own) in left_out]
+        records = records.filter(pc.invert(pc.is_in(table["number"], pa.array(numbers))))
+    return records, told
+
+
+def _sql(name: str) -> str:
+    return resources.files("fedbench.leaderboard").joinpath(name).read_text(encoding="utf-8")
 
 
 def _column(name: str, kind: str) -> str:
-    """A column of ``runs``; a metric that is not finite, which no run writes, is missing instead of the highest."""
-    return f'case when isfinite("{name}") then "{name}" end as "{name}"' if kind == "DOUBLE" else f'"{name}"'
+    """A column of ``records``; a metric that is not finite, which no run writes, is missing instead of the highest."""
+    return f'case when isfinite(read."{name}") then read."{name}" end' if kind == "DOUBLE" else f'read."{name}"'
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
     """A column as Python values; equal texts are one object, which is made and hashed once."""
-    if not pa.types.is_string(column.type):
-        return list(column.to_pylist())
-    coded = column.combine_chunks().dictionary_encode()
-    texts = [*coded.dictionary.to_pylist(), None]
-    return [texts[-1 if code is None else code] for code in coded.indices.to_pylist()]
+    array = column.combine_chunks()
+    if pa.types.is_string(array.type):
+        coded = array.dictionary_encode()
+        texts = [*coded.dictionary.to_pylist(), None]
+        return [texts[code] for code in coded.indices.fill_null(-1).to_numpy().tolist()]
+    if not pa.types.is_integer(array.type) and not pa.types.is_floating(array.type):
+        return list(array.to_pylist())
+    values: list[Any] = array.fill_null(0).to_numpy().tolist()
+    for place in pc.indices_nonzero(array.is_null()).to_pylist():
+        values[place] = None
+    return values
 
 
 def _globs(only: Sequence[str]) -> dict[str, list[str]]:

@@ -113,14 +113,11 @@ def dose_curves(database: Database) -> list[Curve]:
     """
 
     def make() -> list[Curve]:
-        rows = [
-            row
-            for row in load(database, "select * from attacks order by run_id")
-            if str(row["target"]).startswith(PER_SEED)
-            and row["attack_goal"] == Goal.PROMOTE
-            and row["status"] != "failed"
-        ]
-        return list(_curves(rows))
+        query = (
+            f"select * from attacks where starts_with(target, '{PER_SEED}') and attack_goal = '{Goal.PROMOTE}'"
+            " and status <> 'failed' order by run_id"
+        )
+        return list(_curves(load(database, query)))
 
     found: list[Curve] = database.kept("dose curves", make)
     return found

@@ -1,43 +1,25 @@
 -- Views over the records of runs. $K is the list length of the ranking, 5, 10, 20 or 30.
 
--- Which runs are broken: they diverged, or HR@10 at the end fell below broken_below, that of recommending by popularity or, where
--- that is not known or the run of the same seed without attack and defense does not reach it either, half of what this run has.
-create or replace table broken_runs as
-with ended as (
-select run_id, baseline_id, scenario_id, seed, status, case when ranking = 'full' then hr_full_10 else hr_10 end as hr_at_10,
-       case when ranking = 'full' then popularity_hr_full_10 else popularity_hr_10 end as popularity_hr
-from runs)
-select r.run_id, r.popularity_hr, r.hr_at_10,
-       case when b.hr_at_10 < coalesce(r.popularity_hr, b.hr_at_10 + 1) then b.hr_at_10 / 2 else r.popularity_hr end
-       as broken_below,
-       r.status = 'diverged' or (r.status = 'ok' and coalesce(r.hr_at_10 < broken_below, false)) as broken
-from ended r
-left join ended b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.status = 'ok';
+create or replace view runs as
+select * exclude (popularity_hr, hr_at_10, broken_below, broken, num_targets, superseded, visual) from marked;
 
 -- One row a run. hr is the headline hit ratio: against sampled negatives, or by full ranking, as its protocol says; hr_chosen
 -- and ndcg_chosen are by the same ranking at the evaluation that is best on validation items, without any at the last one.
--- superseded: there are runs of a newer version of its attack, defense or model; the views below leave such a run out.
--- visual: its model reads images of items. A table, as is quality: all else reads it several times. Its curve is in runs.
-create or replace table headline as
-select * exclude (newest_attack, newest_defense, newest_model, curve),
+-- The views below leave out what is superseded. Its curve is in runs.
+create or replace view headline as
+select * exclude (curve, num_targets, superseded, visual),
        er_$K as er, er_in_$K as er_in, er_out_$K as er_out, dr_$K as dr, er_$K_peak as er_peak, er_$K_peak_epoch as er_peak_epoch, er_$K_tail as er_tail,
-       cast(json_extract(scenario_json, '$.num_targets') as integer) as num_targets,
+       num_targets,
        case when ranking = 'full' then hr_full_$H else hr_$H end as hr,
        case when ranking = 'full' then coalesce(hr_full_$H_best, hr_full_$H) else hr_$H end as hr_chosen,
        case when ranking = 'full' then coalesce(ndcg_full_$H_best, ndcg_full_$H) else ndcg_$H end as ndcg_chosen,
-       attack_version < newest_attack or coalesce(defense_version, 1) < newest_defense
-       or coalesce(model_version, 1) < newest_model as superseded,
-       model in (select model from runs where extractor is not null) as visual
-from runs
-join (select attack, max(attack_version) as newest_attack from runs group by attack) using (attack)
-join (select defense, max(coalesce(defense_version, 1)) as newest_defense from runs group by defense) using (defense)
-join (select model, max(coalesce(model_version, 1)) as newest_model from runs group by model) using (model)
-join broken_runs using (run_id);
+       superseded, visual
+from marked;
 
 -- One row for each evaluation of each run.
 create or replace view curves as
 select run_id, scenario_id, seed, dataset, model, attack, defense, malicious_ratio, point.*
-from (select *, unnest(curve) as point from runs);
+from (select *, unnest(curve) as point from marked);
 
 -- Attacked runs beside their clean twin of the same seed: what the attack gains, and what it costs in quality. er_earned is 0 of
 -- a broken run: who ruins a recommender has promoted nothing. er_in and er_out: inside and outside of the subgroup of users that
@@ -83,7 +65,7 @@ left join headline b on b.scenario_id = r.baseline_id and b.seed = r.seed and b.
 where r.attack <> 'none' and r.defense <> 'none' and not r.superseded and not (r.visual and r.attack_goal = 'promote');
 
 -- Headline quality where a run that diverged has none left, and a run that failed has no number.
-create or replace table quality as
+create or replace view quality as
 select * replace (
        case status when 'ok' then hr when 'diverged' then 0 end as hr,
        case status when 'ok' then hr_chosen when 'diverged' then 0 end as hr_chosen,

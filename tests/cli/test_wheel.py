@@ -30,7 +30,12 @@ def test_what_is_in_them(tmp_path: Path) -> None:
     wheel, sdist = build(ROOT, tmp_path / "wheel", "-t", "wheel"), build(ROOT, tmp_path / "sdist", "-t", "sdist")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"fedbench/_suites/{name}.toml" for name in suite_names()} <= names
-    assert {"fedbench/__init__.pyi", "fedbench/py.typed", "fedbench/leaderboard/views.sql"} <= names
+    assert {
+        "fedbench/__init__.pyi",
+        "fedbench/py.typed",
+        "fedbench/leaderboard/views.sql",
+        "fedbench/leaderboard/marked.sql",
+    } <= names
     assert {"fedbench/leaderboard/page/page.html", "fedbench/plugins/templates/suite.toml.txt"} <= names
     assert not [name for name in names if name.startswith(("tests", "leaderboard")) or name.endswith(".parquet")]
     with tarfile.open(sdist) as archive:

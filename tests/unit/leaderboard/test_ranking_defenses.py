@@ -228,12 +228,9 @@ def test_the_cost_is_the_median_over_pairs_on_the_same_hardware(tmp_path: Path) 
 def test_records_without_a_card_take_that_of_the_installed_defense(tmp_path: Path) -> None:
     write(tmp_path, *undefended(), *under("norm-bound", 0.1, 0.1, 0.6), *under("gone", 0.1, 0.1, 0.6))
     database = Database([tmp_path])
-    database.connection.execute("create table old as select * from runs")
     database.connection.execute(
-        "update old set defense_family = null, defense_knowledge = null, defense_assumes = null"
+        "update marked set defense_family = null, defense_knowledge = null, defense_assumes = null"
     )
-    database.connection.execute("delete from runs")
-    database.connection.execute("insert into runs select * from old")
     rows = {row.defense: row for row in rank_defenses(database.at(10))}
     assert (rows["norm-bound"].family, rows["norm-bound"].assumes) == ("clipping", "nothing")
     assert (rows["gone"].family, rows["gone"].assumes) == ("", "")
