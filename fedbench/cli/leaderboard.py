@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +59,7 @@ def leaderboard(
     from fedbench.leaderboard.board import make_board
     from fedbench.leaderboard.render import headline, markdown
 
-    database = open_database(results, k, only or (), suite, curves=html is not None)
+    database = open_database(results, k, only or (), suite, curves=_curves_of_a_page(k) if html is not None else False)
     board = make_board(database)
     if out is not None:
         write_text(out, markdown(board))
@@ -96,6 +97,12 @@ def leaderboard(
     for file in (out, picture, page):
         if file is not None:
             console(err=True).print(f"written to {file}", soft_wrap=True)
+
+
+def _curves_of_a_page(k: int) -> list[str]:
+    from fedbench.leaderboard.page import curve_metrics
+
+    return curve_metrics(k)
 
 
 def _print_brief(board: Board) -> None:
@@ -219,7 +226,11 @@ def usual_folder() -> Path:
 
 
 def open_database(
-    results: list[Path] | None, k: int, only: list[str] | tuple[str, ...], suite: str | None, curves: bool = True
+    results: list[Path] | None,
+    k: int,
+    only: list[str] | tuple[str, ...],
+    suite: str | None,
+    curves: bool | Sequence[str] = True,
 ) -> Database:
     """The records of the folders that the user named, or of the usual one; damaged files are reported on stderr."""
     from fedbench.cli.lazy import defer_torch

@@ -50,8 +50,8 @@ class Database:
     Args:
         folders: results folders. k: list length K of the headline columns. only: ``key=glob`` filters on runs; the
             twins of selected runs stay, since the others are compared with them. suite: only its scenarios.
-        curves: whether to read the evaluations during training, most of a record, too; without them the view ``curves``
-            is empty.
+        curves: which metrics of the evaluations during training, most of a record, to keep: all, or these; False: none,
+            and the view ``curves`` is empty.
         mixed: keep runs on other data than the newest of their dataset, too; they are no pairs, and nothing is to be ranked.
 
     Raises:
@@ -64,7 +64,7 @@ class Database:
         k: int = 10,
         only: Sequence[str] = (),
         suite: str | None = None,
-        curves: bool = True,
+        curves: bool | Sequence[str] = True,
         mixed: bool = False,
     ) -> None:
         if k not in LENGTHS:
@@ -114,9 +114,14 @@ class Database:
         Raises:
             UserError: when DuckDB refuses the query; its message on one line.
         """
+        columns = self.columns(query, parameters)
+        names = list(columns)
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def columns(self, query: str, parameters: Sequence[Any] = ()) -> dict[str, list[Any]]:
+        """The result of a query column by column; errors as in :meth:`rows`."""
         table = self.table(query, parameters)
-        names, columns = table.column_names, [_values(column) for column in table.columns]
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return {name: _values(table[name]) for name in table.column_names}
 
     def kept(self, key: object, make: Callable[[], T]) -> T:
         """What ``make`` returns, which is called once for each key; it is shared and not to be changed."""

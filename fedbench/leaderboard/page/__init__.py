@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from fedbench.leaderboard.page.build import page_html, write_page
 from fedbench.leaderboard.page.data import page_data
+from fedbench.leaderboard.page.runs import curve_metrics
 
-__all__ = ["page_data", "page_html", "write_page"]
+__all__ = ["curve_metrics", "page_data", "page_html", "write_page"]

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.page.boards import Pool, rounded
 from fedbench.leaderboard.sheets import hit_cut
 
@@ -51,12 +51,11 @@ def records(database: Database) -> dict[str, Any]:
     kinds = database.rows(f"select {', '.join(_ORIGIN)}, list(run_id) as ids from headline group by all")
     made_by = {run: n for n, row in enumerate(kinds) for run in row["ids"]}
     texts = [json.dumps({name: _short(name, row[name]) for name in _ORIGIN}) for row in kinds]
-    table = database.table(
+    columns = database.columns(
         "select run_id, scenario_id as scenario, seed, status, nullif(split_part(error, chr(10), 1), '') as error,"
         " epochs_done as epochs, epochs_planned as planned, suite, strftime(started_at, '%Y-%m-%d') as started, superseded"
         " from headline order by run_id"
     )
-    columns = {name: table[name].to_pylist() for name in table.column_names}
     columns["scenario"] = [places[each] for each in columns["scenario"]]
     columns["origin"] = [origins.add(texts[made_by[run]]) for run in columns.pop("run_id")]
     return {
@@ -76,13 +75,20 @@ def run_metrics(database: Database) -> list[list[float | int | None]]:
         " case when h.ranking = 'full' then h.ndcg_chosen end as ndcg_chosen, u.hr_loss, h.dr"
         " from headline h left join untargeted_attacks u on u.run_id = h.run_id order by h.run_id"
     )
+    found = database.columns(query)
     out = []
-    for row in database.rows(query):
-        values = [_percent(row[name]) for name in METRICS]
+    for row in zip(*(_percents(found[name]) for name in METRICS), strict=True):
+        values = list(row)
         while values and values[-1] is None:
             values.pop()
         out.append(values)
     return out
+
+
+def curve_metrics(k: int) -> list[str]:
+    """The metrics of evaluations that :func:`curves` reads."""
+    h = hit_cut(k)
+    return [f"er_{k}", f"hr_{h}", f"hr_full_{h}"]
 
 
 def curves(database: Database, scenarios: Sequence[Mapping[str, Any]], k: int) -> dict[str, Any]:
@@ -94,34 +100,37 @@ def curves(database: Database, scenarios: Sequence[Mapping[str, Any]], k: int) -
         is against sampled negatives or by full ranking, as the protocol says.
     """
     h = hit_cut(k)
-    measured = f"c.er_{k} as er, case when r.ranking = 'full' then c.hr_full_{h} else c.hr_{h} end as hr"
+    measured = f"point.er_{k} as er, case when ranking = 'full' then point.hr_full_{h} else point.hr_{h} end as hr"
     sums = ", ".join(
         f"avg({name}) as {name}, min({name}) as {name}_low, max({name}) as {name}_high" for name in _CURVES
     )
     query = (
-        f"select scenario_id, epoch, count(*) as seeds, {sums} from (select c.scenario_id, c.epoch, {measured}"
-        " from curves c join runs r on r.run_id = c.run_id where r.status = 'ok')"
+        f"select scenario_id, epoch, count(*) as seeds, {sums} from (select scenario_id, point.epoch as epoch, {measured}"
+        " from (select scenario_id, ranking, unnest(curve) as point from runs where status = 'ok'))"
         " group by scenario_id, epoch order by scenario_id, epoch"
     )
-    points: dict[str, list[Row]] = {}
-    for row in database.rows(query):
-        points.setdefault(row["scenario_id"], []).append(row)
+    found = database.columns(query)
+    values = {name: found[name] for name in ("epoch", "seeds")}
+    values |= {name: _percents(found[name], 1) for name in found if name.startswith(_CURVES)}
+    ends = dict[str, tuple[int, int]]()
+    for place, scenario in enumerate(found["scenario_id"]):
+        ends[scenario] = (ends.get(scenario, (place,))[0], place + 1)
     series = Pool()
     return {
-        "curves": [_curve(points[each["id"]], series) if each["id"] in points else None for each in scenarios],
+        "curves": [
+            _curve({name: values[name][slice(*ends[each["id"]])] for name in values}, series)
+            if each["id"] in ends
+            else None
+            for each in scenarios
+        ],
         "series": series.values,
     }
 
 
-def _curve(points: Sequence[Row], series: Pool) -> dict[str, Any]:
-    out: dict[str, Any] = {
-        "epochs": series.add([point["epoch"] for point in points]),
-        "seeds": max(point["seeds"] for point in points),
-    }
+def _curve(points: Mapping[str, list[Any]], series: Pool) -> dict[str, Any]:
+    out: dict[str, Any] = {"epochs": series.add(points["epoch"]), "seeds": max(points["seeds"])}
     for name in _CURVES:
-        mean, low, high = (
-            [_percent(point[column], 1) for point in points] for column in (name, f"{name}_low", f"{name}_high")
-        )
+        mean, low, high = (points[column] for column in (name, f"{name}_low", f"{name}_high"))
         if any(value is not None for value in mean):
             out[name] = [series.add(line) for line in ([mean] if low == high else [mean, low, high])]
     return out
@@ -133,5 +142,5 @@ def _short(name: str, value: Any) -> Any:
     return value[:12] if hashed and value else value
 
 
-def _percent(value: float | None, digits: int = 2) -> float | int | None:
-    return None if value is None else rounded(100 * value, digits)
+def _percents(values: Sequence[float | None], digits: int = 2) -> list[float | int | None]:
+    return [None if value is None else rounded(100 * value, digits) for value in values]
