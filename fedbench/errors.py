@@ -61,4 +61,6 @@ def missing_extra(extra: str, what: str) -> UserError:
     Args:
         extra: its name in ``pyproject.toml``. what: what needs it, such as ``"defense 'jpeg'"``.
     """
-    return UserError(f"{what} needs packages that are not installed: pip install 'fedbench[{extra}]'.")
+    return UserError(
+        f"{what} needs packages that are not installed: pip install '.[{extra}]' in a checkout of fedbench."
+    )

@@ -219,7 +219,7 @@ def _here(cls: Any) -> str:
     from importlib.util import find_spec
 
     if not all(map(find_spec, cls.packages)):
-        return "no: pip install 'fedbench[vision]'"
+        return "no: pip install '.[vision]' in a checkout of fedbench"
     download = getattr(cls, "download", None)
     if download is not None:
         from fedbench.vision.weights import weights_here

@@ -107,7 +107,9 @@ class PerceptronRecommender(Recommender):
         of_users = dense["W1"][:, :d] @ users.T
         of_items = dense["W1"][:, d:] @ self._item_inputs(params).T + dense["b1"][:, None]
         scores = users.new_empty(len(users), len(params.items))
-        few = max(1, (2**26 if users.is_cuda else 2**17) // len(params.items))
+        # On a GPU two layers of a block take half a GiB, whatever their width.
+        wide = 2**26 // max(self.params.hidden) if users.is_cuda else 2**17
+        few = max(1, wide // len(params.items))
         for start in range(0, len(users), few):
             out = scores[start : start + few]
             a = (of_users[:, start : start + few, None] + of_items[:, None]).relu_().flatten(1)

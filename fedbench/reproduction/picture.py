@@ -11,7 +11,7 @@ from fedbench.reproduction.report import Report
 def draw(report: Report, path: str) -> None:
     """ER@K and HR@K over epochs, a panel for each dataset and model and a line for each attack, as PNG, SVG or PDF.
 
-    Needs matplotlib (``pip install fedbench[plot]``).
+    Needs matplotlib (``pip install '.[plot]'``).
     """
     from matplotlib.figure import Figure
 

@@ -79,7 +79,7 @@ def run_on_ray(
     try:
         import ray
     except ImportError:
-        raise UserError("--executor ray needs Ray: pip install 'fedbench[ray]'.") from None
+        raise UserError("--executor ray needs Ray: pip install '.[ray]' in a checkout of fedbench.") from None
     given = _numbers(options)
     logs = results.absolute() / LOGS
     with contextlib.redirect_stdout(sys.stderr):  # what Ray has to say is no verdict

@@ -55,6 +55,7 @@ def run(
     on_evaluation: Callable[[Progress], None] | None = None,
     on_start: Callable[[Federation], None] | None = None,
     on_images: Callable[[str], None] | None = None,
+    threads: int | None = 1,
 ) -> RunRecord:
     """Run ``scenario`` once with ``seed``.
 
@@ -65,11 +66,13 @@ def run(
         device: ``"cpu"`` or ``"cuda"``. suite: the name to note in the record.
         on_evaluation: called after every evaluation. on_start: called before the first round.
         on_images: told now and then, before that, how many of the images are read or purified.
+        threads: of torch while it runs. On more than one, rounds this small are seldom faster, on a busy machine many times
+            slower, and sums may come out in another order; None: as many as torch has been set to.
 
     Raises:
         UserError: for what no run can mend: unknown names, impossible combinations, missing data.
     """
-    with repeatable(torch.device(device)):
+    with repeatable(torch.device(device)), on_threads(threads):
         return _run(scenario, seed, device, suite, on_evaluation, on_start, on_images)
 
 
@@ -267,6 +270,25 @@ def _data_columns(split: Split) -> dict[str, Any]:
         "duplicates_removed": (report.train_duplicates + report.heldout_duplicates) if dropped else 0,
         "leaked_removed": report.leaked if dropped else 0,
     }
+
+
+def run_as_set(scenario: Scenario, seed: int, **options: Any) -> RunRecord:
+    """:func:`run` on as many threads as torch has been set to: what workers do, who are told a number."""
+    return run(scenario, seed, threads=None, **options)
+
+
+@contextlib.contextmanager
+def on_threads(count: int | None) -> Iterator[None]:
+    """So many threads of torch for a while; None: as many as there are."""
+    if count is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

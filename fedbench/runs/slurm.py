@@ -31,7 +31,7 @@ def submit(arguments: Sequence[str], results: Path, tasks: int, cores: int, opti
     try:
         import submitit
     except ImportError:
-        raise UserError("--executor slurm needs submitit: pip install 'fedbench[slurm]'.") from None
+        raise UserError("--executor slurm needs submitit: pip install '.[slurm]' in a checkout of fedbench.") from None
     known = set(submitit.SlurmExecutor._valid_parameters())
     own: dict[str, int | str] = {"cpus_per_task": cores}
     more: dict[str, int | str] = {}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fedbench.federation.simulation import Federation
     from fedbench.runs.claims import Claim
 
-EXECUTE = "fedbench.runs.run:run"
+EXECUTE = "fedbench.runs.run:run_as_set"
 """``module:function`` that turns a scenario and a seed into a record."""
 
 

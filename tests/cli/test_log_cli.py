@@ -125,7 +125,10 @@ def test_a_folder_that_takes_no_files_is_told_once(tmp_path: Path) -> None:
     ("form", "message"),
     [
         ("tensorbord", "Unknown log 'tensorbord'. Did you mean 'tensorboard'?"),
-        ("wandb", "--log wandb needs packages that are not installed: pip install 'fedbench[wandb]'."),
+        (
+            "wandb",
+            "--log wandb needs packages that are not installed: pip install '.[wandb]' in a checkout of fedbench.",
+        ),
     ],
 )
 def test_mistakes_are_one_line(form: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,5 +67,5 @@ def test_mistakes_are_one_line(kind: str, results: Path, tmp_path: Path, monkeyp
     if "matplotlib" in sys.modules:
         assert refused("--out", tmp_path / "file" / "a.png", *there).startswith("cannot write")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    missing = "a picture needs packages that are not installed: pip install 'fedbench[plot]'."
+    missing = "a picture needs packages that are not installed: pip install '.[plot]' in a checkout of fedbench."
     assert refused("--out", tmp_path / "a.png", *there) == missing

@@ -65,14 +65,17 @@ def test_bad_input(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "must be local, slurm or ray" in CliRunner().invoke(app, ["run", str(suite), "--executor", "pbs"]).stderr
     monkeypatch.setitem(sys.modules, "ray", None)
     on_ray = CliRunner().invoke(app, ["run", str(suite), "--executor", "ray", "--results", str(suite.parent / "r")])
-    assert on_ray.stderr == "error: --executor ray needs Ray: pip install 'fedbench[ray]'.\n"
+    assert on_ray.stderr == "error: --executor ray needs Ray: pip install '.[ray]' in a checkout of fedbench.\n"
     monkeypatch.setenv("PATH", str(suite.parent))
     code, _, err = submitted(suite)
     assert code == 2
     assert err.startswith("error: --executor slurm: ")
     assert err.count("\n") == 1
     monkeypatch.setitem(sys.modules, "submitit", None)
-    assert submitted(suite)[2] == "error: --executor slurm needs submitit: pip install 'fedbench[slurm]'.\n"
+    assert (
+        submitted(suite)[2]
+        == "error: --executor slurm needs submitit: pip install '.[slurm]' in a checkout of fedbench.\n"
+    )
 
 
 @pytest.mark.slow

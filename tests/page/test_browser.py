@@ -17,7 +17,7 @@ from records import write
 from fedbench.leaderboard import Database
 from fedbench.leaderboard.page import page_data, page_html
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'fedbench[dev]'")
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[dev]'")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+import torch
 from plugin_files import ATTACK
 
 import fedbench
@@ -180,3 +181,16 @@ def test_results_are_one_table_with_every_run_once(tmp_path: Path) -> None:
         fedbench.load_results(tmp_path)
     with pytest.warns(RuntimeWarning, match=r"foreign\.parquet is left out"):
         assert fedbench.load_results(tmp_path, records).num_rows == table.num_rows
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, 1), ({"threads": None}, 2), ({"threads": 2}, 2)])
+def test_a_run_takes_one_thread_unless_it_is_told_otherwise(options: dict[str, int | None], expected: int) -> None:
+    scenario = fedbench.Scenario("longtail-small", "mf", protocol_params={"epochs": 1})
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        record = fedbench.run(scenario, 0, **options)  # type: ignore[arg-type]
+        assert torch.get_num_threads() == 2, "as it was"
+    finally:
+        torch.set_num_threads(before)
+    assert record.threads == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import grimp
@@ -59,3 +60,18 @@ def test_modules_that_are_imported_by_name_are_few() -> None:
         & set(path.read_text(encoding="utf-8").replace("(", " ").replace(".", " ").split())
     }
     assert found == BY_NAME
+
+
+def test_nobody_is_told_to_install_what_another_project_has_under_this_name() -> None:
+    """`fedbench` on PyPI is not this one: it is installed from a checkout or a wheel."""
+    root = PACKAGE.parent
+    texts = [
+        *root.glob("*.md"),
+        *(root / "leaderboard").glob("*.ipynb"),
+        *PACKAGE.rglob("*.md"),
+        *PACKAGE.rglob("*.py"),
+    ]
+    told = re.compile(r"pip install (?:-\S+ )*'?fedbench")
+    assert [file.name for file in texts if told.search(file.read_text(encoding="utf-8"))] == []
+    assert told.search("pip install --no-deps fedbench && x")
+    assert told.search("pip install 'fedbench[ray]'")

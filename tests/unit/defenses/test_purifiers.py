@@ -166,7 +166,9 @@ def test_jpeg_is_that_of_pillow(quality: int, subsampling: str) -> None:
 def test_packages_that_are_missing_are_one_line_when_a_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Jpeg, "packages", ("PIL", "no_such_package"))
     one = Jpeg(Jpeg.Params())  # to read a result, nothing need be installed
-    with pytest.raises(UserError, match=r"^defense 'jpeg' needs packages .*: pip install 'fedbench\[vision\]'\.$"):
+    with pytest.raises(
+        UserError, match=r"^defense 'jpeg' needs packages .*: pip install '\.\[vision\]' in a checkout of fedbench\.$"
+    ):
         one.see_images(noise(1))
 
 

