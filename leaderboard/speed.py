@@ -253,8 +253,7 @@ def report(before: str, trees: Mapping[str, Path]) -> str:
         "",
         "Wanted of a round on ML-100K: "
         + "; ".join(wanted(found, loops))
-        + ". What is missed was not to be had without"
-        " kernels of our own: the calls that the tables below name take this long by themselves.",
+        + ". The calls of torch that the tables below name take most of it by themselves.",
         "",
         f"Four seeds of mf on ML-100K as one batch would take {shown(four / 4)} for the round of each, beside"
         f" {shown(found['mf, ML-100K']['now']['round'])} one after the other: on a CPU a round is work on its rows, not"
