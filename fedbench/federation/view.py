@@ -20,6 +20,9 @@ from fedbench.federation.batch import Batch
 from fedbench.federation.model import PublicParams, Recommender
 from fedbench.federation.updates import Updates
 
+NO_DATA = "but its clients are injected users, for whom profiles() has made no data"
+"""Why an attack may know its clients' data, and there are none."""
+
 
 @dataclass(frozen=True)
 class Profiles:
@@ -276,7 +279,7 @@ class AttackerView:
         """Interactions of the attacker's own clients."""
         self._needs(Knowledge.OWN_DATA, "own_data")
         if self._own_data is None:
-            self._refuse("asked for own_data, but its clients have none")
+            self._refuse(f"asked for own_data, {NO_DATA}")
         return self._own_data
 
     def honest(self) -> HonestStep:
@@ -386,7 +389,7 @@ class AttackerView:
         self._needs(Knowledge.OWN_DATA, name)
         own = self._round(name).own
         if own is None:
-            self._refuse(f"asked for {name}, but its clients have no data")
+            self._refuse(f"asked for {name}, {NO_DATA}")
         return own
 
     def _round(self, name: str) -> RoundState:

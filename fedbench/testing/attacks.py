@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fedbench.entries.cards import Goal
+from fedbench.entries.cards import Goal, Knowledge
 from fedbench.errors import Diverged
 from fedbench.federation.attack import Attack
 from fedbench.federation.simulation import Federation
@@ -26,7 +26,7 @@ from fedbench.testing.finding import (
     source_file,
 )
 from fedbench.testing.showing import seeing, shown
-from fedbench.testing.watching import Notes, WatchedAttack
+from fedbench.testing.watching import OWN_DATA, Notes, WatchedAttack
 from fedbench.texts import count
 
 USERS, ITEMS = 60, 200
@@ -131,6 +131,14 @@ def _check_behaviour(cls: type[Attack], case: Case, trials: Trials, notes: Notes
         f"asked for nothing that the card does not declare ({', '.join(sorted(cls.card.knowledge)) or 'nothing'})",
         "Declare the knowledge on the card (it stands beside the attack's name on the leaderboard), or do without.",
     )
+    if Knowledge.OWN_DATA in cls.card.knowledge:
+        yield trials.kept(
+            OWN_DATA,
+            "its clients have data wherever it asks for them",
+            "Override profiles(): `return random_profiles(view, 30)` gives injected users 30 items each. Or have real users"
+            ' alone, who have data: clients=frozenset({"compromised"}) on the card, malicious_clients = "compromised" in'
+            " the protocol.",
+        )
     unused = sorted(cls.card.knowledge - notes.used)
     if unused and not trials.broken:
         yield Finding(

@@ -13,13 +13,16 @@ from fedbench.errors import ThreatModelViolation
 from fedbench.federation.attack import Attack
 from fedbench.federation.images import ItemImages, ReplacedImages
 from fedbench.federation.updates import Updates
-from fedbench.federation.view import AttackerView, Profiles
+from fedbench.federation.view import NO_DATA, AttackerView, Profiles
 from fedbench.isolation import watching
 from fedbench.isolation.attack import RemoteAttack
 from fedbench.isolation.watching import Tensors, WatchedView, global_state
 from fedbench.isolation.watching import tensors_of as tensors_of
 from fedbench.testing.finding import Stop, check_global_state, generators_moved
 from fedbench.testing.showing import check_images
+
+OWN_DATA = "own data"
+"""The check that an attack makes the data that it asks for."""
 
 
 @dataclass
@@ -104,6 +107,8 @@ class WatchedAttack(Attack):
         try:
             yield WatchedView.of(view, self.notes, untouched)
         except ThreatModelViolation as error:
+            if not self._reached() and NO_DATA in str(error):
+                raise Stop(OWN_DATA, f"{where}: {error}") from None
             raise Stop("threat model", f"{where} asked for {self._reached() or error}") from None
         if self.notes.reached:
             raise Stop("threat model", f"{where} asked for {self._reached()}, and hid the refusal")
@@ -116,7 +121,7 @@ class WatchedAttack(Attack):
         try:
             yield
         except ThreatModelViolation as error:
-            raise Stop("threat model", f"{where}: {error}") from None
+            raise Stop(OWN_DATA if NO_DATA in str(error) else "threat model", f"{where}: {error}") from None
         self.notes.used |= inner.told.used
         if inner.told.moved:
             raise generators_moved(inner.told.moved, where)

@@ -269,6 +269,17 @@ def test_parameters_need_a_default_and_a_description() -> None:
     assert [each.what for each in failed(Required)] == ["without default: step"]
 
 
+def test_whoever_asks_for_own_data_and_makes_none_is_told_to_make_some() -> None:
+    own: dict[str, Any] = {"knowledge": frozenset({Knowledge.OWN_DATA})}
+    for ask in (lambda v, u: v.honest().updates, lambda v, u: u if len(v.own_data.item) else None):
+        (found,) = failed(bad(ask, **own))
+        assert found.name == "own data"
+        assert "its clients are injected users, for whom profiles() has made no data" in found.what
+        assert "Override profiles()" in found.todo
+        assert 'malicious_clients = "compromised" in the protocol' in found.todo
+        assert failed(bad(ask, **OWN), Budget(times=1000, seconds=60)) == []
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of memory is measured on Linux")
 def test_memory_is_bounded() -> None:
     def large(view: AttackerView, updates: Updates) -> None:
