@@ -35,7 +35,7 @@ NOT_RUN = {
     r"--executor (slurm|ray)": "needs a cluster: tests/cli/test_machines.py",
     r"--device cuda": "needs a GPU",
     r"/shared/results": "needs a file system of several machines",
-    r"fedbench run core": "needs downloaded data, and hours",
+    r"fedbench run (core|adaptive)": "needs downloaded data, and hours",
     r"leaderboard/results": "reads the published records: tests/unit/leaderboard/test_published.py",
     r"fedbench (submit|verify)|leaderboard/publish": "needs all runs of a slice of core: tests/submission",
     r"fedbench data import \S+ ~": "needs the published files: tests/unit/data",
