@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import plugin_files
@@ -14,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import fedbench
-from fedbench import plugins
+from fedbench import AttackerView, Knowledge, Updates, plugins
 from fedbench.cli import app
 from fedbench.plugins.scaffold import TEMPLATES
 from fedbench.scenarios.scenario import Scenario
@@ -244,3 +246,21 @@ def test_the_examples_of_contributing_are_those_of_the_templates() -> None:
         )
         for line in filter(None, map(str.strip, block.splitlines())):
             assert line == '"""Parameters."""' or line.removesuffix('"""') in source, line
+
+
+def test_the_picture_of_a_round_is_one_and_names_what_there_is() -> None:
+    """In the templates of attacks that send gradients, and on the page about attacks."""
+    pictures = []
+    for goal in ("promote", "demote", "degrade"):
+        docstring = (TEMPLATES / f"attack_{goal}.py.txt").read_text(encoding="utf-8").split('"""')[1]
+        pictures.append(textwrap.dedent(docstring.partition("One round, with m of your clients in it:\n\n")[2]))
+    assert len(set(pictures)) == 1
+    assert 5 < len(pictures[0].splitlines()) <= 14
+    page = (ROOT / "fedbench" / "docs" / "pages" / "howto" / "attack.md").read_text(encoding="utf-8")
+    assert f"One round, with m of your clients in it:\n\n```text\n{pictures[0]}```\n" in page
+    view, updates = pictures[0].partition("view     ")[2].split("Updates  ")
+    names = set(re.findall(r"\b[a-z]+(?:_[a-z]+)*\b", re.sub(r"\(items .*?\)|knowledge|\[\w\]", "", view)))
+    names -= {"always", "if", "the", "card", "declares", "it", "with", "defense"}
+    assert {"params", "clients", "targets", "honest", "honest_updates", "simulation"} <= names
+    assert [name for name in names if name not in dir(AttackerView) and name not in set(Knowledge)] == []
+    assert {"rows", "dense"} == set(re.findall(r"^ *(\w+):", updates, re.MULTILINE)) & set(Updates.__dataclass_fields__)
