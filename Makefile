@@ -6,7 +6,7 @@ SUITES ?= icde24-table3 icde24-table4 icde24-table5 icde24-table6 icde24-table7 
           icde24-table11 icde24-fig5 icde24-fig7 ijcai22 aaai23-table1 aaai23-table3 aaai23-table4 aaai23-table5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check style format page docs reproduce benchmarks wheel-test clean help
+.PHONY: demo test check style format page archive docs reproduce benchmarks wheel-test clean help
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ benchmarks: .venv/.installed-dev  ## speed beside the plain per-client loops, on
 page: .venv/.installed  ## the leaderboard of the published results as one page: build/page/index.html
 	$(BIN)/fedbench leaderboard --html build/page $(foreach name,core core-ml-100k core-untargeted aaai23-table1,\
 	  --results leaderboard/results/$(name).parquet) $(addprefix --results ,$(wildcard leaderboard/results/submitted))
+
+archive: .venv/.installed  ## the published records as one file to deposit, with their sums: build/fedbench-records-VERSION.tar.gz
+	$(BIN)/python leaderboard/archive.py
 
 docs: .venv/.installed-dev  ## the documentation, without a warning: build/docs/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f fedbench/docs/mkdocs.yml
