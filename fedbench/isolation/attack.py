@@ -54,13 +54,16 @@ class RemoteAttack(Attack):
     home: ClassVar[Home]
     sources: ClassVar[list[tuple[str, str]]]
     """The modules that the class and those that it derives from are written in, with their texts."""
+    threads: ClassVar[int] = 1
+    """So many its process computes with."""
 
     def __init__(self, params: Any) -> None:
         super().__init__(params)
         self._process: Process = self.home.start()
         self.isolation = self._process.level
         values = json.dumps(params.model_dump(mode="json"))
-        made = self._process.call("make", {"params": values, "where": f"attack {self.card.name!r}"})
+        wanted = {"params": values, "where": f"attack {self.card.name!r}", "threads": self.threads}
+        made = self._process.call("make", wanted)
         if not isinstance(made, dict) or type(made.get("public_fraction")) is not float:
             raise UserError(f"attack {self.card.name!r}: public_fraction must be a number.")
         self.public_fraction = made["public_fraction"]

@@ -151,6 +151,7 @@ class _Host:
 
     def _make(self, content: Any) -> dict[str, Any]:
         assert self.cls is not None
+        torch.set_num_threads(content.get("threads", 1))
         params: Parameters = parse_parameters(self.cls.Params, json.loads(content["params"]), content["where"])
         self.entry = self.cls(params)
         if isinstance(self.entry, Defense):

@@ -21,9 +21,11 @@ from fedbench.testing.finding import (
     Trials,
     check_identity,
     check_memory,
+    check_repeats,
     check_time,
     measured,
     source_file,
+    threads,
 )
 from fedbench.testing.showing import seeing, shown
 from fedbench.testing.watching import OWN_DATA, Notes, WatchedAttack
@@ -165,23 +167,28 @@ def _check_behaviour(cls: type[Attack], case: Case, trials: Trials, notes: Notes
         "Work on a copy: value.clone(), value.detach(), a + b instead of a += b.",
     )
     yield trials.generators_kept()
-    yield _check_deterministic(cls, case, trials)
+    yield from _check_deterministic(cls, case, trials)
 
 
-def _check_deterministic(cls: type[Attack], case: Case, trials: Trials) -> Finding:
+def _check_deterministic(cls: type[Attack], case: Case, trials: Trials) -> Iterator[Finding]:
     if trials.broken:
-        return Finding("deterministic", "skipped", "not every run came to an end")
-    seen = []
-    for _ in range(2):
+        yield Finding("deterministic", "skipped", "not every run came to an end")
+        return
+
+    def uploads(count: int) -> list[torch.Tensor]:
         notes = Notes()
-        with trials.trial("again, with the same seed"):
-            _train(_federation(cls, case, notes), EPOCHS)
-        seen.append(notes.uploads)
-    same = len(seen[0]) == len(seen[1]) and all(map(torch.equal, *seen))
-    if same:
-        return Finding("deterministic", "ok", "the same seed gives the same uploads, bit for bit")
+        tried = type(cls.__name__, (cls,), {"threads": count}) if issubclass(cls, RemoteAttack) else cls
+        with Trials(trials.file).trial("again, with the same seed"), threads(count):
+            _train(_federation(tried, case, notes), EPOCHS)
+        return notes.uploads
+
     todo = "Draw from view.generator only, keep nothing in the class or the module, and rely on no order of a set."
-    return Finding("deterministic", "failed", "two runs with the same seed uploaded different numbers", todo)
+    yield from check_repeats(
+        uploads,
+        "the same seed gives the same uploads, bit for bit",
+        "two runs with the same seed uploaded different numbers",
+        todo,
+    )
 
 
 def _check_whole(cls: type[Attack], case: Case, trials: Trials) -> Finding:

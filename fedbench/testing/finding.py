@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedbench.entries.cards import Goal, Parameters, parameter_docs
 from fedbench.errors import UserError
@@ -18,6 +18,9 @@ from fedbench.isolation.home import EntryFailed
 from fedbench.isolation.watching import global_state as global_state
 from fedbench.isolation.watching import moved
 from fedbench.plugins import Kind, check_card
+
+if TYPE_CHECKING:
+    import torch
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
@@ -55,6 +58,9 @@ class Budget:
     seconds: float = 1.0
     bytes: int = 1 << 30
 
+
+ROUNDING = 1e-3
+"""Share of the largest number by which sums in another order may differ after a few rounds."""
 
 ITSELF = ""
 """The check that is made by the trial as a whole."""
@@ -180,6 +186,53 @@ def _check_parameters(params: type[Parameters]) -> Finding:
         todo = 'Say what it is and where the default is from: Field(0.1, description="step [paper: 0.1]").'
         return Finding("parameters", "failed", f"without description: {', '.join(silent)}", todo)
     return Finding("parameters", "ok", ", ".join(params.model_fields) or "none")
+
+
+def check_repeats(made: Callable[[int], list[torch.Tensor]], ok: str, differs: str, todo: str) -> Iterator[Finding]:
+    """Whether two runs with one thread give the same numbers, and one with two threads the same but for rounding.
+
+    Args:
+        made: the numbers of a run that computes with so many threads. ok, differs: what two runs with one thread did.
+        todo: where they differ.
+    """
+    one, again = made(1), made(1)
+    if len(one) != len(again) or not all(map(_same, one, again)):
+        yield Finding("deterministic", "failed", differs, todo)
+        return
+    yield Finding("deterministic", "ok", ok)
+    two = made(2)
+    if len(one) != len(two) or not all(map(_close, one, two)):
+        yield Finding(
+            "threads",
+            "warning",
+            "the same seed gives other numbers with two threads than with one, and not by rounding alone",
+            "Take ties by a fixed rule (sort(stable=True)), sum in a fixed order, and let nothing depend on the number of"
+            " threads; until then only runs with one thread (OMP_NUM_THREADS=1) can be repeated.",
+        )
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and bool((a == b).all())
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.shape != b.shape or not a.numel():
+        return a.shape == b.shape
+    one, two = a.double(), b.double()
+    return float((one - two).abs().max()) <= ROUNDING * max(float(one.abs().max()), 1e-6)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """The body computes with so many threads; afterwards there are as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def source_file(cls: type[Any]) -> str:

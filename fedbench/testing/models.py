@@ -24,10 +24,12 @@ from fedbench.testing.finding import (
     check_global_state,
     check_identity,
     check_memory,
+    check_repeats,
     check_time,
     global_state,
     measured,
     source_file,
+    threads,
 )
 from fedbench.testing.watching import Untouched, tensors_of
 
@@ -89,7 +91,7 @@ def check_model(cls: type[Recommender], budget: Budget | None = None) -> Iterato
     for name, what, todo in _WITHIN_TRIALS:
         yield trials.kept(name, what, todo)
     yield trials.generators_kept()
-    yield _check_deterministic(cls, losses[0], trials)
+    yield from _check_deterministic(cls, losses[0], trials)
     yield _check_training(cls, losses[0], trials)
     yield from _check_cost(cls, losses[0], trials, budget or Budget())
 
@@ -249,16 +251,21 @@ _WITHIN_TRIALS: list[tuple[str, str, str]] = [
 ]
 
 
-def _check_deterministic(cls: type[Recommender], kind: str, trials: Trials) -> Finding:
-    name = "deterministic"
+def _check_deterministic(cls: type[Recommender], kind: str, trials: Trials) -> Iterator[Finding]:
     if trials.broken:
-        return Finding(name, "skipped", "not every check came to an end")
-    one, two = _trained(cls, kind, 2), _trained(cls, kind, 2)
-    pairs = zip(tensors_of("", one.params), tensors_of("", two.params), strict=True)
-    if all(torch.equal(a, b) for (_, a), (_, b) in pairs):
-        return Finding(name, "ok", "the same seed gives the same parameters, bit for bit")
-    todo = "Draw from the generator that is handed in, and keep nothing in the class."
-    return Finding(name, "failed", "two runs with the same seed ended with different parameters", todo)
+        yield Finding("deterministic", "skipped", "not every check came to an end")
+        return
+
+    def trained(count: int) -> list[torch.Tensor]:
+        with threads(count):
+            return [value for _, value in tensors_of("", _trained(cls, kind, 2).params)]
+
+    yield from check_repeats(
+        trained,
+        "the same seed gives the same parameters, bit for bit",
+        "two runs with the same seed ended with different parameters",
+        "Draw from the generator that is handed in, and keep nothing in the class.",
+    )
 
 
 def _check_training(cls: type[Recommender], kind: str, trials: Trials) -> Finding:

@@ -269,6 +269,21 @@ def test_parameters_need_a_default_and_a_description() -> None:
     assert [each.what for each in failed(Required)] == ["without default: step"]
 
 
+def test_numbers_that_depend_on_threads_are_a_warning() -> None:
+    def threaded(view: AttackerView, updates: Updates) -> Updates:
+        return updates.scaled(updates.weights * 0 + 1 / torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    found = list(check_attack(bad(threaded), Budget(times=1000, seconds=60), ["mf"]))
+    assert failures(found) == []
+    (warning,) = [each for each in found if each.status == "warning"]
+    assert warning.name == "threads"
+    assert "OMP_NUM_THREADS=1" in warning.todo
+    assert torch.get_num_threads() == before
+    rounded = bad(lambda v, u: u.scaled(u.weights * 0 + 1 + 1e-6 * torch.get_num_threads()))
+    assert "threads" not in [each.name for each in check_attack(rounded, models=["mf"])]
+
+
 def test_whoever_asks_for_own_data_and_makes_none_is_told_to_make_some() -> None:
     own: dict[str, Any] = {"knowledge": frozenset({Knowledge.OWN_DATA})}
     for ask in (lambda v, u: v.honest().updates, lambda v, u: u if len(v.own_data.item) else None):

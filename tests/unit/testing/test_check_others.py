@@ -247,6 +247,26 @@ def test_a_model_that_breaks_one_rule_fails_that_check_alone(case: str) -> None:
     assert what in found[0].what, found[0].what
 
 
+def warned(cls: type[Good]) -> dict[str, Finding]:
+    """The warnings of a model that passes its checks."""
+    found = list(check_model(cls, AMPLE))
+    assert failures(found) == []
+    return {each.name: each for each in found if each.status == "warning"}
+
+
+def test_a_model_that_depends_on_threads_is_warned_of() -> None:
+    class Threaded(Good):
+        """Begins elsewhere with every number of threads."""
+
+        card: ClassVar[ModelCard] = Good.card
+
+        def init_params(self, num_items: int, generator: torch.Generator) -> PublicParams:
+            return times(super().init_params(num_items, generator), torch.get_num_threads())
+
+    assert "threads" in warned(Threaded)
+    assert "threads" not in warned(Good)
+
+
 # --------------------------------------------------------------------------------------------------------- datasets
 
 USERS, ITEMS, LENGTH = 12, 15, 5
