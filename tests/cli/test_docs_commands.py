@@ -1,6 +1,10 @@
 """Every command on the pages of the documentation runs, page by page and in order, in an empty folder with embedded data.
 
 What cannot be had here (:data:`NOT_RUN`) is parsed: its command, arguments and options are those that there are.
+
+    FEDBENCH_TASKS=leaderboard/TASKS.md python -m pytest -m slow tests/cli/test_docs_commands.py
+
+writes down how many commands each page takes, and how long they are at work.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ import importlib
 import os
 import random
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -44,6 +49,18 @@ NOT_RUN = {
 """What is parsed and not run, and why."""
 SHORTER = ("--seeds", "1"), ("--set", "epochs=3")
 """Options that a `fedbench run` gets which leaves them open."""
+
+
+TASKS_HEAD = """# What a researcher wants, in commands and seconds
+
+Made by `FEDBENCH_TASKS=leaderboard/TASKS.md python -m pytest -m slow tests/cli/test_docs_commands.py`, which runs the pages of
+the documentation (`make docs`) one by one, each in an empty folder with embedded data; `fedbench run` with one seed and three
+epochs where the page leaves them open. Commands and cells are those of the page; not run are installation, clusters,
+downloads and the whole of `core`. Seconds are of the processor, all processes together.
+
+| page | title | commands, cells | not run | seconds |
+|---|---|---|---|---|
+"""
 
 
 class Block(NamedTuple):
@@ -132,9 +149,25 @@ def runnable(line: str) -> str:
     return line
 
 
+@pytest.fixture(scope="module")
+def tasks() -> Iterator[list[str]]:
+    """The lines of the table of pages, written in the end to where FEDBENCH_TASKS says."""
+    lines: list[str] = []
+    yield lines
+    if os.environ.get("FEDBENCH_TASKS"):
+        (ROOT / os.environ["FEDBENCH_TASKS"]).write_text(TASKS_HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def children() -> float:
+    """Seconds of the processor of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_of(hook: ModuleType, page: str, tmp_path: Path) -> None:
+def test_commands_of(hook: ModuleType, page: str, tmp_path: Path, tasks: list[str]) -> None:
+    begin, done, left = children(), 0, 0
     env, folder = programs(tmp_path), tmp_path / "here"
     folder.mkdir()
     random.seed(0)
@@ -156,10 +189,17 @@ def test_commands_of(hook: ModuleType, page: str, tmp_path: Path) -> None:
         ):  # parts are held by their templates
             cells.append(block.text)
             run(sys.executable, "-W", "error", "-c", "\n".join(cells))
+            done += 1
         elif block.language == "sh":
             for line in commands(block):
-                if not any(re.search(pattern, line) for pattern in NOT_RUN):
+                if any(re.search(pattern, line) for pattern in NOT_RUN):
+                    left += 1
+                else:
                     run("bash", "-c", runnable(line))
+                    done += 1
+    title = re.search(r"^# (.+)$", (DOCS / "pages" / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert title is not None, page
+    tasks.append(f"| {page} | {title[1]} | {done} | {left} | {children() - begin:.0f} |")
 
 
 @pytest.mark.parametrize("page", [*PAGES, "reference/commands.md"])
