@@ -23,6 +23,7 @@ from fedbench.cli.export import export
 from fedbench.cli.inspect import inspect
 from fedbench.cli.leaderboard import leaderboard, pack, sql
 from fedbench.cli.new import new
+from fedbench.cli.options import slurm_hint
 from fedbench.cli.pages import pages
 from fedbench.cli.plot import plot_app
 from fedbench.cli.reproduce import reproduce
@@ -78,6 +79,9 @@ class _Commands(TyperGroup):
             if usage is None or where is None or type(error).__name__.startswith("NoArgsIsHelp"):
                 raise
             text = " ".join(usage().split()).rstrip(".")
+            slurm = slurm_hint(getattr(error, "option_name", "")) if where.info_name == "run" else ""
+            if slurm:
+                text = f"{error.message.rstrip('.')}. {slurm}"  # type: ignore[attr-defined]
             typer.echo(f"error: {text}. See `{where.command_path} --help`.", err=True)
             raise typer.Exit(2) from None
 

@@ -67,6 +67,29 @@ Results = Annotated[
     ),
 ]
 
+SBATCH = {
+    "account": "NAME",
+    "constraint": "NAME",
+    "gpus": "1",
+    "gpus-per-node": "1",
+    "gres": "gpu:1",
+    "mem": "16G",
+    "nodelist": "NAME",
+    "partition": "gpu",
+    "qos": "NAME",
+    "reservation": "NAME",
+    "time": "240",
+}
+"""Options of sbatch that somebody may take for options of `run`, and a value of each."""
+
+
+def slurm_hint(option: str) -> str:
+    """How an option that ``run`` does not have is given to Slurm, such as ``--partition``; "" for one of nobody."""
+    name = option.lstrip("-")
+    if name not in SBATCH:
+        return ""
+    return f"Slurm gets it by --executor slurm --slurm {name}={SBATCH[name]}"
+
 
 def choose_device(name: str, here: bool = True) -> str:
     """``cpu``, ``cuda`` or a list of GPUs; raises :class:`UserError` for another name, or a GPU that is not there.

@@ -78,6 +78,25 @@ def test_bad_input(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [(["--partition", "gpu"], "partition=gpu"), (["--gres=gpu:2"], "gres=gpu:1"), (["--time", "4"], "time=240")],
+)
+def test_options_of_sbatch_are_told_how_they_are_given(suite: Path, given: list[str], named: str) -> None:
+    option = given[0].partition("=")[0]
+    code, out, err = submitted(suite, *given)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"error: No such option: {option}. Slurm gets it by --executor slurm --slurm {named}."
+        " See `fedbench run --help`.\n"
+    )
+
+
+def test_only_run_hands_options_to_slurm(suite: Path) -> None:
+    assert "Slurm" not in submitted(suite, "--rati", "1")[2]
+    assert "Slurm" not in CliRunner().invoke(app, ["status", "--time", "4"]).stderr
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True, check=False).returncode != 0,
