@@ -61,7 +61,9 @@ class Measurement:
         self._test, self._all = test, federation.population.honest_users
         self._decided = test.decided()
         found = test.by_popularity()
-        self.popularity = {k: found[k] for k in ("hr_10", "hr_full_10") if k in found and self._decided.get(k) != 1}
+        self.popularity: dict[str, float] = {
+            k: found[k] for k in ("hr_10", "hr_full_10") if k in found and self._decided.get(k) != 1
+        }
         """HR@10 of recommending the most popular unseen items, in the rankings that this split has."""
         self.warnings = _warnings(test, self._decided)
         """One line each: what may mislead in these numbers."""

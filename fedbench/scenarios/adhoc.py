@@ -87,7 +87,7 @@ def suite_data(options: Options, file: Path | None = None) -> dict[str, Any]:
     matrix: dict[str, list[Any]] = {
         "dataset": [each if is_file(each) else resolve(each).name for each in _listed(options.dataset, "dataset")],
         "malicious_ratio": _ratios(options.ratio),
-        "protocol": chosen or ["icde24"],
+        "protocol": chosen or [protocols.USUAL],
         "target": ["per-seed"],
         **{key: list(values) for key, values in settings.fields.items()},
         "protocol_params": list(settings.protocols()) if settings.protocol else [],
@@ -106,10 +106,9 @@ def suite_data(options: Options, file: Path | None = None) -> dict[str, Any]:
     data["defaults"] = single
     data["matrix"] = {key: values for key, values in matrix.items() if values and key not in single}
     # Above what attacks ask for, wherever a file has its keys.
-    other = {text: _of_model(own[0]) for text, own in names["model"].items()} if chosen is None else {}
-    data["override"] = [
-        {"when": {"model": text}, "set": {"protocol": name}} for text, name in other.items() if name is not None
-    ]
+    usual = {text: protocols.usual(MODELS.get(own[0])) for text, own in names["model"].items()}
+    other = {text: name for text, name in usual.items() if name != protocols.USUAL} if chosen is None else {}
+    data["override"] = [{"when": {"model": text}, "set": {"protocol": name}} for text, name in other.items()]
     return {key: value for key, value in data.items() if value not in ({}, [])}
 
 
@@ -121,12 +120,6 @@ def _several(key: str, value: Any) -> bool:
 def _cell(kind: Kind, text: str, params: Mapping[str, Any], also: Mapping[str, Any]) -> Any:
     own = {f"{kind}_params": dict(params)} if params else {}
     return {kind: text, **also, **own} if also or own else text
-
-
-def _of_model(name: str) -> str | None:
-    """The protocol that a model needs instead of the usual one."""
-    cls = MODELS.get(name)
-    return "ijcai23" if cls.personal else "aaai23" if cls.reads_sequences else "tois" if cls.reads_features else None
 
 
 def _of_attack(name: str, settings: Settings, protocol: bool) -> dict[str, Any]:

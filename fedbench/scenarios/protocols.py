@@ -6,12 +6,15 @@ A preset may differ by model and dataset, as the papers do; a scenario may overr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
 from fedbench.entries.cards import parse_parameters
 from fedbench.errors import UserError, unknown
 from fedbench.federation.protocol import Protocol
+
+if TYPE_CHECKING:
+    from fedbench.federation.model import Recommender
 
 # The presets, field by field where they differ from the defaults of the class (methods: ICDE'24 section VI and code;
 # IJCAI'22 section 5.1 and code; IJCAI'23 code; WSDM'22 experimental settings; AAAI'23 section 5 and code; TOIS). Later
@@ -161,6 +164,9 @@ _METHOD_PRESETS: dict[str, tuple[MethodPreset, ...]] = {
 }
 """By protocol; of several that fit, later ones stand on top."""
 
+USUAL = "icde24"
+"""The protocol of whatever needs no other."""
+
 TITLES = {
     "icde24": "PIECK (ICDE 2024): BCE, sum of gradients, injected clients, leave-one-out, 99 negatives",
     "ijcai22": "A-ra and A-hum (IJCAI 2022): NCF, four negatives, 4:1 split, full ranking",
@@ -174,6 +180,13 @@ TITLES = {
 def names() -> list[str]:
     """Names of the presets."""
     return sorted(_PRESETS)
+
+
+def usual(model: type[Recommender]) -> str:
+    """The protocol under which a model runs where none is named."""
+    if model.personal:
+        return "ijcai23"
+    return "aaai23" if model.reads_sequences else "tois" if model.reads_features else USUAL
 
 
 def preset(name: str, model: str, dataset: str, overrides: Mapping[str, Any] | None = None) -> Protocol:

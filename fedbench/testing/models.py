@@ -31,6 +31,7 @@ from fedbench.testing.finding import (
     source_file,
     threads,
 )
+from fedbench.testing.learning import check_learning
 from fedbench.testing.watching import Untouched, tensors_of
 
 USERS, ITEMS = 30, 40
@@ -41,6 +42,8 @@ LEARNED = 0.7
 WHOLE = 60
 ROUNDS = 3
 """So many are timed; the quickest counts."""
+SLOW = 3.0
+"""From so many times a round of mf on, it is said how to be quicker."""
 TOLERANCE = 1e-4
 
 
@@ -93,6 +96,7 @@ def check_model(cls: type[Recommender], budget: Budget | None = None) -> Iterato
     yield trials.generators_kept()
     yield from _check_deterministic(cls, losses[0], trials)
     yield _check_training(cls, losses[0], trials)
+    yield check_learning(cls, trials)
     yield from _check_cost(cls, losses[0], trials, budget or Budget())
 
 
@@ -313,6 +317,14 @@ def _check_cost(cls: type[Recommender], kind: str, trials: Trials, budget: Budge
     usual, _ = measured(honest.train_epoch, ROUNDS)
     seconds, extra = measured(own.train_epoch, ROUNDS)
     yield check_time(seconds, usual, budget, "for a round of 300 clients, mf being the honest one")
+    if seconds > SLOW * usual:
+        yield Finding(
+            "speed",
+            "warning",
+            f"a round takes {seconds / usual:.1f} times as long as one of mf",
+            "Write local_step() by hand, which makes the rounds, and score_all(), which makes the evaluation, as"
+            " fedbench/models/mf.py does; these checks compare them with logits().",
+        )
     yield check_memory(extra, budget)
 
 

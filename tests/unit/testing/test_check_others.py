@@ -21,11 +21,13 @@ from fedbench.errors import UserError
 from fedbench.federation import server as plain
 from fedbench.federation.updates import Updates
 from fedbench.models import MODELS, LocalStep, PublicParams
+from fedbench.models.autograd import AutogradRecommender
 from fedbench.models.mf import MatrixFactorization
 from fedbench.runs.run import keep_freed_memory
 from fedbench.scenarios.scenario import Scenario
 from fedbench.testing import Budget, Finding, check_dataset, check_defense, check_model, failures
-from fedbench.testing.finding import measured
+from fedbench.testing.finding import Trials, measured
+from fedbench.testing.learning import check_learning
 from fedbench.vision.denoisers import DENOISERS
 from fedbench.vision.denoisers.identity import IdentityDenoiser
 
@@ -252,6 +254,35 @@ def warned(cls: type[Good]) -> dict[str, Finding]:
     found = list(check_model(cls, AMPLE))
     assert failures(found) == []
     return {each.name: each for each in found if each.status == "warning"}
+
+
+def test_a_model_that_does_not_learn_is_warned_of() -> None:
+    class Timid(AutogradRecommender):
+        """Scores next to nothing."""
+
+        card: ClassVar[ModelCard] = ModelCard("timid", "Timid", "nobody")
+
+        def logits(self, dense: Mapping[str, torch.Tensor], users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+            return 1e-6 * (users * items).sum(-1)
+
+    found = warned(Timid)["learning"]
+    assert "after 200 epochs of icde24 on longtail-small; by popularity it is 0.39" in found.what
+    assert "--set learning_rate=10 (or 0.1) or --set model.init_std=0.3" in found.todo
+
+
+def test_a_model_much_slower_than_mf_is_told_what_to_write_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = warned(model(lambda p, s: time.sleep(0.02)))["speed"]
+    assert " times as long as one of mf" in slow.what
+    assert "local_step()" in slow.todo
+    assert "score_all()" in slow.todo
+    monkeypatch.setattr("fedbench.testing.models.SLOW", 1e6)
+    assert "speed" not in warned(Good)
+
+
+def test_models_that_come_along_learn() -> None:
+    for name in ("mf", "ncf", "lightgcn", "pfedrec"):
+        found = check_learning(MODELS.get(name), Trials(""))
+        assert found.status == "ok", found
 
 
 def test_a_model_that_depends_on_threads_is_warned_of() -> None:
