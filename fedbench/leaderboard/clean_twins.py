@@ -17,11 +17,13 @@ def clean_losses(rows: Sequence[Row], column: str) -> dict[tuple[Cell, int], flo
     share of attackers has a clean twin for each share: they have the seed, and so the baseline, in common, and their mean
     is one value.
     """
-    twins: dict[tuple[Cell, int], dict[str, float]] = {}
-    for row in rows:
-        if row[column] is not None:
-            twins.setdefault((row["clean"], row["seed"]), {})[row["clean_params"]] = 100 * row[column]
-    return {key: statistics.fmean(own.values()) for key, own in twins.items()}
+    twins = {
+        (row["clean"], row["seed"], row["clean_params"]): 100 * row[column] for row in rows if row[column] is not None
+    }
+    losses: dict[tuple[Cell, int], list[float]] = {}
+    for (place, seed, _), loss in twins.items():
+        losses.setdefault((place, seed), []).append(loss)
+    return {key: statistics.fmean(own) for key, own in losses.items()}
 
 
 def quality_loss(rows: Sequence[Row], column: str) -> Estimate | None:
@@ -47,5 +49,5 @@ def unjudged(rows: Sequence[Row], track: Track) -> set[tuple[Cell, float | None]
     malicious ratio; for another defense the share is None.
     """
     given = any(row["clean_params"] not in (None, row["defense_params"]) for row in rows)
-    pairs = [((row["clean"], row["malicious_ratio"] if given else None), row[track.loss] is not None) for row in rows]
-    return {key for key, _ in pairs} - {key for key, judged in pairs if judged}
+    pairs = {(row["clean"], row["malicious_ratio"] if given else None, row[track.loss] is not None) for row in rows}
+    return {(place, share) for place, share, _ in pairs} - {(place, share) for place, share, judged in pairs if judged}

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 Values = NDArray[np.float64]
 
@@ -137,8 +138,8 @@ def contrast(parts: Sequence[Values]) -> Difference:
         seeds = int((~np.isnan(np.concatenate(counted))).any(0).sum())
         p = 2 / 4**seeds if estimate else 1.0
         return Difference(estimate, estimate, estimate, 0.0, df, p, scenarios, runs, lone)
-    half = float(stats.t.ppf((1 + 0.95) / 2, df)) * se
-    p = float(2 * stats.t.sf(abs(estimate) / se, df))
+    half = float(special.stdtrit(df, (1 + 0.95) / 2)) * se
+    p = float(2 * special.stdtr(df, -abs(estimate) / se))
     return Difference(estimate, estimate - half, estimate + half, se, df, p, scenarios, runs, lone)
 
 
@@ -184,7 +185,7 @@ def resolution(differences: Sequence[Difference]) -> float | None:
     if not len(known):
         return None
     se, df = known.T
-    return float(np.median((stats.t.ppf(level, df) + stats.t.ppf(POWER, df)) * se))
+    return float(np.median((special.stdtrit(df, level) + special.stdtrit(df, POWER)) * se))
 
 
 def average_ranks(means: Values) -> list[float]:
@@ -205,13 +206,14 @@ def aligned(
     Args:
         entries: by name. seeds: of the columns; None: those that there are.
     """
-    keys = dict.fromkeys(key for own in entries.values() for key in own)
+    keys = dict.fromkeys(chain.from_iterable(entries.values()))
     rows = {scenario: n for n, scenario in enumerate(dict.fromkeys(scenario for scenario, _ in keys))}
     there = {seed for _, seed in keys} if seeds is None else set(seeds)
     columns = {seed: n for n, seed in enumerate(sorted(there))}
     out = {}
     for name, own in entries.items():
-        out[name] = np.full((len(rows), len(columns)), np.nan)
+        flat = [math.nan] * (len(rows) * len(columns))
         for (scenario, seed), value in own.items():
-            out[name][rows[scenario], columns[seed]] = value
+            flat[rows[scenario] * len(columns) + columns[seed]] = value
+        out[name] = np.array(flat, np.float64).reshape(len(rows), len(columns))
     return out

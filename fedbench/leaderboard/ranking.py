@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.paired import aligned, spread
@@ -60,7 +60,7 @@ def clustered(values: Mapping[tuple[Any, int], float]) -> Estimate:
     found, count = spread([array]), array.shape[1]
     if found is None:
         return Estimate(mean, None, None, count)
-    half = float(stats.t.ppf(0.975, found[1])) * found[0]
+    half = float(special.stdtrit(found[1], 0.975)) * found[0]
     return Estimate(mean, mean - half, mean + half, count)
 
 
@@ -88,7 +88,9 @@ def load(database: Database, query: str) -> list[Row]:
 
     def rows_with_cells() -> list[Row]:
         rows, same = database.rows(query), dict[Cell, Cell]()
-        bounded = [row | {"target": f"{row['target']}, {within(row)}"} if within(row) else row for row in rows]
+        bounded = rows
+        if rows and "eps" in rows[0]:
+            bounded = [row | {"target": f"{row['target']}, {within(row)}"} if within(row) else row for row in rows]
         for name, columns in _CELLS.items():
             for row, cell in zip(rows, map(itemgetter(*columns), bounded), strict=True):
                 row[name] = same.setdefault(cell, cell)
@@ -107,9 +109,12 @@ def hit_ratio(rows: Iterable[Row], column: str = "hr") -> float | None:
     """Mean HR@K in percent over scenarios of the mean over seeds, of all runs that have a result: none is left to one that
     diverged.
     """
-    there = [(row, 0.0 if row["status"] == "diverged" else row[column]) for row in rows if row["status"] != "failed"]
-    by_cell = grouped([(row["facing"], value) for row, value in there if value is not None], itemgetter(0))
-    return mean_of(mean_of(100 * value for _, value in group) for group in by_cell)
+    by_cell: dict[Cell, list[float]] = defaultdict(list)
+    for row in rows:
+        value = 0.0 if row["status"] == "diverged" else row[column]
+        if value is not None and row["status"] != "failed":
+            by_cell[row["facing"]].append(100 * value)
+    return mean_of(map(mean_of, by_cell.values()))
 
 
 def unverified(rows: Sequence[Row], kind: str) -> bool:
@@ -128,7 +133,8 @@ def unverified(rows: Sequence[Row], kind: str) -> bool:
 
 def cell_of(row: Row, columns: tuple[str, ...] = CELL) -> Cell:
     """The values of ``columns``, to compare rows by."""
-    return tuple(row[column] for column in columns)
+    cell: Cell = itemgetter(*columns)(row)
+    return cell
 
 
 def say(cell: Cell) -> str:
@@ -188,7 +194,7 @@ def entry_names(rows: Sequence[Row], kind: str = "attack") -> dict[Cell, str]:
     """
     names: dict[Cell, str] = {}
     params = f"{kind}_params"
-    found = {cell_of(row, (kind, params, "dataset", "model", "protocol")) for row in rows}
+    found: set[Cell] = set(map(itemgetter(kind, params, "dataset", "model", "protocol"), rows))
     for own in grouped(found, lambda each: each[0]):
         parsed = {each[1]: _flat(json.loads(str(each[1]))) for each in own}
         varying: set[str] = set()

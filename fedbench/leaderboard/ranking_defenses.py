@@ -6,6 +6,7 @@ All numbers here are percent (points for differences).
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
@@ -144,7 +145,7 @@ class Facing:
 
     def attack(self, row: Row) -> str:
         """Name on the leaderboard of the attack of a run, with the bound of the images that it shows."""
-        name, bound = self.names[row["attack"], row["attack_params"]], within(row)
+        name, bound = self.names[row["attack"], row["attack_params"]], "eps" in row and within(row)
         return f"{name}, {bound}" if bound else name
 
 
@@ -179,6 +180,8 @@ def _of_one_design(rows: list[Row]) -> list[Row]:
     which tell what a defense makes of the price, must not outweigh the comparison with all.
     """
     drawn = [row for row in rows if str(row["target"]).startswith(PER_SEED)]
+    if not drawn:
+        return rows
     fixed = [row for row in rows if not str(row["target"]).startswith(PER_SEED)]
     return max((drawn, fixed), key=lambda own: len({row["attack"] for row in own}))
 
@@ -204,8 +207,11 @@ def scenario_estimate(rows: Sequence[Row], column: str) -> Estimate | None:
 
 def plain_mean(rows: Sequence[Row], column: str, unit: float = 1.0) -> float | None:
     """As :func:`scenario_mean`, in units of the column's own times ``unit``."""
-    by_scenario = grouped([row for row in rows if row[column] is not None], itemgetter("facing"))
-    return mean_of(mean_of(unit * row[column] for row in own) for own in by_scenario)
+    by_scenario: dict[Cell, list[float]] = defaultdict(list)
+    for row in rows:
+        if row[column] is not None:
+            by_scenario[row["facing"]].append(unit * row[column])
+    return mean_of(map(mean_of, by_scenario.values()))
 
 
 def _net_end(rows: Sequence[Row], track: Track) -> float | None:
