@@ -309,7 +309,30 @@ def _describe_entry(kind: str, name: str) -> dict[str, Any]:
     record = _LISTERS[kind](name)
     cls = registry.get(name)
     record |= _of_images(kind, cls)
-    return {**record, "source": registry.origin(name), "parameters": _parameters(cls.Params)}
+    described = {**record, "source": registry.origin(name), "parameters": _parameters(cls.Params)}
+    return described | _by_default(cls) if kind == "models" else described
+
+
+_TRAINING = ("learning_rate", "epochs", "split", "loss", "aggregation", "clients_per_round", "negatives_per_positive")
+"""Fields of the protocol that a model is shown with."""
+
+
+def _by_default(cls: Any) -> dict[str, Any]:
+    """Under which protocol a model runs where none is named, and why."""
+    from fedbench.scenarios import protocols
+    from fedbench.scenarios.adhoc import WHY
+
+    name, model = protocols.usual(cls), cls.card.name
+    protocol = protocols.preset(name, model, "")
+    whose = (
+        "has values of its own for this model"
+        if protocols.knows(name, model)
+        else "has none for this model, which gets those for any (find its own with --set learning_rate=..., --set epochs=...)"
+    )
+    return {
+        "protocol": f"{name}, {WHY[name]}, unless --protocol names another; it {whose}",
+        "training": [{"field": field, "value": getattr(protocol, field)} for field in _TRAINING],
+    }
 
 
 def _of_images(kind: str, cls: Any) -> dict[str, str]:

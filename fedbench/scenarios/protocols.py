@@ -189,6 +189,11 @@ def usual(model: type[Recommender]) -> str:
     return "aaai23" if model.reads_sequences else "tois" if model.reads_features else USUAL
 
 
+def knows(name: str, model: str) -> bool:
+    """Whether the protocol ``name`` has values of its own for a model."""
+    return (model, "*") in _PRESETS[name]
+
+
 def preset(name: str, model: str, dataset: str, overrides: Mapping[str, Any] | None = None) -> Protocol:
     """The protocol ``name`` as it stands for a model and a dataset, with ``overrides`` on top.
 

@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import plugin_files
 import pytest
 from typer.testing import CliRunner
 
@@ -128,6 +130,21 @@ def test_networks_say_whether_they_are_here(monkeypatch: pytest.MonkeyPatch, tmp
     assert denoisers["spectral"] == "yes"
     monkeypatch.undo()
     assert json.loads(out("show", "guided-diffusion-256", "--json"))["here"] == "once weights names a file"
+
+
+def test_a_model_says_what_it_runs_with_and_why(tmp_path: Path) -> None:
+    def shown(name: str) -> tuple[str, dict[str, Any]]:
+        record = json.loads(out("show", name, "--json"))
+        return record["protocol"], {row["field"]: row["value"] for row in record["training"]}
+
+    why, values = shown("ncf")
+    assert why.startswith("icde24, as in suite core, unless --protocol names another; it has values of its own")
+    assert (values["learning_rate"], values["epochs"], values["loss"]) == (0.005, 60, "bce")
+    assert shown("sasrec")[0].startswith("aaai23, as in suites core-untargeted and sasrec-targeted")
+    (tmp_path / "twin.py").write_text(plugin_files.MODEL)
+    why, values = shown(str(tmp_path / "twin.py"))
+    assert "it has none for this model, which gets those for any (find its own with --set learning_rate=" in why
+    assert (values["learning_rate"], values["epochs"]) == (1.0, 200)
 
 
 def test_show_a_suite() -> None:
