@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import adaptive
 import held_out
 
 from fedbench.leaderboard import TARGETED, Database, rank_defenses
@@ -63,6 +64,11 @@ def filled(text: str, found: dict[str, str], name: str) -> str:
     return text
 
 
+def in_notes() -> dict[str, str]:
+    """What stands in NOTES.md, by the name of its mark."""
+    return {"held out": held_out.table(RECORDS), "adaptive": adaptive.table([RESULTS])}
+
+
 def board_of(file: str) -> str:
     """One of :data:`BOARDS`, as Markdown."""
     suite, k = BOARDS[file]
@@ -78,7 +84,7 @@ def main() -> None:
     (HERE / "LEADERBOARD.md").write_text(markdown(board), encoding="utf-8")
     draw_doses(dose_panels(database), HERE / "doses.png", 10)
     draw_defenses(rank_defenses(database, None, TARGETED), HERE / "defenses.png", 10)
-    for file, found in ((README, blocks(board)), (NOTES, {"held out": held_out.table(RECORDS)})):
+    for file, found in ((README, blocks(board)), (NOTES, in_notes())):
         file.write_text(filled(file.read_text(encoding="utf-8"), found, file.name), encoding="utf-8")
 
 

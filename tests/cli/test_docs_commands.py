@@ -53,9 +53,9 @@ SHORTER = ("--seeds", "1"), ("--set", "epochs=3")
 
 TASKS_HEAD = """# What a researcher wants, in commands and seconds
 
-Made by `FEDBENCH_TASKS=leaderboard/TASKS.md python -m pytest -m slow tests/cli/test_docs_commands.py`, which runs the pages of
-the documentation (`make docs`) one by one, each in an empty folder with embedded data; `fedbench run` with one seed and three
-epochs where the page leaves them open. Commands and cells are those of the page; not run are installation, clusters,
+Made by `FEDBENCH_TASKS=leaderboard/TASKS.md python -m pytest -m slow tests/cli/test_docs_commands.py`, which runs the pages
+of the documentation (`make docs`) one by one, each in an empty folder with embedded data; `fedbench run` with one seed and
+three epochs where the page leaves them open. Commands and cells are those of the page; not run are installation, clusters,
 downloads and the whole of `core`. Seconds are of the processor, all processes together.
 
 | page | title | commands, cells | not run | seconds |

@@ -46,11 +46,11 @@ def test_boards_of_other_suites_say_what_the_records_do(publish: ModuleType, nam
     assert (ROOT / "leaderboard" / name).read_text(encoding="utf-8") == publish.board_of(name)
 
 
-def test_notes_say_how_far_the_adaptive_plan_can_be_trusted(publish: ModuleType) -> None:
-    table = publish.held_out.table(publish.RECORDS)
+def test_notes_say_what_the_records_do(publish: ModuleType) -> None:
+    found = publish.in_notes()
     notes = (ROOT / "leaderboard" / "NOTES.md").read_text(encoding="utf-8")
-    assert publish.filled(notes, {"held out": table}, "NOTES.md") == notes
-    assert table.count("| yes |") >= 8
+    assert publish.filled(notes, found, "NOTES.md") == notes
+    assert found["held out"].count("| yes |") >= 8
 
 
 def test_a_readme_without_a_mark_is_not_passed_over(publish: ModuleType) -> None:
@@ -60,3 +60,10 @@ def test_a_readme_without_a_mark_is_not_passed_over(publish: ModuleType) -> None
     )
     with pytest.raises(SystemExit, match=r"README\.md has no <!-- y --> with an end"):
         publish.filled("a", {"y": "new"}, "README.md")
+
+
+def test_the_worst_attack_has_the_highest_mean_of_those_with_most_seeds(publish: ModuleType) -> None:
+    """Hand-computed: means of 50 and 40; one seed of 90 does not count beside two."""
+    worst = publish.adaptive._worst
+    assert worst({"a": [60.0, 40.0], "b": [30.0, 50.0], "c": [90.0]}) == "50.0 `a` (60, 40)"
+    assert worst({}) == "-"
