@@ -6,6 +6,7 @@ Until :func:`_born` everything here is fedbench's own code; from there on nothin
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -31,7 +32,6 @@ def main(number: int, how: str) -> None:
     import fedbench.isolation.serving  # noqa: F401 - imported once, for all
 
     torch.set_num_threads(1)
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)]).step()  # imports what makes folders of its own
     warnings.simplefilter("ignore")
     gc.enable()
     gc.freeze()
@@ -55,6 +55,8 @@ def _answer(
 ) -> dict[str, Any]:
     what = order.pop("what")
     if what == "fork":
+        if order.pop("optimizers"):
+            _import_optimizers()
         pid = os.fork()
         if pid == 0:
             control.close()
@@ -72,6 +74,15 @@ def _answer(
             done, status = os.waitpid(pid, 0)
             children[pid] = os.waitstatus_to_exitcode(status) if done else None
     return {"code": children.get(pid)}
+
+
+@functools.cache
+def _import_optimizers() -> None:
+    """Take a first step of an optimizer of torch, which imports for more than a second of the processor."""
+    import torch
+
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)]).step()
+    gc.freeze()
 
 
 def _end(pid: int) -> None:
@@ -109,7 +120,8 @@ def _born(number: int, limits: Limits, how: str) -> None:
         if not free:
             nowhere = dict.fromkeys(("FEDBENCH_DATA", "FEDBENCH_CACHE"), "/nowhere")
             os.environ.clear()
-            os.environ.update({"PATH": os.defpath, "HOME": "/"} | nowhere)
+            # The last: torch makes that folder when its optimizers are imported; this one is there.
+            os.environ.update({"PATH": os.defpath, "HOME": "/"} | nowhere | {"TORCHINDUCTOR_CACHE_DIR": "/"})
         serve(socket.socket(fileno=_PLACE), limits, level)
         code = 0
     finally:

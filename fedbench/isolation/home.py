@@ -60,6 +60,11 @@ class Home:
         """When the time for everything is up."""
         return math.inf if self.limits.total is None else self.began + self.limits.total
 
+    @property
+    def optimizers(self) -> bool:
+        """Whether it may be expected to use optimizers of torch, as its text names them or is not at hand."""
+        return isinstance(self.source, str) or b"optim" in self.source
+
     def start(self) -> Process:
         """A fresh process that has imported the file.
 
@@ -88,7 +93,7 @@ class Process:
 
     def __init__(self, home: Home) -> None:
         self._home, self._nursery = home, nursery(home.free)
-        self._pid, connected = self._nursery.fork(home.limits)
+        self._pid, connected = self._nursery.fork(home.limits, home.optimizers)
         self._line = Line(connected, home.limits.message)
         self.described: Any = None
         self.noted: Any = {}

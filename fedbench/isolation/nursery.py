@@ -50,8 +50,12 @@ class Nursery:
         self._control.settimeout(_PATIENCE)
         self._lines = ours.makefile("rb")
 
-    def fork(self, limits: Limits) -> tuple[int, socket.socket]:
-        """A fresh process: its number, and the socket that leads to it."""
+    def fork(self, limits: Limits, optimizers: bool = False) -> tuple[int, socket.socket]:
+        """A fresh process: its number, and the socket that leads to it.
+
+        Args:
+            limits: of it. optimizers: whether those of torch are imported for all from now on; else it may do so itself.
+        """
         ours, theirs = socket.socketpair()
         for each in (ours, theirs):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -59,7 +63,7 @@ class Nursery:
                     each.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
         try:
             with theirs:
-                return int(self.asked("fork", theirs, **asdict(limits))["pid"]), ours
+                return int(self.asked("fork", theirs, optimizers=optimizers, **asdict(limits))["pid"]), ours
         except BaseException:
             ours.close()
             raise

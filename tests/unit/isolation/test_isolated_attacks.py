@@ -114,6 +114,14 @@ def test_a_file_that_does_so_when_it_is_imported(at_import: str) -> None:
         attacked(HEAD + at_import + BODY.format(trick="pass"), Limits(start=3))
 
 
+@pytest.mark.parametrize("optimizers", ["torch.optim", "getattr(torch, 'op' + 'tim')"])
+def test_optimizers_are_there_whether_its_text_names_them_or_not(optimizers: str) -> None:
+    close()
+    step = f"p = torch.ones(1, requires_grad=True); p.grad = torch.ones(1); {optimizers}.Adam([p]).step()"
+    record = attacked(HEAD + BODY.format(trick=step))
+    assert record.status == "ok", record.error
+
+
 @pytest.mark.parametrize("name", ["explicit-boost", "pieck-uea", "fedrecattack", "a-hum", "pipattack", "p2"])
 def test_the_same_record_as_in_this_process(name: str) -> None:
     source = source_of(ATTACKS.get(name))
