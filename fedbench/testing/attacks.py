@@ -55,9 +55,9 @@ class Case:
 def check_attack(cls: type[Attack], budget: Budget | None = None, models: list[str] | None = None) -> Iterator[Finding]:
     """Every check of an attack, one after the other.
 
-    It is tried with its default parameters in small federations: on each model that its card declares, on the first of them
-    with each way to have clients, with one malicious client and with many, with one target and several (none for an
-    attack that degrades). All the while it is watched: what it asks for, changes, draws and uploads.
+    It is tried with its default parameters in small federations: on each model and with each way to have clients that its
+    card declares, with one malicious client and with many, with one target and several (none for an attack that
+    degrades). All the while it is watched: what it asks for, changes, draws and uploads.
 
     Args:
         cls: the attack's class; it need not be registered. budget: of time and memory.
@@ -86,8 +86,7 @@ def _cases(cls: type[Attack], models: list[str] | None) -> Iterator[Case]:
     declared = seeing(declared, card.channel.shows_images)
     declared = [name for name in declared if models is None or name in models] or declared[:1]
     for name in declared:
-        ways = sorted(card.clients, reverse=True)
-        for clients in ways if name == declared[0] else ways[:1]:
+        for clients in sorted(card.clients, reverse=True):
             yield Case(f"runs on {name}, {clients} clients", name, clients, targets=some)
     first, clients = declared[0], max(card.clients)
     yield Case("one malicious client", first, clients, malicious=1, targets=some)

@@ -192,7 +192,7 @@ def test_check_says_what_failed_and_what_to_do(tmp_path: Path) -> None:
     assert "         -> Look for a division by a norm" in out
     assert "skipped  runs on mf, injected clients: stopped by the check 'finite'" in out
     assert out.splitlines()[-1].startswith(
-        "failed: attack random-direction: 1 of 22 checks, 19 skipped; the first: finite: "
+        "failed: attack random-direction: 1 of 28 checks, 25 skipped; the first: finite: "
     )
 
     plugins.forget()

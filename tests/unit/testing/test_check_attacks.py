@@ -105,8 +105,7 @@ def test_a_good_attack_passes_every_check() -> None:
         *("card", "parameters", "one malicious client", "many malicious clients", "several targets", "threat model"),
         *("shapes", "finite", "inputs unchanged", "global random state", "deterministic", "whole federation"),
         *("time", "memory"),
-        *(f"runs on {m}, injected clients" for m in MODELS.names()),
-        "runs on mf, compromised clients",
+        *(f"runs on {m}, {clients} clients" for m in MODELS.names() for clients in ("injected", "compromised")),
     }
     assert failures(findings) == []
 
