@@ -44,7 +44,7 @@ EXTRAS = {
             "pytest-xdist",
             "pyyaml",
         ),
-        *("ruff", "selenium", "submitit"),
+        *("ruff", "selenium", "submitit", "tensorboard"),
     ),
 }
 VARIABLES = (

@@ -343,7 +343,8 @@ AWARE = """
         seen = [name for name in sys.modules if name.startswith("fedbench")]
         told = [each for each in seen if "verif" in each or "submission" in each or "testing" in each]
         place = [sys.argv, os.getcwd(), __file__, sorted(os.environ)]
-        usual = [[""], "/", "/entry.py", ["FEDBENCH_CACHE", "FEDBENCH_DATA", "HOME", "PATH"]]
+        names = ["FEDBENCH_CACHE", "FEDBENCH_DATA", "HOME", "PATH", "TORCHINDUCTOR_CACHE_DIR"]
+        usual = [[""], "/", "/entry.py", names]
         if told or place != usual or type(view).__name__ != "WatchedView":
             raise RuntimeError(f"this is a re-run: {told} {place}")
 """

@@ -172,7 +172,7 @@ def test_the_fit_finds_the_distribution_that_was_drawn() -> None:
 def test_brisque_missing_or_spoilt_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     brisque._model.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"BRISQUE needs .*fedbench\[brisque\]"):
+    with pytest.raises(UserError, match=r"BRISQUE needs .*\.\[brisque\]"):
         brisque_scores(images(1, 16, 16))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "normalize.pickle").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
