@@ -35,6 +35,7 @@ from fedbench.runs.task import split_of, task_of
 from fedbench.runs.uploads import image_columns
 from fedbench.scenarios.scenario import POPULAR_TARGETS, Scenario
 from fedbench.texts import count
+from fedbench.threads import threads as on_threads
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def run(
     Raises:
         UserError: for what no run can mend: unknown names, impossible combinations, missing data.
     """
-    with repeatable(torch.device(device)), on_threads(threads):
+    with repeatable(torch.device(device)), contextlib.nullcontext() if threads is None else on_threads(threads):
         return _run(scenario, seed, device, suite, on_evaluation, on_start, on_images)
 
 
@@ -275,20 +276,6 @@ def _data_columns(split: Split) -> dict[str, Any]:
 def run_as_set(scenario: Scenario, seed: int, **options: Any) -> RunRecord:
     """:func:`run` on as many threads as torch has been set to: what workers do, who are told a number."""
     return run(scenario, seed, threads=None, **options)
-
-
-@contextlib.contextmanager
-def on_threads(count: int | None) -> Iterator[None]:
-    """So many threads of torch for a while; None: as many as there are."""
-    if count is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

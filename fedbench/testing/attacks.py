@@ -25,11 +25,11 @@ from fedbench.testing.finding import (
     check_time,
     measured,
     source_file,
-    threads,
 )
 from fedbench.testing.showing import seeing, shown
 from fedbench.testing.watching import OWN_DATA, Notes, WatchedAttack
 from fedbench.texts import count
+from fedbench.threads import threads
 
 USERS, ITEMS = 60, 200
 TARGETS = (7, 31, 150)

@@ -222,19 +222,6 @@ def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return float((one - two).abs().max()) <= ROUNDING * max(float(one.abs().max()), 1e-6)
 
 
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """The body computes with so many threads; afterwards there are as many as before."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def source_file(cls: type[Any]) -> str:
     """The file in which a class is written."""
     return str(getattr(sys.modules.get(cls.__module__), "__file__", "") or "")

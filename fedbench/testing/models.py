@@ -29,10 +29,10 @@ from fedbench.testing.finding import (
     global_state,
     measured,
     source_file,
-    threads,
 )
 from fedbench.testing.learning import check_learning
 from fedbench.testing.watching import Untouched, tensors_of
+from fedbench.threads import threads
 
 USERS, ITEMS = 30, 40
 RING, LENGTH = 60, 8
