@@ -196,7 +196,7 @@ def check_repeats(made: Callable[[int], list[torch.Tensor]], ok: str, differs: s
         todo: where they differ.
     """
     one, again = made(1), made(1)
-    if len(one) != len(again) or not all(map(_same, one, again)):
+    if len(one) != len(again) or not all(a.equal(b) for a, b in zip(one, again, strict=True)):
         yield Finding("deterministic", "failed", differs, todo)
         return
     yield Finding("deterministic", "ok", ok)
@@ -209,10 +209,6 @@ def check_repeats(made: Callable[[int], list[torch.Tensor]], ok: str, differs: s
             "Take ties by a fixed rule (sort(stable=True)), sum in a fixed order, and let nothing depend on the number of"
             " threads; until then only runs with one thread (OMP_NUM_THREADS=1) can be repeated.",
         )
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and bool((a == b).all())
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
