@@ -8,7 +8,8 @@ more, where most are never scored, it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,23 @@ TESTED = 2**17
 
 FEWEST_USERS = 32
 """Users scored at a time, however many items there are: reading all items for one user alone is slow."""
+
+
+@dataclass
+class _Ranks:
+    """Ranks of the targets, float32 [n, T], and of single held-out items, float32 [n], filled chunk by chunk.
+
+    Of several held-out items, by chunk, what :meth:`Evaluator._compare_lists` says of them.
+    """
+
+    target: torch.Tensor
+    test: torch.Tensor
+    lists: tuple[list[torch.Tensor], list[torch.Tensor]] = field(default_factory=lambda: ([], []))
+
+    @classmethod
+    def empty(cls, evaluator: Evaluator, device: torch.device) -> _Ranks:
+        n, num_targets = len(evaluator.users), len(evaluator.targets)
+        return cls(torch.empty(n, num_targets, device=device), torch.empty(n, device=device))
 
 
 @dataclass(frozen=True)
@@ -158,69 +176,48 @@ class Evaluator:
         Raises:
             Diverged: when a score is not finite: NaN compares as false and would look like a perfect result.
         """
-        embeddings = users.index_select(0, self.users)
-        if tables is None and scores_by_inner_products(model) and self._large(params.items, embeddings):
-            target_rank, test_rank, lists = *self._by_bounds(params.items, embeddings), None
-        else:
-            target_rank, test_rank, lists = self._by_scores(model, params, embeddings, tables)
+        return measure([self], model, params, users, tables)[0]
+
+    def _count(self, scores: torch.Tensor, buffer: torch.Tensor, block: slice, ranks: _Ranks) -> None:
+        """Adds the ranks of a chunk of users, by all their ``scores``, float32 [b, M], to ``ranks``.
+
+        Scores are overwritten where users have several held-out items, and ``buffer``, of the same shape, always.
+        """
+        seen = Seen.of(scores, self._mask, block)
+        for t in range(len(self.targets)):
+            level = scores.gather(1, self.targets[t].expand(len(scores), 1))
+            ranks.target[block, t] = _as_high(scores, level, buffer) - seen.as_high(level)
+        if not self._single:
+            for found, of_chunk in zip(ranks.lists, self._compare_lists(scores, block), strict=True):
+                found.append(of_chunk)
+            return
+        if self._mask is not self._train:
+            seen = Seen.of(scores, self._train, block)
+        level = scores.gather(1, self._held_out[block, None])
+        ranks.test[block] = _as_high(scores, level, buffer) - seen.as_high(level)
+        if self.settings.ties == "half":
+            # An item in train and held out is not higher than itself.
+            higher = torch.gt(scores, level, out=buffer).sum(1) - seen.as_high(level, strictly=True)
+            higher -= self._leaked[block]
+            ranks.test[block] = (ranks.test[block] + higher) / 2
+
+    def _by_scores(self, ranks: _Ranks) -> dict[str, float]:
+        """The metrics, when all users were counted."""
+        # A masked item that is itself measured was subtracted from its own rank.
+        target_rank = ranks.target + self._target_masked
+        if self._single:
+            return self._metrics(target_rank, self._single_item, ranks.test + self._leaked)
+        return self._metrics(target_rank, self._several_items, *map(torch.cat, ranks.lists))
+
+    def _metrics(
+        self, target_rank: torch.Tensor, quality: Callable[..., dict[str, torch.Tensor]], *ranks: torch.Tensor
+    ) -> dict[str, float]:
+        """Exposure by the targets' ranks, [n, T], and the ``quality`` of held-out items by what is known of theirs."""
         self._target_rank = target_rank
         result = self._exposure(target_rank) if len(self.targets) else {}
-        if len(self._tested) == 0:
-            pass
-        elif lists is None:
-            result |= self._single_item(test_rank)
-        else:
-            result |= self._several_items(*lists)
+        if len(self._tested):
+            result |= quality(*ranks)
         return _plain(result)
-
-    def _by_scores(
-        self, model: Recommender, params: PublicParams, embeddings: torch.Tensor, tables: OwnTables | None
-    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-        """Ranks of the targets, float32 [n, T], and of single held-out items, float32 [n], from the scores of all items.
-
-        Of several held-out items what :meth:`_compare_lists` says of all of them; None where they are single.
-        """
-        n, device = len(self.users), embeddings.device
-        target_rank = torch.empty(n, len(self.targets), device=device)
-        test_rank = torch.empty(n, device=device)
-        ahead: list[torch.Tensor] = []
-        held_out_scores: list[torch.Tensor] = []
-        finite = torch.ones((), dtype=torch.bool, device=device)
-        buffer = torch.empty(0, device=device)
-        for block in self._blocks:
-            if tables is None:
-                scores = model.score_all(params, embeddings[block]).contiguous()
-            else:
-                scores = tables.scores(model, params, self.users[block], embeddings[block])
-            finite &= torch.isfinite(scores.amax()) & torch.isfinite(scores.amin())
-            if buffer.shape != scores.shape:
-                # Comparisons are written and summed as floats, four times faster than bools (exact below 2^24 items).
-                buffer = torch.empty(scores.shape, device=device)
-            seen = Seen.of(scores, self._mask, block)
-            for t in range(len(self.targets)):
-                level = scores.gather(1, self.targets[t].expand(len(scores), 1))
-                target_rank[block, t] = _as_high(scores, level, buffer) - seen.as_high(level)
-            if self._single:
-                if self._mask is not self._train:
-                    seen = Seen.of(scores, self._train, block)
-                level = scores.gather(1, self._held_out[block, None])
-                test_rank[block] = _as_high(scores, level, buffer) - seen.as_high(level)
-                if self.settings.ties == "half":
-                    # An item in train and held out is not higher than itself.
-                    higher = torch.gt(scores, level, out=buffer).sum(1) - seen.as_high(level, strictly=True)
-                    higher -= self._leaked[block]
-                    test_rank[block] = (test_rank[block] + higher) / 2
-            else:
-                counts, level = self._compare_lists(scores, block)
-                ahead.append(counts)
-                held_out_scores.append(level)
-        if not bool(finite):
-            raise Diverged("scores are not finite")
-        # A masked item that is itself measured was subtracted from its own rank.
-        target_rank = target_rank + self._target_masked
-        if self._single:
-            return target_rank, test_rank + self._leaked, None
-        return target_rank, test_rank, (torch.cat(ahead), torch.cat(held_out_scores))
 
     def _large(self, items: torch.Tensor, embeddings: torch.Tensor) -> bool:
         """Whether to look for what need not be scored, where ranks are counts of finite scores."""
@@ -228,8 +225,8 @@ class Evaluator:
             return False
         return bool(torch.isfinite(items.norm(dim=1).amax() * embeddings.norm(dim=1).amax()))
 
-    def _by_bounds(self, items: torch.Tensor, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same ranks as :meth:`_by_scores`, float64, where they matter, and anything larger where they do not."""
+    def _by_bounds(self, items: torch.Tensor, embeddings: torch.Tensor) -> dict[str, float]:
+        """The same metrics as :meth:`_by_scores`, of ranks that are equal where they matter, and larger where not."""
         n, device = len(self.users), embeddings.device
         target_rank = torch.zeros(n, len(self.targets), dtype=torch.float64, device=device)
         beyond = torch.full((n,), max(metrics.EXPOSURE_CUTOFFS), device=device)
@@ -243,7 +240,7 @@ class Evaluator:
             beyond = (self._pool * 3 // 4).clamp(min=max(metrics.CUTOFFS))
             train = self._train
             test_rank += inner_products.ranks(embeddings, items, self._held_out, train.starts, train.item, beyond)
-        return target_rank, test_rank
+        return self._metrics(target_rank, self._single_item, test_rank)
 
     def target_places(self) -> list[str] | None:
         """Of every target, who was shown it at the last call (see :mod:`~fedbench.evaluation.displacement`).
@@ -399,6 +396,50 @@ class Evaluator:
                 self._found = {f"hr_full_{k}": each_user[self._tested]}
             out[f"precision_{k}"], out[f"ndcg_full_{k}"] = precision, gain
         return out
+
+
+def measure(
+    evaluators: Sequence[Evaluator],
+    model: Recommender,
+    params: PublicParams,
+    users: torch.Tensor,
+    tables: OwnTables | None = None,
+) -> list[dict[str, float]]:
+    """The metrics by each of ``evaluators``, as when they are called in turn; scores are made once for all of them.
+
+    Args:
+        evaluators: of the same users and items; more than one only where no user has several held-out items.
+        model, params, users, tables: as for the call of one.
+
+    Raises:
+        Diverged: when a score is not finite.
+    """
+    first = evaluators[0]
+    embeddings = users.index_select(0, first.users)
+    if (
+        tables is None
+        and scores_by_inner_products(model)
+        and all(each._large(params.items, embeddings) for each in evaluators)
+    ):
+        return [each._by_bounds(params.items, embeddings) for each in evaluators]
+    device = embeddings.device
+    ranks = [_Ranks.empty(each, device) for each in evaluators]
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    buffer = torch.empty(0, device=device)
+    for block in first._blocks:
+        if tables is None:
+            scores = model.score_all(params, embeddings[block]).contiguous()
+        else:
+            scores = tables.scores(model, params, first.users[block], embeddings[block])
+        finite &= torch.isfinite(scores.amax()) & torch.isfinite(scores.amin())
+        if buffer.shape != scores.shape:
+            # Comparisons are written and summed as floats, four times faster than bools (exact below 2^24 items).
+            buffer = torch.empty(scores.shape, device=device)
+        for each, its in zip(evaluators, ranks, strict=True):
+            each._count(scores, buffer, block, its)
+    if not bool(finite):
+        raise Diverged("scores are not finite")
+    return [each._by_scores(its) for each, its in zip(evaluators, ranks, strict=True)]
 
 
 def _plain(metrics: dict[str, torch.Tensor]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from fedbench.data import Split
 from fedbench.data.records import Pairs
 from fedbench.data.splits import LEAVE_ONE_OUT_VALIDATION
-from fedbench.evaluation.evaluator import EvaluationSettings, Evaluator
+from fedbench.evaluation.evaluator import EvaluationSettings, Evaluator, measure
 from fedbench.federation.model import Histories
 from fedbench.federation.population import UserItem
 from fedbench.federation.simulation import Federation
@@ -75,11 +75,20 @@ class Measurement:
     def __call__(self) -> dict[str, float]:
         """The metrics now. Raises :class:`Diverged`."""
         f = self._federation
+        own = f.users[: f.task.num_users]
+        users = [f.model.represent(f.params, own, histories) for *_, histories in self._parts]
+        evaluators = [evaluator for _, evaluator, _ in self._parts]
+        if all(each is own for each in users):
+            # Histories do not matter to the model: the scores of all parts are the same.
+            found = measure(evaluators, f.model, f.params, own, f.training.tables)
+        else:
+            found = [
+                each(f.model, f.params, of_users, f.training.tables)
+                for each, of_users in zip(evaluators, users, strict=True)
+            ]
         out = {}
-        for prefix, evaluator, histories in self._parts:
-            users = f.model.represent(f.params, f.users[: f.task.num_users], histories)
-            found = evaluator(f.model, f.params, users, f.training.tables)
-            out.update({f"{prefix}{name}": value for name, value in found.items() if not prefix or "full" in name})
+        for (prefix, *_), part in zip(self._parts, found, strict=True):
+            out.update({f"{prefix}{name}": value for name, value in part.items() if not prefix or "full" in name})
         return {name: value for name, value in out.items() if self._decided.get(name) != 1}
 
     @property

@@ -480,3 +480,31 @@ def test_standard_errors_are_what_samples_of_the_users_scatter_by() -> None:
         assert float(values.mean()) == pytest.approx(whole[name], abs=4 * float(values.std()) / 20)
         assert float(values.std()) == pytest.approx(sum(errors) / len(errors), rel=0.15), name
     assert measure.standard_errors(sample) == dict.fromkeys(told, 0.0), "of everybody there is no error"
+
+
+def test_two_splits_of_the_same_users_are_measured_by_scores_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_users, num_items = 50, 12
+    monkeypatch.setitem(module.BLOCK_SCORES, "cpu", 32 * num_items)
+    scores = torch.randint(0, 6, (num_users, num_items), generator=torch.Generator().manual_seed(1)).float()
+    train = [(u, u % num_items) for u in range(num_users)]
+    valid = [(u, (u + 1) % num_items) for u in range(num_users)]
+    test = [(u, (u + 2) % num_items) for u in range(0, num_users, 2)]
+    shape, half = (num_users, num_items), EvaluationSettings(ties="half", er_mask="train+test")
+    parts = [
+        lambda: evaluator(shape, train, valid, [], settings=half),
+        lambda: evaluator(shape, train + valid, test, [3, 4], settings=half),
+    ]
+    alone = [evaluate(part(), scores) for part in parts]
+
+    made = 0
+
+    class Counted(Table):
+        def score_all(self, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
+            nonlocal made
+            made += len(users)
+            return super().score_all(params, users)
+
+    model = Counted(Counted.Params(embedding_size=num_items))
+    found = module.measure([part() for part in parts], model, PublicParams(torch.eye(num_items), {}), scores)
+    assert found == alone
+    assert made == num_users

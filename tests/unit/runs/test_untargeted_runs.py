@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 import fedbench
 from fedbench.attacks import ATTACKS
 from fedbench.entries.cards import Goal
 from fedbench.errors import UserError
+from fedbench.models import MODELS as REGISTRY
+from fedbench.models import PublicParams
 from fedbench.runs.record import RunRecord
 from fedbench.scenarios.scenario import Scenario
 
@@ -61,6 +65,25 @@ def test_a_run_measures_test_and_validation_items_and_no_exposure(model: str) ->
     assert record.metrics["hr_full_5_best"] == best["hr_full_5"]
     assert record.metrics["hr_full_5"] == record.curve[-1]["hr_full_5"]
     assert record.metrics["er_10"] is None
+
+
+def test_scores_are_made_once_for_both_parts_unless_the_model_reads_what_was_seen_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = dict.fromkeys(MODELS, 0)
+
+    def counted(name: str, score_all: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def counting(self: Any, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
+            made[name] += len(users)
+            return score_all(self, params, users)
+
+        return counting
+
+    for model in made:
+        cls = REGISTRY.get(model)
+        monkeypatch.setattr(cls, "score_all", counted(model, cls.score_all))
+        run(model)
+    assert made["sasrec"] == 2 * made["mf"] > 0
 
 
 def test_training_teaches_something() -> None:
