@@ -42,7 +42,7 @@ class Flame(RobustAggregation):
     card = DefenseCard(
         name="flame",
         title="FLAME",
-        paper="Nguyen et al., USENIX Security 2022; by item as in Zhang et al., WWW 2024 (PoisonFRS)",
+        paper="Nguyen et al., USENIX Security 2022; by item as in Yin et al., WWW 2024 (PoisonFRS)",
         family=DefenseFamily.AGGREGATION,
         notes="Made against backdoors. A majority that is malicious, as on a cold item, is what it keeps. Times the number of"
         " gradients, the noise too.",

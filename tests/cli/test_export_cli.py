@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import latex_reader
@@ -17,6 +18,7 @@ from records import defended, record, scenario, write
 from typer.testing import CliRunner
 
 from fedbench import __version__
+from fedbench.attacks import ATTACKS
 from fedbench.cli import app
 from fedbench.leaderboard.bibtex import AUTHOR, TITLE
 from fedbench.leaderboard.latex import escaped
@@ -147,17 +149,35 @@ def test_csv_and_json_are_read_back(results: Path) -> None:
 
 def test_bibtex_of_what_is_shown(results: Path) -> None:
     text, _ = said("bibtex", "--results", results)
+    keys = re.findall(r"^@[a-z]+\{([^,]+),$", text, re.MULTILINE)
+    assert keys == ["fedbench", "rong2022poisoning", "sun2019can", "zhang2024preventing", "koren2009matrix"]
+    assert text.startswith("@misc{fedbench,"), "nothing is to be completed"
+    assert (
+        """\
+@inproceedings{rong2022poisoning,
+  title = {{Poisoning Deep Learning Based Recommender Model in Federated Learning Scenarios}},
+  author = {Dazhong Rong and Qinming He and Jianhai Chen},
+  booktitle = {International Joint Conference on Artificial Intelligence (IJCAI)},
+  year = {2022},
+  note = {For a-hum, a-ra, random}
+}
+"""
+        in text
+    )
+    assert text.count("{") == text.count("}")
+
+
+def test_bibtex_of_a_method_whose_paper_is_not_known_says_what_its_card_does(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ATTACKS.get("a-ra"), "card", replace(ATTACKS.get("a-ra").card, paper="Doe_1 {et} al., X 2030"))
+    text, _ = said("bibtex", "--results", results)
     head, _, entries = text.partition("\n@")
     assert all(line.startswith("% ") for line in head.splitlines())
-    assert "Titles and authors are those of fedbench's cards" in head
     assert "before this is printed" in head
-    keys = re.findall(r"^@misc\{([^,]+),$", text, re.MULTILINE)
-    assert keys == ["fedbench", "a-hum", "norm-bound", "mf"]
-    one = "  author = {Rong and others},\n  year = {2022},\n  note = {Rong et al., IJCAI 2022; for a-hum, a-ra, random}\n}"
-    assert one in entries
-    assert "baseline" not in entries
-    assert "title = {{Hard user mining (A-hum); Random approximation (A-ra); Random profiles (RA)}}" in entries
-    assert text.count("{") == text.count("}")
+    own = "@unpublished{a-ra,\n  title = {{Random approximation (A-ra)}},\n  howpublished = {Doe\\_1 et al., X 2030},\n"
+    assert own in entries
+    assert "note = {For a-hum, random}" in entries
 
 
 def test_fedbench_is_cited_as_its_citation_says(results: Path) -> None:

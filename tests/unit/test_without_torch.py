@@ -77,7 +77,7 @@ def test_records_are_read_ranked_and_rendered(results: Path, tmp_path: Path) -> 
     for (code, out, err), expected in (
         (page, "page/index.html"),
         (latex, "norm-bound"),
-        (bibtex, "IJCAI 2022"),
+        (bibtex, "rong2022poisoning"),
         (sql, "12"),
         (compared, "a-ra"),
         (listed, "pieck-uea"),

@@ -35,23 +35,11 @@ function markdown(columns, rows) {
   return [line(columns.map((c) => c.label)), `|${columns.map((c) => (c.kind === "text" || c.kind === "name" ? "---|" : "---:|")).join("")}`, ...rows.map((row) => line(columns.map((c) => plainText(c, row)))), "", `${origin()}`, ""].join("\n");
 }
 
-// The methods whose cards there are; of a chain its parts. A card names a paper by its first author, venue and year.
+// The papers that the cards of the methods name; of a chain those of its parts.
 function bibtex(columns, rows) {
-  const out = new Map();
-  for (const row of rows) {
-    for (const kind of ["attack", "defense"]) {
-      for (const part of typeof row[kind] === "string" ? parts(kind, row[kind]) : []) {
-        const { title, paper } = DATA.cards[kind][part];
-        if (!paper) continue;
-        const clean = (text) => text.replace(/[{}\\]/g, "").replace(/[&%$#_]/g, "\\$&");
-        const author = /^([\p{L}' -]+?)(?: et al\.| and ([\p{L}' -]+?))?(?: \(.*?\))?,/u.exec(paper);
-        const year = /\b(?:19|20)\d\d\b/.exec(paper)?.[0];
-        const fields = { title: `{${clean(title)}}`, author: author && author[1] !== "fedbench" ? `${author[1]} and ${author[2] ?? "others"}` : undefined, year, note: clean(paper) };
-        out.set(part, `@misc{${part},\n${Object.entries(fields).filter(([, value]) => value).map(([name, value]) => `  ${name} = {${value}}`).join(",\n")}\n}\n`);
-      }
-    }
-  }
-  return [...out.values(), `@misc{fedbench-leaderboard,\n  title = {{fedbench leaderboard}},\n  note = {${origin().replace(/[_%&#]/g, "\\$&")}}\n}\n`].join("\n");
+  const methods = rows.flatMap((row) => ["attack", "defense"].flatMap((kind) => (typeof row[kind] === "string" ? parts(kind, row[kind]).map((part) => DATA.cards[kind][part]) : [])));
+  const cited = new Set(methods.flatMap((card) => card.cited));
+  return [...Array.from(cited, (key) => DATA.references[key]), `@misc{fedbench-leaderboard,\n  title = {{fedbench leaderboard}},\n  note = {${origin().replace(/[_%&#]/g, "\\$&")}}\n}\n`].join("\n");
 }
 
 function origin() {

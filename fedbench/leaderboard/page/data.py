@@ -14,6 +14,7 @@ from fedbench.leaderboard.notes import demotion_notes, targeted_notes, untargete
 from fedbench.leaderboard.page.boards import FILTERS, Shared, choices, chosen_boards, offered, rounded
 from fedbench.leaderboard.page.cards import cards
 from fedbench.leaderboard.page.runs import METRICS, curves, records, run_metrics
+from fedbench.leaderboard.references import cited_by
 from fedbench.leaderboard.sheets import hit_cut
 
 
@@ -59,10 +60,21 @@ def page_data(
         "metrics": metrics,
         "metric_names": METRICS,
         **curves(database, table["scenarios"], database.k),
-        "cards": cards(database),
+        **_cards(database),
         "superseded": superseded(database),
     }
     return {"about": _about(database, command, data)} | data
+
+
+def _cards(database: Database) -> dict[str, Any]:
+    """The cards of the methods, with the keys of the papers that they name, and these papers as BibTeX."""
+    known, references = cards(database), dict[str, str]()
+    for own in known.values():
+        for name, card in own.items():
+            cited = cited_by(name, card.get("title", name), card.get("paper", ""))
+            card["cited"] = [each.key for each in cited]
+            references |= {each.key: each.bibtex() for each in cited}
+    return {"cards": known, "references": references}
 
 
 def _with_places(value: Any, shared: Shared) -> Any:
