@@ -146,6 +146,8 @@ def _registry(kind: str) -> Registry[Any]:
 
 
 def _attack(name: str) -> dict[str, Any]:
+    from fedbench.entries.verified import verified_by
+
     card = _registry("attacks").get(name).card
     return {
         "attack": name,
@@ -157,11 +159,14 @@ def _attack(name: str) -> dict[str, Any]:
         "knowledge": sorted(map(str, card.knowledge)),
         "models": sorted(card.models) if card.models is not None else ["any"],
         "version": card.version,
+        "verified_by_its_authors": verified_by("attacks", name, card.version) or "no",
         "notes": card.notes,
     }
 
 
 def _defense(name: str) -> dict[str, Any]:
+    from fedbench.entries.verified import verified_by
+
     card = _registry("defenses").get(name).card
     return {
         "defense": name,
@@ -172,17 +177,21 @@ def _defense(name: str) -> dict[str, Any]:
         "assumes": card.assumes,
         "models": sorted(card.models) if card.models is not None else ["any"],
         "version": card.version,
+        "verified_by_its_authors": verified_by("defenses", name, card.version) or "no",
         "notes": card.notes,
     }
 
 
 def _model(name: str) -> dict[str, Any]:
+    from fedbench.entries.verified import verified_by
+
     card = _registry("models").get(name).card
     return {
         "model": name,
         "title": card.title,
         "paper": card.paper,
         "version": card.version,
+        "verified_by_its_authors": verified_by("models", name, card.version) or "no",
         "notes": card.notes,
     }
 

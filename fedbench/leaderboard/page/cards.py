@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedbench.entries.cards import parameter_docs
+from fedbench.entries.verified import verified_by
 from fedbench.leaderboard.database import Database
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def _installed(registry: Registry[Any], name: str, fields: Sequence[str]) -> dic
         {"name": each.name, "default": _text(each.default), "description": each.description}
         for each in parameter_docs(entry.Params)
     ]
-    return out | {"installed": True, "source": registry.origin(name)}
+    verified = verified_by(f"{registry.kind}s", name, entry.card.version)
+    return out | {"installed": True, "source": registry.origin(name), "verified": verified}
 
 
 def _text(value: Any) -> Any:

@@ -178,8 +178,8 @@ function card(kind, name) {
     const of = DATA.cards[kind][part];
     const list = (value) => (Array.isArray(value) ? value.join(", ") || "nothing" : value);
     const told = kind === "attack"
-      ? [["Goal", of.goal], ["Channel", of.channel], ["Clients", list(of.clients)], ["Knows", list(of.knowledge)], ["Models", list(of.models) ?? "any"], ["Version", of.version], ["Versions that ran", list(of.ran)]]
-      : [["Family", of.family], ["Assumes", of.assumes], ["Must know", list(of.knowledge)], ["Models", list(of.models) ?? "any"], ["Version", of.version]];
+      ? [["Goal", of.goal], ["Channel", of.channel], ["Clients", list(of.clients)], ["Knows", list(of.knowledge)], ["Models", list(of.models) ?? "any"], ["Version", of.version], ["Versions that ran", list(of.ran)], ["Verified by its authors", of.verified]]
+      : [["Family", of.family], ["Assumes", of.assumes], ["Must know", list(of.knowledge)], ["Models", list(of.models) ?? "any"], ["Version", of.version], ["Verified by its authors", of.verified]];
     const old = DATA.superseded.filter((each) => each.kind === kind && each.name === part);
     return el("section", { class: "card" }, el("h3", {}, of.title ?? part), of.paper && el("p", { class: "paper" }, of.paper),
       !of.installed && el("p", { class: "hint" }, "Not installed where this page was made: this is what its records tell."),
