@@ -202,7 +202,8 @@ def _places(sniffed: Sniffed, where: str, picks: Picks) -> _Places:
         first = sniffed.separator.join(sniffed.rows[0])
         raise DataError(
             f"{where}: {sniffed.width} columns and no header that tells what they are ({first[:60]}); say which:"
-            f" --user 1 --item 2 (and --rating, --time), or put a first line above them such as {EXAMPLE}."
+            f" --user 1 --item 2 (and --rating, --time), or put a first line above them such as {EXAMPLE}; --format lists,"
+            " if each line is a user and all items of theirs."
         )
     return _Places(user, item, found["rating"], found["time"], kind)
 
