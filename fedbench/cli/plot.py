@@ -20,6 +20,13 @@ Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The picture to
 Runs = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Ids of runs or the beginnings of them, or paths of records.")
 ]
+Width = Annotated[
+    float | None,
+    typer.Option(
+        metavar="INCHES",
+        help="Of the picture, letters as large as in small print: 3.3 for a column, 7 for a page. [default: what it needs]",
+    ),
+]
 SuiteOption = Annotated[str | None, typer.Option(help="Only scenarios of this suite.")]
 
 
@@ -33,13 +40,14 @@ def curves(
     only: Only = None,
     k: ListLength = 10,
     defense: Annotated[str, typer.Option(help="Under which defense, by its name on the leaderboard.")] = "none",
+    width: Width = None,
 ) -> None:
     """Draw ER@K and HR@K over epochs by attack, a panel for each dataset, model and malicious ratio."""
     from fedbench.leaderboard.curves import curve_panels, draw_curves
     from fedbench.pictures import check_picture
 
     check_picture(out)
-    draw_curves(curve_panels(open_database(results, k, only or (), suite), defense), out, k, defense)
+    draw_curves(curve_panels(open_database(results, k, only or (), suite), defense), out, k, defense, width)
     _written(out)
 
 
@@ -54,6 +62,7 @@ def doses(
         list[str] | None,
         typer.Option(help="An attack to colour. Repeatable. [default: those that need the fewest clients]"),
     ] = None,
+    width: Width = None,
 ) -> None:
     """Draw ER@K over the share of malicious clients by attack, a panel for each dataset and model."""
     from fedbench.leaderboard.dose_picture import draw_doses
@@ -61,7 +70,7 @@ def doses(
     from fedbench.pictures import check_picture
 
     check_picture(out)
-    draw_doses(dose_panels(open_database(results, k, only or (), suite)), out, k, attack or ())
+    draw_doses(dose_panels(open_database(results, k, only or (), suite)), out, k, attack or (), width)
     _written(out)
 
 

@@ -15,7 +15,7 @@ from fedbench.errors import UserError, unknown
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.ranking import CLEAN_PLACE, Cell, cell_of, entry_names, grouped
 from fedbench.leaderboard.sheets import hit_cut
-from fedbench.pictures import COLORS, check_picture, save_picture
+from fedbench.pictures import COLORS, check_picture, lay_out, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +149,7 @@ def _titles(rows: Sequence[Row]) -> list[str]:
     return out
 
 
-def draw_curves(panels: Sequence[Panel], path: Path, k: int, defense: str = "none") -> None:
+def draw_curves(panels: Sequence[Panel], path: Path, k: int, defense: str = "none", width: float | None = None) -> None:
     """ER@K and HR@K over epochs (HR@K alone where nothing is promoted), a panel for each dataset, model and ratio.
 
     A line is the mean over seeds and targets, its band goes from the lowest to the highest run. An attack has the same colour
@@ -157,10 +157,11 @@ def draw_curves(panels: Sequence[Panel], path: Path, k: int, defense: str = "non
 
     Args:
         panels: of :func:`curve_panels`. path: ends in ``.png`` or ``.svg``. k: of the metrics. defense: for the title.
+            width: of the picture, in inches; None: what the panels need.
 
     Raises:
-        UserError: for another ending, without matplotlib, or when no attacked run has a curve. ResultsError: when the file
-            cannot be written.
+        UserError: for another ending, without matplotlib, when no attacked run has a curve, or for a width that no page has.
+            ResultsError: when the file cannot be written.
     """
     check_picture(path)
     from matplotlib.figure import Figure
@@ -175,12 +176,13 @@ def draw_curves(panels: Sequence[Panel], path: Path, k: int, defense: str = "non
         for n, name in enumerate(names)
     }
     styles[CLEAN] = {"color": "black", "linestyle": "-"}
-    rows = -(-len(panels) // ACROSS)
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
-    figure = Figure(figsize=(7.2 * min(ACROSS, len(panels)) + 2.2, 2.7 * rows + 0.9), dpi=110, layout=layout)
-    against = "without a defense" if defense == "none" else f"under {defense}"
-    figure.suptitle(f"Attacks {against}, over training", fontsize=11)
-    parts = figure.subfigures(rows, min(ACROSS, len(panels)), squeeze=False).flat
+    laid = lay_out(len(panels), ACROSS, (7.2, 2.7), legend=2.2, margin=0.9, width=width, least=3.8)
+    layout = ConstrainedLayoutEngine(w_pad=0.1 if laid.beside else 0.03, h_pad=0.06)
+    figure = Figure(figsize=laid.size, dpi=110, layout=layout)
+    about = f"Attacks {'without a defense' if defense == 'none' else f'under {defense}'}, over training"
+    if laid.beside:
+        figure.suptitle(about, fontsize=11)
+    parts = figure.subfigures(laid.rows, laid.across, squeeze=False).flat
     for part, panel in zip(parts, panels, strict=False):
         part.suptitle(panel.title, fontsize=9)
         shown = ("er", "hr") if panel.goal != Goal.DEGRADE else ("hr",)
@@ -190,8 +192,8 @@ def draw_curves(panels: Sequence[Panel], path: Path, k: int, defense: str = "non
             axes.set_ylabel(f"ER@{k} (%)" if what == "er" else f"HR@{hit_cut(k)} (%)", fontsize=8)
             axes.tick_params(labelsize=7)
     handles = [Line2D([], [], linewidth=1.5, **styles[name]) for name in (CLEAN, *names)]
-    figure.legend(handles, [CLEAN, *names], loc="outside right upper", fontsize=8, frameon=False)
-    figure.supxlabel(_note(panels), fontsize=8)
+    laid.legend(figure, handles, [CLEAN, *names])
+    laid.note(figure, _note(panels) if laid.beside else f"{about}. {_note(panels)}")
     save_picture(figure, path)
 
 

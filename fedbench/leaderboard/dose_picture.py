@@ -10,7 +10,7 @@ from typing import Any
 from fedbench.errors import UserError
 from fedbench.leaderboard.doses import HALF
 from fedbench.leaderboard.ranking_doses import Panel
-from fedbench.pictures import COLORS, check_picture, save_picture
+from fedbench.pictures import COLORS, check_picture, lay_out, save_picture
 
 ACROSS = 3
 """Panels in a row."""
@@ -19,16 +19,19 @@ NAMED = 6
 GREY = "#b8b8b8"
 
 
-def draw_doses(panels: Sequence[Panel], path: Path, k: int, named: Sequence[str] = ()) -> None:
+def draw_doses(
+    panels: Sequence[Panel], path: Path, k: int, named: Sequence[str] = (), width: float | None = None
+) -> None:
     """ER@K over the share of malicious clients, one line an attack: the median over seeds, a band over all of them.
 
     Args:
         panels: of :func:`~fedbench.leaderboard.ranking_doses.dose_panels`. path: ends in ``.png`` or ``.svg``. k: of ER@K.
-            named: the attacks that have a colour; empty: the :data:`NAMED` that need the smallest doses.
+            named: the attacks that have a colour; empty: the :data:`NAMED` that need the smallest doses. width: of the
+            picture, in inches; None: what the panels need.
 
     Raises:
-        UserError: for another ending, without matplotlib, without doses, or for an attack that was not run. ResultsError:
-            when the file cannot be written.
+        UserError: for another ending, without matplotlib, without doses, for an attack that was not run, or a width that no
+            page has. ResultsError: when the file cannot be written.
     """
     check_picture(path)
     from matplotlib.figure import Figure
@@ -43,11 +46,10 @@ def draw_doses(panels: Sequence[Panel], path: Path, k: int, named: Sequence[str]
             raise UserError(f"attack {name!r} was not run at several doses; there are {', '.join(sorted(strength))}.")
     chosen = list(named) or strength[:NAMED]
     colors = {name: COLORS[n % len(COLORS)] for n, name in enumerate(chosen)}
-    across = min(ACROSS, len(panels))
-    rows = -(-len(panels) // across)
+    laid = lay_out(len(panels), ACROSS, (4.2, 3.0), legend=1.8, margin=0.7, width=width, least=2.2)
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
-    figure = Figure(figsize=(4.2 * across + 1.8, 3.0 * rows + 0.7), dpi=110, layout=layout)
-    grid = list(figure.subplots(rows, across, squeeze=False).flat)
+    figure = Figure(figsize=laid.size, dpi=110, layout=layout)
+    grid = list(figure.subplots(laid.rows, laid.across, squeeze=False).flat)
     for axes, panel in zip(grid, panels, strict=False):
         _draw(axes, panel, colors, k)
     for axes in grid[len(panels) :]:
@@ -56,12 +58,12 @@ def draw_doses(panels: Sequence[Panel], path: Path, k: int, named: Sequence[str]
     labels = list(colors)
     if set(strength) - set(colors):
         handles, labels = [*handles, Line2D([], [], color=GREY, linewidth=1)], [*labels, "others"]
-    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+    laid.legend(figure, handles, labels)
     seeds = sorted({len(row.curve.seeds) for panel in panels for row in panel.ranking if row.curve})
     spread = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    figure.supxlabel(
+    laid.note(
+        figure,
         f"Lines: median over {spread} seeds, each with its own target; bands: all of them. Dashed: half of the users.",
-        fontsize=8,
     )
     save_picture(figure, path)
 

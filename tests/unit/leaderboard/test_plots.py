@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fedbench.leaderboard.curves import CLEAN, curve_panels, draw_curves
 from fedbench.leaderboard.dose_picture import draw_doses
 from fedbench.leaderboard.heatmap import draw_heatmap, heat_grids
 from fedbench.leaderboard.ranking_doses import dose_panels
+from fedbench.pictures import lay_out
 
 
 @pytest.fixture
@@ -167,3 +169,26 @@ def test_doses_are_drawn_with_the_attacks_that_were_asked_for(tmp_path: Path) ->
         draw_doses(panels, out, 10, ["p1"])
     with pytest.raises(UserError, match="no attack was run at several doses"):
         draw_doses([], out, 10)
+
+
+@pytest.mark.parametrize("width", [3.3, 7.0])
+def test_a_picture_has_the_width_that_was_asked_for_and_letters_as_large_as_ever(folder: Path, width: float) -> None:
+    panels, out = curve_panels(Database([folder])), folder / "curves.svg"
+    draw_curves(panels, out, 10, width=width)
+    assert f'width="{72 * width:g}pt"' in out.read_text()
+    assert "Bands:" in out.read_text()
+    letters = {float(size) for size in re.findall(r"scale\(([0-9.]+) -", out.read_text())}
+    draw_curves(panels, out, 10)
+    usual = {float(size) for size in re.findall(r"scale\(([0-9.]+) -", out.read_text())}
+    assert min(letters) == min(usual) == 0.07, "7 points of a font that is drawn at 100"
+
+
+def test_panels_lie_beside_each_other_where_the_width_has_room() -> None:
+    def across(width: float | None, panels: int = 6) -> int:
+        return lay_out(panels, 3, (4.2, 3.0), legend=1.8, margin=0.7, width=width, least=2.2).across
+
+    assert [across(width) for width in (3.3, 5.0, 7.0, 9.0, None)] == [1, 2, 2, 3, 3]
+    assert across(None, 2) == across(40.0, 2) == 2
+    for width in (2.9, 41.0, float("nan")):
+        with pytest.raises(UserError, match="must be 3 to 40 inches; a column of a paper has about 3"):
+            across(width)
