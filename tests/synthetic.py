@@ -17,6 +17,8 @@ from fedbench.runs.checksum import checksums
 from fedbench.runs.record import EXPOSURE, METRICS, SCHEMA_VERSION, SELECTED, schema
 
 RATIOS = (0.001, 0.005, 0.01, 0.02, 0.05)
+GROUP = 1000
+"""Rows of a group of the file, as `fedbench pack` writes them."""
 
 
 def write_synthetic(
@@ -31,7 +33,7 @@ def write_synthetic(
             a model: five ratios, two targets. points: evaluations of each run.
     """
     rng = np.random.default_rng(0)
-    written = 0
+    written, pending = 0, schema().empty_table()
     with pq.ParquetWriter(path, schema(), compression="zstd") as out:
         for defense in range(defenses + 1):
             for attack in range(attacks + 1):
@@ -39,8 +41,14 @@ def write_synthetic(
                 if attack == 0:
                     scenarios = list({each["scenario_id"]: each for each in scenarios}.values())
                 table = _table(scenarios, attack, defense, seeds, points, rng)
-                out.write_table(table)
                 written += len(table)
+                pending = pa.concat_tables([pending, table])
+                if len(pending) >= GROUP:
+                    whole = len(pending) // GROUP * GROUP
+                    out.write_table(pending.slice(0, whole), row_group_size=GROUP)
+                    pending = pending.slice(whole)
+        if len(pending):
+            out.write_table(pending)
     return written
 
 
