@@ -72,7 +72,7 @@ def _predicted(curve: Curve, asked: list[Point], seed: int, point: Point) -> flo
 
 
 def _interval(point: Point, seeds: list[int]) -> tuple[float, float]:
-    found: Estimate = clustered({("", seed): point.exposure["tail"][seed] for seed in seeds})
+    found: Estimate = clustered({"": {seed: point.exposure["tail"][seed] for seed in seeds}})
     return (found.mean, found.mean) if found.low is None or found.high is None else (found.low, found.high)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from fedbench.comparison.report import OVERALL, Comparison, Contrast, Exact
 from fedbench.entries.cards import Goal
 from fedbench.errors import UserError, unknown
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.paired import Values, aligned, compared, holm, paired_difference, resolution
+from fedbench.leaderboard.paired import ByScenario, Values, aligned, compared, holm, paired_difference, resolution
 from fedbench.leaderboard.ranking import CLEAN_PLACE, PLACE, cell_of, entry_names
 from fedbench.leaderboard.sheets import hit_cut
 from fedbench.runs.record import EXPOSURE, METRICS, SELECTED
@@ -195,13 +195,13 @@ def _compared(
 
 def _contrasts(measure: _Measure, sides: Sequence[Sequence[Row]]) -> list[Contrast]:
     """Over all cells, and (where there are several) in each."""
-    values: list[dict[tuple[Key, int], float]] = [{}, {}]
+    values: list[dict[Key, dict[int, float]]] = [{}, {}]
     cells: dict[Key, set[Key]] = {}
     for own, side in zip(values, sides, strict=True):
         for row in side:
             if row["attack_goal"] in measure.goals and row[measure.column] is not None:
                 scenario = measure.scenario(row)
-                own[scenario, row["seed"]] = 100 * row[measure.column]
+                own.setdefault(scenario, {})[row["seed"]] = 100 * row[measure.column]
                 cells.setdefault(measure.cell(row), set()).add(scenario)
     ordered = sorted(cells.items(), key=lambda item: (*item[0][:2], item[0][2] or 0.0, item[0][3]))
     found = [(cell, pair) for cell, scenarios in ordered if (pair := _paired(values, scenarios)) is not None]
@@ -219,12 +219,21 @@ def _contrasts(measure: _Measure, sides: Sequence[Sequence[Row]]) -> list[Contra
     return out
 
 
-def _paired(values: Sequence[Mapping[tuple[Key, int], float]], scenarios: set[Key]) -> tuple[Values, Values] | None:
+def _paired(values: Sequence[ByScenario], scenarios: set[Key]) -> tuple[Values, Values] | None:
     """Both sides [scenarios, seeds], of the pairs alone; None when there is no pair."""
-    common = [key for key in values[0] if key in values[1] and key[0] in scenarios]
+    common = {
+        scenario: seeds
+        for scenario, own in values[0].items()
+        if scenario in scenarios and (seeds := [seed for seed in own if seed in values[1].get(scenario, ())])
+    }
     if not common:
         return None
-    arrays = aligned({str(n): {key: side[key] for key in common} for n, side in enumerate(values)})
+    arrays = aligned(
+        {
+            str(n): {scenario: {seed: side[scenario][seed] for seed in seeds} for scenario, seeds in common.items()}
+            for n, side in enumerate(values)
+        }
+    )
     return arrays["0"], arrays["1"]
 
 

@@ -5,49 +5,49 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from fedbench.leaderboard.database import Row
-from fedbench.leaderboard.ranking import Cell, Estimate, clustered, grouped, mean_of
+from fedbench.leaderboard.ranking import Cell, Estimate, clustered, mean_of
+from fedbench.leaderboard.scenarios import Scenario
 from fedbench.leaderboard.tracks import Track
 
 
-def clean_losses(rows: Sequence[Row], column: str) -> dict[tuple[Cell, int], float]:
+def clean_losses(scenarios: Sequence[Scenario], column: str) -> dict[Cell, dict[int, float]]:
     """HR@K without attack and defense minus HR@K with the defense alone, in percent, by place and seed.
 
     Attacks, ratios and targets share their clean twins: each pair of clean runs counts once. A defense that is given the
     share of attackers has a clean twin for each share: they have the seed, and so the baseline, in common, and their mean
     is one value.
     """
-    twins = {
-        (row["clean"], row["seed"], row["clean_params"]): 100 * row[column] for row in rows if row[column] is not None
-    }
-    losses: dict[tuple[Cell, int], list[float]] = {}
-    for (place, seed, _), loss in twins.items():
-        losses.setdefault((place, seed), []).append(loss)
-    return {key: statistics.fmean(own) for key, own in losses.items()}
+    twins: dict[tuple[Cell, str | None], dict[int, float]] = {}
+    for each in scenarios:
+        if losses := each.values(column):
+            twins.setdefault((each.clean, each.clean_params), {}).update(losses)
+    places: dict[Cell, dict[int, list[float]]] = {}
+    for (place, _), losses in twins.items():
+        for seed, loss in losses.items():
+            places.setdefault(place, {}).setdefault(seed, []).append(loss)
+    return {place: {seed: statistics.fmean(own) for seed, own in seeds.items()} for place, seeds in places.items()}
 
 
-def quality_loss(rows: Sequence[Row], column: str) -> Estimate | None:
+def quality_loss(scenarios: Sequence[Scenario], column: str) -> Estimate | None:
     """:func:`clean_losses` over places and seeds, as ``column`` has them."""
-    losses = clean_losses(rows, column)
+    losses = clean_losses(scenarios, column)
     return clustered(losses) if losses else None
 
 
-def mean_loss(rows: Sequence[Row], column: str) -> float | None:
+def mean_loss(scenarios: Sequence[Scenario], column: str) -> float | None:
     """The mean of :func:`quality_loss` alone."""
-    return mean_of(statistics.fmean(own) for own in _by_place(rows, column))
+    return mean_of(statistics.fmean(own.values()) for own in clean_losses(scenarios, column).values())
 
 
-def _by_place(rows: Sequence[Row], column: str) -> list[list[float]]:
-    pairs = grouped(clean_losses(rows, column).items(), lambda pair: pair[0][0])
-    return [[value for _, value in own] for own in pairs]
-
-
-def unjudged(rows: Sequence[Row], track: Track) -> set[tuple[Cell, float | None]]:
-    """The places of ``rows`` that lack a clean twin of one defense, and the share that it lacks there.
+def unjudged(scenarios: Sequence[Scenario], track: Track) -> set[tuple[Cell, float | None]]:
+    """The places of ``scenarios`` that lack a clean twin of one defense, and the share that it lacks there.
 
     A defense that is given the share of attackers (its clean twin states one, it does not) needs a twin for every
     malicious ratio; for another defense the share is None.
     """
-    given = any(row["clean_params"] not in (None, row["defense_params"]) for row in rows)
-    pairs = {(row["clean"], row["malicious_ratio"] if given else None, row[track.loss] is not None) for row in rows}
-    return {(place, share) for place, share, _ in pairs} - {(place, share) for place, share, judged in pairs if judged}
+    given = any(each.clean_params not in (None, each.first["defense_params"]) for each in scenarios)
+    judged: dict[tuple[Cell, float | None], bool] = {}
+    for each in scenarios:
+        key = each.clean, each.first["malicious_ratio"] if given else None
+        judged[key] = judged.get(key, False) or bool(each.values(track.loss))
+    return {key for key, found in judged.items() if not found}

@@ -88,7 +88,7 @@ def _curve(row: DoseRow, curve: Curve) -> dict[str, Any]:
 
 
 def _point(point: Point) -> dict[str, Any]:
-    found = clustered({("", seed): value for seed, value in point.exposure["tail"].items()})
+    found = clustered({"": point.exposure["tail"]})
     return {
         "ratio": point.ratio,
         "clients": point.clients,

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 Values = NDArray[np.float64]
+ByScenario = Mapping[Any, Mapping[int, float]]
+"""The values of an entry by scenario and, in each, by seed."""
 
 ALPHA = 0.05
 """Share of tables without any difference in which some pair is told apart: what the tests are made for.
@@ -198,22 +200,21 @@ def average_ranks(means: Values) -> list[float]:
     return average
 
 
-def aligned(
-    entries: Mapping[str, Mapping[tuple[Any, int], float]], seeds: Iterable[int] | None = None
-) -> dict[str, Values]:
-    """Values of each entry by (scenario, seed) as arrays [scenarios, seeds] that can be paired.
+def aligned(entries: Mapping[str, ByScenario], seeds: Iterable[int] | None = None) -> dict[str, Values]:
+    """Values of each entry as arrays [scenarios, seeds] that can be paired.
 
     Args:
         entries: by name. seeds: of the columns; None: those that there are.
     """
-    keys = dict.fromkeys(chain.from_iterable(entries.values()))
-    rows = {scenario: n for n, scenario in enumerate(dict.fromkeys(scenario for scenario, _ in keys))}
-    there = {seed for _, seed in keys} if seeds is None else set(seeds)
-    columns = {seed: n for n, seed in enumerate(sorted(there))}
+    rows = {scenario: n for n, scenario in enumerate(dict.fromkeys(chain.from_iterable(entries.values())))}
+    there = chain.from_iterable(chain.from_iterable(own.values()) for own in entries.values())
+    columns = {seed: n for n, seed in enumerate(sorted(set(there if seeds is None else seeds)))}
     out = {}
     for name, own in entries.items():
         flat = [math.nan] * (len(rows) * len(columns))
-        for (scenario, seed), value in own.items():
-            flat[rows[scenario] * len(columns) + columns[seed]] = value
+        for scenario, values in own.items():
+            start = rows[scenario] * len(columns)
+            for seed, value in values.items():
+                flat[start + columns[seed]] = value
         out[name] = np.array(flat, np.float64).reshape(len(rows), len(columns))
     return out

@@ -10,6 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.paired import aligned, spread
+from fedbench.leaderboard.paired import ByScenario, aligned, spread
 
 T = TypeVar("T")
 Cell = tuple[object, ...]
@@ -46,14 +47,11 @@ class Estimate:
     n: int
 
 
-def clustered(values: Mapping[tuple[Any, int], float]) -> Estimate:
+def clustered(values: ByScenario) -> Estimate:
     """Mean over scenarios of the mean over seeds, with a 95 % t interval for other seeds on these scenarios.
 
     The seeds are the units, as in the tests (:func:`~fedbench.leaderboard.paired.spread`). How often it covers the mean, in
     real runs: ``leaderboard/null/README.md``.
-
-    Args:
-        values: by scenario and seed.
     """
     array = aligned({"": values})[""]
     mean = math.fsum(np.nanmean(array, axis=1)) / len(array)
@@ -87,13 +85,13 @@ def load(database: Database, query: str) -> list[Row]:
     """
 
     def rows_with_cells() -> list[Row]:
-        rows, same = database.rows(query), dict[Cell, Cell]()
-        bounded = rows
-        if rows and "eps" in rows[0]:
-            bounded = [row | {"target": f"{row['target']}, {within(row)}"} if within(row) else row for row in rows]
-        for name, columns in _CELLS.items():
-            for row, cell in zip(rows, map(itemgetter(*columns), bounded), strict=True):
-                row[name] = same.setdefault(cell, cell)
+        rows, cells = database.rows(query), dict[str, dict[str, Cell]]()
+        for row in rows:
+            scenario = row["scenario_id"]
+            if scenario not in cells:
+                bounded = row | {"target": f"{row['target']}, {within(row)}"} if within(row) else row
+                cells[scenario] = {name: cell_of(bounded, columns) for name, columns in _CELLS.items()}
+            row |= cells[scenario]
         return rows
 
     return database.kept(query, rows_with_cells)
@@ -105,13 +103,13 @@ def within(row: Row) -> str:
     return "" if eps is None else f"eps {eps:g}"
 
 
-def hit_ratio(rows: Iterable[Row], column: str = "hr") -> float | None:
+def hit_ratio(rows: Iterable[Row]) -> float | None:
     """Mean HR@K in percent over scenarios of the mean over seeds, of all runs that have a result: none is left to one that
     diverged.
     """
     by_cell: dict[Cell, list[float]] = defaultdict(list)
     for row in rows:
-        value = 0.0 if row["status"] == "diverged" else row[column]
+        value = 0.0 if row["status"] == "diverged" else row["hr"]
         if value is not None and row["status"] != "failed":
             by_cell[row["facing"]].append(100 * value)
     return mean_of(map(mean_of, by_cell.values()))
@@ -158,27 +156,31 @@ def common(ran: Mapping[str, set[Cell]]) -> set[Cell]:
     return {cell for cell, entries in count.items() if 2 * entries >= len(ran)}
 
 
-def lacking_seeds(ran: Mapping[str, set[tuple[Cell, int]]], words: Callable[[Cell], str]) -> dict[str, list[str]]:
+def lacking_seeds(ran: Mapping[str, Mapping[Cell, set[int]]], words: Callable[[Cell], str]) -> dict[str, list[str]]:
     """The seeds that each entry lacks in its own cells, of those that at least half of the entries of the cell ran there.
 
     Args:
-        ran: cells and seeds of every entry. words: a cell for people.
+        ran: the seeds of every entry in each of its cells. words: a cell for people.
 
     Returns:
         Of every entry, ``seeds 1, 2 of`` each such cell, sorted.
     """
-    entries = Counter(cell for own in ran.values() for cell in {cell for cell, _ in own})
-    count = Counter(run for own in ran.values() for run in own)
-    usual = {run for run, having in count.items() if 2 * having >= entries[run[0]]}
-    out: dict[str, list[str]] = {}
-    for name, own in ran.items():
-        cells = {cell for cell, _ in own}
-        lacks = grouped(sorted(run for run in usual - own if run[0] in cells), itemgetter(0))
-        out[name] = sorted(
-            f"{'seed' if len(each) == 1 else 'seeds'} {', '.join(str(seed) for _, seed in each)} of {words(each[0][0])}"
-            for each in lacks
+    having: dict[Cell, list[set[int]]] = defaultdict(list)
+    for own in ran.values():
+        for cell, seeds in own.items():
+            having[cell].append(seeds)
+    usual = {
+        cell: {seed for seed, count in Counter(chain.from_iterable(sets)).items() if 2 * count >= len(sets)}
+        for cell, sets in having.items()
+    }
+    return {
+        name: sorted(
+            f"{'seed' if len(lacks) == 1 else 'seeds'} {', '.join(map(str, sorted(lacks)))} of {words(cell)}"
+            for cell, seeds in own.items()
+            if (lacks := usual[cell] - seeds)
         )
-    return out
+        for name, own in ran.items()
+    }
 
 
 def entry_names(rows: Sequence[Row], kind: str = "attack") -> dict[Cell, str]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from fedbench.entries.cards import Goal
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.dose_curves import without_doses
-from fedbench.leaderboard.paired import aligned, paired_difference
+from fedbench.leaderboard.paired import ByScenario, aligned, paired_difference
 from fedbench.leaderboard.ranking import (
     Cell,
     Estimate,
@@ -162,7 +162,10 @@ def attack_entries(rows: Sequence[Row], counts: Callable[[Row], bool]) -> Entrie
         entry: [row for row in own if not counts(row) or row["cell"] in compared] for entry, own in by_entry.items()
     }
     ran = {
-        entry: {(row["cell"], row["seed"]) for row in own if counts(row) and row["cell"] in compared}
+        entry: {
+            group[0]["cell"]: {row["seed"] for row in group}
+            for group in grouped([row for row in own if counts(row) and row["cell"] in compared], _cell)
+        }
         for entry, own in by_entry.items()
     }
     knowledge = {entry: own[0]["knowledge"] for entry, own in by_entry.items()}
@@ -178,9 +181,7 @@ def _name(row: Row, names: Mapping[Cell, str]) -> str:
     return names[row["attack"], row["attack_params"]]
 
 
-def placed(
-    rows: Iterable[S], scores: Mapping[str, float], values: Mapping[str, Mapping[tuple[Cell, int], float]]
-) -> Ranking[S]:
+def placed(rows: Iterable[S], scores: Mapping[str, float], values: Mapping[str, ByScenario]) -> Ranking[S]:
     """Attacks with their ranks, the highest score first; those that lack a scenario or a score come last, without one.
 
     Args:
@@ -235,7 +236,7 @@ def by_exposure(rows: Sequence[Row], make: Callable[[dict[str, Any], Sequence[Ro
     for entry, own in entries.rows.items():
         scored = [row for row in own if row["status"] == "ok" and row["er"] is not None]
         whole = grouped([row for row in scored if not row["broken"]], _cell)
-        changes = {(row["cell"], row["seed"]): 100 * row["hr_change"] for row in scored if row["hr_change"] is not None}
+        changes = by_cell([row for row in scored if row["hr_change"] is not None], lambda row: 100 * row["hr_change"])
         fields = {
             **entries.standing(entry),
             "er": _estimate(own),
@@ -265,7 +266,7 @@ def attack_cells(database: Database, defense: str = "none") -> list[CellRow]:
 
 def exposure(rows: Sequence[Row]) -> Estimate:
     """Mean ER@K in percent over scenarios and seeds; each run counts, one without a score, and a broken one, as 0."""
-    return clustered({(row["cell"], row["seed"]): _exposure(row) for row in rows})
+    return clustered(by_cell(rows, _exposure))
 
 
 def _rows(database: Database, defense: str) -> list[Row]:
@@ -322,19 +323,22 @@ def _exposure(row: Row) -> float:
     return 100 * row["er_earned"] if row["status"] == "ok" and row["er_earned"] is not None else 0.0
 
 
-def _exposures(rows: Sequence[Row]) -> dict[tuple[Cell, int], float]:
+def by_cell(rows: Iterable[Row], value: Callable[[Row], float]) -> dict[Cell, dict[int, float]]:
+    """What ``value`` says of each run, by scenario and seed."""
+    out: dict[Cell, dict[int, float]] = {}
+    for row in rows:
+        out.setdefault(row["cell"], {})[row["seed"]] = value(row)
+    return out
+
+
+def _exposures(rows: Sequence[Row]) -> dict[Cell, dict[int, float]]:
     """ER@K in percent by scenario and seed, of the runs that did not fail."""
-    return {(row["cell"], row["seed"]): _exposure(row) for row in rows if row["status"] != "failed"}
-
-
-def _by_cell(rows: Sequence[Row]) -> list[list[float]]:
-    by_cell = grouped(_exposures(rows).items(), lambda item: item[0][0])
-    return [[value for _, value in group] for group in by_cell]
+    return by_cell([row for row in rows if row["status"] != "failed"], _exposure)
 
 
 def _mean(rows: Sequence[Row]) -> float:
     """Mean over scenarios of the mean ER@K, 0 without any."""
-    return mean_of(mean_of(group) for group in _by_cell(rows)) or 0.0
+    return mean_of(mean_of(own.values()) for own in _exposures(rows).values()) or 0.0
 
 
 def _estimate(rows: Sequence[Row]) -> Estimate | None:

@@ -6,7 +6,6 @@ All numbers here are percent (points for differences).
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
@@ -14,24 +13,22 @@ from typing import Any
 
 from fedbench.entries.cards import DefenseFamily, Goal, Knowledge
 from fedbench.leaderboard.clean_twins import clean_losses, mean_loss, quality_loss, unjudged
-from fedbench.leaderboard.database import Database, Row
+from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.dose_curves import PER_SEED
 from fedbench.leaderboard.paired import Difference, aligned, contrast
 from fedbench.leaderboard.ranking import (
     Cell,
     Estimate,
-    clustered,
     common,
     entry_names,
     grouped,
-    hit_ratio,
     lacking_seeds,
     load,
-    mean_of,
     say,
     unverified,
     within,
 )
+from fedbench.leaderboard.scenarios import Scenario, scenario_estimate, scenario_mean
 from fedbench.leaderboard.separation import Ranking, Separation, separate
 from fedbench.leaderboard.tracks import TARGETED, VISUAL, Track
 
@@ -137,15 +134,18 @@ class Facing:
     """Attacked and defended runs of one track, by defense.
 
     Attributes:
-        rows: of the track's view, by the defense's name. names: of the attacks, by ``attack`` and ``attack_params``.
+        scenarios: of the track's view, by the defense's name; those runs count that say how much a defense prevents: they
+            did not fail, and their undefended twin has a score (in the untargeted track the baseline must have one, too).
+        names: of the attacks, by ``attack`` and ``attack_params``.
     """
 
-    rows: Mapping[str, Sequence[Row]]
+    scenarios: Mapping[str, Sequence[Scenario]]
     names: Mapping[Cell, str]
 
-    def attack(self, row: Row) -> str:
-        """Name on the leaderboard of the attack of a run, with the bound of the images that it shows."""
-        name, bound = self.names[row["attack"], row["attack_params"]], "eps" in row and within(row)
+    def attack(self, scenario: Scenario) -> str:
+        """Name on the leaderboard of the attack, with the bound of the images that it shows."""
+        row = scenario.first
+        name, bound = self.names[row["attack"], row["attack_params"]], within(row)
         return f"{name}, {bound}" if bound else name
 
 
@@ -160,65 +160,44 @@ def facing(database: Database, model: str | None = None, track: Track = TARGETED
 
 def _facing(database: Database, model: str | None, track: Track) -> Facing:
     of_track = f"where attack_goal = '{track.goal}'"
-    everything = load(database, f"select * from {track.defenses} {of_track} order by run_id")
-    rows = _of_one_design([row for row in everything if model is None or row["model"] == model])
+
+    def by_scenario() -> list[Scenario]:
+        rows = load(database, f"select * from {track.defenses} {of_track} order by run_id")
+        names = entry_names(rows, "defense")
+        groups = grouped(rows, lambda row: (names[row["defense"], row["defense_params"]], row["facing"]))
+        return [Scenario(own, track.prevented) for own in groups]
+
+    everything = database.kept(("scenarios", track), by_scenario)
+    scenarios = _of_one_design([each for each in everything if model in (None, each.first["model"])])
     # Undefended runs are named along: an attack is called the same here as in the tables of attacks.
-    what = f"select distinct attack, attack_params, dataset, model, protocol from {track.named}"
-    ran = database.rows(f"{what} {of_track}")
-    attacks = entry_names([row for row in ran if model is None or row["model"] == model])
-    names = entry_names(rows, "defense")
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(names[row["defense"], row["defense_params"]], []).append(row)
+    what = f"select distinct attack, attack_params, dataset, model, protocol from {track.named} {of_track}"
+    ran = database.kept(what, lambda: database.rows(what))
+    attacks = entry_names([row for row in ran if model in (None, row["model"])])
+    names = entry_names([each.first for each in scenarios], "defense")
+    found: dict[str, list[Scenario]] = {}
+    for each in scenarios:
+        found.setdefault(names[each.first["defense"], each.first["defense_params"]], []).append(each)
     return Facing(found, attacks)
 
 
-def _of_one_design(rows: list[Row]) -> list[Row]:
+def _of_one_design(scenarios: list[Scenario]) -> list[Scenario]:
     """The runs of fixed targets, or of those drawn per seed: of whichever more attacks met defenses, of these if equal.
 
     What one draw says and what many say is no mean of the same thing; a few attacks at many shares of malicious clients,
     which tell what a defense makes of the price, must not outweigh the comparison with all.
     """
-    drawn = [row for row in rows if str(row["target"]).startswith(PER_SEED)]
+    drawn = [each for each in scenarios if str(each.first["target"]).startswith(PER_SEED)]
     if not drawn:
-        return rows
-    fixed = [row for row in rows if not str(row["target"]).startswith(PER_SEED)]
-    return max((drawn, fixed), key=lambda own: len({row["attack"] for row in own}))
+        return scenarios
+    fixed = [each for each in scenarios if not str(each.first["target"]).startswith(PER_SEED)]
+    return max((drawn, fixed), key=lambda own: len({each.first["attack"] for each in own}))
 
 
-def paired(row: Row, track: Track) -> bool:
-    """Whether a run says how much a defense prevents: it did not fail, and its undefended twin has a score.
-
-    In the untargeted track the baseline must have one, too.
-    """
-    return row[track.prevented] is not None
-
-
-def scenario_mean(rows: Sequence[Row], column: str) -> float | None:
-    """Mean in percent over scenarios of the mean over seeds."""
-    return plain_mean(rows, column, 100)
-
-
-def scenario_estimate(rows: Sequence[Row], column: str) -> Estimate | None:
-    """As :func:`scenario_mean`, with an interval."""
-    values = {(row["facing"], row["seed"]): 100 * row[column] for row in rows if row[column] is not None}
-    return clustered(values) if values else None
-
-
-def plain_mean(rows: Sequence[Row], column: str, unit: float = 1.0) -> float | None:
-    """As :func:`scenario_mean`, in units of the column's own times ``unit``."""
-    by_scenario: dict[Cell, list[float]] = defaultdict(list)
-    for row in rows:
-        if row[column] is not None:
-            by_scenario[row["facing"]].append(unit * row[column])
-    return mean_of(map(mean_of, by_scenario.values()))
-
-
-def _net_end(rows: Sequence[Row], track: Track) -> float | None:
+def _net_end(scenarios: Sequence[Scenario], track: Track) -> float | None:
     """Mean reduction minus mean loss at the end of training, where the track measures them elsewhere."""
     if track.prevented_end is None or track.loss_end is None:
         return None
-    reduction, loss = scenario_mean(rows, track.prevented_end), mean_loss(rows, track.loss_end)
+    reduction, loss = scenario_mean(scenarios, track.prevented_end), mean_loss(scenarios, track.loss_end)
     return None if reduction is None or loss is None else reduction - loss
 
 
@@ -238,22 +217,22 @@ def rank_defenses(database: Database, model: str | None = None, track: Track = T
         database: the records. model: only this one; None: all. track: which attacks they face.
     """
     found = facing(database, model, track)
-    ran = {name: {row["facing"] for row in own if paired(row, track)} for name, own in found.rows.items()}
-    compared = common(ran)
+    compared = common({name: {each.cell for each in own if each.counted} for name, own in found.scenarios.items()})
     needed = {
-        row["clean"]: f"{row['dataset']} {row['model']} {row['protocol']} without an attack"
-        for own in found.rows.values()
-        for row in own
-        if row["facing"] in compared
+        each.clean: f"{each.first['dataset']} {each.first['model']} {each.first['protocol']} without an attack"
+        for own in found.scenarios.values()
+        for each in own
+        if each.cell in compared
     }
-    rows = [_row(name, own, found.attack, compared, needed, track) for name, own in found.rows.items()]
+    scenarios = {
+        name: [each for each in own if each.counted and each.cell in compared] for name, own in found.scenarios.items()
+    }
+    rows = [
+        _row(name, own, scenarios[name], found.attack, compared, needed, track) for name, own in found.scenarios.items()
+    ]
     nets = {row.defense: row.net for row in rows if row.net is not None and not row.missing and not row.unverified}
-    told = separate_nets(
-        nets,
-        {name: [row for row in found.rows[name] if row["facing"] in compared] for name in nets},
-        track,
-    )
-    lacking = _lacking(found.rows, compared, needed, track)
+    told = separate_nets(nets, {name: scenarios[name] for name in nets}, track)
+    lacking = _lacking(scenarios, needed, track)
     ranked = [row for row in rows if row.defense in nets]
     front = pareto_front([(row.reduction.mean, row.paid.mean) for row in ranked if row.reduction and row.paid])
     best = {row.defense: on for row, on in zip(ranked, front, strict=True)}
@@ -264,7 +243,7 @@ def rank_defenses(database: Database, model: str | None = None, track: Track = T
     return Ranking(sorted(rows, key=lambda row: (row.rank is None, -_order(row), row.defense)), told)
 
 
-def separate_nets(nets: Mapping[str, float], rows: Mapping[str, Sequence[Row]], track: Track) -> Separation:
+def separate_nets(nets: Mapping[str, float], scenarios: Mapping[str, Sequence[Scenario]], track: Track) -> Separation:
     """Which defenses differ in net.
 
     The difference of two nets is that of the mean reductions, paired by scenario and seed (the undefended twin is the
@@ -274,39 +253,28 @@ def separate_nets(nets: Mapping[str, float], rows: Mapping[str, Sequence[Row]], 
     Average ranks are over scenarios, of the reduction minus that loss in the same place.
 
     Args:
-        nets: of the defenses that have a rank. rows: runs of each that are compared. track: of the runs.
+        nets: of the defenses that have a rank. scenarios: of each that are compared. track: of the runs.
     """
-    prevented, clean, attacked, both, where = {}, {}, {}, {}, {}
-    for name, own in rows.items():
-        pairs = [row for row in own if paired(row, track)]
-        where[name] = what_it_costs(pairs, track)[1]
-        clean[name] = clean_losses(pairs, track.loss)
-        prevented[name] = {(row["facing"], row["seed"]): 100 * row[track.prevented] for row in pairs}
-        attacked[name] = {
-            (row["facing"], row["seed"]): 100 * row[where[name]] for row in pairs if row[where[name]] is not None
-        }
-        both[name] = {
-            (row["facing"], row["seed"]): 100 * (row[track.prevented] - row[where[name]])
-            for row in pairs
-            if row[where[name]] is not None
-        }
-    seeds = {seed for parts in (prevented, clean) for own in parts.values() for _, seed in own}
-    reductions, losses = aligned(prevented, seeds), {
-        track.loss: aligned(clean, seeds), track.loss_attacked: aligned(attacked, seeds)
-    }  # fmt: skip
+    where = {name: what_it_costs(own, track)[1] for name, own in scenarios.items()}
+    prevented = {name: {each.cell: each.values(track.prevented) for each in own} for name, own in scenarios.items()}
+    paid = {name: {each.cell: each.values(where[name]) for each in own} for name, own in scenarios.items()}
+    clean = {name: clean_losses(own, track.loss) for name, own in scenarios.items()}
+    seeds = {seed for own in prevented.values() for values in own.values() for seed in values}
+    reductions, there = aligned(prevented, seeds), aligned(paid, seeds)
+    losses = {track.loss: aligned(clean, seeds), track.loss_attacked: there}
 
     def difference(one: str, other: str) -> Difference:
         mine, theirs = losses[where[one]][one], losses[where[other]][other]
-        paid = [theirs - mine] if where[one] == where[other] else [theirs, -mine]
-        return contrast([reductions[one] - reductions[other], *paid])
+        costs = [theirs - mine] if where[one] == where[other] else [theirs, -mine]
+        return contrast([reductions[one] - reductions[other], *costs])
 
-    return separate(nets, difference, aligned(both))
+    return separate(nets, difference, {name: reductions[name] - there[name] for name in nets})
 
 
-def what_it_costs(pairs: Sequence[Row], track: Track) -> tuple[float | None, str]:
+def what_it_costs(scenarios: Sequence[Scenario], track: Track) -> tuple[float | None, str]:
     """What a defense costs, see :func:`rank_defenses`, and the column that says so."""
-    clean = mean_loss(pairs, track.loss)
-    attacked = scenario_mean(pairs, track.loss_attacked) if track.loss_attacked else None
+    clean = mean_loss(scenarios, track.loss)
+    attacked = scenario_mean(scenarios, track.loss_attacked) if track.loss_attacked else None
     if clean is None or attacked is None or track.loss_attacked is None or attacked <= clean:
         return clean, track.loss
     return attacked, track.loss_attacked
@@ -326,35 +294,36 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 def _row(
     name: str,
-    everything: Sequence[Row],
-    attack_of: Callable[[Row], str],
+    everything: Sequence[Scenario],
+    scenarios: Sequence[Scenario],
+    attack_of: Callable[[Scenario], str],
     compared: set[Cell],
     needed: Mapping[Cell, str],
     track: Track,
 ) -> DefenseRow:
     family, knowledge, assumes = card_of(everything)
-    ran = {row["facing"] for row in everything if paired(row, track)}
-    own = [row for row in everything if row["facing"] in compared or not paired(row, track)]
-    pairs = [row for row in own if row["facing"] in compared and paired(row, track)]
-    reduction, loss = scenario_estimate(pairs, track.prevented), quality_loss(pairs, track.loss)
+    ran = {each.cell for each in everything if each.counted}
+    unpaired = [row for each in everything for row in each.others]
+    own = [row for each in everything for row in (each.rows if each.cell in compared else each.others)]
+    reduction, loss = scenario_estimate(scenarios, track.prevented), quality_loss(scenarios, track.loss)
     left, prevented, adaptive = {}, {}, set()
-    for group in grouped(pairs, attack_of):
+    for group in grouped(scenarios, attack_of):
         attack = attack_of(group[0])
-        if Knowledge.DEFENSE in group[0]["knowledge"].split(", "):
+        if Knowledge.DEFENSE in group[0].first["knowledge"].split(", "):
             adaptive.add(attack)
         left[attack] = scenario_mean(group, track.left) or 0.0
         prevented[attack] = scenario_mean(group, track.prevented) or 0.0
-    loss_attacked = scenario_estimate(pairs, track.loss_attacked) if track.loss_attacked else None
-    paid = loss if what_it_costs(pairs, track)[1] == track.loss else loss_attacked
-    costs = [row["cost_ms"] for row in pairs if row["cost_ms"] is not None]
-    clean = {row["clean"] for row in pairs if row[track.loss] is not None}
+    loss_attacked = scenario_estimate(scenarios, track.loss_attacked) if track.loss_attacked else None
+    paid = loss if what_it_costs(scenarios, track)[1] == track.loss else loss_attacked
+    costs = [cost for each in scenarios for cost in each.values("cost_ms", 1).values()]
+    clean = {each.clean for each in scenarios if each.values(track.loss)}
     lacks = {
         f"{needed[place]}, {100 * share:g} % assumed"
-        for place, share in unjudged(pairs, track)
+        for place, share in unjudged(scenarios, track)
         if share is not None and place in clean
     }
     lacks |= {f"{cell[0]} on {say(cell[2:])}" for cell in compared - ran}
-    make, seen = (VisualDefenseRow, _seen(pairs, family)) if track == VISUAL else (DefenseRow, {})
+    make, seen = (VisualDefenseRow, _seen(scenarios, family)) if track == VISUAL else (DefenseRow, {})
     return make(
         defense=name,
         family=family,
@@ -367,10 +336,10 @@ def _row(
         loss_attacked=loss_attacked,
         paid=paid,
         net=None if reduction is None or paid is None else reduction.mean - paid.mean,
-        hr=hit_ratio(pairs, "hr_attacked"),
+        hr=scenario_mean(scenarios, "hr_attacked"),
         front=None,
-        er=scenario_mean(pairs, track.left),
-        peak=scenario_mean(pairs, track.peak) if track.peak else None,
+        er=scenario_mean(scenarios, track.left),
+        peak=scenario_mean(scenarios, track.peak) if track.peak else None,
         worst=_most(left.items()),
         worst_fixed=_most(item for item in left.items() if item[0] not in adaptive),
         worst_adaptive=_most(item for item in left.items() if item[0] in adaptive),
@@ -381,16 +350,18 @@ def _row(
         diverged=sum(row["status"] == "diverged" for row in own),
         failed=sum(row["status"] == "failed" for row in own),
         broken=sum(row["broken"] for row in own),
-        clean_broken=len({(row["clean"], row["seed"]) for row in pairs if row["clean_broken"]}),
+        clean_broken=len(
+            {(each.clean, row["seed"]) for each in scenarios for row in each.counted if row["clean_broken"]}
+        ),
         refused=sum(row["refused_uploads"] or 0 for row in own),
         warned=sum(bool(row["warnings"]) for row in own),
-        unverified=unverified(everything, "defense"),
-        unpaired=sum(row["status"] != "failed" and not paired(row, track) for row in own),
+        unverified=unverified([row for each in everything for row in each.rows], "defense"),
+        unpaired=sum(row["status"] != "failed" for row in unpaired),
         missing=sorted(lacks | {text for place, text in needed.items() if place not in clean}),
         apart=len(ran - compared),
         goal=track.panel,
-        net_end=_net_end(pairs, track),
-        er_end=scenario_mean(pairs, track.left_end) if track.left_end else None,
+        net_end=_net_end(scenarios, track),
+        er_end=scenario_mean(scenarios, track.left_end) if track.left_end else None,
         **seen,
     )
 
@@ -399,43 +370,43 @@ def _most(left: Iterable[tuple[str, float]]) -> tuple[str, float] | None:
     return max(left, key=itemgetter(1), default=None)
 
 
-def _seen(pairs: Sequence[Row], family: str) -> dict[str, Any]:
+def _seen(scenarios: Sequence[Scenario], family: str) -> dict[str, Any]:
     """What the runs of a defense say of the images, the further fields of :class:`VisualDefenseRow`."""
     cleans = DefenseFamily.PURIFICATION in family.split("+")
     return {
-        "similarity": plain_mean(pairs, "clean_similarity_mean") if cleans else None,
-        "least_similarity": plain_mean(pairs, "clean_similarity_min") if cleans else None,
-        "auc": plain_mean(pairs, "detection_auc"),
-        "recall_zero_fp": plain_mean(pairs, "detection_recall_zero_fp", 100),
-        "recall": plain_mean(pairs, "detection_recall", 100),
-        "false_alarms": plain_mean(pairs, "detection_false_positive_rate", 100),
+        "similarity": scenario_mean(scenarios, "clean_similarity_mean", 1) if cleans else None,
+        "least_similarity": scenario_mean(scenarios, "clean_similarity_min", 1) if cleans else None,
+        "auc": scenario_mean(scenarios, "detection_auc", 1),
+        "recall_zero_fp": scenario_mean(scenarios, "detection_recall_zero_fp"),
+        "recall": scenario_mean(scenarios, "detection_recall"),
+        "false_alarms": scenario_mean(scenarios, "detection_false_positive_rate"),
     }
 
 
 def _lacking(
-    rows: Mapping[str, Sequence[Row]], compared: set[Cell], needed: Mapping[Cell, str], track: Track
+    scenarios: Mapping[str, Sequence[Scenario]], needed: Mapping[Cell, str], track: Track
 ) -> dict[str, list[str]]:
     """The seeds that each defense lacks, with an attack and without one; see :func:`~.ranking.lacking_seeds`."""
-    ran = {}
-    for name, own in rows.items():
-        pairs = [row for row in own if row["facing"] in compared and paired(row, track)]
-        ran[name] = {(row["facing"], row["seed"]) for row in pairs}
-        ran[name] |= {(row["clean"], row["seed"]) for row in pairs if row[track.loss] is not None}
+    ran: dict[str, dict[Cell, set[int]]] = {}
+    for name, own in scenarios.items():
+        ran[name] = {each.cell: set(each.values(track.prevented)) for each in own}
+        ran[name] |= {place: set(losses) for place, losses in clean_losses(own, track.loss).items()}
     return lacking_seeds(ran, lambda cell: needed[cell] if cell in needed else f"{cell[0]} on {say(cell[2:])}")
 
 
-def card_of(rows: Sequence[Row]) -> tuple[str, str, str]:
-    """Family, knowledge and assumption of the defense of ``rows``.
+def card_of(scenarios: Sequence[Scenario]) -> tuple[str, str, str]:
+    """Family, knowledge and assumption of the defense of ``scenarios``.
 
     Records of schema version 1 do not have them; then they are those of the installed defense of that name, if there is
     one.
     """
-    for row in rows:
-        if row["defense_family"] is not None:
-            return row["defense_family"], row["defense_knowledge"] or "", row["defense_assumes"] or ""
+    for each in scenarios:
+        for row in each.rows:
+            if row["defense_family"] is not None:
+                return row["defense_family"], row["defense_knowledge"] or "", row["defense_assumes"] or ""
     from fedbench.defenses import DEFENSES  # it imports torch, which nothing else here needs
 
-    name = rows[0]["defense"]
+    name = scenarios[0].first["defense"]
     if name not in DEFENSES.names():
         return "", "", ""
     card = DEFENSES.get(name).card

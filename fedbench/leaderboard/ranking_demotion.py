@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.ranking import Estimate, hit_ratio, load
-from fedbench.leaderboard.ranking_attacks import RatioCell, Standing, attack_entries, placed, ratio_groups
-from fedbench.leaderboard.ranking_defenses import scenario_estimate, scenario_mean
+from fedbench.leaderboard.ranking_attacks import RatioCell, Standing, attack_entries, by_cell, placed, ratio_groups
+from fedbench.leaderboard.scenarios import scenario_estimate, scenario_mean, scenarios
 from fedbench.leaderboard.separation import Ranking
 
 
@@ -53,20 +53,21 @@ def rank_demotion(database: Database, model: str | None = None) -> Ranking[Demot
     entries = attack_entries(_undefended(database, model), _paired)
     found = []
     for entry, own in entries.rows.items():
-        pairs = [row for row in own if _paired(row)]
+        pairs = scenarios(row for row in own if _paired(row))
+        ended = scenarios(row for row in own if _paired(row) and row["status"] == "ok")
         found.append(
             DemotionAttackRow(
                 **entries.standing(entry),
                 dr=scenario_estimate(pairs, "dr_earned"),
-                er=scenario_mean([row for row in pairs if row["status"] == "ok"], "er"),
+                er=scenario_mean(ended, "er"),
                 clean_er=scenario_mean(pairs, "clean_er"),
                 hr=hit_ratio(own),
-                hr_change=scenario_estimate([row for row in pairs if row["status"] == "ok"], "hr_change"),
+                hr_change=scenario_estimate(ended, "hr_change"),
                 unpaired=sum(row["status"] != "failed" and not _paired(row) for row in own),
             )
         )
     values = {
-        entry: {(row["cell"], row["seed"]): 100 * row["dr_earned"] for row in own if _paired(row)}
+        entry: by_cell([row for row in own if _paired(row)], lambda row: 100 * row["dr_earned"])
         for entry, own in entries.rows.items()
     }
     return placed(found, {row.attack: row.dr.mean for row in found if row.dr is not None}, values)
@@ -76,7 +77,7 @@ def demotion_cells(database: Database) -> list[DemotionCellRow]:
     """DR@K by every attack that demotes for each dataset, model and ratio."""
     out = []
     for place, group in ratio_groups(_undefended(database), _paired):
-        dr = scenario_estimate(group, "dr_earned")
+        dr = scenario_estimate(scenarios(group), "dr_earned")
         assert dr is not None
         out.append(DemotionCellRow(**place, dr=dr, hr=hit_ratio(group)))
     return out

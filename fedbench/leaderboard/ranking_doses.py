@@ -7,14 +7,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 from fedbench.leaderboard.clean_twins import mean_loss
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.dose_curves import STATISTICS, Curve, dose_curves
 from fedbench.leaderboard.doses import Dose, DoseEstimate, logarithms, median_dose
-from fedbench.leaderboard.paired import ALPHA, aligned, paired_difference
+from fedbench.leaderboard.paired import ALPHA, ByScenario, aligned, paired_difference
 from fedbench.leaderboard.ranking import Estimate, clustered, grouped, load, mean_of
+from fedbench.leaderboard.scenarios import scenarios
 from fedbench.leaderboard.separation import Ranking, Separation, separate
 
 APART = 3.0
@@ -109,13 +109,7 @@ def _panel(name: str, curves: Sequence[Curve]) -> Panel:
     usual = _usual_seeds(curves)
     rows = [_row(curve, usual) for curve in curves if curve.seeds]
     by_name = {curve.attack: curve for curve in curves}
-    ranking = _placed(
-        rows,
-        {
-            row.attack: {((), seed): value for seed, value in logarithms(by_name[row.attack].doses).items()}
-            for row in rows
-        },
-    )
+    ranking = _placed(rows, {row.attack: {name: logarithms(by_name[row.attack].doses)} for row in rows})
     first = curves[0]
     asked = {point.clients: point.ratio for curve in curves for point in curve.points}
     told, far, apart = _told_apart(ranking.separation, {row.attack: row for row in ranking})
@@ -132,7 +126,6 @@ def _usual_seeds(curves: Sequence[Curve]) -> set[int]:
 
 
 def _row(curve: Curve, usual: set[int]) -> DoseRow:
-    key = (curve.attack,)
     areas = {statistic: curve.areas(statistic) for statistic in STATISTICS}
     hr = [value for point in curve.points for value in point.hr.values()]
     return DoseRow(
@@ -141,7 +134,7 @@ def _row(curve: Curve, usual: set[int]) -> DoseRow:
         half=median_dose(list(curve.doses.values())),
         mean_dose=_mean_dose(curve.doses),
         reached=statistics.fmean(dose.bound != ">" for dose in curve.doses.values()),
-        area=clustered({(key, seed): value for seed, value in areas["tail"].items()}),
+        area=clustered({curve.attack: areas["tail"]}),
         end=statistics.fmean(areas["end"].values()),
         peak=statistics.fmean(areas["peak"].values()),
         hr=mean_of(hr) or 0.0,
@@ -158,7 +151,7 @@ def _mean_dose(doses: Mapping[int, Dose]) -> float:
     return 10 ** statistics.fmean(logarithms(doses).values())
 
 
-def _placed(rows: Sequence[DoseRow], values: Mapping[str, Mapping[tuple[Any, int], float]]) -> Ranking[DoseRow]:
+def _placed(rows: Sequence[DoseRow], values: Mapping[str, ByScenario]) -> Ranking[DoseRow]:
     """Rows in the order of their doses, the smallest first, and of equal ones by exposure; with ranks where nothing lacks.
 
     Args:
@@ -208,25 +201,19 @@ def rank_doses(database: Database, model: str | None = None) -> Ranking[DoseRow]
         there = {name: row for name, row in own.items() if name in compared}
         if not there:
             continue
-        doses = {
-            (name, seed): dose for name, row in there.items() if row.curve for seed, dose in row.curve.doses.items()
-        }
-        values[attack] = {key: math.log10(dose.share) for key, dose in doses.items()}
-        areas = {
-            (name, seed): area for name, row in there.items() if row.curve for seed, area in row.curve.areas().items()
-        }
+        curves = {name: row.curve for name, row in there.items() if row.curve}
+        values[attack] = {name: logarithms(curve.doses) for name, curve in curves.items()}
         first = next(iter(there.values()))
-        panels_mean = [
-            statistics.fmean(values[attack][key] for key in values[attack] if key[0] == name) for name in there
-        ]
         rows.append(
             replace(
                 first,
                 half=first.half if len(there) == 1 else None,
                 curve=first.curve if len(there) == 1 else None,
-                mean_dose=10 ** statistics.fmean(panels_mean),
-                reached=statistics.fmean(dose.bound != ">" for dose in doses.values()),
-                area=clustered(areas),
+                mean_dose=10 ** statistics.fmean(statistics.fmean(own.values()) for own in values[attack].values()),
+                reached=statistics.fmean(
+                    dose.bound != ">" for curve in curves.values() for dose in curve.doses.values()
+                ),
+                area=clustered({name: curve.areas() for name, curve in curves.items()}),
                 end=statistics.fmean(row.end for row in there.values()),
                 peak=statistics.fmean(row.peak for row in there.values()),
                 hr=statistics.fmean(row.hr for row in there.values()),
@@ -345,7 +332,9 @@ def rank_prices(database: Database) -> list[PriceRow]:
                     factors=factors,
                     worst=_least(fixed or told),
                     worst_adaptive=_least(told) if told else None,
-                    hr_loss=mean_loss([by_run[run] for curve in own for run in curve.runs if run in by_run], "hr_loss"),
+                    hr_loss=mean_loss(
+                        scenarios(by_run[run] for curve in own for run in curve.runs if run in by_run), "hr_loss"
+                    ),
                     seeds=len({seed for curve in own for seed in curve.seeds}),
                     runs=[run for curve in own for run in curve.runs],
                 )

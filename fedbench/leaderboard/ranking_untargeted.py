@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.ranking import Estimate, load
-from fedbench.leaderboard.ranking_attacks import RatioCell, Standing, attack_entries, placed, ratio_groups
-from fedbench.leaderboard.ranking_defenses import scenario_estimate, scenario_mean
+from fedbench.leaderboard.ranking_attacks import RatioCell, Standing, attack_entries, by_cell, placed, ratio_groups
+from fedbench.leaderboard.scenarios import scenario_estimate, scenario_mean, scenarios
 from fedbench.leaderboard.separation import Ranking
 
 
@@ -55,7 +55,7 @@ def rank_untargeted(database: Database, model: str | None = None) -> Ranking[Unt
     entries = attack_entries(_undefended(database, model), _paired)
     found = []
     for entry, own in entries.rows.items():
-        pairs = [row for row in own if _paired(row)]
+        pairs = scenarios(row for row in own if _paired(row))
         found.append(
             UntargetedAttackRow(
                 **entries.standing(entry),
@@ -68,7 +68,7 @@ def rank_untargeted(database: Database, model: str | None = None) -> Ranking[Unt
             )
         )
     values = {
-        entry: {(row["cell"], row["seed"]): 100 * row["hr_loss"] for row in own if _paired(row)}
+        entry: by_cell([row for row in own if _paired(row)], lambda row: 100 * row["hr_loss"])
         for entry, own in entries.rows.items()
     }
     return placed(found, {row.attack: row.loss.mean for row in found if row.loss is not None}, values)
@@ -78,7 +78,7 @@ def untargeted_cells(database: Database) -> list[UntargetedCellRow]:
     """Relative loss of HR@K by every untargeted attack for each dataset, model and ratio."""
     out = []
     for place, group in ratio_groups(_undefended(database), _paired):
-        loss, hr = scenario_estimate(group, "hr_loss"), scenario_mean(group, "hr")
+        loss, hr = scenario_estimate(scenarios(group), "hr_loss"), scenario_mean(scenarios(group), "hr")
         assert loss is not None
         assert hr is not None
         out.append(UntargetedCellRow(**place, loss=loss, hr=hr))

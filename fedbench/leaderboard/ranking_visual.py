@@ -19,7 +19,7 @@ from fedbench.leaderboard.ranking_attacks import (
     ratio_groups,
     shows,
 )
-from fedbench.leaderboard.ranking_defenses import plain_mean, scenario_estimate
+from fedbench.leaderboard.scenarios import scenario_estimate, scenario_mean, scenarios
 from fedbench.leaderboard.separation import Ranking
 
 
@@ -82,12 +82,13 @@ def visual_cells(database: Database) -> list[VisualCellRow]:
 
 
 def _row(fields: dict[str, Any], scored: Sequence[Row]) -> VisualAttackRow:
+    ran = scenarios(scored)
     return VisualAttackRow(
         **fields,
-        ndcg_loss=scenario_estimate(scored, "ndcg_loss"),
-        change=plain_mean(scored, "image_change"),
-        psnr=plain_mean(scored, "image_psnr"),
-        cosine=plain_mean(scored, "image_cosine"),
+        ndcg_loss=scenario_estimate(ran, "ndcg_loss"),
+        change=scenario_mean(ran, "image_change", 1),
+        psnr=scenario_mean(ran, "image_psnr", 1),
+        cosine=scenario_mean(ran, "image_cosine", 1),
     )
 
 

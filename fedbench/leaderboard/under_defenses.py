@@ -11,15 +11,9 @@ from dataclasses import dataclass, field
 from fedbench.entries.cards import DefenseFamily
 from fedbench.leaderboard.clean_twins import unjudged
 from fedbench.leaderboard.database import Database, Row
-from fedbench.leaderboard.ranking import Estimate, common, grouped, hit_ratio
-from fedbench.leaderboard.ranking_defenses import (
-    card_of,
-    facing,
-    paired,
-    scenario_estimate,
-    scenario_mean,
-    what_it_costs,
-)
+from fedbench.leaderboard.ranking import Cell, Estimate, common, grouped
+from fedbench.leaderboard.ranking_defenses import card_of, facing, what_it_costs
+from fedbench.leaderboard.scenarios import Scenario, scenario_estimate, scenario_mean
 from fedbench.leaderboard.tracks import TARGETED, Track
 
 
@@ -77,10 +71,10 @@ def attacks_under_defenses(database: Database, model: str | None = None, track: 
         database: the records. model: only this one; None: all. track: which attacks.
     """
     found = facing(database, model, track)
-    families = {name: _parts(card_of(own)[0]) for name, own in found.rows.items()}
-    faced: dict[str, dict[str, list[Row]]] = {}
-    for name, own in found.rows.items():
-        for group in grouped([row for row in own if paired(row, track)], found.attack):
+    families = {name: _parts(card_of(own)[0]) for name, own in found.scenarios.items()}
+    faced: dict[str, dict[str, list[Scenario]]] = {}
+    for name, own in found.scenarios.items():
+        for group in grouped([each for each in own if each.counted], found.attack):
             faced.setdefault(found.attack(group[0]), {})[name] = group
     rows = [_row(attack, by_defense, families, track) for attack, by_defense in faced.items()]
     return sorted(rows, key=_order)
@@ -96,19 +90,24 @@ def family_order(families: Iterable[str]) -> list[str]:
     return sorted(set(families), key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
-def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str, list[str]], track: Track) -> UnderRow:
-    cells = {name: {row["facing"] for row in own} for name, own in by_defense.items()}
+def _row(
+    attack: str, by_defense: Mapping[str, list[Scenario]], families: Mapping[str, list[str]], track: Track
+) -> UnderRow:
+    cells = {name: {each.cell for each in own} for name, own in by_defense.items()}
     compared = common(cells)
     kept = {
-        name: [row for row in own if row["facing"] in compared]
+        name: [each for each in own if each.cell in compared]
         for name, own in by_defense.items()
         if cells[name] >= compared
     }
     # Each undefended run counts once, however many defenses are compared with it.
-    twins = {
-        (cell, row["seed"]): row for own in by_defense.values() for row in own if (cell := row["facing"]) in compared
-    }
-    undefended = scenario_estimate(list(twins.values()), track.undefended)
+    twins: dict[Cell, dict[int, Row]] = {}
+    for own in by_defense.values():
+        for each in own:
+            if each.cell in compared:
+                twins.setdefault(each.cell, {}).update((row["seed"], row) for row in each.counted)
+    without = [Scenario(list(by_seed.values())) for by_seed in twins.values()]
+    undefended = scenario_estimate(without, track.undefended)
     assert undefended is not None
     under = {name: _left(name, own, families[name], track) for name, own in kept.items()}
     there = family_order(family for left in under.values() for family in left.families)
@@ -116,7 +115,7 @@ def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str
     return UnderRow(
         attack=attack,
         er=undefended,
-        hr=scenario_mean(list(twins.values()), "hr_undefended"),
+        hr=scenario_mean(without, "hr_undefended"),
         best=_best(under.values()),
         families={family: left for family, left in best.items() if left is not None},
         under=under,
@@ -125,20 +124,20 @@ def _row(attack: str, by_defense: Mapping[str, list[Row]], families: Mapping[str
     )
 
 
-def _left(name: str, rows: Sequence[Row], families: list[str], track: Track) -> Left:
-    er, reduction, loss = scenario_estimate(rows, track.left), scenario_mean(rows, track.prevented), None
+def _left(name: str, scenarios: Sequence[Scenario], families: list[str], track: Track) -> Left:
+    er, reduction, loss = scenario_estimate(scenarios, track.left), scenario_mean(scenarios, track.prevented), None
     assert er is not None
     assert reduction is not None
-    if not unjudged(rows, track):
-        loss, _ = what_it_costs(rows, track)
+    if not unjudged(scenarios, track):
+        loss, _ = what_it_costs(scenarios, track)
     return Left(
         defense=name,
         families=families,
         er=er,
-        hr=hit_ratio(rows, "hr_attacked"),
+        hr=scenario_mean(scenarios, "hr_attacked"),
         loss=loss,
         net=None if loss is None else reduction - loss,
-        runs=[row["run_id"] for row in rows],
+        runs=[row["run_id"] for each in scenarios for row in each.counted],
     )
 
 

@@ -73,7 +73,9 @@ def curve_of(
         epochs,
         [value for values in ers if (value := mean_of(values)) is not None],
         [mean_of(values) for values in hrs],
-        clustered({(row["scenario_id"], row["seed"]): 100 * row["er"] for row in shown}) if shown else None,
+        clustered({own[0]["scenario_id"]: {row["seed"]: 100 * row["er"] for row in own} for own in exposed})
+        if shown
+        else None,
         statistics.median(100 * row["er"] for row in shown) if shown else None,
         mean_of(_times100(row["er_peak"]) for row in shown),
         mean_of(_times100(row["er_tail"]) for row in shown),

@@ -185,10 +185,10 @@ def test_average_ranks_by_hand() -> None:
 
 
 def test_values_are_laid_out_by_scenario_and_seed() -> None:
-    arrays = aligned({"a": {("x", 1): 1.0, ("y", 0): 2.0}, "b": {("x", 0): 3.0, ("z", 1): 4.0}})
+    arrays = aligned({"a": {"x": {1: 1.0}, "y": {0: 2.0}}, "b": {"x": {0: 3.0}, "z": {1: 4.0}}})
     np.testing.assert_array_equal(arrays["a"], [[NAN, 1], [2, NAN], [NAN, NAN]])
     np.testing.assert_array_equal(arrays["b"], [[3, NAN], [NAN, NAN], [NAN, 4]])
-    np.testing.assert_array_equal(aligned({"a": {("x", 1): 1.0}}, [1, 0, 5])["a"], [[NAN, 1, NAN]])
+    np.testing.assert_array_equal(aligned({"a": {"x": {1: 1.0}}}, [1, 0, 5])["a"], [[NAN, 1, NAN]])
 
 
 def told(values: dict[str, Values]) -> Separation:
