@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 HALF = 50.0
 """Exposure at which half of the users are shown the target."""
@@ -51,6 +50,8 @@ def rising(doses: Sequence[float], exposures: Sequence[float]) -> NDArray[np.flo
     Args:
         doses: rising. exposures: ER@K in percent at each. Returns: float64 [doses].
     """
+    from scipy import optimize  # half a second with scipy.stats, for records of several doses alone
+
     if list(doses) != sorted(set(doses)):
         raise ValueError(f"doses {list(doses)} must rise.")
     return np.asarray(optimize.isotonic_regression(np.asarray(exposures, float)).x, float)
@@ -113,6 +114,8 @@ CONFIDENCE = 0.93
 
 def median_dose(doses: Sequence[Dose]) -> DoseEstimate:
     """The median over seeds. Bounds need no model: what is not reached is beyond every dose, and has the last ranks."""
+    from scipy import stats
+
     ordered = sorted(doses, key=lambda dose: (dose.order, dose.bound != "<="))
     n = len(ordered)
     low, high = ordered[(n - 1) // 2], ordered[n // 2]

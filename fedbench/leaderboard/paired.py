@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 Values = NDArray[np.float64]
 ByScenario = Mapping[Any, Mapping[int, float]]
@@ -193,10 +193,17 @@ def resolution(differences: Sequence[Difference]) -> float | None:
 def average_ranks(means: Values) -> list[float]:
     """Mean rank of each entry over scenarios: the highest value of each has rank 1, equal ones the mean of their ranks.
 
+    The rank is ``1 + higher + (equal - 1) / 2``, by how many are higher and how many equal, the entry itself among them.
+
     Args:
         means: float64 [scenarios, entries], without gaps.
     """
-    average: list[float] = stats.rankdata(-np.round(means, ROUNDING), axis=1).mean(0).tolist() if len(means) else []
+    if not len(means):
+        return []
+    values = np.round(means, ROUNDING)
+    others, own = values[:, None, :], values[:, :, None]
+    ranks = 1 + (others > own).sum(2) + ((others == own).sum(2) - 1) / 2
+    average: list[float] = ranks.mean(0).tolist()
     return average
 
 

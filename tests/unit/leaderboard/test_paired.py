@@ -184,6 +184,11 @@ def test_average_ranks_by_hand() -> None:
     assert average_ranks(np.zeros((0, 3))) == []
 
 
+def test_average_ranks_are_those_of_scipy() -> None:
+    means = np.random.default_rng(0).integers(0, 4, (50, 6)).astype(float)
+    assert average_ranks(means) == stats.rankdata(-means, axis=1).mean(0).tolist()
+
+
 def test_values_are_laid_out_by_scenario_and_seed() -> None:
     arrays = aligned({"a": {"x": {1: 1.0}, "y": {0: 2.0}}, "b": {"x": {0: 3.0}, "z": {1: 4.0}}})
     np.testing.assert_array_equal(arrays["a"], [[NAN, 1], [2, NAN], [NAN, NAN]])
