@@ -92,8 +92,8 @@ def leaderboard(
         for sheet in [] if findings else board.sheets:
             if not sheet.wide:
                 _print_sheet(screen, sheet)
-        for warning in [] if findings else board.warnings:
-            screen.print(warning, soft_wrap=True)
+        if board.warnings and not findings:
+            screen.print("\n".join(board.warnings), soft_wrap=True)
     for file in (out, picture, page):
         if file is not None:
             console(err=True).print(f"written to {file}", soft_wrap=True)
