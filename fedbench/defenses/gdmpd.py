@@ -39,7 +39,9 @@ class UnguidedGdmpd(DiffusionPurifier):
         title="Diffusion purification and detection, unguided",
         paper=_TOIS,
         family=DefenseFamily.PURIFICATION,
-        notes="t_star is not stated; 1,000, the printed number of steps, would return images unrelated to the input.",
+        notes="Stands against image attacks that do not know it; falls to psmu-v-adaptive, which does, from eps 16 on"
+        " (leaderboard/visual). t_star is not stated; 1,000, the printed number of steps, would return images unrelated"
+        " to the input.",
     )
 
     Params = LearnedParams
