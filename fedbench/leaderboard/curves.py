@@ -180,7 +180,7 @@ def draw_curves(panels: Sequence[Panel], path: Path, k: int, defense: str = "non
     layout = ConstrainedLayoutEngine(w_pad=0.1 if laid.beside else 0.03, h_pad=0.06)
     figure = Figure(figsize=laid.size, dpi=110, layout=layout)
     about = f"Attacks {'without a defense' if defense == 'none' else f'under {defense}'}, over training"
-    if laid.beside:
+    if not laid.given:  # a title of its own would run into the legend
         figure.suptitle(about, fontsize=11)
     parts = figure.subfigures(laid.rows, laid.across, squeeze=False).flat
     for part, panel in zip(parts, panels, strict=False):
@@ -193,7 +193,7 @@ def draw_curves(panels: Sequence[Panel], path: Path, k: int, defense: str = "non
             axes.tick_params(labelsize=7)
     handles = [Line2D([], [], linewidth=1.5, **styles[name]) for name in (CLEAN, *names)]
     laid.legend(figure, handles, [CLEAN, *names])
-    laid.note(figure, _note(panels) if laid.beside else f"{about}. {_note(panels)}")
+    laid.note(figure, f"{about}. {_note(panels)}" if laid.given else _note(panels))
     save_picture(figure, path)
 
 
