@@ -9,7 +9,7 @@ from typing import Any
 import typer.main
 
 from fedbench.cli import app
-from fedbench.cli.catalogue import describe, names
+from fedbench.cli.described import describe, names
 from fedbench.data import ENTRIES
 from fedbench.data.library import imported_names
 from fedbench.runs import record

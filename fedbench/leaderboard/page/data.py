@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import fedbench
-from fedbench.leaderboard.board import Board, make_board, superseded
+from fedbench.leaderboard.board import Board, make_board
 from fedbench.leaderboard.database import LENGTHS, Database
+from fedbench.leaderboard.doubts import superseded
 from fedbench.leaderboard.notes import demotion_notes, targeted_notes, untargeted_notes, visual_notes
 from fedbench.leaderboard.page.boards import FILTERS, Shared, choices, chosen_boards, offered, rounded
 from fedbench.leaderboard.page.cards import cards
