@@ -9,7 +9,7 @@ from typing import Any
 import typer.main
 
 from fedbench.cli import app
-from fedbench.cli.described import describe, names
+from fedbench.cli.described import describe, is_table, names, text_of
 from fedbench.data import ENTRIES
 from fedbench.data.library import imported_names
 from fedbench.runs import record
@@ -53,7 +53,7 @@ def suites() -> str:
     for name in names("suites"):
         suite = load_suite(name)
         told = {"title": suite.title, "paper": suite.paper, "version": suite.version, "description": suite.description}
-        lines += [f"## {name}", "", *_table(("", ""), ((key, _text(value)) for key, value in told.items() if value))]
+        lines += [f"## {name}", "", *_table(("", ""), ((key, text_of(value)) for key, value in told.items() if value))]
     return "\n".join(lines) + "\n"
 
 
@@ -72,26 +72,12 @@ def _entries(kind: str, level: str) -> Iterator[str]:
             continue
         told = {key: value for key, value in describe(kind, name).items() if key not in ("here", "file")}
         yield from [f"{level} {name}", ""]
-        tables = {key: value for key, value in told.items() if _is_table(value)}
+        tables = {key: value for key, value in told.items() if is_table(value)}
         facts = {key: value for key, value in told.items() if key not in tables and value not in ("", [], None)}
-        yield from _table(("", ""), ((key.replace("_", " "), _text(value)) for key, value in list(facts.items())[1:]))
+        yield from _table(("", ""), ((key.replace("_", " "), text_of(value)) for key, value in list(facts.items())[1:]))
         for key, value in tables.items():
             yield from [f"{key.capitalize()}:", ""]
-            yield from _table(list(value[0]), (map(_text, row.values()) for row in value))
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) and value >= 10_000:
-        return f"{value:,}"
-    return "none" if value is None else str(value)
+            yield from _table(list(value[0]), (map(text_of, row.values()) for row in value))
 
 
 def _table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
