@@ -13,6 +13,7 @@ TITLE = "fedbench: a benchmark of poisoning attacks and defenses for federated r
 AUTHOR = "The fedbench maintainers"
 YEAR = 2026
 """Of the release, as CITATION.cff says."""
+HEAD = "% From fedbench's own list of papers: compare with the publishers' before this is printed.\n"
 INCOMPLETE = f"""\
 % Entries of type @{UNKNOWN} are of papers that fedbench does not know: they have what the cards of the methods say.
 % Complete them before this is printed.
@@ -46,5 +47,6 @@ def bibtex(database: Database) -> str:
             found.setdefault(reference.key, reference)
             methods.setdefault(reference.key, []).append(name)
     entries = [reference.bibtex(f"For {', '.join(dict.fromkeys(methods[key]))}") for key, reference in found.items()]
-    head = [INCOMPLETE] if any(reference.kind == UNKNOWN for reference in found.values()) else []
-    return "\n".join([*head, Reference("fedbench", "misc", itself).bibtex(), *entries])
+    incomplete = any(reference.kind == UNKNOWN for reference in found.values())
+    head = HEAD + INCOMPLETE * incomplete
+    return "\n".join([head, Reference("fedbench", "misc", itself).bibtex(), *entries])
