@@ -77,6 +77,16 @@ def on_gpu(scenario: Scenario, seed: int, *, device: str = "cpu", **options: Any
     return dataclasses.replace(record, error=f"{device} {place} {begin} {time.time()}")
 
 
+def on_gpu_or_dies(scenario: Scenario, seed: int, *, device: str = "cpu", **options: Any) -> RunRecord:
+    """The real thing on the CPU, whose error says on which device and GPU, when, and in which process; seed 2 dies."""
+    if seed == 2:
+        os._exit(7)
+    record = fedbench.run(scenario, seed, **options)
+    place = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+    time.sleep(0.5)
+    return dataclasses.replace(record, error=f"{device} {place} - {time.time()} {os.getpid()}")
+
+
 def twelve_gigabytes() -> Memory:
     """Of a GPU with 12 GiB free, on which every run takes four."""
     return Memory(12 * 2**30, 4 * 2**30)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from fedbench.runs.calibration import Faster
 
 DEFAULT_RESULTS = Path("results")
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name, or the path of a .toml file.")]
@@ -22,10 +25,13 @@ Device = Annotated[
     str,
     typer.Option(
         metavar="auto|cpu|cuda|cuda:0,cuda:1|cuda:all",
-        help="Where to compute; GPUs of a list share the runs.",
+        help="Where to compute; GPUs of a list share the runs. auto: where there is a GPU, each run on it or on the CPU, by"
+        " trials of some epochs on both.",
     ),
 ]
-Jobs = Annotated[int | None, typer.Option(help="Worker processes. [default: one for each core, or GPU]")]
+Jobs = Annotated[
+    int | None, typer.Option(help="Worker processes, on the CPU and on GPUs. [default: one for each core, or GPU]")
+]
 Attack = Annotated[
     str | None,
     typer.Option(
@@ -118,6 +124,21 @@ def choose_device(name: str, here: bool = True) -> str:
             f"--device {name}: there is no cuda:{missing[0]} here, the GPUs are cuda:0 to cuda:{there - 1}."
         )
     return name
+
+
+def choose_faster(device: str, where: str, jobs: int | None) -> Faster | None:
+    """What tells which runs the cores end sooner, for ``--device auto`` with a GPU; None: all runs go where they are sent.
+
+    Args:
+        device: as asked for. where: what :func:`choose_device` made of it. jobs: as asked for.
+    """
+    from fedbench.runs.calibration import Faster
+    from fedbench.runs.devices import CPU
+    from fedbench.runs.local import default_jobs
+
+    if device != "auto" or where == CPU:
+        return None
+    return Faster(jobs or default_jobs(CPU), jobs or default_jobs(where))
 
 
 def choose_jobs(jobs: int | None) -> int | None:

@@ -16,6 +16,7 @@ from fedbench.cli.options import (
     Seeds,
     SuiteName,
     choose_device,
+    choose_faster,
     choose_jobs,
 )
 from fedbench.cli.run import run_shown
@@ -52,9 +53,13 @@ def reproduce(
     if not no_run:
         where = choose_device(device)
         plan, workers = make_plan(planned, results), choose_jobs(jobs) or default_jobs(where)
+        faster = choose_faster(device, where, jobs)
         if plan.todo:
             summary = run_all(
-                planned, plan, lambda part: run_shown(part, loaded.name, results, where, workers), results
+                planned,
+                plan,
+                lambda part: run_shown(part, loaded.name, results, where, workers, faster=faster),
+                results,
             )
             code = summary.exit_code
             if summary.interrupted:

@@ -27,13 +27,15 @@ from fedbench.cli.options import (
     Shard,
     choose_device,
     choose_every,
+    choose_faster,
     choose_jobs,
     choose_shard,
 )
 from fedbench.cli.run_shown import print_dry_run, print_troubles, verdict_of
 
 if TYPE_CHECKING:
-    from fedbench.runs.execution import Plan, Summary
+    from fedbench.runs.calibration import Faster
+    from fedbench.runs.execution import Plan, Run, Summary
     from fedbench.scenarios.adhoc import Options
     from fedbench.scenarios.suite import Suite
 
@@ -133,6 +135,7 @@ def run(
     remote = executor != "local"  # whose machines have devices of their own
     where = choose_device("cpu" if isolated and device == "auto" else device, here=not remote)
     workers = choose_jobs(jobs) or (1 if remote else default_jobs(where))
+    faster = choose_faster(device, where, jobs)
     entries = {"attack": attack, "defense": defense, "model": model, "dataset": dataset}
     if suite is not None and (ratio is not None or protocol is not None or save is not None):
         raise UserError(
@@ -200,7 +203,7 @@ def run(
         summary = run_all(
             planned,
             plan,
-            lambda part: run_shown(part, loaded.name, results, where, workers, every, log or ()),
+            lambda part: run_shown(part, loaded.name, results, where, workers, every, log or (), faster),
             results,
             every is not None,
         )
@@ -274,16 +277,24 @@ def run_shown(
     jobs: int,
     diagnose_every: int | None = None,
     logs: Sequence[str] = (),
+    faster: Faster | None = None,
 ) -> Summary:
-    """Run a plan with its progress on stderr, and in logs, if wanted."""
-    from fedbench.cli.output import console
+    """Run a plan with its progress on stderr, and in logs, if wanted; what the cores end sooner there, beside the GPU."""
+    from fedbench.cli.output import console, count
     from fedbench.cli.progress import progress
     from fedbench.runs.execution import run_plan
     from fedbench.runs.logs import Logging
 
-    jobs = max(1, min(jobs, len(plan.todo)))
-    with progress(suite, plan, jobs) as shown:
-        tell = functools.partial(console(err=True).print, soft_wrap=True)
+    tell = functools.partial(console(err=True).print, soft_wrap=True)
+    cores: frozenset[Run] = frozenset()
+    core_jobs = 0
+    if faster is not None and plan.todo:
+        tell("trying some runs for a few epochs, on the CPU and on the GPU ...")
+        cores = faster.on_cores(plan.todo)
+        tell(f"{count(len(cores), 'run')} on the CPU, {len(plan.todo) - len(cores)} on the GPU, where they end sooner.")
+        core_jobs = min(faster.cores, len(cores))
+    jobs = min(jobs, len(plan.todo) - len(cores))
+    with progress(suite, plan, max(1, jobs + core_jobs)) as shown:
         reporter = Logging(logs, shown, results, suite, lambda text: tell(f"warning: {text}"))
         try:
             return run_plan(
@@ -291,9 +302,11 @@ def run_shown(
                 results=results,
                 suite=suite,
                 device=device,
-                jobs=jobs,
+                jobs=max(1, jobs),
                 reporter=reporter if logs else shown,
                 diagnose_every=diagnose_every,
+                cores=cores,
+                core_jobs=core_jobs or None,
             )
         finally:
             reporter.close()

@@ -22,6 +22,7 @@ from fedbench.data.records import INTERACTIONS
 from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
 from fedbench.errors import FedbenchError
 from fedbench.plugins import loaded_files
+from fedbench.runs.devices import CPU, GPU
 from fedbench.runs.plan import Run
 from fedbench.scenarios.scenario import Scenario
 
@@ -59,8 +60,35 @@ def calibrated(runs: Sequence[Run], device: str, budget: float = BUDGET) -> dict
     A run costs what its kind did; else the median of what was tried of its dataset, model and attack, of its dataset and
     model, or of its model, by the interactions of its dataset.
     """
-    costs = _tried(_worth_trying(runs), device, budget)
-    return _expected(runs, costs)
+    return _expected(runs, _tried(_worth_trying(runs), device, budget))
+
+
+class Faster:
+    """Which runs the cores of this machine end sooner than its GPU, by trials on both.
+
+    A run is for the cores where its seconds on one core, divided by the runs that cores do at once, are fewer than its
+    seconds on the GPU, divided by the runs that it does at once. What no trial tells of is for the GPU: entries from files,
+    models that read images.
+
+    Args:
+        cores: runs that are on the CPU at once. gpu_jobs: that are on the GPU. budget: seconds of the trials on each of them.
+    """
+
+    def __init__(self, cores: int, gpu_jobs: int, budget: float = BUDGET) -> None:
+        self.cores, self.gpu_jobs = cores, gpu_jobs
+        self._budget = budget
+        self._asked: set[Kind] = set()
+        self._costs: dict[str, dict[Kind, Cost]] = {CPU: {}, GPU: {}}
+
+    def on_cores(self, runs: Sequence[Run]) -> frozenset[Run]:
+        """Those of ``runs``; kinds that were asked for before are not tried again."""
+        new = [run for run in _worth_trying(runs) if _kind(run.scenario) not in self._asked]
+        self._asked.update(_kind(run.scenario) for run in new)
+        for device, costs in self._costs.items():
+            costs.update(_tried(new, device, self._budget))
+        cpu, gpu = (_expected(runs, costs) for costs in self._costs.values())
+        cores, gpu_jobs = min(self.cores, len(runs)), min(self.gpu_jobs, len(runs))
+        return frozenset(run for run in runs if run in cpu and run in gpu and cpu[run] / cores < gpu[run] / gpu_jobs)
 
 
 def _kind(scenario: Scenario) -> Kind:
@@ -147,7 +175,7 @@ def _try_all(told: Connection, runs: Sequence[tuple[str, int]], device: str) -> 
         began = time.perf_counter()
         try:
             record = run(short, seed, device=device, on_evaluation=note)
-        except FedbenchError:
+        except (FedbenchError, RuntimeError):  # such as memory that a GPU does not have
             return None
         if not ends:
             return None

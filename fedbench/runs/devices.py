@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from fedbench.runs.plan import Run
 
+CPU, GPU = "cpu", "cuda"
+"""What a worker computes on, as torch calls it."""
 MEASURE = "fedbench.runs.devices:measured"
 """``module:function`` that tells a worker how much memory its GPU has."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"

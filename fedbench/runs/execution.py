@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from fedbench.errors import ResultsError, UserError
@@ -108,11 +108,14 @@ def run_plan(
     execute: str = EXECUTE,
     measure: str = MEASURE,
     diagnose_every: int | None = None,
+    cores: Collection[Run] = (),
+    core_jobs: int | None = None,
 ) -> Summary:
     """Run ``plan.todo``; arguments as for :func:`run_suite`.
 
     Args:
         execute: what turns a scenario and a seed into a record. measure: what tells of the memory of a GPU.
+        cores: those to run on the CPU although ``device`` is GPUs, in ``core_jobs`` processes of their own, one a core.
     """
     if device != "cpu" and not is_list(device):
         raise UserError(f"device {device!r} must be cpu, cuda, or GPUs such as cuda:0,cuda:1, each of them once.")
@@ -143,6 +146,8 @@ def run_plan(
                 stamps=plan.stamps,
                 alone=without_room(plan),
                 measure=measure,
+                cores=cores,
+                core_jobs=core_jobs or default_jobs("cpu"),
             )
         finally:
             clear(results, place.marker)

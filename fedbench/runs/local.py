@@ -22,7 +22,7 @@ from fedbench.files import Place
 from fedbench.plugins import given
 from fedbench.runs.begin import begin
 from fedbench.runs.crash import record_crash
-from fedbench.runs.devices import MEASURE, Memory, Room, fewest, numbers
+from fedbench.runs.devices import CPU, GPU, MEASURE, Memory, Room, fewest, numbers
 from fedbench.runs.plan import Run
 from fedbench.runs.reporting import BY_OTHERS, Outcome, Reporter, Summary
 from fedbench.runs.worker import EXECUTE, STOPPED, Began, Done, Elsewhere, Message, Order, Ready, Refused, Step
@@ -37,7 +37,7 @@ PATIENCE = 30.0
 
 def default_jobs(device: str) -> int:
     """As many workers as this process may use cores; one for each GPU."""
-    if device != "cpu":
+    if device != CPU:
         return len(numbers(device))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -59,6 +59,8 @@ def run_local(
     stamps: Mapping[str, int] | None = None,
     alone: Collection[Run] = (),
     measure: str = MEASURE,
+    cores: Collection[Run] = (),
+    core_jobs: int = 1,
 ) -> Summary:
     """Run everything in ``jobs`` worker processes; each record is written by its worker as soon as it is there.
 
@@ -66,7 +68,7 @@ def run_local(
     comes last; what they have run since ``ended`` and ``stamps`` were read is kept. Workers use one thread each on the CPU,
     whatever ``jobs`` is: the numbers of a run do not depend on it. On a list of GPUs they take turns, several to a GPU if
     there are more workers, as far as its memory goes (:class:`~fedbench.runs.devices.Room`); runs in ``alone`` have one to
-    themselves.
+    themselves. Runs in ``cores`` are computed on the CPU at the same time, in ``core_jobs`` more processes.
 
     Raises:
         ResultsError: results can no longer be written; what was written before stays.
@@ -74,17 +76,19 @@ def run_local(
     """
     files = given()
     ended, stamps = ended or {}, stamps or {}
-    kind = "cpu" if device == "cpu" else "cuda"
+    jobs_at = {CPU: jobs} if device == CPU else {GPU: jobs, CPU: core_jobs}
+    placed = {run: CPU if device == CPU or run in cores else GPU for run in runs}
     orders = {
         run: Order(
-            run.id, run.scenario.key, run.seed, suite, kind, results, execute, diagnose_every, place, files,
+            run.id, run.scenario.key, run.seed, suite, placed[run], results, execute, diagnose_every, place, files,
             ended=ended.get(run.id, ""), stamp=stamps.get(run.id, 0),
         )
         for run in runs
     }  # fmt: skip
-    pool, room = _Pool(1 if device == "cpu" else None, numbers(device), measure), Room(alone)
+    pool, room = _Pool(numbers(device), measure), Room(alone)
     summary = Summary(total=len(runs))
-    waiting, elsewhere = deque(runs), deque[Run]()
+    waiting = {where: deque(run for run in runs if placed[run] == where) for where in jobs_at}
+    elsewhere = {where: deque[Run]() for where in jobs_at}
     idle: list[_Worker] = []
     unborn = 0
 
@@ -95,7 +99,8 @@ def run_local(
     def offer() -> None:
         """Give idle workers what is next, if their GPU has room for it; those for whom nothing is left are dismissed."""
         for worker in list(idle):
-            queue, patience = (waiting, 0.0) if waiting else (elsewhere, ELSEWHERE)
+            ours, late = waiting[worker.where], elsewhere[worker.where]
+            queue, patience = (ours, 0.0) if ours else (late, ELSEWHERE)
             if not queue:
                 idle.remove(worker)
                 pool.dismiss(worker)
@@ -109,8 +114,9 @@ def run_local(
         with _Stop() as stop:
             try:
                 pool.stop_line = stop.line
-                for _ in range(min(jobs, len(runs))):
-                    pool.add()
+                for where, most in jobs_at.items():
+                    for _ in range(min(most, len(waiting[where]))):
+                        pool.add(where)
                 while pool.workers and not stop.asked:
                     for worker, message in pool.messages():
                         run = worker.run
@@ -125,7 +131,7 @@ def run_local(
                                 summary.enter(run, BY_OTHERS)
                                 reporter.finished(run, BY_OTHERS)
                             else:
-                                elsewhere.append(run)
+                                elsewhere[worker.where].append(run)
                             let_go(worker, run)
                             run = None
                         if message is None and worker.stopped() and stop.asked_soon():
@@ -136,7 +142,7 @@ def run_local(
                         elif run is not None:
                             let_go(worker, run, message.memory if isinstance(message, Done) else None)
                             if not _finish(run, message, worker, orders[run], summary, reporter):
-                                elsewhere.append(run)
+                                elsewhere[worker.where].append(run)
                         elif message is None:
                             unborn += 1
                             if unborn >= STARTS:
@@ -144,8 +150,8 @@ def run_local(
                         if message is None:
                             idle = [each for each in idle if each is not worker]
                             pool.remove(worker)
-                            if waiting or elsewhere:
-                                pool.add()
+                            if waiting[worker.where] or elsewhere[worker.where]:
+                                pool.add(worker.where)
                         else:
                             idle.append(worker)
                     if not stop.asked:
@@ -192,6 +198,11 @@ class _Worker:
     run: Run | None = None
     began: float = field(default_factory=time.time)
 
+    @property
+    def where(self) -> str:
+        """Where it computes."""
+        return CPU if self.gpu is None else GPU
+
     def give(self, order: Order) -> None:
         self.began = time.time()
         with contextlib.suppress(OSError):  # a worker that has just died is noticed when its end is read
@@ -215,16 +226,17 @@ class _Worker:
 class _Pool:
     """The worker processes and the lines to them."""
 
-    def __init__(self, threads: int | None, gpus: Sequence[int] = (), measure: str = MEASURE) -> None:
+    def __init__(self, gpus: Sequence[int], measure: str) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._threads, self._gpus, self._measure = threads, gpus, measure
+        self._gpus, self._measure = gpus, measure
         self.workers: list[_Worker] = []
         self.stop_line: Connection | None = None
 
-    def add(self) -> None:
+    def add(self, where: str) -> None:
         ours, theirs = self._context.Pipe()
-        gpu = fewest(self._gpus, Counter(worker.gpu for worker in self.workers if worker.gpu is not None))
-        told = (theirs, self._threads, gpu, self._measure)
+        taken = Counter(worker.gpu for worker in self.workers if worker.gpu is not None)
+        gpu = fewest(self._gpus, taken) if where == GPU else None
+        told = (theirs, 1 if gpu is None else None, gpu, self._measure)
         process = self._context.Process(target=begin, args=told, daemon=True)
         with _sheltered_from_interrupts():
             process.start()

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from fedbench.cli import app
 from fedbench.runs import calibration
-from fedbench.runs.calibration import Cost, calibrated
+from fedbench.runs.calibration import Cost, Faster, calibrated
 from fedbench.runs.plan import Run, in_order
 from fedbench.scenarios.scenario import Scenario
 from fedbench.scenarios.suite import load_suite
@@ -78,6 +78,36 @@ def test_trials_tell_and_write_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(0 < seconds < 60 for seconds in found.values())
     assert calibrated(runs, "no such device", budget=1.0) == {}
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+
+
+def test_the_cores_have_what_they_end_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On four cores a run may take four times as long as on one GPU, if there are four."""
+    seconds = {
+        "cpu": {"none": 3.9, "a-hum": 4.1, "a-ra": 1.0, "p1": 1.0},
+        "cuda": {"none": 1.0, "a-hum": 1.0, "a-ra": 3.0},
+    }
+    asked: list[tuple[str, list[str]]] = []
+
+    def tried(runs: list[Run], device: str, budget: float) -> dict[tuple[str, ...], Cost]:
+        kinds = [calibration._kind(run.scenario) for run in runs]
+        asked.append((device, [kind[2] for kind in kinds]))
+        return {kind: Cost(seconds[device][kind[2]], 0, 0) for kind in kinds if kind[2] in seconds[device]}
+
+    monkeypatch.setattr(calibration, "_tried", tried)
+    runs = [made(attack=name) for name in ("none", "a-hum", "a-ra")]
+    many = [Run(run.scenario, seed) for run in runs for seed in range(4)]
+    faster = Faster(cores=4, gpu_jobs=1)
+    assert {run.scenario.attack for run in faster.on_cores(many)} == {"none", "a-ra"}
+    assert asked == [(device, ["none", "a-hum", "a-ra"]) for device in ("cpu", "cuda")]
+    assert faster.on_cores(runs[:1]) == frozenset(), "one run has one core"
+    assert asked[2:] == [("cpu", []), ("cuda", [])], "nothing is tried twice"
+    assert Faster(cores=4, gpu_jobs=4).on_cores(many) == {run for run in many if run.scenario.attack == "a-ra"}
+    unknown = Faster(cores=4, gpu_jobs=1)
+    assert unknown.on_cores([made(model="ncf", attack="p1")]) == frozenset(), "which no trial on the GPU tells of"
+
+
+def test_trials_on_a_gpu_that_is_not_there_send_everything_to_it() -> None:
+    assert Faster(cores=2, gpu_jobs=1, budget=1.0).on_cores([made()]) == frozenset()
 
 
 def suite(folder: Path, text: str) -> Path:

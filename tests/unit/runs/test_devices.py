@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from records import record, write
+from tiny_suite import SUITE
 from typer.testing import CliRunner
 
 from fedbench.cli import app
@@ -16,8 +18,9 @@ from fedbench.cli.options import choose_device
 from fedbench.errors import UserError
 from fedbench.federation.modes import Modes
 from fedbench.runs import devices
+from fedbench.runs.calibration import Faster
 from fedbench.runs.devices import CONTEXT, KIN, SHARE, VISIBLE, Memory, Room, fewest, is_list, numbers, see_only
-from fedbench.runs.execution import Run, default_jobs, make_plan, run_plan
+from fedbench.runs.execution import Plan, Run, Summary, default_jobs, make_plan, run_plan
 from fedbench.runs.plan import without_room
 from fedbench.runs.results import scan
 from fedbench.runs.run import repeatable
@@ -115,6 +118,63 @@ def test_runs_take_turns_on_two_gpus_and_fill_them(tmp_path: Path) -> None:
         assert most == 2, "three workers, and room for two runs"
     begins, ends = zip(*((float(begin), float(end)) for _, _, begin, end in said), strict=True)
     assert sum(begin < min(ends) for begin in begins) == 2, "as long as nothing was measured, one on each"
+
+
+def test_cores_run_beside_a_gpu(tmp_path: Path) -> None:
+    """Each where it was sent, by as many workers, at the same time; a worker that dies is replaced by one of its kind."""
+    runs = [Run(CLEAN, seed) for seed in range(8)]
+    plan = make_plan([Planned(CLEAN, tuple(range(8)))], tmp_path)
+    summary = run_plan(
+        plan, results=tmp_path, jobs=1, device="cuda", execute="fake_runs:on_gpu_or_dies",
+        measure="fake_runs:twelve_gigabytes", cores=runs[2:], core_jobs=2,
+    )  # fmt: skip
+    assert (summary.count("ok"), summary.count("failed")) == (7, 1)
+    rows = scan([tmp_path]).table.select(["seed", "status", "error"]).to_pylist()
+    said = {row["seed"]: row["error"].split() for row in rows if row["status"] == "ok"}
+    assert {seed: words[:2] for seed, words in said.items()} == {
+        **{seed: ["cuda", "0"] for seed in (0, 1)}, **{seed: ["cpu", "none"] for seed in (3, 4, 5, 6, 7)}
+    }  # fmt: skip
+    assert len({words[4] for seed, words in said.items() if seed > 2}) >= 2, "two processes on the CPU"
+
+
+def test_auto_asks_which_are_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a GPU, and nobody has said where to run."""
+    from fedbench.runs import execution
+
+    told: dict[str, object] = {}
+
+    def remember(plan: Plan, **options: object) -> Summary:
+        told.update(options)
+        return Summary(total=0)
+
+    asked: list[Run] = []
+
+    def on_cores(self: Faster, runs: list[Run]) -> frozenset[Run]:
+        told.update(at_once=(self.cores, self.gpu_jobs))
+        asked.extend(runs)
+        return frozenset(runs[1:])
+
+    monkeypatch.setattr(execution, "run_plan", remember)
+    monkeypatch.setattr(Faster, "on_cores", on_cores)
+    module = sys.modules["fedbench.cli.run"]  # as an attribute of the package it is the command
+    monkeypatch.setattr(module, "choose_device", lambda name, here: "cpu" if name == "cpu" else "cuda")
+    tiny = tmp_path / "tiny.toml"
+    tiny.write_text(SUITE)
+    command = ["run", str(tiny), "--results", str(tmp_path / "r")]
+    for more, cores in ((["--device", "cuda"], 0), (["--device", "cpu"], 0), (["--jobs", "3"], 3), ([], None)):
+        told.clear()
+        asked.clear()
+        done = CliRunner().invoke(app, [*command, *more])
+        assert not done.exception or isinstance(done.exception, SystemExit), done.output
+        if cores == 0:
+            assert not asked
+            assert told["cores"] == frozenset()
+            assert "trying" not in done.stderr
+        else:
+            assert told["at_once"] == ((3, 3) if cores else (default_jobs("cpu"), 1))
+            assert set(told["cores"]) == set(asked[1:])  # type: ignore[call-overload]
+            assert f"{len(asked) - 1} run" in done.stderr
+            assert "on the CPU, 1 on the GPU, where they end sooner." in done.stderr
 
 
 def test_what_had_not_memory_enough_is_alone(tmp_path: Path) -> None:
