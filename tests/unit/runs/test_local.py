@@ -157,9 +157,9 @@ def test_no_worker_can_be_interrupted_before_it_ignores_it() -> None:
 from pathlib import Path
 from fedbench.runs.local import _Pool
 if __name__ == "__main__":
-    pool = _Pool(1)
+    pool = _Pool([], "")
     for _ in range(2):
-        pool.add()
+        pool.add("cpu")
         status = Path(f"/proc/{pool.workers[-1].process.pid}/status").read_text()
         print(next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")))
     pool.kill()
