@@ -38,7 +38,9 @@ def answers(board: Board, defended: bool = False) -> list[str]:
     ]
     out += [_of_panel(panel) for panel in data.get("doses", {}).get("panels", ())]
     defenses = [row for row in board.defenses if row.goal in (TARGETED.panel, VISUAL.panel)]
-    under = [_of_defenses(defenses, board.k)]
+    names = {row.defense.partition(" (")[0] for row in defenses}
+    kinds = [[row] for row in defenses] if defended and len(names) == 1 else [defenses]  # of one defense every variant
+    under = [_of_defenses(rows, board.k) for rows in kinds]
     under += [
         _untargeted(row, hit_cut(board.k)) for row in board.defenses if row.goal == UNTARGETED.panel and row.worst
     ]

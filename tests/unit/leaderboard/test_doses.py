@@ -366,6 +366,24 @@ def test_the_first_lines_answer(doses: Database, tmp_path: Path) -> None:
     assert answers(bare, defended=True)[0] == "No attack under such a defense has a run beside its twins."
 
 
+def test_who_asks_for_a_defense_is_told_of_each_of_its_variants(tmp_path: Path) -> None:
+    kinds = {"none": (None, 0.9), "krum": ({}, 0.5), "other": ({"assumed_ratio": 0.2}, 0.3)}
+
+    def one(attack: str, kind: str, seed: int) -> RunRecord:
+        params, er = kinds[kind]
+        if params is None:
+            return record(scenario(attack), seed, er)
+        defended = replace(scenario(attack, "krum"), defense_params=params)
+        return record(defended, seed, er)
+
+    made = [one(attack, kind, seed) for attack in ("none", "a-ra") for kind in kinds for seed in range(3)]
+    found = answers(make_board(database(tmp_path, made)), defended=True)
+    assert found[:2] == [
+        "The worst attack of krum (assumed_ratio=0.2) is a-ra, ER@10 30.0.",
+        "The worst attack of krum is a-ra, ER@10 50.0.",
+    ]
+
+
 def test_a_defense_without_a_rank_is_not_called_the_best(tmp_path: Path) -> None:
     runs_of = [
         record(scenario(attack, defense), seed, er)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from typer.testing import CliRunner
 
+from fedbench.cli import app
 from fedbench.leaderboard import Database
 from fedbench.leaderboard.board import make_board
 from fedbench.leaderboard.render import markdown
@@ -51,6 +56,25 @@ def test_notes_say_what_the_records_do(publish: ModuleType) -> None:
     notes = (ROOT / "leaderboard" / "NOTES.md").read_text(encoding="utf-8")
     assert publish.filled(notes, found, "NOTES.md") == notes
     assert found["held out"].count("| yes |") >= 8
+
+
+def test_the_commands_that_ask_the_records_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command of the page on questions; what is written goes elsewhere."""
+    page = (ROOT / "fedbench/docs/pages/howto/questions.md").read_text(encoding="utf-8")
+    asked = [shlex.split(line)[1:] for line in page.splitlines() if line.startswith("fedbench ")]
+    assert len(asked) >= 8
+    monkeypatch.chdir(ROOT)
+    if "--out" in str(asked):
+        pytest.importorskip("matplotlib")
+    for words in asked:
+        out = [str(tmp_path / word) if before == "--out" else word for before, word in itertools.pairwise(["", *words])]
+        done = CliRunner().invoke(app, out)
+        assert done.exit_code == 0, (words, done.output)
+        if "--out" in words:
+            assert Path(out[out.index("--out") + 1]).stat().st_size > 1000
+        elif words[0] == "leaderboard" and not {"--brief", "--findings"}.intersection(words):
+            (defense,) = re.findall(r"defense=([\w-]+)", " ".join(words))
+            assert done.stdout.splitlines()[2].startswith(f"The worst attack of {defense}")
 
 
 def test_a_readme_without_a_mark_is_not_passed_over(publish: ModuleType) -> None:
