@@ -97,7 +97,8 @@ def _of_defenses(rows: Sequence[DefenseRow], k: int) -> str:
         )
         known = first.worst_adaptive
         adaptive = f"; of those that know it, {known[0]}, {number(known[1])}" if known else ""
-        return f"{worst[:1].upper()}{worst[1:]}{adaptive}." if worst else ""
+        alone = ", on one seed" if len({run.rpartition("-s")[2] for run in first.runs}) == 1 else ""
+        return f"{worst[:1].upper()}{worst[1:]}{adaptive}{alone}." if worst else ""
     least = min((row for row in rows if row.worst), key=lambda row: row.worst[1] if row.worst else 0.0, default=None)
     ranked = next((row for row in rows if row.rank is not None), None)
     text = "No defense has a rank"

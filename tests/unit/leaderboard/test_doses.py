@@ -382,6 +382,8 @@ def test_who_asks_for_a_defense_is_told_of_each_of_its_variants(tmp_path: Path) 
         "The worst attack of krum (assumed_ratio=0.2) is a-ra, ER@10 30.0.",
         "The worst attack of krum is a-ra, ER@10 50.0.",
     ]
+    single = answers(make_board(database(tmp_path / "one", [each for each in made if each.seed == 1])), defended=True)
+    assert single[1] == "The worst attack of krum is a-ra, ER@10 50.0, on one seed."
 
 
 def test_a_defense_without_a_rank_is_not_called_the_best(tmp_path: Path) -> None:
