@@ -48,6 +48,7 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserE
     # Of a name and variants of it that are further off the name will do.
     close = [each for place, each in enumerate(near) if not any(each.startswith(f"{x}-") for x in near[:place])]
     close = close or [each for each in names if name in each.split("_")][:3]  # `ratio` of malicious_ratio
+    close = close or [each for each in names if name == "".join(word[:1] for word in each.split("_"))]  # `lr`
     if close:
         instead = f"Did you mean {' or '.join(repr(c) for c in close)}?"
     else:

@@ -39,6 +39,7 @@ def export(
     """Write the leaderboard as LaTeX (booktabs), its ranks as CSV, all of it as JSON, or its papers as BibTeX."""
     from fedbench.cli.output import console
     from fedbench.errors import UserError, unknown
+    from fedbench.leaderboard.latex import NEEDS
 
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
@@ -80,4 +81,5 @@ def export(
         typer.echo(text, nl=False)
         return
     write_text(out, text)
-    console(err=True).print(f"written to {out}", soft_wrap=True)
+    needs = f"; a document needs {NEEDS} for it" if form == "latex" and not document else ""
+    console(err=True).print(f"written to {out}{needs}", soft_wrap=True, markup=False)

@@ -213,6 +213,7 @@ class Process:
         if not isinstance(error, dict):
             return EntryFailed("it sent something that is no answer")
         text = visible(" ".join(str(error.get("text", "")).split()), 1000).replace("/entry.py", str(self._home.path))
+        text = text.replace("(entry.py:", f"({self._home.path.name}:")
         kinds: dict[object, type[FedbenchError]] = {
             "UserError": UserError,
             "ThreatModelViolation": ThreatModelViolation,

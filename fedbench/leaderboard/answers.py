@@ -11,6 +11,9 @@ from fedbench.leaderboard.sheets import hit_cut, number
 from fedbench.leaderboard.tracks import TARGETED, UNTARGETED, VISUAL
 from fedbench.texts import count
 
+SWING = 10.0
+"""So many points above its exposure at the end the highest of an attack is said, too."""
+
 
 def answers(board: Board, defended: bool = False) -> list[str]:
     """What somebody who narrowed the records down by ``--only`` asks for, a sentence a line; empty where nothing is ranked.
@@ -90,15 +93,16 @@ def _of_defenses(rows: Sequence[DefenseRow], k: int) -> str:
         return ""
     first = rows[0]
     if len(rows) == 1:
-        worst = (
-            f"the worst attack of {first.defense} is {first.worst[0]}, ER@{k} {number(first.worst[1])}"
-            if first.worst
-            else ""
-        )
+        if not first.worst:
+            return ""
+        attack, kept = first.worst
+        worst = f"The worst attack of {first.defense}, of {first.attacks}, is {attack}, ER@{k} {number(kept)}"
+        if first.worst_peak is not None and first.worst_peak >= kept + SWING:
+            worst += f" at the end, {number(first.worst_peak)} at its highest"
         known = first.worst_adaptive
         adaptive = f"; of those that know it, {known[0]}, {number(known[1])}" if known else ""
         alone = ", on one seed" if len({run.rpartition("-s")[2] for run in first.runs}) == 1 else ""
-        return f"{worst[:1].upper()}{worst[1:]}{adaptive}{alone}." if worst else ""
+        return f"{worst}{adaptive}{alone}."
     least = min((row for row in rows if row.worst), key=lambda row: row.worst[1] if row.worst else 0.0, default=None)
     ranked = next((row for row in rows if row.rank is not None), None)
     text = "No defense has a rank"

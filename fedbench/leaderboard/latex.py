@@ -10,6 +10,8 @@ from fedbench.leaderboard.separation import Separation
 from fedbench.leaderboard.sheets import Sheet, columns_that_fit
 from fedbench.texts import visible
 
+NEEDS = r"\usepackage[T1]{fontenc} and \usepackage{array,booktabs,graphicx}"
+"""What a document has to have where tables go into it."""
 WIDTH = 84
 """Characters of a row that fit into the text of a page in small type."""
 NARROW = 24
@@ -71,7 +73,7 @@ def latex(sheets: Sequence[Sheet], origin: str, document: bool = False, wide: bo
     head = f"% {visible(' '.join(origin.split()))}\n"
     if document:
         return f"{head}{PREAMBLE}{tables}\\end{{document}}\n"
-    return f"{head}% needs \\usepackage[T1]{{fontenc}} and \\usepackage{{array,booktabs,graphicx}}\n{tables}"
+    return f"{head}% needs {NEEDS}\n{tables}"
 
 
 def escaped(text: str) -> str:

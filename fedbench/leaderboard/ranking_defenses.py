@@ -56,7 +56,8 @@ class DefenseRow:
             of the two better); None without a rank.
         er: what is left. net_end, er_end: net and what is left at the end of training; None in the targeted track,
             which measures nowhere else. peak: the highest ER@K of its runs, over all their evaluations.
-        worst: the attack that keeps the highest mean ER@K, and that ER@K. worst_fixed, worst_adaptive: the same of those
+        worst: the attack that keeps the highest mean ER@K, and that ER@K. worst_peak: its ER@K at the highest, mean over
+            runs. attacks: how many it faced. worst_fixed, worst_adaptive: the same of those
             that do not know the defense, and of those that do. least: the attack of which it prevents least, and the
             reduction.
         cost: extra milliseconds of training a round, against the undefended twin on the same hardware; median over pairs.
@@ -85,6 +86,8 @@ class DefenseRow:
     er: float | None
     peak: float | None
     worst: tuple[str, float] | None
+    worst_peak: float | None
+    attacks: int
     least: tuple[str, float] | None
     cost: float | None
     runs: list[str]
@@ -306,13 +309,15 @@ def _row(
     unpaired = [row for each in everything for row in each.others]
     own = [row for each in everything for row in (each.rows if each.cell in compared else each.others)]
     reduction, loss = scenario_estimate(scenarios, track.prevented), quality_loss(scenarios, track.loss)
-    left, prevented, adaptive = {}, {}, set()
+    left, prevented, highest, adaptive = {}, {}, {}, set()
     for group in grouped(scenarios, attack_of):
         attack = attack_of(group[0])
         if Knowledge.DEFENSE in group[0].first["knowledge"].split(", "):
             adaptive.add(attack)
         left[attack] = scenario_mean(group, track.left) or 0.0
         prevented[attack] = scenario_mean(group, track.prevented) or 0.0
+        highest[attack] = scenario_mean(group, track.peak) if track.peak else None
+    worst = _most(left.items())
     loss_attacked = scenario_estimate(scenarios, track.loss_attacked) if track.loss_attacked else None
     paid = loss if what_it_costs(scenarios, track)[1] == track.loss else loss_attacked
     costs = [cost for each in scenarios for cost in each.values("cost_ms", 1).values()]
@@ -340,7 +345,9 @@ def _row(
         front=None,
         er=scenario_mean(scenarios, track.left),
         peak=scenario_mean(scenarios, track.peak) if track.peak else None,
-        worst=_most(left.items()),
+        worst=worst,
+        worst_peak=highest[worst[0]] if worst else None,
+        attacks=len(left),
         worst_fixed=_most(item for item in left.items() if item[0] not in adaptive),
         worst_adaptive=_most(item for item in left.items() if item[0] in adaptive),
         least=min(prevented.items(), key=lambda item: item[1], default=None),

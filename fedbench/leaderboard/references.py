@@ -31,7 +31,7 @@ class Reference:
 
     def bibtex(self, note: str = "") -> str:
         """The entry; ``note``: for what it stands, plain text."""
-        fields = {**self.fields, "note": _clean(note)} if note else self.fields
+        fields = {**self.fields, "annote": _clean(note)} if note else self.fields
         lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
         return f"@{self.kind}{{{self.key},\n{lines}\n}}\n"
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from fedbench.errors import UserError, unknown
 from fedbench.runs.record import SUBGROUP_COLUMNS, schema
+from fedbench.texts import count
 
 Row = dict[str, Any]
 Ask = Callable[..., list[Row]]
@@ -59,7 +60,10 @@ def select(ask: Ask, connection: duckdb.DuckDBPyConnection, only: Sequence[str],
     ]
     if not chosen:
         asked = [f"suite={suite}"] * (ids is not None) + [f"{key}={','.join(wanted[key])}" for key in wanted]
-        raise UserError(f"no run has {', '.join(asked)}.")
+        made = 0 if ids is None else ask("select count(*) as runs from records where suite = ?", [suite])[0]["runs"]
+        verb = "was" if made == 1 else "were"
+        other = f" {count(made, 'run')} there {verb} made by it with other values, as of --set: leave out --suite."
+        raise UserError(f"no run has {', '.join(asked)}.{other if made else ''}")
     connection.register("chosen_values", pa.Table.from_pylist(chosen))
     same = " and ".join(f'r."{key}" is not distinct from v."{key}"' for key in keys)
     connection.execute(

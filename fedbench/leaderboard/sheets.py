@@ -79,7 +79,7 @@ def caption(told: Separation, unit: str = "points") -> str:
     count = len(told.ranks)
     if count < 2:
         return ""
-    read = "rank 1-4: places 1 to 4 are open to it; beats: how many it is significantly better than"
+    read = "a rank such as 1-4 says which places are open to it; beats: how many it is significantly better than"
     pairs = f"{sum(map(len, told.beats.values()))} of {count * (count - 1) // 2} pairs are told apart"
     found = [difference for difference, _ in told.pairs.values()]
     if all(each.p is None for each in found):

@@ -21,7 +21,7 @@ from fedbench import __version__
 from fedbench.attacks import ATTACKS
 from fedbench.cli import app
 from fedbench.leaderboard.bibtex import AUTHOR, TITLE
-from fedbench.leaderboard.latex import escaped
+from fedbench.leaderboard.latex import NEEDS, escaped
 
 ROOT = Path(__file__).parents[2]
 EVIL = r'\input{/etc/passwd} 50% & $x$ #1 a_b ^~ {open <b> [x] "q" `c` |' + " 東京 é ≥ \u2212 … \x1b[2J\u202e"
@@ -68,7 +68,10 @@ def test_tables_with_marks_and_intervals(results: Path, tmp_path: Path) -> None:
     one, _ = said("latex", "--results", results, "--table", "Attacks*")
     assert one.count(r"\begin{table}") == len(re.findall(r"\\caption\{Attacks", one)) >= 1
     out = tmp_path / "new" / "t.tex"
-    assert said("latex", "--results", results, "--out", out) == ("", f"written to {out}\n")
+    assert said("latex", "--results", results, "--out", out) == (
+        "",
+        f"written to {out}; a document needs {NEEDS} for it\n",
+    )
     assert out.read_text() == text
 
 
@@ -160,7 +163,7 @@ def test_bibtex_of_what_is_shown(results: Path) -> None:
   author = {Dazhong Rong and Qinming He and Jianhai Chen},
   booktitle = {International Joint Conference on Artificial Intelligence (IJCAI)},
   year = {2022},
-  note = {For a-hum, a-ra, random}
+  annote = {For a-hum, a-ra, random}
 }
 """
         in text
@@ -178,7 +181,7 @@ def test_bibtex_of_a_method_whose_paper_is_not_known_says_what_its_card_does(
     assert "before this is printed" in head
     own = "@unpublished{a-ra,\n  title = {{Random approximation (A-ra)}},\n  howpublished = {Doe\\_1 et al., X 2030},\n"
     assert own in entries
-    assert "note = {For a-hum, random}" in entries
+    assert "annote = {For a-hum, random}" in entries
 
 
 def test_fedbench_is_cited_as_its_citation_says(results: Path) -> None:

@@ -358,7 +358,7 @@ def test_the_first_lines_answer(doses: Database, tmp_path: Path) -> None:
     board = make_board(database(tmp_path / "fixed", [*fixed, *plain]))
     found = [
         "Strongest attack without a defense: pieck-uea, ER@10 80.0; 1 of the other 1 ranked attack told apart from it.",
-        "The worst attack of median is pieck-uea, ER@10 80.0.",
+        "The worst attack of median, of 2, is pieck-uea, ER@10 80.0.",
     ]
     assert answers(board) == found
     assert answers(board, defended=True) == found[::-1], "who asks for a defense is told of it first"
@@ -379,11 +379,21 @@ def test_who_asks_for_a_defense_is_told_of_each_of_its_variants(tmp_path: Path) 
     made = [one(attack, kind, seed) for attack in ("none", "a-ra") for kind in kinds for seed in range(3)]
     found = answers(make_board(database(tmp_path, made)), defended=True)
     assert found[:2] == [
-        "The worst attack of krum (assumed_ratio=0.2) is a-ra, ER@10 30.0.",
-        "The worst attack of krum is a-ra, ER@10 50.0.",
+        "The worst attack of krum (assumed_ratio=0.2), of 1, is a-ra, ER@10 30.0.",
+        "The worst attack of krum, of 1, is a-ra, ER@10 50.0.",
     ]
     single = answers(make_board(database(tmp_path / "one", [each for each in made if each.seed == 1])), defended=True)
-    assert single[1] == "The worst attack of krum is a-ra, ER@10 50.0, on one seed."
+    assert single[1] == "The worst attack of krum, of 1, is a-ra, ER@10 50.0, on one seed."
+
+
+def test_a_worst_attack_that_has_faded_is_told_with_its_peak(tmp_path: Path) -> None:
+    def one(attack: str, defense: str, er: float | list[float]) -> list[RunRecord]:
+        return [record(scenario(attack, defense), seed, er) for seed in range(2)]
+
+    faded = [*one("a-ra", "none", 0.9), *one("a-ra", "median", [0.8, 0.4, 0.2, 0.1]), *one("a-hum", "none", 0.9)]
+    steady = [*one("a-hum", "median", 0.05), *one("none", "none", 0.0), *one("none", "median", 0.0)]
+    found = answers(make_board(database(tmp_path, [*faded, *steady])), defended=True)[0]
+    assert found == "The worst attack of median, of 2, is a-ra, ER@10 10.0 at the end, 80.0 at its highest."
 
 
 def test_a_defense_without_a_rank_is_not_called_the_best(tmp_path: Path) -> None:

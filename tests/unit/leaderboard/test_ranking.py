@@ -415,6 +415,11 @@ def test_a_suite_is_its_scenarios_whichever_suite_ran_them(tmp_path: Path) -> No
         Database([folder], suite="cor")
     with pytest.raises(UserError, match=r"no run has suite=.*mine\.toml, attack=random"):
         Database([folder], suite=str(suite), only=["attack=random"])
+    other = write(tmp_path / "other", record(scenario("a-ra", protocol_params={"epochs": 3}), suite="smoke"))
+    with pytest.raises(
+        UserError, match=r"suite=smoke\. 1 run there was made by it with other values, as of --set: leave"
+    ):
+        Database([other], suite="smoke")
 
 
 def test_a_suite_holds_what_ran_in_the_place_of_its_attacks(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_runs_that_do_not_vary_give_no_smallest_difference() -> None:
 @pytest.mark.parametrize(("other", "said"), [([5.0, np.nan], True), ([5.0, 6.0], False)])
 def test_pairs_with_a_single_common_seed_are_counted(other: list[float], said: bool) -> None:
     text = below([[30.0, 31.0], [9.0, 9.0]], [[10.0, 12.0], other])
-    assert text.startswith("rank 1-4: places 1 to 4 are open to it; beats: how many it is significantly better than. ")
+    assert text.startswith("a rank such as 1-4 says which places are open to it; beats: how many it is")
     assert ("1 pair has scenarios with a single common seed" in text) is said
 
 
