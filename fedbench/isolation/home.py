@@ -158,7 +158,7 @@ class Process:
                 match said:
                     case {"finding": tuple(texts)} if all(type(each) is str for each in texts) and found < _FINDINGS:
                         found += 1
-                        yield texts
+                        yield tuple(map(self._in_its_file, texts))
                     case {"peak": bool(reset)}:
                         self._line.send(self.peak(reset), self._home.ends)
                     case {"done": str(repeated)} if repeated == seal:
@@ -208,12 +208,16 @@ class Process:
         self.noted = said["noted"]
         return said["done"]
 
+    def _in_its_file(self, text: str) -> str:
+        """What the process says of a line of its entry, which has another name there."""
+        return text.replace("(entry.py:", f"({self._home.path.name}:")
+
     def _told(self, error: Any, method: str) -> FedbenchError:
         """The error that the entry raised, in this process's words."""
         if not isinstance(error, dict):
             return EntryFailed("it sent something that is no answer")
-        text = visible(" ".join(str(error.get("text", "")).split()), 1000).replace("/entry.py", str(self._home.path))
-        text = text.replace("(entry.py:", f"({self._home.path.name}:")
+        text = visible(" ".join(str(error.get("text", "")).split()), 1000)
+        text = self._in_its_file(text.replace("/entry.py", str(self._home.path)))
         kinds: dict[object, type[FedbenchError]] = {
             "UserError": UserError,
             "ThreatModelViolation": ThreatModelViolation,

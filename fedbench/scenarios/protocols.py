@@ -150,9 +150,9 @@ def _aaai23() -> Iterator[MethodPreset]:
 _METHOD_PRESETS: dict[str, tuple[MethodPreset, ...]] = {
     "icde24": (),
     "ijcai22": (),
-    # The paper draws every parameter from N(0, 1). That leaves NCF at chance, and PipAttack's target unseen by anybody (suite
-    # wsdm22-fig4, variant `as printed`); with the initial values of the later papers' code the target comes to everybody, as
-    # published.
+    # The paper draws every parameter from N(0, 1): PipAttack's target is then seen by nobody (suite wsdm22-fig4, variant
+    # `as printed`). With the initial values of the later papers' code everybody sees it, as published. NCF learns next to
+    # nothing from a mean of gradients at this rate, with either.
     "wsdm22": (
         MethodPreset("model", "ncf", {"embedding_size": 64, "hidden": [64, 32, 16], "output_bias": False}),
         MethodPreset("model", "mf", {"embedding_size": 64, "init_std": 1.0}),

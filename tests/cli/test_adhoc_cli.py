@@ -144,6 +144,7 @@ def test_values_over_those_of_a_suite() -> None:
         ([*TINY, "--ratio", "5%"], "--ratio '5%' must be shares of malicious clients, such as 0.01,0.05"),
         ([*TINY, "--ratio", "1"], "--ratio '1' must be"),
         ([*TINY, "--attack", "a-hum", "--ratio", "0"], "attack 'a-hum' needs malicious clients"),
+        ([*TINY, "--set", "lr=1"], "Unknown key of --set 'lr'. Did you mean 'learning_rate'"),
         ([*TINY, "--set", "learning_rat=1"], "Unknown key of --set 'learning_rat'. Did you mean 'learning_rate'"),
         ([*TINY, "--set", "embedding_size=1"], "Did you mean 'model.embedding_size'"),
         ([*TINY, "--set", "model.embeding_size=1"], "Did you mean 'embedding_size'? `fedbench show mf` lists"),

@@ -95,6 +95,15 @@ def test_defenses_are_shown_and_drawn(defended_results: Path, tmp_path: Path) ->
     assert "## ER@10 on mf, attack by defense" in text
 
 
+def test_who_asks_for_a_defense_sees_the_tables_of_defenses_first(defended_results: Path) -> None:
+    arguments = ["leaderboard", "--results", str(defended_results)]
+    for more, first in (([], "Attacks by ER@10"), (["--only", "defense=drop"], "Defenses by ER@10 reduction")):
+        lines = run(app, [*arguments, *more]).stdout.splitlines()
+        titles = [line for line in lines if line.startswith(("Attacks by", "Defenses by", "Attacks under"))]
+        assert titles[0].startswith(first)
+        assert sorted(title[:12] for title in titles) == ["Attacks by E", "Attacks unde", "Defenses by "]
+
+
 def test_both_tracks_are_shown_and_drawn(defended_results: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     ends = {"none": (0.04, 0.02), "mean": (0.03, 0.03), "drop": (0.039, 0.035)}

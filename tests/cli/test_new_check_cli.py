@@ -180,6 +180,21 @@ def test_a_mistake_is_one_line(arguments: list[str], message: str) -> None:
     assert message in err
 
 
+def test_check_names_the_line_in_the_file_of_its_author(tmp_path: Path) -> None:
+    file = tmp_path / "my_gmf.py"
+    file.write_text(
+        "import torch\nfrom fedbench import AutogradRecommender, ModelCard\n\n\nclass MyGMF(AutogradRecommender):\n"
+        '    """``s_uj = sum_k h_k u_uk v_jk``."""\n\n'
+        '    card = ModelCard(name="my-gmf", title="My GMF", paper="unpublished")\n\n'
+        "    def init_dense(self, generator):\n        return {'h': torch.ones(self.params.embedding_size)}\n\n"
+        "    def logits(self, dense, users, items):\n        return (dense['h'] * users * items).sum(-1)\n"
+    )
+    done = CliRunner().invoke(app, ["check", str(file)])
+    assert done.exit_code == 1
+    assert re.search(r"failed   shapes, bce: RuntimeError: .+ \(my_gmf\.py:14\)", done.stdout), done.stdout
+    assert "entry.py" not in done.stdout
+
+
 def test_check_says_what_failed_and_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "my_attack.py"
     source = plugin_files.ATTACK.replace("row = -self", "row = float('nan') * self").replace(

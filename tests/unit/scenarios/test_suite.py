@@ -186,6 +186,7 @@ def test_filter_on_a_ratio_and_a_variant() -> None:
     ("only", "message"),
     [
         (["atack=a-ra"], "Unknown key of --only 'atack'. Did you mean 'attack'?"),
+        (["mr=0.1"], "Unknown key of --only 'mr'. Did you mean 'malicious_ratio'?"),
         (["attack=krum"], "--only attack=krum fits nothing in suite 'tiny'; there are a-ra, random."),
         (["variant=fair"], "--only variant=fair fits nothing in suite 'tiny'; none is labelled."),
         (["a-ra"], "--only 'a-ra' must be key=glob"),
