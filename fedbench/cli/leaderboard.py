@@ -89,7 +89,7 @@ def leaderboard(
         for line in answers(board, defended) if only and not findings else ():
             screen.print(line, soft_wrap=True, markup=False, highlight=False, style="bold")
         _print_findings(board.findings, whole=findings)
-        sheets = sorted(board.sheets, key=lambda sheet: defended and "defenses" not in sheet.title)
+        sheets = sorted(board.sheets, key=lambda sheet: defended and "defenses" not in sheet.title.lower())
         for sheet in [] if findings else sheets:
             if not sheet.wide:
                 _print_sheet(screen, sheet)
