@@ -18,10 +18,10 @@ import torch
 from fedbench.errors import Diverged, UserError
 from fedbench.evaluation import inner_products, metrics
 from fedbench.evaluation.displacement import places_text
+from fedbench.evaluation.held_out import SAMPLED_CUTOFF, Found, HeldOut
 from fedbench.evaluation.pairs import Pairs, Seen, distinct, is_in
 from fedbench.federation.model import PublicParams, Recommender, scores_by_inner_products
 from fedbench.federation.own_tables import OwnTables
-from fedbench.federation.rows import occurrences
 
 KEPT_PAIRS = 5_000_000
 """Up to so many seen pairs, their places in the score blocks are kept between evaluations (16 bytes each)."""
@@ -31,12 +31,6 @@ BLOCK_SCORES = {"cpu": 2**19, "cuda": 2**26}
 
 MOST_PLACES = 2**22
 """Places of targets in users' lists that a record keeps, one byte each."""
-
-SAMPLED_CUTOFF = 10
-"""K of the metrics whose standard errors are told where a sample of the users is measured."""
-
-TESTED = 2**17
-"""Users whose expectations over sampled negatives are taken at a time."""
 
 FEWEST_USERS = 32
 """Users scored at a time, however many items there are: reading all items for one user alone is slow."""
@@ -133,7 +127,6 @@ class Evaluator:
 
         train, test = pairs(train_user, train_item), pairs(test_user, test_item)
         self._popularity = torch.bincount(train_item.to(device), minlength=num_items)
-        self._train_keys, self._test_keys = train, test
         both = (
             torch.unique(torch.cat([train, test]))
             if "train+test" in (settings.er_mask, settings.er_eligible)
@@ -141,6 +134,9 @@ class Evaluator:
         )
         masked = train if settings.er_mask == "train" else both
         self._train, self._test = Pairs.of(train, n, num_items), Pairs.of(test, n, num_items)
+        self.held_out = HeldOut(
+            self._train, self._test, num_negatives=settings.num_negatives, seen_held_out=settings.seen_held_out
+        )
         self._mask = self._train if masked is train else Pairs.of(masked, n, num_items)
 
         shown = torch.arange(n, device=device)[:, None] * num_items + self.targets
@@ -150,17 +146,7 @@ class Evaluator:
             raise UserError(f"target item {item}: every user has it already, so its exposure cannot be measured.")
         self._target_masked = is_in(shown, masked)
         self._target_rank = torch.empty(0, len(self.targets), device=device)
-        self._found: dict[str, torch.Tensor] = {}
-
-        self._tested = (self._test.length > 0).nonzero().squeeze(1)
-        self._single = bool((self._test.length <= 1).all())
-        if self._single:
-            self._held_out = torch.zeros(n, dtype=torch.int64, device=device)
-            self._held_out[test // num_items] = test % num_items
-            self._leaked = torch.zeros(n, dtype=torch.int64, device=device)
-            self._leaked[test // num_items] = is_in(test, train).long()
-            # Competitors of the held-out item: everything but the user's train items and itself.
-            self._pool = num_items - self._train.length - 1 + self._leaked
+        self._found = Found({}, {})
 
         chunk = max(FEWEST_USERS, BLOCK_SCORES["cuda" if device.type == "cuda" else "cpu"] // num_items)
         self._blocks = [slice(start, min(start + chunk, n)) for start in range(0, n, chunk)]
@@ -187,41 +173,42 @@ class Evaluator:
         for t in range(len(self.targets)):
             level = scores.gather(1, self.targets[t].expand(len(scores), 1))
             ranks.target[block, t] = _as_high(scores, level, buffer) - seen.as_high(level)
-        if not self._single:
+        if not self.held_out.single:
             for found, of_chunk in zip(ranks.lists, self._compare_lists(scores, block), strict=True):
                 found.append(of_chunk)
             return
         if self._mask is not self._train:
             seen = Seen.of(scores, self._train, block)
-        level = scores.gather(1, self._held_out[block, None])
+        level = scores.gather(1, self.held_out.item[block, None])
         ranks.test[block] = _as_high(scores, level, buffer) - seen.as_high(level)
         if self.settings.ties == "half":
             # An item in train and held out is not higher than itself.
             higher = torch.gt(scores, level, out=buffer).sum(1) - seen.as_high(level, strictly=True)
-            higher -= self._leaked[block]
+            higher -= self.held_out.leaked[block]
             ranks.test[block] = (ranks.test[block] + higher) / 2
 
     def _by_scores(self, ranks: _Ranks) -> dict[str, float]:
         """The metrics, when all users were counted."""
         # A masked item that is itself measured was subtracted from its own rank.
         target_rank = ranks.target + self._target_masked
-        if self._single:
-            return self._metrics(target_rank, self._single_item, ranks.test + self._leaked)
-        return self._metrics(target_rank, self._several_items, *map(torch.cat, ranks.lists))
+        if self.held_out.single:
+            return self._metrics(target_rank, self.held_out.by_ranks, ranks.test + self.held_out.leaked)
+        return self._metrics(target_rank, self.held_out.by_lists, *map(torch.cat, ranks.lists))
 
     def _metrics(
-        self, target_rank: torch.Tensor, quality: Callable[..., dict[str, torch.Tensor]], *ranks: torch.Tensor
+        self, target_rank: torch.Tensor, quality: Callable[..., Found], *ranks: torch.Tensor
     ) -> dict[str, float]:
         """Exposure by the targets' ranks, [n, T], and the ``quality`` of held-out items by what is known of theirs."""
         self._target_rank = target_rank
         result = self._exposure(target_rank) if len(self.targets) else {}
-        if len(self._tested):
-            result |= quality(*ranks)
+        if self.num_tested:
+            self._found = quality(*ranks)
+            result |= self._found.metrics
         return _plain(result)
 
     def _large(self, items: torch.Tensor, embeddings: torch.Tensor) -> bool:
         """Whether to look for what need not be scored, where ranks are counts of finite scores."""
-        if len(items) < inner_products.LARGE or not self._single or self.settings.ties != "against":
+        if len(items) < inner_products.LARGE or not self.held_out.single or self.settings.ties != "against":
             return False
         return bool(torch.isfinite(items.norm(dim=1).amax() * embeddings.norm(dim=1).amax()))
 
@@ -235,12 +222,12 @@ class Evaluator:
             found = inner_products.ranks(embeddings, items, target.expand(n), mask.starts, mask.item, beyond)
             target_rank[:, t] = found
         test_rank = torch.zeros(n, dtype=torch.float64, device=device)
-        if len(self._tested):
+        if self.num_tested:
             # From three quarters of the pool on, the chance of a place among the best is below 1e-20.
-            beyond = (self._pool * 3 // 4).clamp(min=max(metrics.CUTOFFS))
+            beyond = (self.held_out.pool * 3 // 4).clamp(min=max(metrics.CUTOFFS))
             train = self._train
-            test_rank += inner_products.ranks(embeddings, items, self._held_out, train.starts, train.item, beyond)
-        return self._metrics(target_rank, self._single_item, test_rank)
+            test_rank += inner_products.ranks(embeddings, items, self.held_out.item, train.starts, train.item, beyond)
+        return self._metrics(target_rank, self.held_out.by_ranks, test_rank)
 
     def target_places(self) -> list[str] | None:
         """Of every target, who was shown it at the last call (see :mod:`~fedbench.evaluation.displacement`).
@@ -276,7 +263,7 @@ class Evaluator:
                 share = counted.mean(0)
                 hits = (hits - counted * (hits.sum(0) / counted.sum(0))) / share
             out[f"er_{SAMPLED_CUTOFF}"] = hits.mean(1)
-        out |= self._found
+        out |= self._found.each_user
         errors = {
             name: values.std() * ((1 - len(self.users) / num_all) / len(values)) ** 0.5
             for name, values in out.items()
@@ -287,34 +274,11 @@ class Evaluator:
     @property
     def num_tested(self) -> int:
         """How many of the users have a held-out item."""
-        return len(self._tested)
+        return len(self.held_out.tested)
 
     def by_popularity(self) -> dict[str, float]:
-        """The metrics of the held-out items when everybody is recommended the items with most training interactions.
-
-        Of equally popular items the lower id comes first. Takes a sort of the training pairs, no scores.
-        """
-        if len(self._tested) == 0:
-            return {}
-        order = torch.argsort(self._popularity, descending=True, stable=True)
-        place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        if self._single:
-            level = place[self._held_out]
-            owner = torch.repeat_interleave(self._train.length)
-            before = occurrences(owner[place[self._train.item] < level[owner]], len(level))
-            return _plain(self._single_item((level - before).float()))
-        keys = torch.unique(torch.cat([self._train_keys, self._test_keys]))
-        user, item = keys // self.num_items, keys % self.num_items
-        seen = torch.sort(user * self.num_items + place[item]).values
-        held = torch.sort(self._test_keys).values
-        owner, level = held // self.num_items, place[held % self.num_items]
-        before = torch.searchsorted(seen, owner * self.num_items + level) - torch.searchsorted(
-            seen, owner * self.num_items
-        )
-        ahead = level - before
-        known = is_in(held, self._train_keys)
-        ahead = torch.where(known, max(metrics.CUTOFFS), ahead)
-        return _plain(self._several_items(ahead, (-level.double()).masked_fill(known, -torch.inf)))
+        """The metrics of the held-out items when everybody is recommended the items with most training interactions."""
+        return _plain(self.held_out.by_popularity(self._popularity).metrics) if self.num_tested else {}
 
     def decided(self) -> dict[str, float]:
         """Metric -> share of what it counts where it cannot but find everything: no more than K items are ranked."""
@@ -323,50 +287,11 @@ class Evaluator:
             ranked = self.num_items - self._mask.length[:, None] + self._target_masked.long()
             ranked = ranked[self._eligible]
             out |= {f"er_{k}": float((ranked <= k).double().mean()) for k in metrics.EXPOSURE_CUTOFFS}
-        if len(self._tested):
-            ranked = (self._pool + 1 if self._single else self.num_items - self._train.length)[self._tested]
-            sampled = ranked.clamp(max=self.settings.num_negatives + 1)
-            for k in metrics.CUTOFFS:
-                full = float((ranked <= k).double().mean())
-                out[f"hr_full_{k}"] = full
-                out[f"hr_{k}" if self._single else f"recall_{k}"] = (
-                    float((sampled <= k).double().mean()) if self._single else full
-                )
-        return out
+        return out | self.held_out.decided()
 
     def _exposure(self, rank: torch.Tensor) -> dict[str, torch.Tensor]:
         users = self._eligible.sum(0) if self.settings.er_denominator == "eligible" else len(self.users)
         return {f"er_{k}": metrics.exposure_ratio(rank, self._eligible, users, k) for k in metrics.EXPOSURE_CUTOFFS}
-
-    def _single_item(self, rank: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Of the ranks of all users, float [n]; those without a held-out item are left out."""
-        if self.settings.seen_held_out == "missed":
-            rank = torch.where(self._leaked > 0, float(self.num_items + max(metrics.CUTOFFS)), rank)
-        rank, pool = rank[self._tested], self._pool[self._tested]
-        self._found = {}
-        parts = [self._gains(*part) for part in zip(rank.split(TESTED), pool.split(TESTED), strict=True)]
-        if len(parts) == 1:
-            return parts[0]
-        share = torch.tensor([len(part) for part in rank.split(TESTED)], device=rank.device).double() / len(rank)
-        return {name: (torch.stack([part[name] for part in parts]) * share).sum() for name in parts[0]}
-
-    def _gains(self, rank: torch.Tensor, pool: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Means over users with ranks float [m] and ``pool``, int64 [m], competitors."""
-        chances = metrics.sampled_rank_distribution(
-            rank.ceil().long().minimum(pool), pool, self.settings.num_negatives, max(metrics.CUTOFFS)
-        )
-        out = {}
-        found = {
-            f"hr_{SAMPLED_CUTOFF}": metrics.expected_hits(chances, SAMPLED_CUTOFF),
-            f"hr_full_{SAMPLED_CUTOFF}": metrics.hits(rank, SAMPLED_CUTOFF),
-        }
-        self._found = {name: torch.cat([self._found.get(name, each[:0]), each]) for name, each in found.items()}
-        for k in metrics.CUTOFFS:
-            out[f"hr_{k}"] = metrics.expected_hits(chances, k).mean()
-            out[f"ndcg_{k}"] = metrics.expected_gain(chances, k).mean()
-            out[f"hr_full_{k}"] = metrics.hits(rank, k).mean()
-            out[f"ndcg_full_{k}"] = metrics.discounted_gain(rank, k).mean()
-        return out
 
     def _compare_lists(self, scores: torch.Tensor, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """For each held-out item of a chunk: how many of the best other unseen items score as high; its own score.
@@ -383,19 +308,6 @@ class Evaluator:
         best = scores.topk(min(longest, self.num_items), dim=1, sorted=False).values
         counts = (best.index_select(0, owner) >= level[:, None]).sum(1)
         return torch.where(level == -torch.inf, longest, counts), level
-
-    def _several_items(self, ahead: torch.Tensor, score: torch.Tensor) -> dict[str, torch.Tensor]:
-        owner = torch.repeat_interleave(self._test.length)
-        rank = metrics.list_ranks(ahead, score, self._test.starts[:-1], owner)
-        out = {}
-        for k in metrics.CUTOFFS:
-            each_user, *others = metrics.list_metrics(rank, owner, self._test.length, k)
-            recall, precision, gain = (each[self._tested].mean() for each in (each_user, *others))
-            out[f"recall_{k}"] = out[f"hr_full_{k}"] = recall
-            if k == SAMPLED_CUTOFF:
-                self._found = {f"hr_full_{k}": each_user[self._tested]}
-            out[f"precision_{k}"], out[f"ndcg_full_{k}"] = precision, gain
-        return out
 
 
 def measure(

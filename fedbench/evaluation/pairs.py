@@ -16,6 +16,7 @@ from fedbench.federation.clients import ragged
 class Pairs:
     """Distinct (user, item) pairs by user; ``block`` gives a chunk's as flat positions in its score block."""
 
+    keys: torch.Tensor
     starts: torch.Tensor
     host_starts: torch.Tensor
     item: torch.Tensor
@@ -26,7 +27,7 @@ class Pairs:
     @classmethod
     def of(cls, keys: torch.Tensor, num_users: int, num_items: int) -> Pairs:
         starts = torch.searchsorted(keys, torch.arange(num_users + 1, device=keys.device) * num_items)
-        return cls(starts, starts.cpu(), keys % num_items, starts[1:] - starts[:-1], num_items)
+        return cls(keys, starts, starts.cpu(), keys % num_items, starts[1:] - starts[:-1], num_items)
 
     def block(self, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Flat positions int64 [p] in the chunk's [b, M] scores, and the chunk's row of each."""

@@ -80,7 +80,7 @@ def test_metrics_are_those_of_all_scores(monkeypatch: pytest.MonkeyPatch, mask: 
     all_scored, places = measure(model, PublicParams(items, {}), users), measure.target_places()
     assert 0 < all_scored["er_10"] < 1
     monkeypatch.setattr(inner_products, "LARGE", 1)
-    monkeypatch.setattr("fedbench.evaluation.evaluator.TESTED", 8)
+    monkeypatch.setattr("fedbench.evaluation.held_out.TESTED", 8)
     called = []
     ranks = inner_products.ranks
     monkeypatch.setattr(inner_products, "ranks", lambda *given: called.append(1) or ranks(*given))
