@@ -213,10 +213,11 @@ def _resolved(panels: Sequence[Panel]) -> Iterator[Finding]:
         return
     told, far = sum(panel.told for panel in panels), sum(panel.far for panel in panels)
     apart, pairs = sum(panel.apart for panel in panels), sum(panel.pairs for panel in panels)
-    datasets = sorted({panel.dataset for panel in panels})
+    each = [f"{panel.name} {panel.told} of {panel.far} ({_seeds([panel])})" for panel in panels if panel.far]
     yield Finding(
-        f"On {count(len(panels), 'board')} ({_listed(datasets)}) {told} of the {far} pairs of attacks whose doses differ"
-        f" {APART:g} times or more are told apart, and {apart} of all {pairs}.",
+        f"Of the pairs of attacks whose doses differ {APART:g} times or more, {told} of {far} are told apart"
+        + (f": {_listed(each)}" if each else "")
+        + f"; of all pairs {apart} of {pairs}.",
         "",
         "paired t tests of the logarithms of doses over seeds, Holm's correction over all pairs of a board, 5 %",
         [run for panel in panels for row in panel.ranking for run in row.runs],
@@ -248,9 +249,14 @@ def _by_model(panels: Sequence[Panel]) -> dict[str, list[Panel]]:
 
 
 def _basis(panels: Sequence[Panel]) -> str:
-    seeds = sorted({len(row.curve.seeds) for panel in panels for row in panel.ranking if row.curve and row.rank})
-    over = "seeds" if not seeds else f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else count(seeds[0], "seed")
+    over = _seeds(panels)
     return f"paired t tests of the logarithms of doses over {over}, Holm's correction over all pairs of a board, 5 %"
+
+
+def _seeds(panels: Sequence[Panel]) -> str:
+    """How many seeds the ranked attacks have."""
+    seeds = sorted({len(row.curve.seeds) for panel in panels for row in panel.ranking if row.curve and row.rank})
+    return "seeds" if not seeds else f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else count(seeds[0], "seed")
 
 
 def _beats(panel: Panel, one: str, other: str) -> bool:

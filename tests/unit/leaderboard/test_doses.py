@@ -329,7 +329,7 @@ def test_findings_name_who_is_first_and_what_was_told_apart(doses: Database) -> 
     assert len(found[0].runs) == 32
     (never,) = [each for each in found if "attacks do not bring the target to half of the users" in each.text]
     assert "2 of 4 on longtail-small mf (a-ra and random on longtail-small mf)" in never.text
-    assert "4 of the 4 pairs" in found[-1].text
+    assert "4 of 4 are told apart: longtail-small mf 4 of 4 (8 seeds); of all pairs 5 of 6" in found[-1].text
     assert all(each.basis and each.runs for each in found)
 
 
