@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,78 +59,49 @@ def _registry(kind: str) -> Registry[Any]:
     return registries[kind]
 
 
-def _attack(name: str) -> dict[str, Any]:
+_FACTS = {
+    "attacks": ("goal", "channel", "clients", "knowledge", "models"),
+    "defenses": ("family", "knowledge", "assumes", "models"),
+    "models": (),
+}
+"""What cards of a kind say beside what all say."""
+
+
+def _card(kind: str, name: str) -> dict[str, Any]:
     from fedbench.entries.verified import verified_by
 
-    card = _registry("attacks").get(name).card
+    card = _registry(kind).get(name).card
     return {
-        "attack": name,
+        kind.removesuffix("s"): name,
         "title": card.title,
         "paper": card.paper,
-        "goal": str(card.goal),
-        "channel": str(card.channel),
-        "clients": sorted(card.clients),
-        "knowledge": sorted(map(str, card.knowledge)),
-        "models": sorted(card.models) if card.models is not None else ["any"],
+        **{fact: _plain(getattr(card, fact)) for fact in _FACTS[kind]},
+        **({"models": ["any"]} if "models" in _FACTS[kind] and card.models is None else {}),
         "version": card.version,
-        "verified_by_its_authors": verified_by("attacks", name, card.version) or "no",
+        "verified_by_its_authors": verified_by(kind, name, card.version) or "no",
         "notes": card.notes,
     }
 
 
-def _defense(name: str) -> dict[str, Any]:
-    from fedbench.entries.verified import verified_by
+def _plain(value: Any) -> Any:
+    """A fact of a card: words for members of enumerations, and sets in order."""
+    if isinstance(value, frozenset):
+        return sorted(map(str, value))
+    return str(value) if isinstance(value, str) else value
 
-    card = _registry("defenses").get(name).card
+
+def _network(kind: str, name: str) -> dict[str, Any]:
+    cls = _registry(kind).get(name)
+    own = (
+        {"features": cls.features, "side": cls.side}
+        if kind == "extractors"
+        else {"side": cls.size if isinstance(cls.size, int) else None}
+    )
     return {
-        "defense": name,
-        "title": card.title,
-        "paper": card.paper,
-        "family": str(card.family),
-        "knowledge": sorted(map(str, card.knowledge)),
-        "assumes": card.assumes,
-        "models": sorted(card.models) if card.models is not None else ["any"],
-        "version": card.version,
-        "verified_by_its_authors": verified_by("defenses", name, card.version) or "no",
-        "notes": card.notes,
-    }
-
-
-def _model(name: str) -> dict[str, Any]:
-    from fedbench.entries.verified import verified_by
-
-    card = _registry("models").get(name).card
-    return {
-        "model": name,
-        "title": card.title,
-        "paper": card.paper,
-        "version": card.version,
-        "verified_by_its_authors": verified_by("models", name, card.version) or "no",
-        "notes": card.notes,
-    }
-
-
-def _extractor(name: str) -> dict[str, Any]:
-    cls = _registry("extractors").get(name)
-    return {
-        "extractor": name,
+        kind.removesuffix("s"): name,
         "title": cls.card.title,
         "paper": cls.card.paper,
-        "features": cls.features,
-        "side": cls.side,
-        "here": _here(cls),
-        "version": cls.card.version,
-        "notes": cls.card.notes,
-    }
-
-
-def _denoiser(name: str) -> dict[str, Any]:
-    cls = _registry("denoisers").get(name)
-    return {
-        "denoiser": name,
-        "title": cls.card.title,
-        "paper": cls.card.paper,
-        "side": cls.size if isinstance(cls.size, int) else None,
+        **own,
         "here": _here(cls),
         "version": cls.card.version,
         "notes": cls.card.notes,
@@ -195,14 +167,11 @@ def _protocol(name: str) -> dict[str, Any]:
 
 
 _SUMMARIES: dict[str, Callable[[str], dict[str, Any]]] = {
-    "attacks": _attack,
-    "defenses": _defense,
-    "models": _model,
+    **{kind: partial(_card, kind) for kind in _FACTS},
+    **{kind: partial(_network, kind) for kind in ("extractors", "denoisers")},
     "datasets": _dataset,
     "suites": _suite,
     "protocols": _protocol,
-    "extractors": _extractor,
-    "denoisers": _denoiser,
 }
 
 
@@ -324,14 +293,11 @@ def _describe_protocol(name: str) -> dict[str, Any]:
 
 
 _DESCRIBERS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "attacks": lambda name: _describe_entry("attacks", name),
-    "defenses": lambda name: _describe_entry("defenses", name),
-    "models": lambda name: _describe_entry("models", name),
+    **{kind: partial(_describe_entry, kind) for kind in _FACTS},
+    **{kind: partial(_describe_network, kind) for kind in ("extractors", "denoisers")},
     "datasets": _dataset,
     "suites": _describe_suite,
     "protocols": _describe_protocol,
-    "extractors": lambda name: _describe_network("extractors", name),
-    "denoisers": lambda name: _describe_network("denoisers", name),
 }
 
 
