@@ -53,7 +53,8 @@ class Fitted:
 def fitted(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> Fitted:
     """Rows for a screen: as they are where they fit; a few wide ones turned, one line a column; of many, the first columns.
 
-    Cells are cut to :data:`LONGEST` characters only where rows do not fit as they are. The note names what was done.
+    Cells are cut to :data:`LONGEST` characters only where rows do not fit as they are. No column is left out where the names
+    of all fit: cells are folded then. The note names what was done.
     """
     whole = [["" if value is None else str(value) for value in row] for row in rows]
     if len(names) == 1 or _total(names, whole) <= width:
@@ -67,6 +68,8 @@ def fitted(names: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> F
     lines = [[name, *(row[n] for row in cells)] for n, name in enumerate(names)]
     if cells and _total(turned, lines) <= width:
         return Fitted(turned, lines, cut)
+    if _total(names, []) <= width:
+        return Fitted(list(names), cells, cut)
     kept = 1
     while _total(names[: kept + 1], [row[: kept + 1] for row in cells]) <= width:
         kept += 1

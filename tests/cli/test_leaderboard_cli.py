@@ -237,6 +237,11 @@ def test_sql_fits_the_screen(results: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert re.match(r"\d of \d+ columns fit; name those that you want, or --csv", many.stderr)
     narrow = run(app, ["sql", "select attack from runs", "--results", str(results)])
     assert (len(narrow.stdout.splitlines()), narrow.stderr) == (4, "")
+    named = ["scenario_id", "baseline_id", "attack", "model_version", "scenario_json"]
+    some = run(app, ["sql", f"select {', '.join(named)} from runs, range(2)", "--results", str(results)])
+    assert some.stdout.splitlines()[0].split() == named
+    assert max(map(len, some.stdout.splitlines())) <= 80
+    assert "columns fit" not in some.stderr
 
 
 def test_packed_results_give_the_same_leaderboard(results: Path, tmp_path: Path) -> None:
