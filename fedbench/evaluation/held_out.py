@@ -32,7 +32,7 @@ class Found:
 
 
 class HeldOut:
-    """Held-out items of n users, none of whom or each of whom may have several (see :class:`~.evaluator.Evaluator`).
+    """Held-out items of n users: at most one of each, or several (see :class:`~.evaluator.Evaluator`).
 
     Args:
         train, test: their pairs of the two parts. num_negatives, seen_held_out: as in
@@ -93,7 +93,7 @@ class HeldOut:
         return Found(out, each_user)
 
     def by_lists(self, ahead: torch.Tensor, score: torch.Tensor) -> Found:
-        """Of several items: how many other unseen items are ahead of each, and its own score, both [held-out items]."""
+        """Of several items: how many other unseen items are ahead of each, int64 [Q], and its own score, [Q]."""
         owner = torch.repeat_interleave(self._test.length)
         rank = metrics.list_ranks(ahead, score, self._test.starts[:-1], owner)
         out, each_user = {}, {}

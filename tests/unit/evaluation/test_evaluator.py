@@ -480,6 +480,9 @@ def test_standard_errors_are_what_samples_of_the_users_scatter_by() -> None:
         assert float(values.mean()) == pytest.approx(whole[name], abs=4 * float(values.std()) / 20)
         assert float(values.std()) == pytest.approx(sum(errors) / len(errors), rel=0.15), name
     assert measure.standard_errors(sample) == dict.fromkeys(told, 0.0), "of everybody there is no error"
+    errors_of_model = measure.standard_errors(n)
+    measure.by_popularity()
+    assert measure.standard_errors(n) == errors_of_model, "what popularity finds is not what the model finds"
 
 
 def test_two_splits_of_the_same_users_are_measured_by_scores_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
