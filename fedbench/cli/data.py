@@ -53,6 +53,7 @@ def list_datasets(as_json: Json = False) -> None:
     """List the datasets of the catalogue and those you imported."""
     from fedbench.data import DATASETS, ENTRIES, resolve
     from fedbench.data.library import imported_names
+    from fedbench.data.splits import MADE
 
     known = {entry.name for entry in ENTRIES}
     others = [*DATASETS.names(), *imported_names()]
@@ -64,14 +65,17 @@ def list_datasets(as_json: Json = False) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("dataset", "users", "items", "interactions", "density", "splits", "here"):
+    for heading in ("dataset", "users", "items", "interactions", "density", "published splits", "here"):
         table.add_column(heading, justify="right" if heading in _NUMERIC else "left", overflow="fold")
     for row in rows:
         sizes = [f"{row[key]:,}" for key in ("users", "items", "interactions")]
         density = f"{100 * row['density']:.3f} %" if row["density"] else ""
         here = ", ".join(sorted(set(row["here"].values()))) or "no"
-        table.add_row(row["name"], *sizes, density, ", ".join(row["splits"]), here)
-    console().print(table)
+        published = ", ".join(split for split in row["splits"] if split not in MADE)
+        table.add_row(row["name"], *sizes, density, published, here)
+    out = console()
+    out.print(table)
+    out.print(f"splits of all: {', '.join(MADE)}")
 
 
 @data_app.command(

@@ -33,7 +33,8 @@ def load_split(dataset: str, split: str, *, duplicates: Duplicates = "drop", see
 
     Args:
         dataset: a name of the catalogue, or of an imported dataset.
-        split: ``leave-one-out``, ``leave-one-out-validation``, ``4:1``, or a published split of the dataset.
+        split: ``leave-one-out``, ``leave-one-out-random``, ``leave-one-out-validation``, ``4:1``, or a published split of the
+            dataset.
         duplicates: ``drop`` removes repeated pairs, and held-out pairs that are also in train; ``keep`` leaves the
             rows as they are published. Both are counted in the report either way.
         seed: of the random splits; the published ones and those by time do not use it.

@@ -107,8 +107,8 @@ class PerceptronRecommender(Recommender):
         of_users = dense["W1"][:, :d] @ users.T
         of_items = dense["W1"][:, d:] @ self._item_inputs(params).T + dense["b1"][:, None]
         scores = users.new_empty(len(users), len(params.items))
-        # On a GPU two layers of a block take half a GiB, whatever their width.
-        wide = 2**26 // max(self.params.hidden) if users.is_cuda else 2**17
+        # Of a block two layers take half a GiB on a GPU, and a few MiB of a CPU's cache, whatever their width.
+        wide = (2**26 if users.is_cuda else 2**20) // max(self.params.hidden)
         few = max(1, wide // len(params.items))
         for start in range(0, len(users), few):
             out = scores[start : start + few]

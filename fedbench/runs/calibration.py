@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 from fedbench.data.load import resolve, where
-from fedbench.data.records import INTERACTIONS
-from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
 from fedbench.errors import FedbenchError
 from fedbench.plugins import loaded_files
 from fedbench.runs.devices import CPU, GPU
@@ -111,10 +109,7 @@ def _worth_trying(runs: Iterable[Run]) -> list[Run]:
 
 
 def _is_here(scenario: Scenario) -> bool:
-    split = scenario.resolved.protocol.split
-    return (
-        where(resolve(scenario.dataset), INTERACTIONS if split in (LEAVE_ONE_OUT, FOUR_TO_ONE) else split) is not None
-    )
+    return where(resolve(scenario.dataset), scenario.resolved.protocol.split) is not None
 
 
 def _size(dataset: str) -> int:

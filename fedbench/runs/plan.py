@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 from fedbench.data import load_split
 from fedbench.data.images import has_pictures, load_pictures
 from fedbench.data.load import check_split, missing, resolve, where
-from fedbench.data.records import INTERACTIONS
-from fedbench.data.splits import FOUR_TO_ONE, LEAVE_ONE_OUT
 from fedbench.errors import DataError, ResultsError, UserError
 from fedbench.files import probe
 from fedbench.plugins import loaded_files
@@ -307,9 +305,8 @@ def check_data(scenarios: Iterable[Scenario]) -> None:
     for dataset, split in dict.fromkeys((each.dataset, each.resolved.protocol.split) for each in scenarios):
         entry = resolve(dataset)
         check_split(entry, split)
-        slot = INTERACTIONS if split in (LEAVE_ONE_OUT, FOUR_TO_ONE) else split
-        if where(entry, slot) is None:
-            raise DataError(f"{missing(entry, slot)} To leave it out: --only dataset=OTHER.")
+        if where(entry, split) is None:
+            raise DataError(f"{missing(entry, split)} To leave it out: --only dataset=OTHER.")
 
 
 def check_target(scenario: Scenario) -> None:

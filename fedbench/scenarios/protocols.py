@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fedbench.federation.model import Recommender
 
 # The presets, field by field where they differ from the defaults of the class (methods: ICDE'24 section VI and code;
-# IJCAI'22 section 5.1 and code; IJCAI'23 code; WSDM'22 experimental settings; AAAI'23 section 5 and code; TOIS). Later
-# entries win: protocol, then model, then dataset.
+# IJCAI'22 section 5.1 and code; IJCAI'23 code; WSDM'22 experimental settings; AAAI'23 section 5 and code; CCS'24 code; TOIS).
+# Later entries win: protocol, then model, then dataset.
 _PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
     "icde24": {
         ("*", "*"): {},
@@ -99,6 +99,20 @@ _PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
         },
         ("*", "ml-1m"): {"learning_rate": 29_648.0},
     },
+    # The code of FRecAttack2 and GuardCQ; epochs of its script, in which a tenth of the users takes part (360 of them).
+    "ccs24": {
+        ("*", "*"): {
+            "split": "leave-one-out-random",
+            "negatives_exclude": "all",
+            "learning_rate": 0.005,
+            "clients_per_round": 16,
+            "epochs": 36,
+            "aggregation": "weighted",
+            "malicious_clients": "compromised",
+            "ranking": "full",
+            "evaluate_every": 4,
+        },
+    },
     # Split, cohort and epochs are not stated. The paper says Adam, its eqs. 2 and 3 plain steps on the sum of gradients;
     # under Adam on the server no attack on images reaches a list.
     "tois": {
@@ -159,6 +173,7 @@ _METHOD_PRESETS: dict[str, tuple[MethodPreset, ...]] = {
     ),
     "aaai23": tuple(_aaai23()),
     "ijcai23": (),
+    "ccs24": (MethodPreset("model", "ncf", {"embedding_size": 16, "hidden": [64, 32, 16, 8]}),),
     "tois": (MethodPreset("model", "ncf", {"embedding_size": 32, "hidden": [32, 16]}),),
 }
 """By protocol; of several that fit, later ones stand on top."""
@@ -171,6 +186,7 @@ TITLES = {
     "ijcai22": "A-ra and A-hum (IJCAI 2022): NCF, four negatives, 4:1 split, full ranking",
     "wsdm22": "PipAttack (WSDM 2022): mean of gradients, compromised clients, attack after clean epochs",
     "aaai23": "ClusterAttack and UNION (AAAI 2023): BPR, FedAvg with Adam, compromised clients, full ranking, validation",
+    "ccs24": "FRecAttack2 and GuardCQ (CCS 2024): mean weighted by samples, 16 clients a round, a random held-out item",
     "ijcai23": "PFedRec (IJCAI 2023): all clients in every round, mean of their item tables, four negatives, validation",
     "tois": "Visually-aware federated recommenders (TOIS): images, four negatives, 4:1 split, attack from epoch 8",
 }

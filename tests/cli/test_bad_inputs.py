@@ -143,7 +143,8 @@ def refused(*arguments: str) -> str:
         pytest.param(
             "epochs = 1",
             "split = 'published'",
-            "Dataset 'longtail-small' has no split 'published'. It has: leave-one-out, 4:1, leave-one-out-validation.",
+            "Dataset 'longtail-small' has no split 'published'. It has: leave-one-out, 4:1, leave-one-out-validation,"
+            " leave-one-out-random.",
             id="split that the dataset does not have",
         ),
         pytest.param(

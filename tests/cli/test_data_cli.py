@@ -50,6 +50,7 @@ def test_list_shows_every_dataset_with_its_size() -> None:
     assert "embedded" in lines["longtail-small"]
     assert "published-ijcai22" in lines["amazon-music"]
     assert lines["gowalla"].split()[-1] == "no"
+    assert lines["splits"] == "splits of all: leave-one-out, 4:1, leave-one-out-validation, leave-one-out-random"
 
 
 def test_list_as_json_holds_licences_and_splits() -> None:
@@ -59,7 +60,7 @@ def test_list_as_json_holds_licences_and_splits() -> None:
     assert "no redistribution" in rows["ml-100k"]["licence"]
     assert rows["ml-100k"]["here"] == {}
     assert rows["longtail-small"]["aliases"] == ["longtail"]
-    ours = ["leave-one-out", "4:1", "leave-one-out-validation"]
+    ours = ["leave-one-out", "4:1", "leave-one-out-validation", "leave-one-out-random"]
     assert rows["longtail-small"]["here"] == dict.fromkeys(ours, "embedded")
     assert rows["gowalla"]["splits"] == [*ours, "published"]
 
@@ -70,8 +71,9 @@ def test_info_counts_the_splits_that_are_here() -> None:
         ("leave-one-out", 11_750, 300),
         ("4:1", 9_756, 2_294),
         ("leave-one-out-validation", 11_450, 300),
+        ("leave-one-out-random", 11_750, 300),
     ]
-    assert [one["valid"] for one in details] == [None, None, 300]
+    assert [one["valid"] for one in details] == [None, None, 300, None]
     text = run("info", "longtail").stdout
     assert "train 11,750, test 300" in text
     assert "synthetic" in text
@@ -254,7 +256,7 @@ def test_brackets_in_names_are_not_markup(tmp_path: Path) -> None:
         (["info", "ml100k"], "Did you mean 'ml-100k'"),
         (
             ["info", "ml-1m", "--split", "published"],
-            "4:1, leave-one-out-validation, published-icde24, published-ijcai22",
+            "4:1, leave-one-out-validation, leave-one-out-random, published-icde24, published-ijcai22",
         ),
         (["info", "ml-1m", "--split", "4:1"], "fedbench data get ml-1m"),
         (["get", "steam"], "no stable download address"),

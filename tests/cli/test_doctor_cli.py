@@ -51,7 +51,7 @@ def test_what_a_report_needs(home: Path) -> None:
         "  folder: ~/new/results",
         "  writable: yes",
         "  data home: ~/cache (not there yet)",
-        "  longtail-small: embedded (leave-one-out, 4:1, leave-one-out-validation)",
+        "  longtail-small: embedded (leave-one-out, 4:1, leave-one-out-validation, leave-one-out-random)",
     ):
         assert line in text.splitlines()
     assert re.search(r"^  commit: ([0-9a-f]{40}|no checkout)$", text, re.MULTILINE)

@@ -93,7 +93,7 @@ def test_unknown_dataset_and_split_are_one_line() -> None:
         load_split("gowala", "published")
     with pytest.raises(
         UserError,
-        match=r"'ml-100k' has no split 'published-ijcai22'\. It has: leave-one-out, 4:1, leave-one-out-validation, publ",
+        match=r"'ml-100k' has no split 'published-ijcai22'\. It has: leave-one-out, 4:1, leave-one-out-validation, leave-one",
     ):
         load_split("ml-100k", "published-ijcai22")
     with pytest.raises(UserError, match="duplicates must be 'drop' or 'keep', not 'maybe'"):
@@ -114,7 +114,7 @@ def test_missing_data_name_the_ways_to_get_them() -> None:
     assert "data get" not in str(caught.value)
 
 
-@pytest.mark.parametrize("split", ["leave-one-out", "4:1", "leave-one-out-validation"])
+@pytest.mark.parametrize("split", ["leave-one-out", "4:1", "leave-one-out-validation", "leave-one-out-random"])
 def test_where_takes_splits_as_well_as_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str) -> None:
     known = resolve("ml-100k")
     assert where(known, split) is None

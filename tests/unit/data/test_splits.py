@@ -167,7 +167,19 @@ def test_fingerprint_tells_splits_apart() -> None:
     assert base == "254b9d27641b2b3c8523527952c2666e7704a0628752a36b15114291e51899f1"
 
 
-@pytest.mark.parametrize("name", ["leave-one-out", "4:1", "leave-one-out-validation"])
+def test_random_leave_one_out_is_that_of_the_table_without_its_order() -> None:
+    found = set()
+    for seed in range(80):
+        made = split(table({"all": UNSORTED}), "leave-one-out-random", seed=seed)
+        same = split(table({"all": UNSORTED}, ordered=False), "leave-one-out", seed=seed)
+        assert made.fingerprint == same.fingerprint
+        assert f"a random interaction of each user is the test item, seed {seed} (whatever" in made.report.method
+        found.add(made.test.item[0])
+    assert len(found) > 1
+    assert len({split(table({"all": UNSORTED}), "leave-one-out", seed=seed).fingerprint for seed in range(9)}) == 1
+
+
+@pytest.mark.parametrize("name", MADE)
 def test_no_interaction_at_all(name: str) -> None:
     nothing = Interactions(np.empty(0, np.int32), np.empty(0, np.int32))
     made = split(Table({"all": nothing}, 2, 3, False, ""), name)

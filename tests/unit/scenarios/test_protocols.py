@@ -53,3 +53,20 @@ def test_a_rate_of_the_clients_is_one_number_or_two_in_order() -> None:
         protocols.preset("icde24", "mf", "ml-100k", {"client_learning_rate": [1, 0.01]})
     with pytest.raises(UserError, match="Adam moves all private embeddings at one rate"):
         protocols.preset("aaai23", "mf", "ml-1m", {"client_learning_rate": [0.01, 1]})
+
+
+def test_ccs24_is_as_its_code_has_it_and_otherwise_the_default() -> None:
+    said: dict[str, Any] = {
+        "split": "leave-one-out-random",
+        "negatives_exclude": "all",
+        "learning_rate": 0.005,
+        "clients_per_round": 16,
+        "epochs": 36,
+        "aggregation": "weighted",
+        "malicious_clients": "compromised",
+        "ranking": "full",
+        "evaluate_every": 4,
+    }
+    assert protocols.preset("ccs24", "ncf", "ml-1m") == Protocol(**said)
+    sizes = protocols.method_preset("ccs24", "model", "ncf", "ncf", "ml-1m")
+    assert sizes == {"embedding_size": 16, "hidden": [64, 32, 16, 8]}
