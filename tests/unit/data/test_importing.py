@@ -67,8 +67,8 @@ def test_new_dataset_from_a_folder_of_train_and_test(tmp_path: Path) -> None:
     assert load_split("mine", "4:1").report.train_duplicates == 1
     with pytest.raises(
         UserError,
-        match=r"'mine' has no split 'published-icde24'\. It has: leave-one-out, 4:1, leave-one-out-validation, leave-one-out-random"
-        r", published",
+        match=r"'mine' has no split 'published-icde24'\. It has: leave-one-out, 4:1, leave-one-out-validation,"
+        r" leave-one-out-random, published",
     ):
         load_split("mine", "published-icde24")
 
