@@ -38,6 +38,7 @@ ROUNDS = 2
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("icde24", "mf"): {"clients_per_round": 64},
     ("icde24", "ncf"): {"clients_per_round": 64},
+    ("icde24", "neumf"): {"clients_per_round": 64},
     ("icde24", "pfedrec"): {"clients_per_round": 64},
     ("icde24", "lightgcn"): {"clients_per_round": 64},
     ("ijcai22", "ncf"): {"clients_per_round": 64},

@@ -53,7 +53,7 @@ class FRecAttack2(Attack):
 
     Published for 16 clients a round, the mean weighted by numbers of samples, learning rate 0.005, 36 passes, HR@10 by full
     ranking of one random held-out item of each user [code]. Its FedMLP is ``ncf`` with d = 16 and hidden sizes 64, 32, 16, 8;
-    its FedNCF has a product of embeddings beside the perceptron, which no model here has.
+    its FedNCF is ``neumf``. Protocol ``ccs24`` and suite ``ccs24-table3`` have all this.
 
     The paper's other two settings, where users' embeddings are public under differential privacy, are of models of graphs
     that there are not here.

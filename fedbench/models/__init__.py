@@ -13,6 +13,7 @@ MODELS: Registry[Recommender] = Registry(
         "lightvgcn": "fedbench.models.lightvgcn:VisualLightGraphConvolution",
         "mf": "fedbench.models.mf:MatrixFactorization",
         "ncf": "fedbench.models.ncf:NeuralCollaborativeFiltering",
+        "neumf": "fedbench.models.neumf:NeuralMatrixFactorization",
         "pfedrec": "fedbench.models.pfedrec:PersonalTables",
         "sasrec": "fedbench.models.sasrec:SelfAttentiveSequentialRecommender",
         "vncf": "fedbench.models.vncf:VisualNeuralCollaborativeFiltering",

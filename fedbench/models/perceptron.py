@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +18,13 @@ from fedbench.federation.rows import FullRows, ProjectedRows, Rows
 from fedbench.federation.updates import DenseGradients, Tensors
 from fedbench.models.buckets import in_buckets
 from fedbench.models.star import Star
+
+
+def sizes_that_fit(value: tuple[int, ...]) -> tuple[int, ...]:
+    """``value``; raises ValueError for a hidden size that is none."""
+    if not all(1 <= size <= LARGEST_SIZE for size in value):
+        raise ValueError(f"every size must be from 1 to {LARGEST_SIZE}")
+    return value
 
 
 class PerceptronParams(Parameters):
@@ -35,12 +42,7 @@ class PerceptronParams(Parameters):
         0.01, gt=0, description="standard deviation of the initial embeddings [codes: 0.01; WSDM'22: 1]"
     )
 
-    @field_validator("hidden")
-    @classmethod
-    def _sizes_that_fit(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not all(1 <= size <= LARGEST_SIZE for size in value):
-            raise ValueError(f"every size must be from 1 to {LARGEST_SIZE}")
-        return value
+    _sizes_that_fit = field_validator("hidden")(sizes_that_fit)
 
 
 class PerceptronRecommender(Recommender):
@@ -101,21 +103,10 @@ class PerceptronRecommender(Recommender):
         return s.squeeze(-1)
 
     def score_all(self, params: PublicParams, users: torch.Tensor) -> torch.Tensor:
-        # Activations are laid out [h, users, items], and made for a few users at a time: long rows that stay in the
-        # cache are 20 times faster than [pairs, h] on a CPU.
         dense, d = params.dense, self.embedding_size
         of_users = dense["W1"][:, :d] @ users.T
         of_items = dense["W1"][:, d:] @ self._item_inputs(params).T + dense["b1"][:, None]
-        scores = users.new_empty(len(users), len(params.items))
-        # Of a block two layers take half a GiB on a GPU, and a few MiB of a CPU's cache, whatever their width.
-        wide = (2**26 if users.is_cuda else 2**20) // max(self.params.hidden)
-        few = max(1, wide // len(params.items))
-        for start in range(0, len(users), few):
-            out = scores[start : start + few]
-            a = (of_users[:, start : start + few, None] + of_items[:, None]).relu_().flatten(1)
-            for weight, bias in self._layers()[1:]:
-                a = torch.addmm(dense[bias][:, None], dense[weight], a).relu_()
-            torch.mm(dense["h"], a, out=out.view(1, -1))
+        scores = hidden_layers(of_users, of_items, [(dense[w], dense[b]) for w, b in self._layers()[1:]], dense["h"])
         return scores + dense["bh"] if "bh" in dense else scores
 
     def local_step(
@@ -312,6 +303,34 @@ class _Pass:
         """float32 [M, h]: for every item the sum of ``delta`` [R, h] over its rows."""
         rows = self.rows if delta is self.rows.coef else replace(self.rows, coef=delta)
         return rows.coef_sum(len(self.inputs))
+
+
+def hidden_layers(
+    of_users: torch.Tensor,
+    of_items: torch.Tensor,
+    layers: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    h: torch.Tensor,
+) -> torch.Tensor:
+    """float32 [n, M]: ``h . a_L`` of every user and item, with ``a_1 = relu(of_users + of_items)``.
+
+    Activations are laid out [h, users, items], and made for a few users at a time: long rows that stay in the cache are 20
+    times faster than [pairs, h] on a CPU.
+
+    Args:
+        of_users: float32 [h_1, n], what users give to the first layer. of_items: float32 [h_1, M], what items do, with its
+            bias. layers: weight and bias of each later layer. h: float32 [1, h_L].
+    """
+    scores = of_users.new_empty(of_users.shape[1], of_items.shape[1])
+    # Of a block two layers take half a GiB on a GPU, and a few MiB of a CPU's cache, whatever their width.
+    wide = (2**26 if scores.is_cuda else 2**20) // max(len(of_users), *(len(weight) for weight, _ in layers), 1)
+    few = max(1, wide // max(scores.shape[1], 1))
+    for start in range(0, len(scores), few):
+        out = scores[start : start + few]
+        a = (of_users[:, start : start + few, None] + of_items[:, None]).relu_().flatten(1)
+        for weight, bias in layers:
+            a = torch.addmm(bias[:, None], weight, a).relu_()
+        torch.mm(h, a, out=out.view(1, -1))
+    return scores
 
 
 def _relu_backward(delta: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ _PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
         ("mf", "*"): {"learning_rate": 1.0, "epochs": 200},
         ("mf", "amazon-music"): {"clients_per_round": 1024},
         ("ncf", "*"): {"learning_rate": 0.005, "epochs": 60, "evaluate_every": 5},
+        ("neumf", "*"): {"learning_rate": 0.005, "epochs": 60, "evaluate_every": 5},  # not in the paper: as ncf
         ("lightgcn", "*"): {"learning_rate": 0.001, "epochs": 80, "evaluate_every": 5},  # not in the paper: as in core
     },
     "ijcai22": {
@@ -173,7 +174,9 @@ _METHOD_PRESETS: dict[str, tuple[MethodPreset, ...]] = {
     ),
     "aaai23": tuple(_aaai23()),
     "ijcai23": (),
-    "ccs24": (MethodPreset("model", "ncf", {"embedding_size": 16, "hidden": [64, 32, 16, 8]}),),
+    "ccs24": (
+        MethodPreset("model", "ncf", {"embedding_size": 16, "hidden": [64, 32, 16, 8]}),
+    ),  # FedMLP; neumf as it is
     "tois": (MethodPreset("model", "ncf", {"embedding_size": 32, "hidden": [32, 16]}),),
 }
 """By protocol; of several that fit, later ones stand on top."""

@@ -66,7 +66,7 @@ def dataset(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("model", ["mf", "ncf", "pfedrec"])
+@pytest.mark.parametrize("model", ["mf", "ncf", "neumf", "pfedrec"])
 def test_one_round(benchmark: Any, dataset: str, model: str) -> None:
     """256 clients: local steps, aggregation, the server's step."""
     federation, _, _ = build(dataset, model)

@@ -12,6 +12,7 @@ from fedbench.federation.losses import Loss
 from fedbench.models import MODELS, PublicParams, Recommender
 from fedbench.models.mf import MatrixFactorization, dropout_masks, kept_coordinates
 from fedbench.models.ncf import NeuralCollaborativeFiltering
+from fedbench.models.neumf import NeuralMatrixFactorization
 
 C, M = 12, 25
 
@@ -61,7 +62,30 @@ def test_ncf_by_hand() -> None:
     assert torch.allclose(total["bh"], torch.tensor([e0 + e1]))
 
 
-@pytest.mark.parametrize("name", ["mf", "ncf"])
+def test_neumf_by_hand() -> None:
+    model = NeuralMatrixFactorization(NeuralMatrixFactorization.Params(embedding_size=1, hidden=(2,)))
+    dense = {
+        "W1": torch.tensor([[1.0, 1.0], [0.0, -1.0]]),
+        "b1": torch.tensor([0.5, 0.0]),
+        "h": torch.tensor([[2.0, 3.0, 4.0]]),
+        "bh": torch.tensor([-1.0]),
+    }
+    params = PublicParams(torch.tensor([[1.0], [-2.0]]), dense)
+    user = torch.tensor([[0.5]])
+    # item 0: a = (.5 + 1 + .5, 0), product .5; item 1: a = (0, 2), product -1
+    assert model.score_all(params, user).tolist() == [[5.0, 1.0]]
+    rows = TrainingRows.build(torch.tensor([0]), torch.tensor([0]), torch.tensor([[1]]), 1, 2)
+    step = model.local_step(params, user, rows.select(torch.tensor([0])), Loss())
+    e0, e1 = (1 / (1 + math.exp(-5)) - 1) / 2, 1 / (1 + math.exp(-1)) / 2
+    assert torch.allclose(step.rows[0].sum(2), torch.tensor([[(2 + 4 * 0.5) * e0], [(-3 + 4 * 0.5) * e1]]))
+    assert torch.allclose(step.users, torch.tensor([[(2 + 4) * e0 + 4 * -2 * e1]]))
+    total = step.dense.total()
+    assert torch.allclose(total["W1"], torch.tensor([[2 * e0 * 0.5, 2 * e0], [3 * e1 * 0.5, -6 * e1]]))
+    assert torch.allclose(total["h"], torch.tensor([[2 * e0, 2 * e1, 0.5 * e0 - e1]]))
+    assert torch.allclose(total["bh"], torch.tensor([e0 + e1]))
+
+
+@pytest.mark.parametrize("name", ["mf", "ncf", "neumf"])
 @pytest.mark.parametrize("kind", ["bce", "bpr"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("q", [1, 3])
@@ -102,7 +126,7 @@ def test_local_steps_equal_autograd_of_each_clients_own_loss(name: str, kind: st
         assert torch.allclose(value, step.dense.stacked()[key].sum(0), atol=1e-5), key
 
 
-@pytest.mark.parametrize("name", ["mf", "ncf"])
+@pytest.mark.parametrize("name", ["mf", "ncf", "neumf"])
 def test_every_way_to_score_gives_the_same_logit(name: str) -> None:
     g = torch.Generator().manual_seed(2)
     model = recommender(name)
@@ -118,7 +142,7 @@ def test_every_way_to_score_gives_the_same_logit(name: str) -> None:
     assert torch.allclose(each[1], model.logits(double, pairs[1], params.items), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mf", "ncf"])
+@pytest.mark.parametrize("name", ["mf", "ncf", "neumf"])
 @settings(max_examples=20, deadline=None)
 @given(order=st.permutations(range(C)), kept=st.integers(1, C))
 def test_gradients_do_not_depend_on_the_order_of_clients(name: str, order: list[int], kept: int) -> None:
@@ -144,6 +168,23 @@ def test_published_initialisation_of_ncf() -> None:
     assert params.dense["h"].abs().max().item() <= math.sqrt(6 / 8)
     assert params.dense["W1"].abs().max().item() > 0.9 * math.sqrt(6 / 16)
     assert not params.dense["b1"].any()
+
+
+def test_published_initialisation_of_neumf() -> None:
+    model = NeuralMatrixFactorization(NeuralMatrixFactorization.Params())
+    params = model.init_params(5000, torch.Generator().manual_seed(0))
+    assert {name: tuple(value.shape) for name, value in params.dense.items() if name[0] != "b"} == {
+        "W1": (64, 32),
+        "W2": (32, 64),
+        "W3": (16, 32),
+        "W4": (8, 16),
+        "W5": (16, 8),
+        "h": (1, 32),
+    }
+    assert params.items.std().item() == pytest.approx(0.01, rel=0.05)
+    for name, value in params.dense.items():
+        bound = 0 if name[0] == "b" else math.sqrt(6 / value.shape[1])
+        assert 0.8 * bound <= value.abs().max().item() <= bound, name
 
 
 def test_the_gathering_product_serves_where_the_sparse_one_cannot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,7 +280,7 @@ def test_a_model_much_slower_than_mf_is_told_what_to_write_by_hand(monkeypatch: 
 
 
 def test_models_that_come_along_learn() -> None:
-    for name in ("mf", "ncf", "lightgcn", "pfedrec"):
+    for name in ("mf", "ncf", "neumf", "lightgcn", "pfedrec"):
         found = check_learning(MODELS.get(name), Trials(""))
         assert found.status == "ok", found
 
