@@ -14,6 +14,7 @@ from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.dose_board import dose_data, dose_sheets, dose_warnings
 from fedbench.leaderboard.doubts import doubtful, pooled, superseded, without_popularity, without_score
 from fedbench.leaderboard.findings import Finding, findings
+from fedbench.leaderboard.loss_doses import loss_panels
 from fedbench.leaderboard.notes import demotion_notes, dose_notes, targeted_notes, untargeted_notes, visual_notes
 from fedbench.leaderboard.ranking_attacks import AttackRow, S, Standing, attack_cells, rank_attacks
 from fedbench.leaderboard.ranking_defenses import DefenseRow, rank_defenses
@@ -30,6 +31,7 @@ from fedbench.leaderboard.sheets_attacks import (
     visual_sheet,
 )
 from fedbench.leaderboard.sheets_defenses import defense_sheet, matrix_sheet, under_sheet
+from fedbench.leaderboard.sheets_doses import loss_dose_sheet
 from fedbench.leaderboard.tracks import DEMOTION, TARGETED, UNTARGETED, VISUAL, Track
 from fedbench.leaderboard.under_defenses import attacks_under_defenses
 
@@ -143,6 +145,9 @@ def _untargeted(database: Database, data: dict[str, Any], by_model: bool) -> _Pa
     )  # fmt: skip
     cells = untargeted_cells(database)
     data["untargeted_cells"] = _plain(cells)
+    panels = loss_panels(database)
+    data |= {"untargeted_doses": _plain(panels)} if panels else {}
+    sheets += [loss_dose_sheet(panel, h) for panel in panels]
     sheets += cell_sheets(cells, lambda cell: beside(change(cell.loss), cell.hr), f"Untargeted: HR@{h} loss %")
     defenses, more = _defense_sheets(
         database,

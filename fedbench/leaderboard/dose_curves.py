@@ -11,7 +11,7 @@ import numpy as np
 from fedbench.entries.cards import Goal
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.doses import Dose, half_exposure, response_at
-from fedbench.leaderboard.ranking import cell_of, entry_names, grouped, load, unverified
+from fedbench.leaderboard.ranking import Cell, cell_of, entry_names, grouped, load, unverified
 
 PER_SEED = "per-seed"
 """Begins the policy by which every seed has targets of its own: the runs that dose-response is made of."""
@@ -133,7 +133,7 @@ def _curves(rows: Sequence[Row]) -> Iterator[Curve]:
     attacks, defenses = entry_names(rows), entry_names(rows, "defense")
     rows = sorted(rows, key=lambda row: (row["defense"] != "none", row["run_id"]))
     for own in grouped(rows, lambda row: cell_of(row, PANEL)):
-        ladder = _ladder([row for row in own if row["defense"] == "none"])
+        ladder = common_ladder([row for row in own if row["defense"] == "none"])
         if len(ladder) < LEAST_DOSES:
             continue
         own = [row for row in own if ladder[0] <= row["num_malicious"] <= ladder[-1]]
@@ -158,7 +158,16 @@ def _curves(rows: Sequence[Row]) -> Iterator[Curve]:
             )
 
 
-def _ladder(rows: Sequence[Row]) -> list[int]:
+def panel_names(panels: Sequence[Cell]) -> list[str]:
+    """Dataset and model of each panel, values of :data:`PANEL`; with the protocol where these are not unique."""
+    short = [f"{panel[0]} {panel[1]}" for panel in panels]
+    return [
+        name if short.count(name) == 1 else f"{name} {panel[2]} ({number})"
+        for number, (name, panel) in enumerate(zip(short, panels, strict=True), 1)
+    ]
+
+
+def common_ladder(rows: Sequence[Row]) -> list[int]:
     """The numbers of clients that attacks ran with, from the lowest to the highest that at least half of the attacks have.
 
     What lies beyond would be a longer range for few: a curve is judged on the one that all have.

@@ -10,7 +10,7 @@ from itertools import combinations
 
 from fedbench.leaderboard.clean_twins import mean_loss
 from fedbench.leaderboard.database import Database
-from fedbench.leaderboard.dose_curves import STATISTICS, Curve, dose_curves
+from fedbench.leaderboard.dose_curves import STATISTICS, Curve, dose_curves, panel_names
 from fedbench.leaderboard.doses import Dose, DoseEstimate, logarithms, median_dose
 from fedbench.leaderboard.paired import ALPHA, ByScenario, aligned, paired_difference
 from fedbench.leaderboard.ranking import Estimate, clustered, grouped, load, mean_of
@@ -87,22 +87,13 @@ def dose_panels(database: Database) -> list[Panel]:
     def make() -> list[Panel]:
         plain = [curve for curve in dose_curves(database) if curve.defense == "none"]
         panels = grouped(plain, lambda curve: curve.panel)
-        names = _names([own[0] for own in panels])
+        names = panel_names([own[0].panel for own in panels])
         return sorted(
             (_panel(name, own) for name, own in zip(names, panels, strict=True)), key=lambda panel: panel.name
         )
 
     found: list[Panel] = database.kept("dose panels", make)
     return found
-
-
-def _names(firsts: Sequence[Curve]) -> list[str]:
-    """Dataset and model of each panel; with the protocol where these are not unique."""
-    short = [f"{curve.panel[0]} {curve.panel[1]}" for curve in firsts]
-    return [
-        name if short.count(name) == 1 else f"{name} {curve.panel[2]} ({number})"
-        for number, (name, curve) in enumerate(zip(short, firsts, strict=True), 1)
-    ]
 
 
 def _panel(name: str, curves: Sequence[Curve]) -> Panel:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from fedbench.leaderboard.doses import Dose, percent
+from fedbench.leaderboard.loss_doses import LossDoseRow, LossPanel
 from fedbench.leaderboard.paired import ALPHA
 from fedbench.leaderboard.ranking_doses import APART, DoseRow, Panel, PriceRow, order_changes
 from fedbench.leaderboard.separation import Ranking
-from fedbench.leaderboard.sheets import Sheet, number, rank_text, share
+from fedbench.leaderboard.sheets import LOST, Sheet, estimate, number, rank_text, share
 
 
 def panel_sheet(panel: Panel, k: int) -> Sheet:
@@ -101,11 +102,43 @@ def price_sheet(panel: str, rows: Sequence[PriceRow], k: int) -> Sheet:
     )
 
 
-def _place(row: DoseRow) -> str:
+def loss_dose_sheet(panel: LossPanel, h: int) -> Sheet:
+    """The untargeted attacks of one dataset and model by the dose that takes a tenth of HR@K."""
+    rows = [
+        (
+            _place(row),
+            row.attack,
+            str(row.tenth),
+            str(row.half),
+            mean_dose(row),
+            estimate(row.loss, LOST),
+            str(len(row.seeds)),
+            "-" if row.beats is None else str(row.beats),
+        )
+        for row in panel.ranking
+    ]
+    told = panel.ranking.separation
+    apart = sum(p <= ALPHA and bool(each.estimate) for each, p in told.pairs.values())
+    ladder = ", ".join(percent(ratio) for ratio, _ in panel.ladder)
+    return Sheet(
+        f"Untargeted: doses on {panel.name}",
+        ("rank", "attack", "takes a tenth", "takes half", "mean dose", f"HR@{h} loss %", "seeds", "beats"),
+        rows,
+        {row.attack: row.runs for row in panel.ranking},
+        spare=("seeds",),
+        caption=f"takes a tenth, half: the share of malicious clients, in percent of the {panel.users:,} users, at which that"
+        f" much of the clean twin's HR@{h} is lost; median over seeds. mean dose: the geometric mean over seeds of the"
+        f" doses that take a tenth, by which rows stand and are tested; a dose beyond those that were run ({ladder} %) counts"
+        f" as the last of them (>=). HR@{h} loss: mean over these doses. {apart} of {len(told.pairs)} pairs are told apart.",
+        told=told,
+    )
+
+
+def _place(row: DoseRow | LossDoseRow) -> str:
     return "unverified" if row.unverified else rank_text(row.rank, row.last_rank)
 
 
-def mean_dose(row: DoseRow) -> str:
+def mean_dose(row: DoseRow | LossDoseRow) -> str:
     """The geometric mean over seeds and panels: ``0.26 %``; ``>=1.3 %`` where some of them have no dose that suffices."""
     bound = "" if row.reached == 1 else ">" if row.reached == 0 else ">="
     return str(Dose(row.mean_dose, bound))

@@ -78,7 +78,8 @@ from headline;
 create or replace view untargeted_attacks as
 select r.run_id, r.scenario_id, r.seed, r.suite, r.status, r.error,
        r.dataset, r.split, r.model, r.protocol, r.protocol_params, r.model_params, r.malicious_ratio, r.target,
-       r.num_targets, r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
+       r.num_targets, r.num_users, r.num_malicious,
+       r.defense, r.defense_params, r.attack, r.attack_version, r.attack_params, r.attack_goal,
        array_to_string(r.attack_knowledge, ', ') as knowledge, r.best_epoch,
        r.hr_chosen as hr, c.hr_chosen as clean_hr, r.ndcg_chosen as ndcg, c.ndcg_chosen as clean_ndcg,
        cast(r.status = 'ok' as int) * (1 - r.hr_chosen / nullif(c.hr_chosen, 0)) as hr_loss,
