@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import adaptive
+import entries
 import held_out
 
 from fedbench.leaderboard import TARGETED, Database, rank_defenses
@@ -66,7 +67,12 @@ def filled(text: str, found: dict[str, str], name: str) -> str:
 
 def in_notes() -> dict[str, str]:
     """What stands in NOTES.md, by the name of its mark."""
-    return {"held out": held_out.table(RECORDS), "adaptive": adaptive.table([RESULTS])}
+    return {
+        "held out": held_out.table(RECORDS),
+        "adaptive": adaptive.table([RESULTS]),
+        "newer defenses": entries.defenses([RESULTS]),
+        "personalisation": entries.personalisation([RESULTS]),
+    }
 
 
 def board_of(file: str) -> str:

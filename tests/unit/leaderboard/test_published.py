@@ -91,3 +91,17 @@ def test_the_worst_attack_has_the_highest_mean_of_those_with_most_seeds(publish:
     worst = publish.adaptive._worst
     assert worst({"a": [60.0, 40.0], "b": [30.0, 50.0], "c": [90.0]}) == "50.0 `a` (60, 40)"
     assert worst({}) == "-"
+
+
+def test_cells_of_newer_entries(publish: ModuleType) -> None:
+    """Hand-computed; seeds that one of the compared defenses lacks do not count, and a broken run is marked."""
+    cell = publish.entries._cell
+    half = {"status": "ok", "er": 0.5, "broken": False}
+    assert cell([half, {"status": "ok", "er": 0.7, "broken": True}], "er") == "60.0 (50, 70) †"
+    assert cell([half | {"er": 0.123}], "er") == "12.3"
+    assert cell([half, {"status": "diverged", "er": None, "broken": True}], "er") == "50.0 ‡"
+    assert cell([{"status": "diverged", "er": None, "broken": True}], "er") == "‡"
+    assert cell(None, "er") == "-"
+    found = {("mf", name, "a"): [{"seed": seed} for seed in (0, 1)] for name in publish.entries.DEFENSES}
+    found["mf", "none", "a"].append({"seed": 2})
+    assert publish.entries._common(found, "mf", "none", "a") == [{"seed": 0}, {"seed": 1}]
