@@ -38,7 +38,7 @@ benchmarks: .venv/.installed-dev  ## speed beside the plain per-client loops, on
 
 # The reproductions of defenses are left out: their readings of each rule would be entries of their own.
 page: .venv/.installed  ## the leaderboard of the published results as one page: build/page/index.html
-	$(BIN)/fedbench leaderboard --html build/page $(foreach name,core core-ml-100k core-untargeted aaai23-table1,\
+	$(BIN)/fedbench leaderboard --html build/page $(foreach name,core core-ml-1m core-ml-100k core-untargeted aaai23-table1,\
 	  --results leaderboard/results/$(name).parquet) $(addprefix --results ,$(wildcard leaderboard/results/submitted))
 
 archive: .venv/.installed  ## the published records as one file to deposit, with their sums: build/fedbench-records-VERSION.tar.gz

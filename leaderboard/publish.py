@@ -23,7 +23,8 @@ from fedbench.leaderboard.sheets import Sheet
 HERE = Path(__file__).parent
 README, NOTES = HERE.parent / "README.md", HERE / "NOTES.md"
 RESULTS = HERE / "results"
-RECORDS = [RESULTS / "core.parquet", RESULTS / "core-ml-100k.parquet", *RESULTS.glob("submitted")]
+FILES = ("core.parquet", "core-ml-1m.parquet", "core-ml-100k.parquet")
+RECORDS = [*(RESULTS / file for file in FILES), *RESULTS.glob("submitted")]
 BOARDS = {"ADAPTIVE.md": ("adaptive", 10), "UNTARGETED.md": ("core-untargeted", 5), "VISUAL.md": ("core-visual", 10)}
 """Boards of suites of their own, over all records, with their K: `fedbench leaderboard --suite SUITE --k K`."""
 COLUMNS = {

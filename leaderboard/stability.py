@@ -12,7 +12,8 @@ from pathlib import Path
 from fedbench.leaderboard import Database
 from fedbench.leaderboard.findings import findings
 
-PUBLISHED = Path(__file__).with_name("results") / "core.parquet"
+RESULTS = Path(__file__).with_name("results")
+PUBLISHED = [RESULTS / "core.parquet", RESULTS / "core-ml-1m.parquet"]
 
 
 def parts(claim: str) -> set[str]:
@@ -41,4 +42,4 @@ def main(files: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(each) for each in sys.argv[1:]] or [PUBLISHED])
+    main([Path(each) for each in sys.argv[1:]] or PUBLISHED)
