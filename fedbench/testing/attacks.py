@@ -14,7 +14,7 @@ from fedbench.federation.attack import Attack
 from fedbench.federation.simulation import Federation
 from fedbench.isolation.attack import RemoteAttack
 from fedbench.models import MODELS
-from fedbench.testing.federations import simplest_first, small_federation, small_task
+from fedbench.testing.federations import small_federation, small_task, tried_models
 from fedbench.testing.finding import (
     Budget,
     Finding,
@@ -81,7 +81,7 @@ def check_attack(cls: type[Attack], budget: Budget | None = None, models: list[s
 def _cases(cls: type[Attack], models: list[str] | None) -> Iterator[Case]:
     card = cls.card
     some = 0 if card.goal == Goal.DEGRADE else 1
-    declared = simplest_first(MODELS.names() if card.models is None else card.models)
+    declared = tried_models(card.models)
     declared = [name for name in declared if not (card.invents_users and MODELS.get(name).reads_sequences)]
     declared = seeing(declared, card.channel.shows_images)
     declared = [name for name in declared if models is None or name in models] or declared[:1]

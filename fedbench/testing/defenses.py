@@ -18,7 +18,7 @@ from fedbench.federation.defense import ClientRegularization, Defense, ServerVie
 from fedbench.federation.simulation import Federation
 from fedbench.federation.updates import Updates
 from fedbench.models import MODELS, LocalStep, PublicParams
-from fedbench.testing.federations import simplest_first, small_federation, small_task
+from fedbench.testing.federations import small_federation, small_task, tried_models
 from fedbench.testing.finding import (
     Budget,
     Finding,
@@ -174,7 +174,7 @@ def check_defense(
     if not all(each.ok for each in findings):
         return
     trials, seen = Trials(source_file(cls)), Seen()
-    declared = simplest_first(MODELS.names() if cls.card.models is None else cls.card.models)
+    declared = tried_models(cls.card.models)
     declared = [name for name in declared if not (cls.card.needs_users and MODELS.get(name).reads_sequences)]
     purifies = cls.purify is not Defense.purify
     declared = seeing(declared, purifies)

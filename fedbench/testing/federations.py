@@ -19,6 +19,7 @@ from fedbench.federation.population import Subgroup, Task
 from fedbench.federation.protocol import Protocol
 from fedbench.federation.simulation import Federation
 from fedbench.models import MODELS, Recommender
+from fedbench.models.autograd import AutogradRecommender
 
 
 def small_task(
@@ -52,9 +53,15 @@ def small_images(num_items: int, features: int = 6) -> ItemImages:
     return ItemImages(pixels.view(num_items, 3, 8, 8), extract)
 
 
-def simplest_first(models: Iterable[str]) -> list[str]:
-    """Names of models, mf before all others: what is tried on one model alone is tried on the first."""
-    return sorted(models, key=lambda name: (name != "mf", name))
+def tried_models(declared: Iterable[str] | None) -> list[str]:
+    """Names of the models that an entry is tried on, mf before all others: what is tried on one alone is tried on the first.
+
+    Args:
+        declared: those of its card; None: all, but for models of logits alone, which hand over what others of their kind do.
+    """
+    if declared is None:
+        declared = [name for name in MODELS.names() if not issubclass(MODELS.get(name), AutogradRecommender)]
+    return sorted(declared, key=lambda name: (name != "mf", name))
 
 
 def small_federation(

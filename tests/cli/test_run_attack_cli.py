@@ -100,7 +100,7 @@ def test_a_card_decides_what_fits(attack_file: Path) -> None:
     visual = substituted(load_suite("core-visual"), chosen(attack="psmu-v-adaptive", defense="blur"))
     bounds = sorted(each.scenario.resolved.attack().params.eps for each in visual.scenarios)
     assert bounds == [4, 4, 8, 8, 16, 16, 32, 32], "the bound of all who show images stays"
-    assert len(untargeted.scenarios) == 18
+    assert len(untargeted.scenarios) == 18 + 5, "defenses, and doses beside that of the defenses"
     demoting = substituted(load_suite("smoke-demote"), chosen(attack="a-hum-demote"))
     assert {planned.scenario.attack for planned in demoting.scenarios} == {"a-hum-demote"}
     assert {planned.scenario.defense_params == {} for planned in untargeted.scenarios} == {True, False}
