@@ -56,8 +56,9 @@ def check_attack(cls: type[Attack], budget: Budget | None = None, models: list[s
     """Every check of an attack, one after the other.
 
     It is tried with its default parameters in small federations: on each model and with each way to have clients that its
-    card declares, with one malicious client and with many, with one target and several (none for an attack that
-    degrades). All the while it is watched: what it asks for, changes, draws and uploads.
+    card declares (models of logits alone only where it names them), with one malicious client and with many, with one
+    target and several (none for an attack that degrades). All the while it is watched: what it asks for, changes, draws
+    and uploads.
 
     Args:
         cls: the attack's class; it need not be registered. budget: of time and memory.

@@ -163,7 +163,8 @@ def check_defense(
     """Every check of a defense, one after the other.
 
     It is tried with its default parameters in small federations, with and without attackers, on each model that its card
-    declares; then on the uploads of one client, of many, and of the same in another order. All the while it is watched.
+    declares (models of logits alone only where it names them); then on the uploads of one client, of many, and of the
+    same in another order. All the while it is watched.
 
     Args:
         cls: the defense's class; it need not be registered. budget: of time and memory.
