@@ -55,10 +55,8 @@ class LossPanel:
 
 def loss_panels(database: Database) -> list[LossPanel]:
     """Every dataset and model on which at least half of the untargeted attacks ran at :data:`LEAST_DOSES` doses or more."""
-    rows = load(
-        database,
-        "select * from untargeted_attacks where defense = 'none' and hr_loss is not null order by run_id",
-    )
+    found = load(database, "select * from untargeted_attacks where defense = 'none' order by run_id")
+    rows = [row for row in found if row["hr_loss"] is not None]
     groups = [
         [row for row in own if row["num_malicious"] in ladder]
         for own in grouped(rows, lambda row: cell_of(row, PANEL))
