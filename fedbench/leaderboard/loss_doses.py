@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.dose_curves import LEAST_DOSES, PANEL, common_ladder, panel_names
-from fedbench.leaderboard.doses import Dose, DoseEstimate, half_exposure, logarithms, median_dose
+from fedbench.leaderboard.doses import Dose, DoseEstimate, half_exposure, logarithms, median_dose, response_at
 from fedbench.leaderboard.paired import ByScenario
 from fedbench.leaderboard.ranking import Estimate, cell_of, clustered, grouped, load
 from fedbench.leaderboard.ranking_attacks import Standing, attack_entries, placed
@@ -91,7 +91,7 @@ def _ranking(rows: Sequence[Row], ladder: Sequence[int]) -> Ranking[LossDoseRow]
                 half=median_dose([_dose(curve, users, HALF) for curve in curves.values()]),
                 mean_dose=10 ** statistics.fmean(logs.values()),
                 reached=statistics.fmean(dose.bound != ">" for dose in tenth.values()),
-                loss=clustered({name: {seed: statistics.fmean(curve.values()) for seed, curve in curves.items()}}),
+                loss=clustered({name: {seed: _mean_loss(curve, ladder) for seed, curve in curves.items()}}),
                 seeds=sorted(curves),
             )
         )
@@ -110,3 +110,9 @@ def _curves(rows: Sequence[Row], ladder: Sequence[int]) -> dict[int, dict[int, f
 
 def _dose(curve: Mapping[int, float], users: int, level: float) -> Dose:
     return half_exposure([clients / users for clients in curve], list(curve.values()), level)
+
+
+def _mean_loss(curve: Mapping[int, float], ladder: Sequence[int]) -> float:
+    """Mean over the ladder; a dose that was not run has what the isotonic response says between its neighbours."""
+    guessed = response_at(list(curve), list(curve.values()), ladder)
+    return statistics.fmean(curve.get(clients, float(guess)) for clients, guess in zip(ladder, guessed, strict=True))

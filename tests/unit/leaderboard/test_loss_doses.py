@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -78,6 +79,15 @@ def test_who_lacks_a_dose_that_half_of_the_attacks_ran_has_no_rank(tmp_path: Pat
     assert "fang" not in found, "without both ends nothing is said of it"
 
 
+def test_a_dose_that_was_not_run_counts_with_what_lies_between(tmp_path: Path) -> None:
+    """At 15 clients log 5 / log 10 of the way from 3 to 30."""
+    whole, ends = {3: 0.0, 15: 40.0, 30: 80.0}, {3: 0.0, 30: 80.0}
+    found = rows(tmp_path, at("a-ra", whole), at("a-hum", ends), at("lie", ends), at("fang", {15: 1}))
+    assert found["a-ra"].loss.mean == pytest.approx(40)
+    expected = (0 + 80 * math.log(5) / math.log(10) + 80) / 3
+    assert [found[name].loss.mean for name in ("a-hum", "lie")] == pytest.approx([expected] * 2)
+
+
 def test_attacks_are_told_apart_over_seeds(tmp_path: Path) -> None:
     seeds = range(6)
     strong = [run for seed in seeds for run in at("a-ra", {3: 5 + seed, 15: 60, 30: 80}, seed)]
@@ -134,4 +144,5 @@ def test_the_board_shows_them(tmp_path: Path) -> None:
     text = markdown(board)
     assert "Untargeted: doses on longtail-small mf" in text
     assert "takes a tenth | takes half" in text
+    assert "Infinity" not in json.dumps(board.data["untargeted_doses"])
     assert [row["attack"] for row in board.data["untargeted_doses"][0]["ranking"]] == ["a-hum", "a-ra"]
