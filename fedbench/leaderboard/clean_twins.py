@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fedbench.leaderboard.ranking import Cell, Estimate, clustered, mean_of
 from fedbench.leaderboard.scenarios import Scenario
@@ -37,6 +37,20 @@ def quality_loss(scenarios: Sequence[Scenario], column: str) -> Estimate | None:
 def mean_loss(scenarios: Sequence[Scenario], column: str) -> float | None:
     """The mean of :func:`quality_loss` alone."""
     return mean_of(statistics.fmean(own.values()) for own in clean_losses(scenarios, column).values())
+
+
+def largest_mean_loss(scenarios: Sequence[Scenario], column: str) -> float | None:
+    """The largest that :func:`mean_loss` becomes when any one seed is left out; itself where there is one seed."""
+    places = clean_losses(scenarios, column).values()
+    seeds = {seed for own in places for seed in own}
+    if len(seeds) < 2:
+        return mean_loss(scenarios, column)
+    return max(_mean_without(places, seed) for seed in seeds)
+
+
+def _mean_without(places: Iterable[Mapping[int, float]], seed: int) -> float:
+    rest = [[loss for other, loss in own.items() if other != seed] for own in places]
+    return statistics.fmean(statistics.fmean(own) for own in rest if own)
 
 
 def unjudged(scenarios: Sequence[Scenario], track: Track) -> set[tuple[Cell, float | None]]:

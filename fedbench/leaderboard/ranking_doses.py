@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from fedbench.leaderboard.clean_twins import mean_loss
+from fedbench.leaderboard.clean_twins import largest_mean_loss, mean_loss
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.dose_curves import STATISTICS, Curve, dose_curves, panel_names
 from fedbench.leaderboard.doses import Dose, DoseEstimate, logarithms, median_dose
@@ -278,7 +278,8 @@ class PriceRow:
         panel: its name. dataset, model: of it. defense: its name. factors: of each attack that it was run against, the
             median over seeds. worst: the attack whose price it raises least, and that factor, of those that do not know the
             defense; worst_adaptive: of those that do. hr_loss: points of HR@K that it costs without an attack; None where it
-            was not run so. seeds: how many. runs: ids of the defended runs.
+            was not run so; hr_loss_most: the most that this becomes when any one seed is left out. seeds: how many. runs: ids
+            of the defended runs.
     """
 
     panel: str
@@ -289,6 +290,7 @@ class PriceRow:
     worst: tuple[str, Factor]
     worst_adaptive: tuple[str, Factor] | None
     hr_loss: float | None
+    hr_loss_most: float | None
     seeds: int
     runs: list[str]
 
@@ -314,6 +316,7 @@ def rank_prices(database: Database) -> list[PriceRow]:
             fixed = {name: value for name, value in factors.items() if not name.startswith("adaptive")}
             told = {name: value for name, value in factors.items() if name.startswith("adaptive")}
             first = own[0]
+            paired = scenarios(by_run[run] for curve in own for run in curve.runs if run in by_run)
             out.append(
                 PriceRow(
                     panel=names[first.panel],
@@ -323,9 +326,8 @@ def rank_prices(database: Database) -> list[PriceRow]:
                     factors=factors,
                     worst=_least(fixed or told),
                     worst_adaptive=_least(told) if told else None,
-                    hr_loss=mean_loss(
-                        scenarios(by_run[run] for curve in own for run in curve.runs if run in by_run), "hr_loss"
-                    ),
+                    hr_loss=mean_loss(paired, "hr_loss"),
+                    hr_loss_most=largest_mean_loss(paired, "hr_loss"),
                     seeds=len({seed for curve in own for seed in curve.seeds}),
                     runs=[run for curve in own for run in curve.runs],
                 )

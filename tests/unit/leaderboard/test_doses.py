@@ -290,11 +290,23 @@ def test_a_defense_raises_the_price(tmp_path: Path) -> None:
     assert row.factors["pieck-ipe"].bound == ">="
     assert row.factors["pieck-ipe"].value == pytest.approx(0.1 / (0.02 * 2.5 ** (0.3 / 0.7)), rel=0.05)
     assert row.worst[0] == "pieck-ipe"
-    assert row.hr_loss == pytest.approx(0.5)
+    assert row.hr_loss == row.hr_loss_most == pytest.approx(0.5)
     board = make_board(found)
     assert "Prices on longtail-small mf" in [sheet.title for sheet in board.sheets]
     assert board.data["prices"][0]["defense"] == "norm-bound"
     assert any("norm-bound raises it" in each.text for each in board.findings)
+
+
+@pytest.mark.parametrize(("first", "rest", "cheap"), [(0.1, 1.05, False), (0.9, 0.95, True), (1.5, 0.9, True)])
+def test_a_defense_is_cheap_whichever_seed_is_left_out(tmp_path: Path, first: float, rest: float, cheap: bool) -> None:
+    """Means of eight: .93, .94 and .98; the most that seven have: 1.05, .95 and (1.5 + 6 * .9) / 7 = .99."""
+    own = [*clean([0], 0.5 - first / 100, defense="median"), *clean(range(1, 8), 0.5 - rest / 100, defense="median")]
+    attacked = [*runs("pieck-uea", STRONG), *runs("pieck-uea", WEAK, defense="median")]
+    (row,) = rank_prices(found := database(tmp_path, [*clean(), *own, *attacked]))
+    losses = [first, *[rest] * 7]
+    assert row.hr_loss == pytest.approx(sum(losses) / 8)
+    assert row.hr_loss_most == pytest.approx(max((sum(losses) - each) / 7 for each in losses))
+    assert any("median raises it" in each.text for each in make_board(found).findings) == cheap
 
 
 def test_few_attacks_at_many_doses_do_not_outweigh_all_at_a_few(tmp_path: Path) -> None:
