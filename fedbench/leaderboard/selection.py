@@ -6,6 +6,7 @@ import fnmatch
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -125,6 +126,7 @@ def _in_their_place(ask: Ask, suite: str, cells: Sequence[Row], known: set[str])
     """Ids of the scenarios that are one of ``cells`` but for entries that none of these has."""
     from fedbench.plugins import KINDS, taken_by
 
+    taken = cache(taken_by)
     own = {kind: {cell[kind] for cell in cells} for kind in KINDS}
     rest: dict[tuple[str, ...], set[str]] = {}
     found = set()
@@ -134,7 +136,7 @@ def _in_their_place(ask: Ask, suite: str, cells: Sequence[Row], known: set[str])
         cell = json.loads(row["scenario_json"])
         others = tuple(kind for kind in KINDS if cell[kind] not in own[kind])
         if not others or (
-            row["suite"] != suite and all(taken_by(k, part) for k in others for part in cell[k].split("+"))
+            row["suite"] != suite and all(taken(k, part) for k in others for part in cell[k].split("+"))
         ):
             continue
         if others not in rest:
