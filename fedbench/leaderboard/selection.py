@@ -135,9 +135,7 @@ def _in_their_place(ask: Ask, suite: str, cells: Sequence[Row], known: set[str])
             continue
         cell = json.loads(row["scenario_json"])
         others = tuple(kind for kind in KINDS if cell[kind] not in own[kind])
-        if not others or (
-            row["suite"] != suite and all(taken(k, part) for k in others for part in cell[k].split("+"))
-        ):
+        if not others or (row["suite"] != suite and all(taken(k, part) for k in others for part in cell[k].split("+"))):
             continue
         if others not in rest:
             rest[others] = {_without(each, others) for each in cells}

@@ -269,14 +269,15 @@ class Scenario:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
-    @property
+    @functools.cached_property
     def clean(self) -> Scenario:
         """The twin without the attack (the defense stays, with what it assumes): what the defense costs.
 
         A defense that is given the true malicious ratio would be told 0 here and cost nothing; whoever deploys it
         cannot know that nobody attacks, so the twin states the share that the attacked scenario gives.
         """
-        return replace(self.assuming(self.malicious_ratio), attack="none", attack_params={}, malicious_ratio=0.0)
+        clean = replace(self.assuming(self.malicious_ratio), attack="none", attack_params={}, malicious_ratio=0.0)
+        return shared(clean)
 
     def assuming(self, share: float) -> Scenario:
         """The same with ``assumed_ratio`` stated, in the parts of the defense that take one and state none; not for 0."""
@@ -294,10 +295,10 @@ class Scenario:
                     stated[name] = own
         return replace(self, defense_params=stated)
 
-    @property
+    @functools.cached_property
     def undefended(self) -> Scenario:
         """The twin without the defense (the attack stays): what the defense prevents."""
-        return replace(self, defense="none", defense_params={})
+        return shared(replace(self, defense="none", defense_params={}))
 
     def __str__(self) -> str:
         parts = [
@@ -320,6 +321,17 @@ class Scenario:
                 inner = sorted(value.items()) if isinstance(value, Mapping) else ()
                 parts += [f"{prefix}.{key}.{name}={each}" for name, each in inner] or [f"{prefix}.{key}={value}"]
         return " ".join(parts)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def shared(scenario: Scenario) -> Scenario:
+    """The first scenario equal to this one: what it stands for is worked out once, however often a suite is planned."""
+    return scenario
+
+
+def forget_scenarios() -> None:
+    """Forget what scenarios stand for, when a name is about to stand for something else."""
+    shared.cache_clear()
 
 
 def frozen_parts(params: Parameters) -> list[tuple[str, str, int]]:

@@ -27,7 +27,7 @@ from fedbench.scenarios.limits import (
     read_file,
 )
 from fedbench.scenarios.protocols import without_validation
-from fedbench.scenarios.scenario import Scenario, checked_ratio
+from fedbench.scenarios.scenario import Scenario, checked_ratio, shared
 from fedbench.scenarios.suite_file import FIELDS, LABELS, Expected, Group, SuiteFile, check_names, explain, lowered
 
 
@@ -341,7 +341,7 @@ def _merged(planned: Iterable[Planned]) -> tuple[Planned, ...]:
     """Each scenario once, at its first place, with the seeds and variants of all its occurrences."""
     by_id: dict[str, Planned] = {}
     for each in planned:
-        each = dataclasses.replace(each, scenario=_shared(each.scenario))
+        each = dataclasses.replace(each, scenario=shared(each.scenario))
         before = by_id.get(each.scenario.id)
         if before is not None:
             seeds = tuple(dict.fromkeys([*before.seeds, *each.seeds]))
@@ -351,17 +351,6 @@ def _merged(planned: Iterable[Planned]) -> tuple[Planned, ...]:
             each = Planned(before.scenario, seeds, variants, before.twin and each.twin, adaptive)
         by_id[each.scenario.id] = each
     return tuple(by_id.values())
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _shared(scenario: Scenario) -> Scenario:
-    """The first scenario equal to this one: what it stands for is worked out once, however often a suite is planned."""
-    return scenario
-
-
-def forget_scenarios() -> None:
-    """Forget what scenarios stand for, when a name is about to stand for something else."""
-    _shared.cache_clear()
 
 
 def _defaults() -> dict[str, Any]:

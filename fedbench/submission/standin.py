@@ -16,7 +16,7 @@ from fedbench.errors import UserError
 from fedbench.federation.attack import Attack
 from fedbench.federation.defense import Defense
 from fedbench.plugins.card_data import AttackData, CardData, declared_parameters
-from fedbench.scenarios import suite
+from fedbench.scenarios.scenario import forget_scenarios
 from fedbench.submission.report import Check
 
 
@@ -38,9 +38,9 @@ def standing_in(kind: str, name: str, cls: type[Any] | None) -> Iterator[None]:
         yield
         return
     registry: Any = ATTACKS if kind == "attack" else DEFENSES
-    suite.forget_scenarios()
+    forget_scenarios()
     try:
         with registry.lent(name, cls):
             yield
     finally:
-        suite.forget_scenarios()
+        forget_scenarios()

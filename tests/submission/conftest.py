@@ -15,7 +15,7 @@ from filelock import FileLock
 import fedbench
 from fedbench import plugins
 from fedbench.runs.results import write_record
-from fedbench.scenarios.suite import forget_scenarios
+from fedbench.scenarios.scenario import forget_scenarios
 from fedbench.submission.bundle import entry
 from fedbench.submission.claim import claim
 from fedbench.submission.records import Row

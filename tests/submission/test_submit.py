@@ -17,7 +17,7 @@ from fedbench import plugins
 from fedbench.cli import app
 from fedbench.errors import UserError
 from fedbench.runs.results import write_record
-from fedbench.scenarios.suite import forget_scenarios
+from fedbench.scenarios.scenario import forget_scenarios
 from fedbench.submission.bundle import entry, make_bundle
 from fedbench.submission.claim import claim
 from fedbench.submission.verify import verify
