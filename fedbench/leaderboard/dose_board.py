@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,6 +14,9 @@ from fedbench.leaderboard.ranking_doses import DoseRow, Panel, PriceRow, dose_pa
 from fedbench.leaderboard.sheets import Sheet
 from fedbench.leaderboard.sheets_doses import overall_sheet, panel_sheet, price_sheet
 from fedbench.texts import count
+
+JUMP = 10.0
+"""Points of ER@K: above, `fedbench run` asks for the dose between (:mod:`fedbench.runs.doses`)."""
 
 
 def dose_sheets(database: Database) -> list[Sheet]:
@@ -29,14 +33,29 @@ def dose_sheets(database: Database) -> list[Sheet]:
 
 
 def dose_warnings(database: Database) -> list[str]:
-    """Attacks that lack seeds of their board."""
+    """Attacks that lack seeds of their board, or doses between which their exposure jumps."""
     out = []
     for panel in dose_panels(database):
         for row in panel.ranking:
             if row.lacking:
                 seeds = ", ".join(map(str, row.lacking))
                 out.append(f"{row.attack} lacks {count(len(row.lacking), 'seed')} ({seeds}) at doses on {panel.name}.")
+            if row.curve is not None and (wide := [seed for seed in row.curve.seeds if _jumps(row.curve, seed)]):
+                out.append(
+                    f"{row.attack} lacks doses where its exposure jumps that others ran on {panel.name}:"
+                    f" {'seed' if len(wide) == 1 else 'seeds'} {', '.join(map(str, wide))}."
+                )
     return out
+
+
+def _jumps(curve: Curve, seed: int) -> bool:
+    """Whether there is a dose of the ladder between two neighbours of a seed's own that are more than :data:`JUMP` apart."""
+    doses, exposures = curve.response(seed)
+    steps = zip(itertools.pairwise(doses), itertools.pairwise(exposures), strict=True)
+    return any(
+        abs(above - below) > JUMP and any(low < clients / curve.users < high for clients in curve.ladder)
+        for (low, high), (below, above) in steps
+    )
 
 
 def dose_data(database: Database) -> dict[str, Any]:

@@ -6,10 +6,12 @@ of records are compared: ``leaderboard/stability.py`` leaves out one seed after 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedbench.leaderboard.database import Database
+from fedbench.leaderboard.dose_curves import PER_SEED
 from fedbench.leaderboard.doses import percent
 from fedbench.leaderboard.ranking_doses import APART, DoseRow, Panel, PriceRow, dose_panels, rank_prices
 from fedbench.leaderboard.ranking_untargeted import rank_untargeted
@@ -42,7 +44,7 @@ def findings(database: Database) -> list[Finding]:
     """All that the records allow, the most telling first; empty without runs at several doses."""
     panels, prices = dose_panels(database), rank_prices(database)
     return [
-        *_strongest(panels),
+        *_strongest(panels, _poor(database, panels)),
         *_turned(panels),
         *_never(panels),
         *_knowing(panels),
@@ -52,7 +54,27 @@ def findings(database: Database) -> list[Finding]:
     ]
 
 
-def _strongest(panels: Sequence[Panel]) -> Iterator[Finding]:
+def _poor(database: Database, panels: Sequence[Panel]) -> dict[str, str]:
+    """By panel, what is to be said of a recommender that finds less than popularity without any attack; nothing of others."""
+    out = {}
+    for panel in panels:
+        seeds = {seed for row in panel.ranking if row.curve for seed in row.curve.seeds}
+        found = database.rows(
+            "select 100 * avg(hr_at_10) as hr, 100 * avg(popularity_hr) as popularity from headline where dataset = ? and"
+            f" model = ? and attack = 'none' and defense = 'none' and starts_with(target, '{PER_SEED}')"
+            " and list_contains(?, seed)",
+            [panel.dataset, panel.model, sorted(seeds)],
+        )
+        hr, popularity = found[0]["hr"], found[0]["popularity"]
+        if hr is not None and popularity is not None and hr < popularity:
+            out[panel.name] = (
+                f"{panel.model} on {panel.dataset} is worse than popularity without any attack (HR@10"
+                f" {number(hr)} %, popularity {number(popularity)} %)"
+            )
+    return out
+
+
+def _strongest(panels: Sequence[Panel], poor: Mapping[str, str]) -> Iterator[Finding]:
     """Who needs the fewest clients on each recommender."""
     for model, own in _by_model(panels).items():
         clauses, claims, runs, against = [], [], list[str](), list[str]()
@@ -70,10 +92,13 @@ def _strongest(panels: Sequence[Panel]) -> Iterator[Finding]:
             claims.append(f"{panel.name}: {first.attack} is first")
             runs += first.runs
             against += [f"{_listed(near)} on {panel.dataset} not told apart from it"] if 0 < len(near) <= 4 else []
+            against += [poor[panel.name]] if panel.name in poor else []
             if first.reached < 1 and first.curve is not None:
                 seeds = len(first.curve.seeds)
                 lost = f"{round((1 - first.reached) * seeds)} of {count(seeds, 'seed')}"
-                against.append(f"no dose of {first.attack} that was run suffices on {lost} of {panel.dataset}")
+                against.append(
+                    f"the rising response of {first.attack} does not reach half on {lost} of {panel.dataset}"
+                )
         if clauses:
             yield Finding(
                 f"Half of the users of {model} are reached with the fewest malicious clients by {_listed(clauses)}.",
@@ -85,12 +110,12 @@ def _strongest(panels: Sequence[Panel]) -> Iterator[Finding]:
 
 
 def _turned(panels: Sequence[Panel]) -> Iterator[Finding]:
-    """Two attacks that stand significantly one way on one panel and the other way on another: the widest turn."""
+    """Two attacks that stand significantly one way on one model and the other way on another, same data: the widest turn."""
     best: tuple[float, Panel, Panel, str, str] | None = None
     turned = set()
     for a in panels:
         for b in panels:
-            if a.name >= b.name:
+            if a.name >= b.name or a.dataset != b.dataset or a.model == b.model:
                 continue
             for one, other in a.ranking.separation.pairs:
                 for x, y in ((one, other), (other, one)):
@@ -104,8 +129,8 @@ def _turned(panels: Sequence[Panel]) -> Iterator[Finding]:
     _, a, b, x, y = best
     rows = {panel.name: {row.attack: row for row in panel.ranking} for panel in (a, b)}
     yield Finding(
-        f"Which attack is stronger depends on the recommender: {x} needs fewer clients than {y} on {a.name}"
-        f" ({rows[a.name][x].half} against {rows[a.name][y].half}), and more on {b.name} ({rows[b.name][x].half} against"
+        f"Which attack is stronger depends on the recommender: on {a.dataset} {x} needs fewer clients than {y} with {a.model}"
+        f" ({rows[a.name][x].half} against {rows[a.name][y].half}), and more with {b.model} ({rows[b.name][x].half} against"
         f" {rows[b.name][y].half}); {count(len(turned), 'pair')} of attacks are turned round like this.",
         f"the order of attacks turns round between {a.model} and {b.model}",
         f"both told apart, by paired t tests over seeds with Holm's correction ({a.name}, {b.name})",
@@ -114,43 +139,59 @@ def _turned(panels: Sequence[Panel]) -> Iterator[Finding]:
 
 
 def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
-    """How many attacks do not reach half of the users at the largest dose."""
+    """How many ranked attacks do not reach half of the users at the largest dose."""
+    ranked = {panel.name: [row for row in panel.ranking if row.rank is not None] for panel in panels}
     never = {
-        panel.name: [row for row in panel.ranking if row.half is not None and row.half.median.bound == ">"]
-        for panel in panels
+        name: [row for row in rows if row.half is not None and row.half.median.bound == ">"]
+        for name, rows in ranked.items()
     }
     if not any(never.values()):
         return
-    most = max(panels, key=lambda panel: (len(never[panel.name]) / len(panel.ranking), panel.name))
-    rows = never[most.name]
+    most = max(
+        (panel for panel in panels if ranked[panel.name]),
+        key=lambda p: (len(never[p.name]) / len(ranked[p.name]), p.name),
+    )
     last, _ = most.ladder[-1]
-    counts = [f"{len(never[panel.name])} of {len(panel.ranking)} on {panel.name}" for panel in panels]
+    counts = [f"{len(never[name])} of {len(rows)} on {name}" for name, rows in ranked.items() if rows]
+    against = [
+        f"{row.attack} on {name} is above half at {percent(dose)} % and falls back"
+        for name, own in never.items()
+        for row in own
+        if (dose := _half_at(row)) is not None
+    ]
     swing = max((row for own in never.values() for row in own), key=lambda row: row.peak - row.area.mean)
-    counter = None
     if swing.peak - swing.area.mean > 20:
-        counter = (
+        against.append(
             f"{swing.attack} reaches more for a while: {number(swing.peak)} % at its highest in the mean over doses,"
             f" {number(swing.area.mean)} % over the last quarter of training"
         )
-    names = sorted(row.attack for row in rows)
+    names = sorted(row.attack for row in never[most.name])
     yield Finding(
-        f"Even with {percent(last)} % malicious clients, attacks do not bring the target to half of the users:"
+        f"Up to {percent(last)} % malicious clients, the rising response of attacks stays below half of the users:"
         f" {_listed(counts)} ({_listed(names)} on {most.name}).",
         f"{most.name}: {_listed(names)} never reach half",
-        f"median over seeds of the half-exposure dose; {_basis(panels)}",
+        f"median over {_seeds(panels)} of the half-exposure dose; no test",
         [run for own in never.values() for row in own for run in row.runs],
-        counter,
+        "; ".join(against) or None,
     )
 
 
+def _half_at(row: DoseRow) -> float | None:
+    """The first dose at which the median of the seeds is above half; None where there is none."""
+    if row.curve is None:
+        return None
+    tails = ((point.ratio, list(point.exposure["tail"].values())) for point in row.curve.points)
+    return next((ratio for ratio, own in tails if statistics.median(own) >= 50), None)
+
+
 def _knowing(panels: Sequence[Panel]) -> Iterator[Finding]:
-    """Whether attacks that know more need fewer clients."""
+    """Whether attacks that know more need fewer clients, on boards where one of them reaches half of the users at all."""
     told = []
     for panel in panels:
         ranked = [row for row in panel.ranking if row.rank is not None]
         blind = next((row for row in ranked if row.knowledge == "none"), None)
         knowing = next((row for row in ranked if row.knowledge != "none"), None)
-        if blind is None or knowing is None:
+        if blind is None or knowing is None or not knowing.reached:
             continue
         told.append((panel, blind, knowing, _beats(panel, knowing.attack, blind.attack)))
     if not told:
@@ -162,10 +203,14 @@ def _knowing(panels: Sequence[Panel]) -> Iterator[Finding]:
     ]
     head = f"needs significantly fewer clients than the best without on {len(better)} of {count(len(told), 'board')}"
     lacking = sorted(
-        {row.attack for panel in panels for row in panel.ranking if not row.rank and row.knowledge != "none"}
+        f"{row.attack} on {panel.name}"
+        for panel, *_ in told
+        for row in panel.ranking
+        if not row.rank and row.knowledge != "none"
     )
     yield Finding(
-        f"The best attack that knows more than its own clients see {head}: {'; '.join(words)}.",
+        f"Where attacks that know more than their own clients see reach half of the users, the best of them {head}:"
+        f" {'; '.join(words)}.",
         f"prior knowledge is told to help on {_listed(better) if better else 'no board'}",
         "paired t tests over seeds with Holm's correction, on each board",
         [run for _, blind, knowing, _ in told for row in (blind, knowing) for run in row.runs],

@@ -39,11 +39,13 @@ def dose_notes(k: int) -> list[str]:
         f" ER@{k} over the last quarter of training reaches 50 %, of the isotonic response (the non-decreasing one that is"
         " nearest), linear in the logarithm of the dose between two doses. The median over seeds, with the distribution-free"
         " interval of scipy.stats.quantile_test, at the confidence that the seeds allow. <=: the smallest dose suffices"
-        " already. >: the largest does not; such a dose is beyond all others in the median, and counts as the largest in a"
+        " already. >: the response is below half at the largest (single doses may lie above, as where more clients break the"
+        " recommender); such a dose is beyond all others in the median, and counts as the largest in a"
         " test, so that two attacks are told apart by no more than was seen. Two are compared by the differences of the"
         " logarithms of the same seed.",
         f"ER@{k} in the tables of doses: mean over the doses that any attack ran there, the area under its curve; doses that"
-        " were not run, for exposure is nearly the same on both sides, have what the isotonic response says. Over the last"
+        " were not run have what the isotonic response says: exposure is nearly the same on both sides, but where it is said"
+        " under What is lacking. Over the last"
         " quarter of training and not at its end or its highest, since some attacks swing by tens of points between epochs:"
         " the end depends on when one stops, and an attacker cannot know when the highest is reached. peak: mean over doses"
         " of the highest.",

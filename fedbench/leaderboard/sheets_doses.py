@@ -60,8 +60,8 @@ def overall_sheet(ranking: Ranking[DoseRow], panels: Sequence[Panel], k: int) ->
     apart = sum(p <= ALPHA and bool(each.estimate) for each, p in told.pairs.values())
     text = (
         "mean dose: geometric mean over datasets, models and seeds of the half-exposure dose, a dose beyond those that were"
-        " run counting as the last of them; reached: in how many percent of these some dose shows the target to half of the"
-        f" users. {apart} of {len(told.pairs)} pairs are told apart."
+        " run counting as the last of them; reached: in how many percent of these the response reaches half of the users, so"
+        f" that there is one. {apart} of {len(told.pairs)} pairs are told apart."
     )
     return Sheet(
         "Attacks by half-exposure dose, without a defense",

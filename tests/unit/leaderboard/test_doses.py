@@ -17,6 +17,7 @@ from records import record, scenario, write
 from fedbench.leaderboard import Database, rank_attacks, rank_defenses
 from fedbench.leaderboard.answers import answers
 from fedbench.leaderboard.board import make_board
+from fedbench.leaderboard.dose_board import JUMP
 from fedbench.leaderboard.doses import (
     Dose,
     half_exposure,
@@ -34,6 +35,7 @@ from fedbench.leaderboard.ranking_doses import (
     rank_doses,
     rank_prices,
 )
+from fedbench.runs.doses import STEP
 from fedbench.runs.record import RunRecord
 
 
@@ -339,10 +341,49 @@ def test_findings_name_who_is_first_and_what_was_told_apart(doses: Database) -> 
     assert found[0].claim == "longtail-small mf: pieck-uea is first"
     assert found[0].counter is None
     assert len(found[0].runs) == 32
-    (never,) = [each for each in found if "attacks do not bring the target to half of the users" in each.text]
+    (never,) = [each for each in found if "stays below half of the users" in each.text]
     assert "2 of 4 on longtail-small mf (a-ra and random on longtail-small mf)" in never.text
+    assert never.counter is None
     assert "4 of 4 are told apart: longtail-small mf 4 of 4 (8 seeds); of all pairs 5 of 6" in found[-1].text
     assert all(each.basis and each.runs for each in found)
+
+
+def test_what_is_above_half_and_falls_back_is_said(tmp_path: Path) -> None:
+    """At 5 % on six seeds of eight, so in the median; 80 and 10 are pooled, which is 45 at both."""
+    back = [*runs("a-ra", {0.01: 0.0, 0.02: 0.0, 0.05: 0.8, 0.1: 0.1}, range(6)), *runs("a-ra", WEAK, range(6, 8))]
+    found = database(tmp_path, [*clean(), *runs("pieck-uea", STRONG), *back, *runs("random", WEAK)])
+    (never,) = [each for each in make_board(found).findings if "stays below half of the users" in each.text]
+    assert "2 of 3 on longtail-small mf (a-ra and random on longtail-small mf)" in never.text
+    assert never.counter == "a-ra on longtail-small mf is above half at 5 % and falls back"
+
+
+def test_a_recommender_that_is_worse_than_popularity_is_said(tmp_path: Path) -> None:
+    base = [*runs("pieck-uea", STRONG), *runs("a-ra", WEAK)]
+    for popularity, said in ((0.6, True), (0.4, False)):
+        known = [replace(each, popularity_hr_10=popularity) for each in clean()]
+        found = make_board(database(tmp_path / str(popularity), [*known, *base])).findings
+        text = "mf on longtail-small is worse than popularity without any attack (HR@10 50.0 %, popularity 60.0 %)"
+        assert (text in (found[0].counter or "")) == said
+
+
+def test_the_order_turns_round_only_between_models_on_the_same_data(tmp_path: Path) -> None:
+    """Weak and strong change places between two datasets: whether it is data or model cannot be said."""
+    first = [*runs("pieck-uea", STRONG), *runs("a-ra", WEAK)]
+    for other, said in ({"model": "ncf"}, True), ({"model": "ncf", "dataset": "longtail-tiny"}, False):
+        second = [*runs("pieck-uea", WEAK, **other), *runs("a-ra", STRONG, **other)]
+        found = make_board(database(tmp_path / str(said), [*clean(), *clean(**other), *first, *second])).findings
+        assert any("depends on the recommender" in each.text for each in found) == said
+
+
+def test_doses_that_are_lacking_where_the_exposure_jumps_are_said(tmp_path: Path) -> None:
+    """Seeds 2 to 7 lack 2 and 5 %, between 0 and .9; of a-ra, which stays low, nothing is lacking."""
+    ends = {ratio: value for ratio, value in MIDDLE.items() if ratio in (0.01, 0.1)}
+    part = [*runs("pieck-ipe", MIDDLE, range(2)), *runs("pieck-ipe", ends, range(2, 8))]
+    low = runs("a-ra", {0.01: 0.0, 0.1: 0.09})
+    found = make_board(database(tmp_path, [*clean(), *runs("pieck-uea", STRONG), *part, *low])).warnings
+    said = "lacks doses where its exposure jumps that others ran on longtail-small mf"
+    assert [each for each in found if said in each] == [f"pieck-ipe {said}: seeds 2, 3, 4, 5, 6, 7."]
+    assert 100 * STEP == JUMP
 
 
 def test_tables_of_doses_say_what_their_mean_and_their_interval_are(doses: Database) -> None:
