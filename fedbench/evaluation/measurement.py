@@ -76,15 +76,15 @@ class Measurement:
         """The metrics now. Raises :class:`Diverged`."""
         f = self._federation
         own = f.users[: f.task.num_users]
-        users = [f.model.represent(f.params, own, histories) for *_, histories in self._parts]
+        by_part = [f.model.represent(f.params, own, histories) for *_, histories in self._parts]
         evaluators = [evaluator for _, evaluator, _ in self._parts]
-        if all(each is own for each in users):
+        if all(users is own for users in by_part):  # validation and test, so two at most
             # Histories do not matter to the model: the scores of all parts are the same.
             found = measure(evaluators, f.model, f.params, own, f.training.tables)
         else:
             found = [
-                each(f.model, f.params, of_users, f.training.tables)
-                for each, of_users in zip(evaluators, users, strict=True)
+                each(f.model, f.params, users, f.training.tables)
+                for each, users in zip(evaluators, by_part, strict=True)
             ]
         out = {}
         for (prefix, *_), part in zip(self._parts, found, strict=True):
