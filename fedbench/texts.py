@@ -19,9 +19,8 @@ def visible(text: str, most: int | None = None, kept: str = "") -> str:
     Args:
         text: any. most: characters that are shown at most. kept: characters that are left as they are.
     """
-    spelt = "".join(
-        each if each in kept or (each.isprintable() and each not in _BLANK) else _escaped(each) for each in text
-    )
+    plain = text.isascii() and text.isprintable()
+    spelt = text if plain else "".join(each if _is_seen(each) or each in kept else _escaped(each) for each in text)
     return spelt if most is None or len(spelt) <= most else f"{spelt[: most - 4]} ..."
 
 
@@ -50,6 +49,10 @@ def finite(value: Any) -> Any:
 def count(number: int, noun: str) -> str:
     """``1 run``, ``3,000 runs``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _is_seen(character: str) -> bool:
+    return character.isprintable() and character not in _BLANK
 
 
 def _escaped(character: str) -> str:

@@ -12,6 +12,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -117,6 +118,18 @@ class Found:
         return dict(zip(zip(scenario, seed, strict=True), status, strict=True))
 
 
+_Batch = list[tuple[Path, pa.Table]]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What was read of files, of every row why it is no whole record, and all whole ones."""
+
+    batch: _Batch
+    problems: Sequence[str]
+    whole: pa.Table
+
+
 def scan(folders: Iterable[Path], curves: bool | Sequence[str] = True) -> Found:
     """Read results folders, or packed files: every whole record counts, all else is reported by name.
 
@@ -127,41 +140,59 @@ def scan(folders: Iterable[Path], curves: bool | Sequence[str] = True) -> Found:
     """
     files: list[Path] = []
     damaged: dict[str, str] = {}
-    whole: list[pa.Table] = []
-    waiting: list[tuple[Path, pa.Table]] = []
+    whole = [_with_curves(schema().empty_table(), curves)]
 
-    def judge() -> None:
-        """Check what has been read, many files at once."""
-        if not waiting:
-            return
-        table = pa.concat_tables([each for _, each in waiting])
-        problems = _problems(table)
+    for checked in _checked(_batches(folders, curves is not False, damaged), curves):
         start = 0
-        for path, each in waiting:
-            wrong = [problem for problem in problems[start : start + len(each)] if problem]
+        for path, each in checked.batch:
+            wrong = [problem for problem in checked.problems[start : start + len(each)] if problem]
             start += len(each)
             if wrong:
                 of = f"{len(wrong):,} of {len(each):,} records: " if len(each) > 1 else ""
                 damaged.setdefault(str(path), f"{of}{wrong[0]}")
             if len(wrong) < len(each) and path not in files[-1:]:
                 files.append(path)
-        if any(problems):
-            table = table.filter(pa.array([not problem for problem in problems], pa.bool_()))
-        whole.append(_with_curves(table, curves))
-        waiting.clear()
+        whole.append(checked.whole)
+    return Found(_best(pa.concat_tables(whole)), files, damaged)
 
+
+def _batches(folders: Iterable[Path], curves: bool, damaged: dict[str, str]) -> Iterator[_Batch]:
+    """What files say, many at once."""
+    waiting: _Batch = []
     for path in parquet_files(folders, damaged):
         if path.name.startswith(".") or path.name.endswith(BESIDE):
             continue
         try:
-            for table in _tables(path, curves is not False, damaged):
+            for table in _tables(path, curves, damaged):
                 waiting.append((path, table))
                 if sum(len(each) for _, each in waiting) >= _CHECKED:
-                    judge()
+                    yield waiting
+                    waiting = []
         except UNREADABLE as error:
             damaged[str(path)] = reason(error)
-    judge()
-    return Found(_best(pa.concat_tables([_with_curves(schema().empty_table(), curves), *whole])), files, damaged)
+    if waiting:
+        yield waiting
+
+
+def _checked(batches: Iterable[_Batch], curves: bool | Sequence[str]) -> Iterator[_Checked]:
+    """All batches, in order; one is checked while the next is read."""
+    with ThreadPoolExecutor(1) as beside:
+        before: Future[_Checked] | None = None
+        for batch in batches:
+            now = beside.submit(_check, batch, curves)
+            if before:
+                yield before.result()
+            before = now
+        if before:
+            yield before.result()
+
+
+def _check(batch: _Batch, curves: bool | Sequence[str]) -> _Checked:
+    table = pa.concat_tables([each for _, each in batch])
+    problems = _problems(table)
+    if any(problems):
+        table = table.filter(pa.array([not problem for problem in problems], pa.bool_()))
+    return _Checked(batch, problems, _with_curves(table, curves))
 
 
 def parquet_files(folders: Iterable[Path], damaged: dict[str, str]) -> Iterator[Path]:
@@ -322,7 +353,9 @@ def _best(table: pa.Table) -> pa.Table:
     order = pc.sort_indices(keys, sort_keys=by)
     runs = keys["run_id"].take(order).combine_chunks()
     first = pa.concat_arrays([pa.array([True] * (len(runs) > 0), pa.bool_()), pc.not_equal(runs[1:], runs[:-1])])
-    return table.take(order.filter(first))
+    kept = order.filter(first)
+    as_it_is = np.array_equal(kept.to_numpy(), np.arange(len(table)))  # a packed file: nothing is copied
+    return table if as_it_is else table.take(kept)
 
 
 def reason(error: Exception) -> str:

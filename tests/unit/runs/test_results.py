@@ -215,6 +215,28 @@ def test_of_several_records_of_a_run_the_one_that_readers_take_is_packed(tmp_pat
     assert len(pack([tmp_path / "all.parquet", *folders], tmp_path / "all.parquet").table) == 2
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 5, 100])
+def test_what_is_found_does_not_depend_on_how_many_records_are_checked_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    of = scenario("a-ra")
+    for seed in range(7):
+        write(tmp_path / "c", record(of, seed, er=seed / 10))
+    for seed in (1, 4):  # another number under the old checksum
+        path = path_of(tmp_path / "c", of.id, seed)
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(table.schema.get_field_index("er_10"), "er_10", pa.array([0.9])), path)
+    path_of(tmp_path / "c", of.id, 5).write_bytes(b"nothing")
+    pack([tmp_path / "c"], tmp_path / "b.parquet")
+    write(tmp_path / "d", record(of, 7, er=0.7))
+    monkeypatch.setattr("fedbench.runs.results._CHECKED", at_once)
+    found = scan([tmp_path])
+    assert [path.name[-10:] for path in found.files] == ["b.parquet", *(f"s{n}.parquet" for n in (0, 2, 3, 6, 7))]
+    assert {Path(name).name[-10:] for name in found.damaged} == {f"s{n}.parquet" for n in (1, 4, 5)}
+    assert found.table["seed"].to_pylist() == [0, 2, 3, 6, 7]
+    assert found.table["er_10"].to_pylist() == pytest.approx([0.0, 0.2, 0.3, 0.6, 0.7])
+
+
 def test_results_of_every_past_schema_still_load() -> None:
     folder = Path(__file__).parents[2] / "historic_results"
     schemas = sorted(int(path.stem.removeprefix("v")) for path in folder.glob("v*.parquet"))
