@@ -95,9 +95,16 @@ def with_doses(database: Database) -> Board:
             "text": "On mf pieck-uea needs the fewest clients.",
             "basis": "paired tests",
             "runs": runs[:2],
+            "detail": f"0.3 % of 900, {HOSTILE} more.",
             "counter": "a-ra.",
         },
-        {"text": f"No defense does, not even {HOSTILE}.", "basis": "counted", "runs": runs, "counter": None},
+        {
+            "text": f"No defense does, not even {HOSTILE}.",
+            "basis": "counted",
+            "runs": runs,
+            "detail": f"{HOSTILE} twice.",
+            "counter": None,
+        },
     ]
     panels = [place | {"users": 900, "curves": own} for place, own in zip(places, (curves, curves[1:]), strict=True)]
     board.data["doses"] = {"k": 10, "ladder": [0.001, 0.01, 0.1], "panels": panels}

@@ -142,6 +142,7 @@ def _print_sheet(screen: Console, sheet: Sheet) -> None:
 def _print_findings(found: list[Finding], whole: bool) -> None:
     """Each on a line of its own; ``whole``: with its basis and counter-example, or why there is none."""
     from fedbench.cli.output import console, count
+    from fedbench.leaderboard.render import beside
 
     screen = console()
     if whole and not found:
@@ -152,9 +153,8 @@ def _print_findings(found: list[Finding], whole: bool) -> None:
     for each in found:
         screen.print(f"- {each.text}", soft_wrap=True, markup=False, highlight=False)
         if whole:
-            against = f"But {each.counter}. " if each.counter else ""
-            text = f"  {against}({each.basis}; {count(len(each.runs), 'run')}, such as {each.runs[0]})"
-            screen.print(text, soft_wrap=True, markup=False, highlight=False, style="dim")
+            basis = f"({each.basis}; {count(len(each.runs), 'run')}, such as {each.runs[0]})"
+            screen.print(f"  {beside(each)} {basis}", soft_wrap=True, markup=False, highlight=False, style="dim")
     if found:
         screen.print()
 

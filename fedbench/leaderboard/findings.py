@@ -28,8 +28,8 @@ class Finding:
     """A sentence.
 
     Attributes:
-        text: what was found. claim: the same without numbers; empty where it is nothing but a number. basis: by
-            which test, on how many runs. runs: their ids.
+        text: what was found, to be quoted. claim: the same without numbers; empty where it is nothing but a number.
+            basis: by which test. runs: ids of those that it rests on. detail: its numbers, board by board.
         counter: what speaks against it; None where nothing does.
     """
 
@@ -37,6 +37,7 @@ class Finding:
     claim: str
     basis: str
     runs: Sequence[str]
+    detail: str | None = None
     counter: str | None = None
 
 
@@ -75,20 +76,22 @@ def _poor(database: Database, panels: Sequence[Panel]) -> dict[str, str]:
 
 
 def _strongest(panels: Sequence[Panel], poor: Mapping[str, str]) -> Iterator[Finding]:
-    """Who needs the fewest clients on each recommender."""
-    for model, own in _by_model(panels).items():
-        clauses, claims, runs, against = [], [], list[str](), list[str]()
-        for panel in own:
-            first = next((row for row in panel.ranking if row.rank is not None), None)
-            if first is None or not first.reached:
+    """Who needs the fewest clients on each recommender; first the recommender on which that is the smallest share."""
+    firsts = [(panel, row) for panel in panels if (row := _first(panel)) and row.reached]
+    firsts.sort(key=lambda each: each[1].mean_dose)
+    for model in dict.fromkeys(panel.model for panel, _ in firsts):
+        clauses, details, claims = list[str](), [], []
+        runs, against = list[str](), list[str]()
+        for panel, first in firsts:
+            if panel.model != model:
                 continue
             others = [row.attack for row in panel.ranking if row.rank is not None and row is not first]
             near = [name for name in others if not _apart(panel, first.attack, name)]
-            clients = max(1, round(first.mean_dose * panel.users))
-            clauses.append(
-                f"{first.attack} on {panel.dataset} ({mean_dose(first)}, {clients} of {panel.users:,}; told apart from"
-                f" {len(others) - len(near)} of {len(others)} others)"
-            )
+            clients = f"{max(1, round(first.mean_dose * panel.users))}{' malicious clients' * (not clauses)}"
+            least = "at least " * (first.reached < 1)
+            clauses.append(f"{least}{clients} of {panel.users:,} on {panel.dataset} ({first.attack})")
+            apart = f"told apart from {len(others) - len(near)} of {count(len(others), 'other')}"
+            details.append(f"on {panel.dataset} {mean_dose(first)}, {apart}")
             claims.append(f"{panel.name}: {first.attack} is first")
             runs += first.runs
             against += [f"{_listed(near)} on {panel.dataset} not told apart from it"] if 0 < len(near) <= 4 else []
@@ -99,14 +102,18 @@ def _strongest(panels: Sequence[Panel], poor: Mapping[str, str]) -> Iterator[Fin
                 against.append(
                     f"the rising response of {first.attack} does not reach half on {lost} of {panel.dataset}"
                 )
-        if clauses:
-            yield Finding(
-                f"Half of the users of {model} are reached with the fewest malicious clients by {_listed(clauses)}.",
-                "; ".join(claims),
-                f"geometric mean over seeds; {_basis(own)}",
-                runs,
-                "; ".join(against) or None,
-            )
+        yield Finding(
+            f"Half of the users of {model} are reached with {_listed(clauses)}, the fewest of all ranked attacks.",
+            "; ".join(claims),
+            f"geometric mean over seeds; {_basis([panel for panel, _ in firsts if panel.model == model])}",
+            runs,
+            f"{'; '.join(details)}.",
+            "; ".join(against) or None,
+        )
+
+
+def _first(panel: Panel) -> DoseRow | None:
+    return next((row for row in panel.ranking if row.rank is not None), None)
 
 
 def _turned(panels: Sequence[Panel]) -> Iterator[Finding]:
@@ -129,12 +136,13 @@ def _turned(panels: Sequence[Panel]) -> Iterator[Finding]:
     _, a, b, x, y = best
     rows = {panel.name: {row.attack: row for row in panel.ranking} for panel in (a, b)}
     yield Finding(
-        f"Which attack is stronger depends on the recommender: on {a.dataset} {x} needs fewer clients than {y} with {a.model}"
-        f" ({rows[a.name][x].half} against {rows[a.name][y].half}), and more with {b.model} ({rows[b.name][x].half} against"
-        f" {rows[b.name][y].half}); {count(len(turned), 'pair')} of attacks are turned round like this.",
+        f"Which attack is stronger depends on the recommender: on {a.dataset}, {x} needs fewer clients than {y} with"
+        f" {a.model} and more with {b.model}.",
         f"the order of attacks turns round between {a.model} and {b.model}",
         f"both told apart, by paired t tests over seeds with Holm's correction ({a.name}, {b.name})",
         [run for panel in (a, b) for name in (x, y) for run in rows[panel.name][name].runs],
+        f"{rows[a.name][x].half} against {rows[a.name][y].half} with {a.model}, {rows[b.name][x].half} against"
+        f" {rows[b.name][y].half} with {b.model}; {count(len(turned), 'pair')} of attacks are turned round like this.",
     )
 
 
@@ -153,6 +161,10 @@ def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
     )
     last, _ = most.ladder[-1]
     counts = [f"{len(never[name])} of {len(rows)} on {name}" for name, rows in ranked.items() if rows]
+    cases: list[str] = []
+    for model, own in _by_model(panels).items():
+        few, ran = (sum(len(rows[panel.name]) for panel in own) for rows in (never, ranked))
+        cases += [f"{few} of {ran}{' ranked attacks' * (not cases)} on {model}"] * (ran > 0)
     against = [
         f"{row.attack} on {name} is above half at {percent(dose)} % and falls back"
         for name, own in never.items()
@@ -167,11 +179,11 @@ def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
         )
     names = sorted(row.attack for row in never[most.name])
     yield Finding(
-        f"Up to {percent(last)} % malicious clients, the rising response of attacks stays below half of the users:"
-        f" {_listed(counts)} ({_listed(names)} on {most.name}).",
+        f"With up to {percent(last)} % malicious clients, {_listed(cases)} do not reach half of the users for good.",
         f"{most.name}: {_listed(names)} never reach half",
-        f"median over {_seeds(panels)} of the half-exposure dose; no test",
+        f"median over {_seeds(panels)} of the half-exposure dose, at which the rising response is half; no test",
         [run for own in never.values() for row in own for run in row.runs],
+        f"{_listed(counts)} ({_listed(names)} on {most.name}).",
         "; ".join(against) or None,
     )
 
@@ -201,7 +213,6 @@ def _knowing(panels: Sequence[Panel]) -> Iterator[Finding]:
         f"{knowing.attack} ({knowing.knowledge}) {knowing.half} against {blind.attack} {blind.half} on {panel.name}"
         for panel, blind, knowing, _ in told
     ]
-    head = f"needs significantly fewer clients than the best without on {len(better)} of {count(len(told), 'board')}"
     lacking = sorted(
         f"{row.attack} on {panel.name}"
         for panel, *_ in told
@@ -209,18 +220,20 @@ def _knowing(panels: Sequence[Panel]) -> Iterator[Finding]:
         if not row.rank and row.knowledge != "none"
     )
     yield Finding(
-        f"Where attacks that know more than their own clients see reach half of the users, the best of them {head}:"
-        f" {'; '.join(words)}.",
+        "The best attack that knows more than its own clients see needs significantly fewer clients than the best of the"
+        f" others on {len(better)} of {count(len(told), 'board')}.",
         f"prior knowledge is told to help on {_listed(better) if better else 'no board'}",
-        "paired t tests over seeds with Holm's correction, on each board",
+        "paired t tests over seeds with Holm's correction, on each board where one that knows more reaches half of the users",
         [run for _, blind, knowing, _ in told for row in (blind, knowing) for run in row.runs],
+        f"{'; '.join(words)}.",
         f"not ranked for want of seeds: {_listed(lacking)}" if lacking else None,
     )
 
 
 def _cheapest(prices: Sequence[PriceRow], h: int) -> Iterator[Finding]:
     """By how much defenses that cost little raise the price of every attack that they met."""
-    clauses, claims, runs, counters = [], [], list[str](), []
+    clauses, details, claims = list[str](), [], []
+    runs, counters = list[str](), []
     for name in dict.fromkeys(row.panel for row in prices):
         own = [row for row in prices if row.panel == name and row.hr_loss is not None]
         cheap = [row for row in own if row.hr_loss_most is not None and row.hr_loss_most < CHEAP]
@@ -228,9 +241,11 @@ def _cheapest(prices: Sequence[PriceRow], h: int) -> Iterator[Finding]:
             continue
         best = max(cheap, key=lambda row: (row.worst[1].order, row.defense))
         dear = max(own, key=lambda row: (row.worst[1].order, row.defense))
-        clauses.append(
-            f"on {name} {best.defense} raises it {best.worst[1]} times ({best.worst[0]}, of"
-            f" {count(len(best.factors), 'attack')}; {count(best.seeds, 'seed')}, {count(len(cheap), 'defense')})"
+        needs = "its worst attack needs " * (not clauses)
+        clauses.append(f"{best.defense} on {name} ({needs}{best.worst[1]} times{' the clients' * (not clauses)})")
+        details.append(
+            f"on {name} against {best.worst[0]}, of {count(len(best.factors), 'attack')}, {count(best.seeds, 'seed')},"
+            f" {count(len(cheap), 'defense')} at that cost"
         )
         claims.append(f"{name}: {best.defense}")
         runs += best.runs
@@ -243,11 +258,11 @@ def _cheapest(prices: Sequence[PriceRow], h: int) -> Iterator[Finding]:
             counters.append(f"{dear.defense} raises it {dear.worst[1]} times on {name}, at {cost} points")
     if clauses:
         yield Finding(
-            f"Of the defenses that cost less than {CHEAP:g} point of HR@{h}, whichever seed is left out, the one that raises"
-            f" the price of its worst attack most: {'; '.join(clauses)}.",
+            f"At less than {CHEAP:g} point of HR@{h}, the defense that makes attacks dearest is {_listed(clauses)}.",
             f"best cheap defense: {'; '.join(claims)}",
-            "median over seeds of dose under the defense / dose without; no test",
+            "median over seeds of dose under the defense / dose without, the cost whichever seed is left out; no test",
             runs,
+            f"{'; '.join(details)}.",
             "; ".join(counters) or None,
         )
 
@@ -260,12 +275,12 @@ def _resolved(panels: Sequence[Panel]) -> Iterator[Finding]:
     apart, pairs = sum(panel.apart for panel in panels), sum(panel.pairs for panel in panels)
     each = [f"{panel.name} {panel.told} of {panel.far} ({_seeds([panel])})" for panel in panels if panel.far]
     yield Finding(
-        f"Of the pairs of attacks whose doses differ {APART:g} times or more, {told} of {far} are told apart"
-        + (f": {_listed(each)}" if each else "")
-        + f"; of all pairs {apart} of {pairs}.",
+        f"Of the pairs of attacks whose doses differ {APART:g} times or more, {told} of {far} are told apart; of all pairs"
+        f" {apart} of {pairs}.",
         "",
         "paired t tests of the logarithms of doses over seeds, Holm's correction over all pairs of a board, 5 %",
         [run for panel in panels for row in panel.ranking for run in row.runs],
+        f"{_listed(each)}." if each else None,
     )
 
 

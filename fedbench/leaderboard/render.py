@@ -26,9 +26,15 @@ def headline(board: Board) -> str:
 
 
 def finding_line(found: Finding) -> str:
-    """A finding as an item of a Markdown list, with its counter-example and its basis."""
-    against = f" But {escape(found.counter)}." if found.counter else ""
-    return f"- {escape(found.text)}{against} ({escape(found.basis)}; {count(len(found.runs), 'run')})"
+    """A finding as an item of a Markdown list; below it its numbers, its counter-example and its basis."""
+    basis = f"({found.basis}; {count(len(found.runs), 'run')})"
+    return f"- **{escape(found.text)}**<br>{escape(f'{beside(found)} {basis}'.strip())}"
+
+
+def beside(found: Finding) -> str:
+    """What is to be read with a finding: its numbers, and what speaks against it; empty where there is neither."""
+    against = f"But {found.counter}." if found.counter else ""
+    return " ".join(filter(None, (found.detail, against)))
 
 
 def markdown(board: Board) -> str:

@@ -291,8 +291,12 @@ def test_findings_come_first_and_lead_to_their_runs_and_command(doses: Any) -> N
     assert first.text == "On mf pieck-uea needs the fewest clients."
     assert first.location["y"] < browser.find_element(By.ID, "doses").location["y"]
     assert HOSTILE in browser.find_element(By.ID, "findings").text
+    assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#findings .detail")] == [
+        f"0.3 % of 900, {HOSTILE} more."
+    ]
     browser.find_element(By.CSS_SELECTOR, "#findings .runs").send_keys(Keys.ENTER)
     assert len(names(browser, "runs")) == 2
+    assert f"0.3 % of 900, {HOSTILE} more." in browser.find_element(By.ID, "details").text
     assert "fedbench leaderboard" in browser.find_element(By.CSS_SELECTOR, "#details .command").text
     assert "open=finding" in browser.current_url
 

@@ -154,9 +154,10 @@ def test_findings_are_in_the_document_as_text_and_lead_to_their_runs(database: D
     reader = Reader()
     reader.feed(page_html(shown))
     assert first["text"] in reader.text
+    assert first["detail"] in reader.text
     assert "But " in reader.text
     assert HOSTILE not in page_html(shown)
-    assert reader.text.count(HOSTILE) == 1, "the second finding is about it"
+    assert reader.text.count(HOSTILE) == 3, "in the numbers of both findings, and in the second"
 
 
 def test_a_page_without_findings_and_doses_has_no_place_for_them(database: Database) -> None:

@@ -70,9 +70,10 @@ def _findings(found: Sequence[Mapping[str, Any]]) -> str:
     """The first finding, and the others, which a phone shows on demand; they are there without a script, too."""
     items = []
     for place, each in enumerate(found):
+        detail = f'<p class="detail">{html.escape(each["detail"])}</p>' if each["detail"] else ""
         counter = f'<p class="counter">But {html.escape(each["counter"])}</p>' if each["counter"] else ""
         basis = f'<p class="basis" data-finding="{place}">{html.escape(each["basis"])}</p>'
-        items.append(f'<p class="claim">{html.escape(each["text"])}</p>{counter}{basis}')
+        items.append(f'<p class="claim">{html.escape(each["text"])}</p>{detail}{counter}{basis}')
     if not items:
         return ""
     more = "".join(f"<li>{text}</li>" for text in items[1:])

@@ -73,7 +73,7 @@ function resolve(where) {
       const found = DATA.findings[Number(parts[0])];
       return found && {
         kind: "Finding", title: found.text,
-        content: [el("p", { class: "hint" }, found.basis), found.counter && el("p", {}, `But ${found.counter}`), source({}), runTable(DATA.lists[found.runs])],
+        content: [found.detail && el("p", {}, found.detail), el("p", { class: "hint" }, found.basis), found.counter && el("p", {}, `But ${found.counter}`), source({}), runTable(DATA.lists[found.runs])],
       };
     }
     default: return undefined;

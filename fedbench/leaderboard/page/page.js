@@ -122,6 +122,8 @@ function start() {
     const runs = DATA.lists[DATA.findings[place].runs].length;
     basis.append(" ", el("button", { type: "button", class: "runs", "aria-haspopup": "dialog", onclick: () => show(address("finding", place)) }, plural(runs, "run")));
   }
+  // The numbers of all but the first are where their runs are.
+  for (const each of document.querySelectorAll("#more .detail")) each.remove();
   if (narrow()) document.getElementById("more")?.removeAttribute("open");
   const tabs = shownTracks().map((name) => [name, document.getElementById(`tab-${name}`)]);
   tabs.forEach(([name, tab], at) => {

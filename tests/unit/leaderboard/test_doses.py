@@ -267,7 +267,11 @@ def test_over_several_boards_the_doses_are_averaged(tmp_path: Path) -> None:
     board = make_board(found)
     assert board.sheets[0].title == "Attacks by half-exposure dose, without a defense"
     (turned,) = [each for each in board.findings if "depends on the recommender" in each.text]
-    assert "1 pair of attacks" in turned.text
+    assert turned.text == (
+        "Which attack is stronger depends on the recommender: on longtail-small, pieck-uea needs fewer clients than pieck-ipe"
+        " with mf and more with ncf."
+    )
+    assert "1 pair of attacks" in turned.detail
     assert turned.runs
 
 
@@ -296,7 +300,10 @@ def test_a_defense_raises_the_price(tmp_path: Path) -> None:
     board = make_board(found)
     assert "Prices on longtail-small mf" in [sheet.title for sheet in board.sheets]
     assert board.data["prices"][0]["defense"] == "norm-bound"
-    assert any("norm-bound raises it" in each.text for each in board.findings)
+    assert (
+        "At less than 1 point of HR@10, the defense that makes attacks dearest is norm-bound on longtail-small mf"
+        " (its worst attack needs >=3.4 times the clients)."
+    ) in [each.text for each in board.findings]
 
 
 @pytest.mark.parametrize(("first", "rest", "cheap"), [(0.1, 1.05, False), (0.9, 0.95, True), (1.5, 0.9, True)])
@@ -308,7 +315,7 @@ def test_a_defense_is_cheap_whichever_seed_is_left_out(tmp_path: Path, first: fl
     losses = [first, *[rest] * 7]
     assert row.hr_loss == pytest.approx(sum(losses) / 8)
     assert row.hr_loss_most == pytest.approx(max((sum(losses) - each) / 7 for each in losses))
-    assert any("median raises it" in each.text for each in make_board(found).findings) == cheap
+    assert any("makes attacks dearest is median" in each.text for each in make_board(found).findings) == cheap
 
 
 def test_few_attacks_at_many_doses_do_not_outweigh_all_at_a_few(tmp_path: Path) -> None:
@@ -335,16 +342,21 @@ def test_the_order_by_another_statistic_is_counted(doses: Database) -> None:
 def test_findings_name_who_is_first_and_what_was_told_apart(doses: Database) -> None:
     found = make_board(doses).findings
     assert found[0].text == (
-        "Half of the users of mf are reached with the fewest malicious clients by pieck-uea on longtail-small"
-        " (1.1 %, 11 of 1,000; told apart from 3 of 3 others)."
+        "Half of the users of mf are reached with 11 malicious clients of 1,000 on longtail-small (pieck-uea), the fewest of"
+        " all ranked attacks."
     )
+    assert found[0].detail == "on longtail-small 1.1 %, told apart from 3 of 3 others."
     assert found[0].claim == "longtail-small mf: pieck-uea is first"
     assert found[0].counter is None
     assert len(found[0].runs) == 32
-    (never,) = [each for each in found if "stays below half of the users" in each.text]
-    assert "2 of 4 on longtail-small mf (a-ra and random on longtail-small mf)" in never.text
+    (never,) = [each for each in found if "do not reach" in each.text]
+    assert never.text == (
+        "With up to 10 % malicious clients, 2 of 4 ranked attacks on mf do not reach half of the users for good."
+    )
+    assert never.detail == "2 of 4 on longtail-small mf (a-ra and random on longtail-small mf)."
     assert never.counter is None
-    assert "4 of 4 are told apart: longtail-small mf 4 of 4 (8 seeds); of all pairs 5 of 6" in found[-1].text
+    assert found[-1].text.endswith("4 of 4 are told apart; of all pairs 5 of 6.")
+    assert found[-1].detail == "longtail-small mf 4 of 4 (8 seeds)."
     assert all(each.basis and each.runs for each in found)
 
 
@@ -352,8 +364,8 @@ def test_what_is_above_half_and_falls_back_is_said(tmp_path: Path) -> None:
     """At 5 % on six seeds of eight, so in the median; 80 and 10 are pooled, which is 45 at both."""
     back = [*runs("a-ra", {0.01: 0.0, 0.02: 0.0, 0.05: 0.8, 0.1: 0.1}, range(6)), *runs("a-ra", WEAK, range(6, 8))]
     found = database(tmp_path, [*clean(), *runs("pieck-uea", STRONG), *back, *runs("random", WEAK)])
-    (never,) = [each for each in make_board(found).findings if "stays below half of the users" in each.text]
-    assert "2 of 3 on longtail-small mf (a-ra and random on longtail-small mf)" in never.text
+    (never,) = [each for each in make_board(found).findings if "do not reach" in each.text]
+    assert never.detail == "2 of 3 on longtail-small mf (a-ra and random on longtail-small mf)."
     assert never.counter == "a-ra on longtail-small mf is above half at 5 % and falls back"
 
 
