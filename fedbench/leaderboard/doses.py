@@ -6,7 +6,7 @@ A dose is a share of malicious clients, malicious clients / genuine users. Expos
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ class Dose:
 
     Attributes:
         share: of malicious clients. bound: ``"<="``: the smallest dose that was run does it already; ``">"``: the largest
-            does not; empty where it lies between two doses.
+            does not; empty where it lies between two doses. Of means, see :func:`mean_bound`.
     """
 
     share: float
@@ -127,6 +127,18 @@ def median_dose(doses: Sequence[Dose]) -> DoseEstimate:
     first, last = round(interval.low), round(interval.high)
     inside = stats.binom.cdf(last - 1, n, 0.5) - stats.binom.cdf(first - 1, n, 0.5)
     return DoseEstimate(middle, ordered[first - 1], ordered[last - 1], round(100 * float(inside), 2), n)
+
+
+def mean_bound(doses: Iterable[Dose]) -> str:
+    """What the mean of ``doses`` is, in which a bound counts as the dose that it names.
+
+    Empty: the mean. ``<=``: at most so much, some being the smallest dose that was run; ``>=``: at least, some being beyond
+    the largest; ``>``: all are; ``~``: some are this, some that, and nothing is known of it.
+    """
+    bounds = {dose.bound for dose in doses}
+    if ">" in bounds:
+        return ">" if len(bounds) == 1 else "~" if "<=" in bounds else ">="
+    return "<=" if "<=" in bounds else ""
 
 
 def logarithms(doses: Mapping[int, Dose]) -> dict[int, float]:

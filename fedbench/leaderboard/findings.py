@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.dose_curves import PER_SEED
@@ -46,12 +47,12 @@ def findings(database: Database) -> list[Finding]:
     panels, prices = dose_panels(database), rank_prices(database)
     return [
         *_strongest(panels, _poor(database, panels)),
-        *_turned(panels),
         *_never(panels),
-        *_knowing(panels),
+        *_turned(panels),
         *_cheapest(prices, hit_cut(database.k)),
-        *_resolved(panels),
+        *_knowing(panels),
         *_untargeted(database),
+        *_resolved(panels),
     ]
 
 
@@ -76,36 +77,35 @@ def _poor(database: Database, panels: Sequence[Panel]) -> dict[str, str]:
 
 
 def _strongest(panels: Sequence[Panel], poor: Mapping[str, str]) -> Iterator[Finding]:
-    """Who needs the fewest clients on each recommender; first the recommender on which that is the smallest share."""
-    firsts = [(panel, row) for panel in panels if (row := _first(panel)) and row.reached]
-    firsts.sort(key=lambda each: each[1].mean_dose)
-    for model in dict.fromkeys(panel.model for panel, _ in firsts):
+    """How few clients it takes on each recommender; first the recommender on which that is the smallest share.
+
+    Of each panel it names the attack with the smallest mean dose, by which they are ranked, and the median of its seeds.
+    """
+    firsts = [(panel, row, row.half) for panel in panels if (row := _first(panel)) and row.half]
+    firsts = [each for each in firsts if each[2].median.bound != ">"]
+    firsts.sort(key=lambda each: (each[2].median.share, each[1].mean_dose))
+    for model in dict.fromkeys(panel.model for panel, *_ in firsts):
         clauses, details, claims = list[str](), [], []
         runs, against = list[str](), list[str]()
-        for panel, first in firsts:
-            if panel.model != model:
-                continue
-            others = [row.attack for row in panel.ranking if row.rank is not None and row is not first]
-            near = [name for name in others if not _apart(panel, first.attack, name)]
-            clients = f"{max(1, round(first.mean_dose * panel.users))}{' malicious clients' * (not clauses)}"
-            least = "at least " * (first.reached < 1)
-            clauses.append(f"{least}{clients} of {panel.users:,} on {panel.dataset} ({first.attack})")
-            apart = f"told apart from {len(others) - len(near)} of {count(len(others), 'other')}"
-            details.append(f"on {panel.dataset} {mean_dose(first)}, {apart}")
+        own = [each for each in firsts if each[0].model == model]
+        for panel, first, half in own:
+            clients = max(1, round(half.median.share * panel.users))
+            most = "at most " * (half.median.bound == "<=" and clients > 1)
+            beside = f"{clients:,} beside {panel.users:,}"
+            if not clauses:
+                beside = f"{count(clients, 'malicious client')} beside {panel.users:,} users"
+            clauses.append(f"{most}{beside} on {panel.dataset} ({first.attack})")
+            details.append(f"on {panel.dataset} {half}, mean {mean_dose(first)}")
             claims.append(f"{panel.name}: {first.attack} is first")
             runs += first.runs
-            against += [f"{_listed(near)} on {panel.dataset} not told apart from it"] if 0 < len(near) <= 4 else []
+            against += _against(panel, first)
             against += [poor[panel.name]] if panel.name in poor else []
-            if first.reached < 1 and first.curve is not None:
-                seeds = len(first.curve.seeds)
-                lost = f"{round((1 - first.reached) * seeds)} of {count(seeds, 'seed')}"
-                against.append(
-                    f"the rising response of {first.attack} does not reach half on {lost} of {panel.dataset}"
-                )
+        least = not any(_beats(panel, row.attack, first.attack) for panel, first, _ in own for row in panel.ranking)
         yield Finding(
-            f"Half of the users of {model} are reached with {_listed(clauses)}, the fewest of all ranked attacks.",
+            f"Without a defense, {_listed(clauses)} show an item to half of the users of {model}"
+            + ("; no ranked attack needs significantly fewer." if least else "."),
             "; ".join(claims),
-            f"geometric mean over seeds; {_basis([panel for panel, _ in firsts if panel.model == model])}",
+            f"median over seeds, ranks by the mean; {_basis([panel for panel, *_ in own])}",
             runs,
             f"{'; '.join(details)}.",
             "; ".join(against) or None,
@@ -116,38 +116,59 @@ def _first(panel: Panel) -> DoseRow | None:
     return next((row for row in panel.ranking if row.rank is not None), None)
 
 
+def _against(panel: Panel, first: DoseRow) -> Iterator[str]:
+    """What speaks against the first of a panel."""
+    others = [row.attack for row in panel.ranking if row.rank is not None and row is not first]
+    near = [name for name in others if not _apart(panel, first.attack, name)]
+    if near:
+        named = f" ({_listed(near)})" if len(near) <= 4 else ""
+        noun = "is" if len(near) == 1 else "are"
+        yield f"{len(near)} of {count(len(others), 'other')}{named} on {panel.dataset} {noun} not told apart from it"
+    unranked = [row for row in panel.ranking if row.rank is None and row.mean_dose < first.mean_dose]
+    if unranked:
+        named = _listed([f"{row.attack} ({mean_dose(row)} in the mean)" for row in unranked])
+        yield f"{named} on {panel.dataset} without a rank for want of seeds"
+    if first.reached < 1 and first.curve is not None:
+        seeds = len(first.curve.seeds)
+        lost = f"{round((1 - first.reached) * seeds)} of {count(seeds, 'seed')}"
+        yield f"on {lost} of {panel.dataset} {first.attack} does not hold half of the users"
+
+
 def _turned(panels: Sequence[Panel]) -> Iterator[Finding]:
     """Two attacks that stand significantly one way on one model and the other way on another, same data: the widest turn."""
     best: tuple[float, Panel, Panel, str, str] | None = None
-    turned = set()
-    for a in panels:
-        for b in panels:
-            if a.name >= b.name or a.dataset != b.dataset or a.model == b.model:
-                continue
-            for one, other in a.ranking.separation.pairs:
-                for x, y in ((one, other), (other, one)):
-                    if _beats(a, x, y) and _beats(b, y, x):
-                        turned.add(frozenset((x, y)))
-                        wide = _ratio(a, y, x) * _ratio(b, x, y)
-                        if best is None or wide > best[0]:
-                            best = (wide, a, b, x, y)
+    turned = compared = 0
+    for a, b in combinations(sorted(panels, key=lambda panel: panel.name), 2):
+        if a.dataset != b.dataset or a.model == b.model:
+            continue
+        both = {frozenset(pair) for pair in b.ranking.separation.pairs}
+        for one, other in a.ranking.separation.pairs:
+            compared += frozenset((one, other)) in both
+            for x, y in ((one, other), (other, one)):
+                if _beats(a, x, y) and _beats(b, y, x):
+                    turned += 1
+                    wide = _ratio(a, y, x) * _ratio(b, x, y)
+                    if best is None or wide > best[0]:
+                        best = (wide, a, b, x, y)
     if best is None:
         return
     _, a, b, x, y = best
     rows = {panel.name: {row.attack: row for row in panel.ranking} for panel in (a, b)}
     yield Finding(
-        f"Which attack is stronger depends on the recommender: on {a.dataset}, {x} needs fewer clients than {y} with"
-        f" {a.model} and more with {b.model}.",
+        f"Which of two attacks needs fewer clients can depend on the recommender: on {a.dataset}, {x} needs significantly"
+        f" fewer than {y} with {a.model} and significantly more with {b.model}.",
         f"the order of attacks turns round between {a.model} and {b.model}",
-        f"both told apart, by paired t tests over seeds with Holm's correction ({a.name}, {b.name})",
+        f"both by paired t tests over seeds with Holm's correction ({a.name}, {b.name})",
         [run for panel in (a, b) for name in (x, y) for run in rows[panel.name][name].runs],
         f"{rows[a.name][x].half} against {rows[a.name][y].half} with {a.model}, {rows[b.name][x].half} against"
-        f" {rows[b.name][y].half} with {b.model}; {count(len(turned), 'pair')} of attacks are turned round like this.",
+        f" {rows[b.name][y].half} with {b.model}.",
+        f"of {compared} pairs of attacks that are ranked with two recommenders on the same data {turned}"
+        f" {'is' if turned == 1 else 'are'} turned round like this",
     )
 
 
 def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
-    """How many ranked attacks do not reach half of the users at the largest dose."""
+    """How many ranked attacks do not hold half of the users at the largest dose, in the median of their seeds."""
     ranked = {panel.name: [row for row in panel.ranking if row.rank is not None] for panel in panels}
     never = {
         name: [row for row in rows if row.half is not None and row.half.median.bound == ">"]
@@ -164,24 +185,27 @@ def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
     cases: list[str] = []
     for model, own in _by_model(panels).items():
         few, ran = (sum(len(rows[panel.name]) for panel in own) for rows in (never, ranked))
-        cases += [f"{few} of {ran}{' ranked attacks' * (not cases)} on {model}"] * (ran > 0)
+        cases += [f"{few} of {ran}{' attacks' * (not cases)} on {model}"] * (ran > 0)
     against = [
         f"{row.attack} on {name} is above half at {percent(dose)} % and falls back"
         for name, own in never.items()
         for row in own
         if (dose := _half_at(row)) is not None
     ]
-    swing = max((row for own in never.values() for row in own), key=lambda row: row.peak - row.area.mean)
+    at, swing = max(
+        ((name, row) for name, own in never.items() for row in own), key=lambda each: each[1].peak - each[1].area.mean
+    )
     if swing.peak - swing.area.mean > 20:
         against.append(
-            f"{swing.attack} reaches more for a while: {number(swing.peak)} % at its highest in the mean over doses,"
+            f"{swing.attack} on {at} reaches more for a while: {number(swing.peak)} % at its highest in the mean over doses,"
             f" {number(swing.area.mean)} % over the last quarter of training"
         )
     names = sorted(row.attack for row in never[most.name])
     yield Finding(
-        f"With up to {percent(last)} % malicious clients, {_listed(cases)} do not reach half of the users for good.",
+        f"At {percent(last)} % malicious clients, {_listed(cases)}, counted once for each dataset, hold fewer than half of"
+        " the users.",
         f"{most.name}: {_listed(names)} never reach half",
-        f"median over {_seeds(panels)} of the half-exposure dose, at which the rising response is half; no test",
+        f"median over {_seeds(panels)}, last quarter of training, attacks with a rank; no test",
         [run for own in never.values() for row in own for run in row.runs],
         f"{_listed(counts)} ({_listed(names)} on {most.name}).",
         "; ".join(against) or None,
@@ -205,26 +229,28 @@ def _knowing(panels: Sequence[Panel]) -> Iterator[Finding]:
         knowing = next((row for row in ranked if row.knowledge != "none"), None)
         if blind is None or knowing is None or not knowing.reached:
             continue
-        told.append((panel, blind, knowing, _beats(panel, knowing.attack, blind.attack)))
+        told.append((panel, blind, knowing))
     if not told:
         return
-    better = sorted(panel.name for panel, *_, won in told if won)
+    better = sorted(panel.name for panel, blind, knowing in told if _beats(panel, knowing.attack, blind.attack))
+    worse = sum(_beats(panel, blind.attack, knowing.attack) for panel, blind, knowing in told)
     words = [
         f"{knowing.attack} ({knowing.knowledge}) {knowing.half} against {blind.attack} {blind.half} on {panel.name}"
-        for panel, blind, knowing, _ in told
+        for panel, blind, knowing in told
     ]
     lacking = sorted(
-        f"{row.attack} on {panel.name}"
+        f"{row.attack} ({row.half}) on {panel.name}"
         for panel, *_ in told
         for row in panel.ranking
         if not row.rank and row.knowledge != "none"
     )
     yield Finding(
-        "The best attack that knows more than its own clients see needs significantly fewer clients than the best of the"
-        f" others on {len(better)} of {count(len(told), 'board')}.",
+        "The best ranked attack that knows more than its own clients see needs significantly fewer clients than the best of"
+        f" the others on {len(better)} of {count(len(told), 'board')}, and significantly more on {worse}.",
         f"prior knowledge is told to help on {_listed(better) if better else 'no board'}",
-        "paired t tests over seeds with Holm's correction, on each board where one that knows more reaches half of the users",
-        [run for _, blind, knowing, _ in told for row in (blind, knowing) for run in row.runs],
+        "paired t tests over seeds with Holm's correction, on each board where one that knows more reaches half of the users"
+        " on some seed",
+        [run for _, blind, knowing in told for row in (blind, knowing) for run in row.runs],
         f"{'; '.join(words)}.",
         f"not ranked for want of seeds: {_listed(lacking)}" if lacking else None,
     )
@@ -241,24 +267,27 @@ def _cheapest(prices: Sequence[PriceRow], h: int) -> Iterator[Finding]:
             continue
         best = max(cheap, key=lambda row: (row.worst[1].order, row.defense))
         dear = max(own, key=lambda row: (row.worst[1].order, row.defense))
-        needs = "its worst attack needs " * (not clauses)
-        clauses.append(f"{best.defense} on {name} ({needs}{best.worst[1]} times{' the clients' * (not clauses)})")
+        clients = "" if clauses else " the clients"
+        clauses.append(f"{best.defense} makes {best.worst[0]} need {best.worst[1]} times{clients} on {name}")
         details.append(
-            f"on {name} against {best.worst[0]}, of {count(len(best.factors), 'attack')}, {count(best.seeds, 'seed')},"
-            f" {count(len(cheap), 'defense')} at that cost"
+            f"{name}: {count(len(cheap), 'defense')} at that cost, {count(len(best.factors), 'attack')},"
+            f" {count(best.seeds, 'seed')}"
         )
         claims.append(f"{name}: {best.defense}")
         runs += best.runs
-        if best.worst_adaptive is not None and best.worst_adaptive[1].order < best.worst[1].order:
+        if best.worst_adaptive is None:
+            counters.append(f"no attack that knows {best.defense} was run at several doses on {name}")
+        elif best.worst_adaptive[1].order < best.worst[1].order:
             counters.append(
                 f"an attack that knows {best.defense} needs {best.worst_adaptive[1]} times as many on {name}"
             )
-        elif dear.worst[1].order > best.worst[1].order:
-            cost = number(dear.hr_loss, signed=True)
-            counters.append(f"{dear.defense} raises it {dear.worst[1]} times on {name}, at {cost} points")
+        if dear.worst[1].order > best.worst[1].order:
+            counters.append(
+                f"{dear.defense} makes it {dear.worst[1]} times on {name}, and costs {number(dear.hr_loss)} points"
+            )
     if clauses:
         yield Finding(
-            f"At less than {CHEAP:g} point of HR@{h}, the defense that makes attacks dearest is {_listed(clauses)}.",
+            f"At less than {CHEAP:g} point of HR@{h}, {_listed(clauses)}.",
             f"best cheap defense: {'; '.join(claims)}",
             "median over seeds of dose under the defense / dose without, the cost whichever seed is left out; no test",
             runs,
@@ -274,13 +303,15 @@ def _resolved(panels: Sequence[Panel]) -> Iterator[Finding]:
     told, far = sum(panel.told for panel in panels), sum(panel.far for panel in panels)
     apart, pairs = sum(panel.apart for panel in panels), sum(panel.pairs for panel in panels)
     each = [f"{panel.name} {panel.told} of {panel.far} ({_seeds([panel])})" for panel in panels if panel.far]
+    none = [f"{panel.name} ({panel.pairs})" for panel in panels if panel.pairs and not panel.apart]
     yield Finding(
-        f"Of the pairs of attacks whose doses differ {APART:g} times or more, {told} of {far} are told apart; of all pairs"
-        f" {apart} of {pairs}.",
+        f"Counted on each board, {apart} of {pairs} pairs of attacks are told apart by the clients that they need; of those"
+        f" whose doses differ {APART:g} times or more, {told} of {far}.",
         "",
-        "paired t tests of the logarithms of doses over seeds, Holm's correction over all pairs of a board, 5 %",
+        "paired t tests of log doses over seeds, Holm's correction on each board, 5 %",
         [run for panel in panels for row in panel.ranking for run in row.runs],
-        f"{_listed(each)}." if each else None,
+        f"{APART:g} times or more: {_listed(each)}." if each else None,
+        f"no pair is on {_listed(none)}" if none else None,
     )
 
 
@@ -293,11 +324,12 @@ def _untargeted(database: Database) -> Iterator[Finding]:
         return
     h = hit_cut(database.k)
     yield Finding(
-        f"Of {len(ranked)} untargeted attacks, {first.attack} takes the most of HR@{h}: {number(first.loss.mean)} % of it;"
-        f" {first.beats} are told apart from it.",
+        f"Of {len(ranked)} untargeted attacks, {first.attack} takes the most of HR@{h}: {number(first.loss.mean)} % of it.",
         f"untargeted: {first.attack} is first",
-        f"paired t tests over seeds, Holm's correction; {count(len(first.runs), 'run')} of it",
+        "mean over scenarios; paired t tests over seeds, Holm's correction",
         first.runs,
+        None,
+        f"told apart from it {'is' if first.beats == 1 else 'are'} {first.beats} of the {len(ranked) - 1} others",
     )
 
 
@@ -310,7 +342,7 @@ def _by_model(panels: Sequence[Panel]) -> dict[str, list[Panel]]:
 
 def _basis(panels: Sequence[Panel]) -> str:
     over = _seeds(panels)
-    return f"paired t tests of the logarithms of doses over {over}, Holm's correction over all pairs of a board, 5 %"
+    return f"paired t tests of log doses over {over}, Holm's correction on each board, 5 %"
 
 
 def _seeds(panels: Sequence[Panel]) -> str:

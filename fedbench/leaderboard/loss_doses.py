@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 from fedbench.leaderboard.database import Database, Row
 from fedbench.leaderboard.dose_curves import LEAST_DOSES, PANEL, common_ladder, panel_names
-from fedbench.leaderboard.doses import Dose, DoseEstimate, half_exposure, logarithms, median_dose, response_at
+from fedbench.leaderboard.doses import (
+    Dose,
+    DoseEstimate,
+    half_exposure,
+    logarithms,
+    mean_bound,
+    median_dose,
+    response_at,
+)
 from fedbench.leaderboard.paired import ByScenario
 from fedbench.leaderboard.ranking import Estimate, cell_of, clustered, grouped, load
 from fedbench.leaderboard.ranking_attacks import Standing, attack_entries, placed
@@ -26,14 +34,14 @@ class LossDoseRow(Standing):
     Attributes:
         tenth, half: the dose that takes a tenth, or half, of the clean twin's HR@K; the median over seeds.
         mean_dose: geometric mean over seeds of the doses that take a tenth, a bound counting as the dose that it names: by it
-            attacks are ranked and compared. reached: in which share of the seeds some dose takes a tenth.
+            attacks are ranked and compared. bound: whether it is more or less (:func:`~.doses.mean_bound`).
         loss: relative loss of HR@K in percent, mean over the doses of the ladder. seeds: those that have its both ends.
     """
 
     tenth: DoseEstimate
     half: DoseEstimate
     mean_dose: float
-    reached: float
+    bound: str
     loss: Estimate
     seeds: list[int]
 
@@ -90,7 +98,7 @@ def _ranking(rows: Sequence[Row], ladder: Sequence[int]) -> Ranking[LossDoseRow]
                 tenth=median_dose(list(tenth.values())),
                 half=median_dose([_dose(curve, users, HALF) for curve in curves.values()]),
                 mean_dose=10 ** statistics.fmean(logs.values()),
-                reached=statistics.fmean(dose.bound != ">" for dose in tenth.values()),
+                bound=mean_bound(tenth.values()),
                 loss=clustered({name: {seed: _mean_loss(curve, ladder) for seed, curve in curves.items()}}),
                 seeds=sorted(curves),
             )

@@ -11,7 +11,7 @@ from itertools import combinations
 from fedbench.leaderboard.clean_twins import largest_mean_loss, mean_loss
 from fedbench.leaderboard.database import Database
 from fedbench.leaderboard.dose_curves import STATISTICS, Curve, dose_curves, panel_names
-from fedbench.leaderboard.doses import Dose, DoseEstimate, logarithms, median_dose
+from fedbench.leaderboard.doses import Dose, DoseEstimate, logarithms, mean_bound, median_dose
 from fedbench.leaderboard.paired import ALPHA, ByScenario, aligned, paired_difference
 from fedbench.leaderboard.ranking import Estimate, clustered, grouped, load, mean_of
 from fedbench.leaderboard.scenarios import scenarios
@@ -29,8 +29,8 @@ class DoseRow:
         attack, knowledge: its name, and what it knows. rank, last_rank, beats: by the half-exposure dose; None when it lacks
             a panel of the comparison, or more than half of the usual seeds, or is unverified. average_rank: over panels.
         half: median over seeds; None on several panels. mean_dose: geometric mean over panels and seeds of the doses, a bound
-            counting as the dose that it names: at least so much where ``reached`` is less than 1. reached: in which share of
-            its panels and seeds some dose that was run shows the target to half of the users.
+            counting as the dose that it names. bound: whether it is more or less than that (:func:`~.doses.mean_bound`).
+            reached: in which share of its panels and seeds the response reaches half of the users.
         area: mean ER@K over the doses of the ladder, by the tail. end, peak: likewise at the end, and at the highest.
         curve: None on several panels. runs: ids. panels: how many. missing: panels of the comparison that it lacks,
             or on one panel whether it lacks more than half of the usual seeds.
@@ -42,6 +42,7 @@ class DoseRow:
     knowledge: str
     half: DoseEstimate | None
     mean_dose: float
+    bound: str
     reached: float
     area: Estimate
     end: float
@@ -124,6 +125,7 @@ def _row(curve: Curve, usual: set[int]) -> DoseRow:
         knowledge=curve.knowledge,
         half=median_dose(list(curve.doses.values())),
         mean_dose=_mean_dose(curve.doses),
+        bound=mean_bound(curve.doses.values()),
         reached=statistics.fmean(dose.bound != ">" for dose in curve.doses.values()),
         area=clustered({curve.attack: areas["tail"]}),
         end=statistics.fmean(areas["end"].values()),
@@ -201,9 +203,8 @@ def rank_doses(database: Database, model: str | None = None) -> Ranking[DoseRow]
                 half=first.half if len(there) == 1 else None,
                 curve=first.curve if len(there) == 1 else None,
                 mean_dose=10 ** statistics.fmean(statistics.fmean(own.values()) for own in values[attack].values()),
-                reached=statistics.fmean(
-                    dose.bound != ">" for curve in curves.values() for dose in curve.doses.values()
-                ),
+                bound=mean_bound(doses := [dose for curve in curves.values() for dose in curve.doses.values()]),
+                reached=statistics.fmean(dose.bound != ">" for dose in doses),
                 area=clustered({name: curve.areas() for name, curve in curves.items()}),
                 end=statistics.fmean(row.end for row in there.values()),
                 peak=statistics.fmean(row.peak for row in there.values()),

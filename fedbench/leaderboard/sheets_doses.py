@@ -60,8 +60,9 @@ def overall_sheet(ranking: Ranking[DoseRow], panels: Sequence[Panel], k: int) ->
     apart = sum(p <= ALPHA and bool(each.estimate) for each, p in told.pairs.values())
     text = (
         "mean dose: geometric mean over datasets, models and seeds of the half-exposure dose, a dose beyond those that were"
-        " run counting as the last of them; reached: in how many percent of these the response reaches half of the users, so"
-        f" that there is one. {apart} of {len(told.pairs)} pairs are told apart."
+        " run counting as the last of them (>=), one below them as the first (<=; ~: some are this, some that); reached: in"
+        " how many percent of these the response reaches half of the users, so that there is one."
+        f" {apart} of {len(told.pairs)} pairs are told apart."
     )
     return Sheet(
         "Attacks by half-exposure dose, without a defense",
@@ -129,7 +130,8 @@ def loss_dose_sheet(panel: LossPanel, h: int) -> Sheet:
         caption=f"takes a tenth, half: the share of malicious clients, in percent of the {panel.users:,} users, at which that"
         f" much of the clean twin's HR@{h} is lost; median over seeds. mean dose: the geometric mean over seeds of the"
         f" doses that take a tenth, by which rows stand and are tested; a dose beyond those that were run ({ladder} %) counts"
-        f" as the last of them (>=). HR@{h} loss: mean over these doses. {apart} of {len(told.pairs)} pairs are told apart.",
+        " as the last of them (>=), one below them as the first (<=; ~: some seeds this, some that)."
+        f" HR@{h} loss: mean over these doses. {apart} of {len(told.pairs)} pairs are told apart.",
         told=told,
     )
 
@@ -140,8 +142,7 @@ def _place(row: DoseRow | LossDoseRow) -> str:
 
 def mean_dose(row: DoseRow | LossDoseRow) -> str:
     """The geometric mean over seeds and panels: ``0.26 %``; ``>=1.3 %`` where some of them have no dose that suffices."""
-    bound = "" if row.reached == 1 else ">" if row.reached == 0 else ">="
-    return str(Dose(row.mean_dose, bound))
+    return str(Dose(row.mean_dose, row.bound))
 
 
 def _caption(panel: Panel, k: int) -> str:
@@ -158,7 +159,7 @@ def _caption(panel: Panel, k: int) -> str:
         f"half-exposure dose: share of malicious clients, in percent of the {panel.users:,} users, at which half of the users"
         f" are shown the target; median over {seeds} seeds, each with a target of its own{interval}. mean dose: the"
         " geometric mean over seeds, by which rows stand and are tested; a dose beyond those that were run counts as the last"
-        " of them (>=)."
+        " of them (>=), one below them as the first (<=; ~: some seeds this, some that)."
         f" ER@{k}: mean over the doses ({ladder} %) of the mean over the last quarter of training."
         f" {panel.apart} of {panel.pairs} pairs are told apart, {panel.told} of the {panel.far} whose doses differ by a"
         f" factor of {APART:g} or more"

@@ -70,10 +70,10 @@ def _findings(found: Sequence[Mapping[str, Any]]) -> str:
     """The first finding, and the others, which a phone shows on demand; they are there without a script, too."""
     items = []
     for place, each in enumerate(found):
-        detail = f'<p class="detail">{html.escape(each["detail"])}</p>' if each["detail"] else ""
-        counter = f'<p class="counter">But {html.escape(each["counter"])}</p>' if each["counter"] else ""
+        detail = f'<p class="detail">{_escaped(each["detail"])}</p>' if each["detail"] else ""
+        counter = f'<p class="counter">But {_escaped(each["counter"])}</p>' if each["counter"] else ""
         basis = f'<p class="basis" data-finding="{place}">{html.escape(each["basis"])}</p>'
-        items.append(f'<p class="claim">{html.escape(each["text"])}</p>{detail}{counter}{basis}')
+        items.append(f'<p class="claim">{_escaped(each["text"])}</p>{detail}{counter}{basis}')
     if not items:
         return ""
     more = "".join(f"<li>{text}</li>" for text in items[1:])
@@ -81,6 +81,10 @@ def _findings(found: Sequence[Mapping[str, Any]]) -> str:
         f'<details id="more" open><summary>{count(len(items) - 1, "more finding")}</summary><ul>{more}</ul></details>'
     )
     return f'<section id="findings" class="wide" aria-label="Findings"><div>{items[0]}</div>{rest if more else ""}</section>'
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text.replace("<=", "\u2264").replace(">=", "\u2265"))
 
 
 def script_json(data: Any) -> str:

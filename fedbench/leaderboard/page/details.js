@@ -72,8 +72,8 @@ function resolve(where) {
     case "finding": {
       const found = DATA.findings[Number(parts[0])];
       return found && {
-        kind: "Finding", title: found.text,
-        content: [found.detail && el("p", {}, found.detail), el("p", { class: "hint" }, found.basis), found.counter && el("p", {}, `But ${found.counter}`), source({}), runTable(DATA.lists[found.runs])],
+        kind: "Finding", title: signs(found.text),
+        content: [found.detail && el("p", {}, signs(found.detail)), el("p", { class: "hint" }, found.basis), found.counter && el("p", {}, `But ${signs(found.counter)}`), source({}), runTable(DATA.lists[found.runs])],
       };
     }
     default: return undefined;

@@ -20,7 +20,7 @@ function render() {
   const openCell = (row) => show(address("cell", row.attack, row.dataset, row.model, row.malicious_ratio, ...(track === TRACKS.visual ? [row.eps] : [])));
   const caption = (key) => board.captions[track.prefix + key] && el("p", { class: "hint" }, board.captions[track.prefix + key]);
   const within = Object.entries(board?.[`${track.prefix}attacks_within`] ?? {}).map(([eps, own]) => [eps, own.filter(allowed)]);
-  const pictures = panels.length > 0 && section("doses", "How many malicious clients does an attack need?", doses(panels));
+  const pictures = panels.length > 0 && section("doses", "How many malicious clients does an attack need to reach half of the users?", doses(panels));
   const first = [
     panels.length > 0 && section("dose-rows", "Attacks by half-exposure dose", [doseTable(panels), board?.captions.doses && el("p", { class: "hint" }, board.captions.doses)]),
     attacks.length > 0 && section("attacks", words.attacks, [table({ id: "attack-table", caption: words.attacks, columns: attackColumns(track, state.k, h), rows: attacks, open: openAttack }), caption("attacks")]),
@@ -119,10 +119,11 @@ function start() {
   document.getElementById("link").addEventListener("click", () => copy(location.href, "the link to this view"));
   for (const basis of document.querySelectorAll("[data-finding]")) {
     const place = basis.dataset.finding;
+    if (basis.closest("#more")) basis.textContent = "";
     const runs = DATA.lists[DATA.findings[place].runs].length;
     basis.append(" ", el("button", { type: "button", class: "runs", "aria-haspopup": "dialog", onclick: () => show(address("finding", place)) }, plural(runs, "run")));
   }
-  // The numbers of all but the first are where their runs are.
+  // The numbers and tests of all but the first are where their runs are.
   for (const each of document.querySelectorAll("#more .detail")) each.remove();
   if (narrow()) document.getElementById("more")?.removeAttribute("open");
   const tabs = shownTracks().map((name) => [name, document.getElementById(`tab-${name}`)]);

@@ -22,6 +22,7 @@ from fedbench.leaderboard.doses import (
     Dose,
     half_exposure,
     logarithms,
+    mean_bound,
     median_dose,
     percent,
     response_at,
@@ -246,6 +247,21 @@ def test_a_dose_that_few_ran_beyond_the_others_changes_nothing(doses: Database, 
     ]
 
 
+@pytest.mark.parametrize(
+    ("bounds", "known"),
+    [
+        (("", ""), ""),
+        (("<=", "<="), "<="),
+        (("<=", ""), "<="),
+        (("", ">"), ">="),
+        ((">", ">"), ">"),
+        (("<=", ">", ""), "~"),
+    ],
+)
+def test_a_mean_says_what_is_known_of_it(bounds: tuple[str, ...], known: str) -> None:
+    assert mean_bound([Dose(0.01, bound) for bound in bounds]) == known
+
+
 def test_over_several_boards_the_doses_are_averaged(tmp_path: Path) -> None:
     both = [
         each
@@ -266,12 +282,12 @@ def test_over_several_boards_the_doses_are_averaged(tmp_path: Path) -> None:
     assert rank_doses(found, "mf")[0].attack == "pieck-uea"
     board = make_board(found)
     assert board.sheets[0].title == "Attacks by half-exposure dose, without a defense"
-    (turned,) = [each for each in board.findings if "depends on the recommender" in each.text]
+    (turned,) = [each for each in board.findings if "depend on the recommender" in each.text]
     assert turned.text == (
-        "Which attack is stronger depends on the recommender: on longtail-small, pieck-uea needs fewer clients than pieck-ipe"
-        " with mf and more with ncf."
+        "Which of two attacks needs fewer clients can depend on the recommender: on longtail-small, pieck-uea needs"
+        " significantly fewer than pieck-ipe with mf and significantly more with ncf."
     )
-    assert "1 pair of attacks" in turned.detail
+    assert "of 3 pairs of attacks that are ranked with two recommenders on the same data 1 is turned" in turned.counter
     assert turned.runs
 
 
@@ -301,8 +317,7 @@ def test_a_defense_raises_the_price(tmp_path: Path) -> None:
     assert "Prices on longtail-small mf" in [sheet.title for sheet in board.sheets]
     assert board.data["prices"][0]["defense"] == "norm-bound"
     assert (
-        "At less than 1 point of HR@10, the defense that makes attacks dearest is norm-bound on longtail-small mf"
-        " (its worst attack needs >=3.4 times the clients)."
+        "At less than 1 point of HR@10, norm-bound makes pieck-ipe need >=3.4 times the clients on longtail-small mf."
     ) in [each.text for each in board.findings]
 
 
@@ -315,7 +330,7 @@ def test_a_defense_is_cheap_whichever_seed_is_left_out(tmp_path: Path, first: fl
     losses = [first, *[rest] * 7]
     assert row.hr_loss == pytest.approx(sum(losses) / 8)
     assert row.hr_loss_most == pytest.approx(max((sum(losses) - each) / 7 for each in losses))
-    assert any("makes attacks dearest is median" in each.text for each in make_board(found).findings) == cheap
+    assert any("median makes pieck-uea need" in each.text for each in make_board(found).findings) == cheap
 
 
 def test_few_attacks_at_many_doses_do_not_outweigh_all_at_a_few(tmp_path: Path) -> None:
@@ -342,21 +357,24 @@ def test_the_order_by_another_statistic_is_counted(doses: Database) -> None:
 def test_findings_name_who_is_first_and_what_was_told_apart(doses: Database) -> None:
     found = make_board(doses).findings
     assert found[0].text == (
-        "Half of the users of mf are reached with 11 malicious clients of 1,000 on longtail-small (pieck-uea), the fewest of"
-        " all ranked attacks."
+        "Without a defense, 11 malicious clients beside 1,000 users on longtail-small (pieck-uea) show an item to half of the"
+        " users of mf; no ranked attack needs significantly fewer."
     )
-    assert found[0].detail == "on longtail-small 1.1 %, told apart from 3 of 3 others."
+    assert found[0].detail == "on longtail-small 1.1 % [1.1, 1.2], mean 1.1 %."
     assert found[0].claim == "longtail-small mf: pieck-uea is first"
     assert found[0].counter is None
     assert len(found[0].runs) == 32
-    (never,) = [each for each in found if "do not reach" in each.text]
+    (never,) = [each for each in found if "hold fewer than half" in each.text]
     assert never.text == (
-        "With up to 10 % malicious clients, 2 of 4 ranked attacks on mf do not reach half of the users for good."
+        "At 10 % malicious clients, 2 of 4 attacks on mf, counted once for each dataset, hold fewer than half of the users."
     )
     assert never.detail == "2 of 4 on longtail-small mf (a-ra and random on longtail-small mf)."
     assert never.counter is None
-    assert found[-1].text.endswith("4 of 4 are told apart; of all pairs 5 of 6.")
-    assert found[-1].detail == "longtail-small mf 4 of 4 (8 seeds)."
+    assert found[-1].text == (
+        "Counted on each board, 5 of 6 pairs of attacks are told apart by the clients that they need; of those whose doses"
+        " differ 3 times or more, 4 of 4."
+    )
+    assert found[-1].detail == "3 times or more: longtail-small mf 4 of 4 (8 seeds)."
     assert all(each.basis and each.runs for each in found)
 
 
@@ -364,7 +382,7 @@ def test_what_is_above_half_and_falls_back_is_said(tmp_path: Path) -> None:
     """At 5 % on six seeds of eight, so in the median; 80 and 10 are pooled, which is 45 at both."""
     back = [*runs("a-ra", {0.01: 0.0, 0.02: 0.0, 0.05: 0.8, 0.1: 0.1}, range(6)), *runs("a-ra", WEAK, range(6, 8))]
     found = database(tmp_path, [*clean(), *runs("pieck-uea", STRONG), *back, *runs("random", WEAK)])
-    (never,) = [each for each in make_board(found).findings if "do not reach" in each.text]
+    (never,) = [each for each in make_board(found).findings if "hold fewer than half" in each.text]
     assert never.detail == "2 of 3 on longtail-small mf (a-ra and random on longtail-small mf)."
     assert never.counter == "a-ra on longtail-small mf is above half at 5 % and falls back"
 
@@ -384,7 +402,7 @@ def test_the_order_turns_round_only_between_models_on_the_same_data(tmp_path: Pa
     for other, said in ({"model": "ncf"}, True), ({"model": "ncf", "dataset": "longtail-tiny"}, False):
         second = [*runs("pieck-uea", WEAK, **other), *runs("a-ra", STRONG, **other)]
         found = make_board(database(tmp_path / str(said), [*clean(), *clean(**other), *first, *second])).findings
-        assert any("depends on the recommender" in each.text for each in found) == said
+        assert any("depend on the recommender" in each.text for each in found) == said
 
 
 def test_doses_that_are_lacking_where_the_exposure_jumps_are_said(tmp_path: Path) -> None:
