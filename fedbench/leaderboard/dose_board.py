@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from fedbench.leaderboard.database import Database
@@ -89,13 +90,14 @@ def _panel(panel: Panel) -> dict[str, Any]:
 
 
 def _curve(row: DoseRow, curve: Curve) -> dict[str, Any]:
+    filled = curve.filled()
     return {
         "attack": row.attack,
         "knowledge": row.knowledge,
         "rank": row.rank,
         "last_rank": row.last_rank,
         "beats": row.beats,
-        "points": [_point(point) for point in curve.points],
+        "points": [_point(point, {seed: own[point.clients] for seed, own in filled.items()}) for point in curve.points],
         "half": _half(row.half),
         "area": {"mean": row.area.mean, "low": row.area.low, "high": row.area.high},
         "end": row.end,
@@ -106,8 +108,8 @@ def _curve(row: DoseRow, curve: Curve) -> dict[str, Any]:
     }
 
 
-def _point(point: Point) -> dict[str, Any]:
-    found = clustered({"": point.exposure["tail"]})
+def _point(point: Point, exposure: Mapping[int, float]) -> dict[str, Any]:
+    found = clustered({"": exposure})
     return {
         "ratio": point.ratio,
         "clients": point.clients,

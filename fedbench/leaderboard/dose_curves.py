@@ -76,17 +76,22 @@ class Curve:
         return {seed: half_exposure(*self.response(seed)) for seed in self.seeds}
 
     def areas(self, statistic: str = "tail") -> dict[int, float]:
-        """Mean ER@K in percent over the ladder, of each of its seeds.
+        """Mean ER@K in percent over the ladder (:meth:`filled`), of each of its seeds."""
+        return {seed: float(np.mean(list(own.values()))) for seed, own in self.filled(statistic).items()}
 
-        Doses that were not run have what the isotonic response says between their neighbours.
+    def filled(self, statistic: str = "tail") -> dict[int, dict[int, float]]:
+        """By seed: clients -> ER@K in percent, at every dose of the ladder.
+
+        Doses that were not run have what the isotonic response says between their neighbours. A dose between others is run on
+        the seeds alone whose exposure jumps there: the mean of these would not be that of all.
         """
         out = {}
+        asked = [clients / self.users for clients in self.ladder]
         for seed in self.seeds:
             doses, exposures = self.response(seed, statistic)
             ran = dict(zip(doses, exposures, strict=True))
-            asked = [clients / self.users for clients in self.ladder]
-            guessed = response_at(doses, exposures, asked)
-            out[seed] = float(np.mean([ran.get(dose, guess) for dose, guess in zip(asked, guessed, strict=True)]))
+            guessed = zip(self.ladder, asked, response_at(doses, exposures, asked), strict=True)
+            out[seed] = {clients: ran.get(dose, float(guess)) for clients, dose, guess in guessed}
         return out
 
     def response(self, seed: int, statistic: str = "tail") -> tuple[list[float], list[float]]:

@@ -24,6 +24,8 @@ def draw_doses(
 ) -> None:
     """ER@K over the share of malicious clients, one line an attack: the median over seeds, a band over all of them.
 
+    A seed that did not run a dose has what its response says there (:meth:`~.dose_curves.Curve.filled`).
+
     Args:
         panels: of :func:`~fedbench.leaderboard.ranking_doses.dose_panels`. path: ends in ``.png`` or ``.svg``. k: of ER@K.
             named: the attacks that have a colour; empty: the :data:`NAMED` that need the smallest doses. width: of the
@@ -81,8 +83,9 @@ def _draw(axes: Any, panel: Panel, colors: dict[str, str], k: int) -> None:
     axes.set_title(f"{panel.name} ({panel.users:,} users)", fontsize=9)
     for row in sorted(panel.ranking, key=lambda row: row.attack in colors):
         assert row.curve is not None
-        shares = [100 * point.clients / panel.users for point in row.curve.points]
-        values = [sorted(point.exposure["tail"].values()) for point in row.curve.points]
+        by_seed = row.curve.filled().values()
+        shares = [100 * clients / panel.users for clients in row.curve.ladder]
+        values = [sorted(own[clients] for own in by_seed) for clients in row.curve.ladder]
         color = colors.get(row.attack, GREY)
         axes.plot(
             shares, [statistics.median(each) for each in values], color=color, marker="o", markersize=2.5,

@@ -216,7 +216,8 @@ def _half_at(row: DoseRow) -> float | None:
     """The first dose at which the median of the seeds is above half; None where there is none."""
     if row.curve is None:
         return None
-    tails = ((point.ratio, list(point.exposure["tail"].values())) for point in row.curve.points)
+    by_seed = row.curve.filled().values()
+    tails = ((point.ratio, [own[point.clients] for own in by_seed]) for point in row.curve.points)
     return next((ratio for ratio, own in tails if statistics.median(own) >= 50), None)
 
 

@@ -17,7 +17,7 @@ from records import record, scenario, write
 from fedbench.leaderboard import Database, rank_attacks, rank_defenses
 from fedbench.leaderboard.answers import answers
 from fedbench.leaderboard.board import make_board
-from fedbench.leaderboard.dose_board import JUMP
+from fedbench.leaderboard.dose_board import JUMP, dose_data
 from fedbench.leaderboard.doses import (
     Dose,
     half_exposure,
@@ -219,6 +219,19 @@ def test_doses_that_were_not_run_have_what_lies_between(tmp_path: Path) -> None:
     rows = {row.attack: row for row in dose_panels(found)[0].ranking}
     line = [10 * math.log10(ratio / 0.01) for ratio in LADDER]
     assert rows["a-ra"].area.mean == pytest.approx(np.mean(line), abs=0.5)
+
+
+def test_a_dose_that_few_seeds_ran_is_shown_for_all(tmp_path: Path) -> None:
+    """Seeds 0 and 1 fall to 0 at 2 %, which the six others skip: they have 90 at 1 and 10 %, and so between."""
+    ends = dict.fromkeys((0.01, 0.05, 0.1), 0.9)
+    few = runs("pieck-uea", ends | {0.02: 0.0}, range(2))
+    found = database(tmp_path, [*clean(), *few, *runs("pieck-uea", ends, range(2, 8)), *runs("a-ra", WEAK)])
+    (panel,) = dose_panels(found)
+    (row,) = [row for row in panel.ranking if row.attack == "pieck-uea"]
+    assert [own[20] for own in row.curve.filled().values()] == pytest.approx([0.0] * 2 + [90.0] * 6, abs=1)
+    (shown,) = [curve for curve in dose_data(found)["doses"]["panels"][0]["curves"] if curve["attack"] == "pieck-uea"]
+    assert [point["er"] for point in shown["points"]] == pytest.approx([90.0, 6 * 90 / 8, 90.0, 90.0], abs=1)
+    assert [len(point["runs"]) for point in shown["points"]] == [8, 2, 8, 8]
 
 
 def test_of_doses_with_as_many_clients_the_largest_counts(tmp_path: Path) -> None:
