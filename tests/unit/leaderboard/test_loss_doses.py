@@ -62,7 +62,7 @@ def test_doses_by_hand(tmp_path: Path) -> None:
     assert (str(hum.tenth), str(hum.half)) == ("<=1 %", ">10 %")
     assert (str(lie.tenth), str(lie.half)) == (">10 %", ">10 %")
     assert [each.mean_dose for each in (hum, ra, lie)] == pytest.approx([0.01, 0.05, 0.1])
-    assert [each.reached for each in (hum, ra, lie)] == [1, 1, 0]
+    assert [each.bound for each in (hum, ra, lie)] == ["<=", "", ">"]
     assert ra.loss.mean == pytest.approx((0 + 10 + 55) / 3)
     assert list(found) == ["a-hum", "a-ra", "lie"]
     assert ra.seeds == [0]
