@@ -83,9 +83,9 @@ def _draw(axes: Any, panel: Panel, colors: dict[str, str], k: int) -> None:
     axes.set_title(f"{panel.name} ({panel.users:,} users)", fontsize=9)
     for row in sorted(panel.ranking, key=lambda row: row.attack in colors):
         assert row.curve is not None
-        by_seed = row.curve.filled().values()
-        shares = [100 * clients / panel.users for clients in row.curve.ladder]
-        values = [sorted(own[clients] for own in by_seed) for clients in row.curve.ladder]
+        ran, by_seed = [point.clients for point in row.curve.points], row.curve.filled().values()
+        shares = [100 * clients / panel.users for clients in ran]
+        values = [sorted(own[clients] for own in by_seed) for clients in ran]
         color = colors.get(row.attack, GREY)
         axes.plot(
             shares, [statistics.median(each) for each in values], color=color, marker="o", markersize=2.5,

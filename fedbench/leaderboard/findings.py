@@ -100,6 +100,11 @@ def _strongest(panels: Sequence[Panel], poor: Mapping[str, str]) -> Iterator[Fin
             runs += first.runs
             against += _against(panel, first)
             against += [poor[panel.name]] if panel.name in poor else []
+        against += [
+            f"on {panel.dataset} the first, {row.attack}, does not hold half of the users in the median of its seeds"
+            for panel in panels
+            if panel.model == model and (row := _first(panel)) and row.half and row.half.median.bound == ">"
+        ]
         least = not any(_beats(panel, row.attack, first.attack) for panel, first, _ in own for row in panel.ranking)
         yield Finding(
             f"Without a defense, {_listed(clauses)} show an item to half of the users of {model}"
@@ -168,7 +173,7 @@ def _turned(panels: Sequence[Panel]) -> Iterator[Finding]:
 
 
 def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
-    """How many ranked attacks do not hold half of the users at the largest dose, in the median of their seeds."""
+    """Of how many ranked attacks the rising response stays below half of the users, in the median of their seeds."""
     ranked = {panel.name: [row for row in panel.ranking if row.rank is not None] for panel in panels}
     never = {
         name: [row for row in rows if row.half is not None and row.half.median.bound == ">"]
@@ -180,7 +185,8 @@ def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
         (panel for panel in panels if ranked[panel.name]),
         key=lambda p: (len(never[p.name]) / len(ranked[p.name]), p.name),
     )
-    last, _ = most.ladder[-1]
+    lasts = {panel.ladder[-1][0] for panel in panels if ranked[panel.name]}
+    last = f"{percent(min(lasts))} % malicious clients" if len(lasts) == 1 else "the largest dose of each board"
     counts = [f"{len(never[name])} of {len(rows)} on {name}" for name, rows in ranked.items() if rows]
     cases: list[str] = []
     for model, own in _by_model(panels).items():
@@ -202,8 +208,8 @@ def _never(panels: Sequence[Panel]) -> Iterator[Finding]:
         )
     names = sorted(row.attack for row in never[most.name])
     yield Finding(
-        f"At {percent(last)} % malicious clients, {_listed(cases)}, counted once for each dataset, hold fewer than half of"
-        " the users.",
+        f"Up to {last}, the rising response to {_listed(cases)}, counted once for each dataset, stays below half of the"
+        " users.",
         f"{most.name}: {_listed(names)} never reach half",
         f"median over {_seeds(panels)}, last quarter of training, attacks with a rank; no test",
         [run for own in never.values() for row in own for run in row.runs],
@@ -323,14 +329,16 @@ def _untargeted(database: Database) -> Iterator[Finding]:
     first = ranked[0] if len(ranked) > 1 else None
     if first is None or first.loss is None:
         return
-    h = hit_cut(database.k)
+    h, near = hit_cut(database.k), len(ranked) - 1 - (first.beats or 0)
     yield Finding(
         f"Of {len(ranked)} untargeted attacks, {first.attack} takes the most of HR@{h}: {number(first.loss.mean)} % of it.",
         f"untargeted: {first.attack} is first",
         "mean over scenarios; paired t tests over seeds, Holm's correction",
         first.runs,
         None,
-        f"told apart from it {'is' if first.beats == 1 else 'are'} {first.beats} of the {len(ranked) - 1} others",
+        f"{near} of the {len(ranked) - 1} others {'is' if near == 1 else 'are'} not told apart from it"
+        if near
+        else None,
     )
 
 

@@ -141,7 +141,7 @@ def _place(row: DoseRow | LossDoseRow) -> str:
 
 
 def mean_dose(row: DoseRow | LossDoseRow) -> str:
-    """The geometric mean over seeds and panels: ``0.26 %``; ``>=1.3 %`` where some of them have no dose that suffices."""
+    """The geometric mean over seeds and panels: ``0.26 %``; ``>=1.3 %`` with a bound (:func:`~.doses.mean_bound`)."""
     return str(Dose(row.mean_dose, row.bound))
 
 

@@ -189,6 +189,8 @@ def _checked(batches: Iterable[_Batch], curves: bool | Sequence[str]) -> Iterato
 
 def _check(batch: _Batch, curves: bool | Sequence[str]) -> _Checked:
     table = pa.concat_tables([each for _, each in batch])
+    if len(table) < len(batch) * _GROUP:  # of many files: each would be a chunk
+        table = table.combine_chunks()
     problems = _problems(table)
     if any(problems):
         table = table.filter(pa.array([not problem for problem in problems], pa.bool_()))
@@ -354,7 +356,7 @@ def _best(table: pa.Table) -> pa.Table:
     runs = keys["run_id"].take(order).combine_chunks()
     first = pa.concat_arrays([pa.array([True] * (len(runs) > 0), pa.bool_()), pc.not_equal(runs[1:], runs[:-1])])
     kept = order.filter(first)
-    as_it_is = np.array_equal(kept.to_numpy(), np.arange(len(table)))  # a packed file: nothing is copied
+    as_it_is = np.array_equal(kept.to_numpy(), np.arange(len(table)))  # what is sorted already is not copied
     return table if as_it_is else table.take(kept)
 
 

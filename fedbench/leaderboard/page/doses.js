@@ -149,7 +149,7 @@ function doseDetails([name, attack, ratio]) {
     kind: "Dose and response", title: `${attack} on ${name}${point ? `, ${percent(point.ratio)}` : ""}`,
     content: [
       curve.half && el("p", {}, `Half of the users are shown the target at ${signs(curve.half.text)} malicious clients.`),
-      table({ id: "points", caption: `${attack}: exposure at each dose`, columns, rows: points, open: (p) => show(address("dose", name, attack, p.ratio)) }),
+      table({ id: "points", caption: `${attack}: exposure at each dose, over all seeds; those that did not run it have what their rising response says there`, columns, rows: points, open: (p) => show(address("dose", name, attack, p.ratio)) }),
       source({ dataset: panel.dataset, model: panel.model }), card("attack", attack), runTable(runs),
     ],
   };

@@ -377,9 +377,10 @@ def test_findings_name_who_is_first_and_what_was_told_apart(doses: Database) -> 
     assert found[0].claim == "longtail-small mf: pieck-uea is first"
     assert found[0].counter is None
     assert len(found[0].runs) == 32
-    (never,) = [each for each in found if "hold fewer than half" in each.text]
+    (never,) = [each for each in found if "stays below half" in each.text]
     assert never.text == (
-        "At 10 % malicious clients, 2 of 4 attacks on mf, counted once for each dataset, hold fewer than half of the users."
+        "Up to 10 % malicious clients, the rising response to 2 of 4 attacks on mf, counted once for each dataset, stays"
+        " below half of the users."
     )
     assert never.detail == "2 of 4 on longtail-small mf (a-ra and random on longtail-small mf)."
     assert never.counter is None
@@ -395,7 +396,7 @@ def test_what_is_above_half_and_falls_back_is_said(tmp_path: Path) -> None:
     """At 5 % on six seeds of eight, so in the median; 80 and 10 are pooled, which is 45 at both."""
     back = [*runs("a-ra", {0.01: 0.0, 0.02: 0.0, 0.05: 0.8, 0.1: 0.1}, range(6)), *runs("a-ra", WEAK, range(6, 8))]
     found = database(tmp_path, [*clean(), *runs("pieck-uea", STRONG), *back, *runs("random", WEAK)])
-    (never,) = [each for each in make_board(found).findings if "hold fewer than half" in each.text]
+    (never,) = [each for each in make_board(found).findings if "stays below half" in each.text]
     assert never.detail == "2 of 3 on longtail-small mf (a-ra and random on longtail-small mf)."
     assert never.counter == "a-ra on longtail-small mf is above half at 5 % and falls back"
 
