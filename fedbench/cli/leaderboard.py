@@ -154,7 +154,9 @@ def _print_findings(found: list[Finding], whole: bool) -> None:
         screen.print(f"- {each.text}", soft_wrap=True, markup=False, highlight=False)
         if whole:
             basis = f"({each.basis}; {count(len(each.runs), 'run')}, such as {each.runs[0]})"
-            screen.print(f"  {beside(each)} {basis}", soft_wrap=True, markup=False, highlight=False, style="dim")
+            screen.print(
+                "  " + f"{beside(each)} {basis}".strip(), soft_wrap=True, markup=False, highlight=False, style="dim"
+            )
     if found:
         screen.print()
 

@@ -159,15 +159,17 @@ def scan(folders: Iterable[Path], curves: bool | Sequence[str] = True) -> Found:
 def _batches(folders: Iterable[Path], curves: bool, damaged: dict[str, str]) -> Iterator[_Batch]:
     """What files say, many at once."""
     waiting: _Batch = []
+    rows = 0
     for path in parquet_files(folders, damaged):
         if path.name.startswith(".") or path.name.endswith(BESIDE):
             continue
         try:
             for table in _tables(path, curves, damaged):
                 waiting.append((path, table))
-                if sum(len(each) for _, each in waiting) >= _CHECKED:
+                rows += len(table)
+                if rows >= _CHECKED:
                     yield waiting
-                    waiting = []
+                    waiting, rows = [], 0
         except UNREADABLE as error:
             damaged[str(path)] = reason(error)
     if waiting:

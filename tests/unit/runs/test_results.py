@@ -237,6 +237,15 @@ def test_what_is_found_does_not_depend_on_how_many_records_are_checked_together(
     assert found.table["er_10"].to_pylist() == pytest.approx([0.0, 0.2, 0.3, 0.6, 0.7])
 
 
+def test_records_of_many_files_lie_in_few_chunks(tmp_path: Path) -> None:
+    """What reads a table goes over its chunks, column by column."""
+    for seed in range(7):
+        write(tmp_path, record(scenario("a-ra"), seed, er=seed / 10))
+    table = scan([tmp_path]).table
+    assert table["seed"].to_pylist() == list(range(7))
+    assert table["er_10"].num_chunks <= 2
+
+
 def test_results_of_every_past_schema_still_load() -> None:
     folder = Path(__file__).parents[2] / "historic_results"
     schemas = sorted(int(path.stem.removeprefix("v")) for path in folder.glob("v*.parquet"))
