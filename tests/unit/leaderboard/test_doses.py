@@ -392,6 +392,18 @@ def test_findings_name_who_is_first_and_what_was_told_apart(doses: Database) -> 
     assert all(each.basis and each.runs for each in found)
 
 
+def test_a_board_whose_first_does_not_hold_half_is_said_to_have_none(tmp_path: Path) -> None:
+    """Of seeds of pieck-uea five need more than 10 % and three 1 %: first by the mean, > 10 % in the median."""
+    two = [*runs("pieck-uea", WEAK, range(5)), *runs("pieck-uea", dict.fromkeys(LADDER, 0.9), range(5, 8))]
+    other = {"dataset": "longtail-tiny"}
+    strong = [*clean(**other), *runs("pieck-uea", STRONG, **other), *runs("a-ra", WEAK, **other)]
+    found = make_board(database(tmp_path, [*clean(), *two, *runs("a-ra", WEAK), *strong])).findings
+    assert "longtail-small" not in found[0].text
+    assert "on longtail-small the first, pieck-uea, does not hold half of the users in the median of its seeds" in (
+        found[0].counter or ""
+    )
+
+
 def test_what_is_above_half_and_falls_back_is_said(tmp_path: Path) -> None:
     """At 5 % on six seeds of eight, so in the median; 80 and 10 are pooled, which is 45 at both."""
     back = [*runs("a-ra", {0.01: 0.0, 0.02: 0.0, 0.05: 0.8, 0.1: 0.1}, range(6)), *runs("a-ra", WEAK, range(6, 8))]
